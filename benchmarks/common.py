@@ -1,0 +1,394 @@
+"""What the benchmarks share: their command line, data, one job from start to end, and how a result is shown.
+
+A benchmark starts a job as a user does, and reads its figures from what the job writes of itself: metrics.jsonl and
+the roles' statuses, never a log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT))  # so that it runs from a clone without installing
+
+import psutil
+
+from fl_rec import environment, roles
+from fl_rec.data import TEST_FOLDER, TRAIN_FOLDER, Manifest, check_shards, load_manifest
+from fl_rec.errors import DataError, FLRecError, RunError
+from fl_rec.history import ENVIRONMENT_KEY, RunDirectory
+from fl_rec.launch import Mark
+
+CONFIG = PROJECT / "configs" / "config_fl.yaml"
+MOVIELENS = PROJECT / "datasets" / "movielens"
+QUICK_WORKERS = 3
+# A role's time of being ready is gone once it writes its next status, so that statuses are looked at often.
+POLL_SECONDS = 0.1
+POLLS_PER_MEMORY_SAMPLE = 5
+STOP_SECONDS = 30.0
+GIB = 1 << 30
+
+
+# --- The command line ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a benchmark found.
+
+    Attributes:
+        text: tables for people.
+        figures: the same for machines.
+        failures: one message for each job that did not end well.
+    """
+
+    text: str
+    figures: Mapping[str, Any]
+    failures: Sequence[str]
+
+
+def new_parser(description: str | None) -> argparse.ArgumentParser:
+    """A command line with the options of all benchmarks; `description` is the script's docstring."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that it works, measures nothing")
+    parser.add_argument("--keep", action="store_true", help="keep the temporary folder: data, logs, models")
+    return parser
+
+
+def add_data_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--data``, which `open_data` understands."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FL_DATA_DIR",
+        help="a folder that gen_heter_data.py wrote (default: datasets/movielens/fl_data; --quick: synthetic)",
+        default=MOVIELENS / "fl_data",
+    )
+
+
+def count(text: str) -> int:
+    """An argument that is a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1. Received: {text}")
+    return value
+
+
+def run_benchmark(
+    parser: argparse.ArgumentParser,
+    quick: Mapping[str, Any],
+    measure: Callable[[argparse.Namespace, Path], Report],
+) -> int:
+    """Plays a benchmark from its command line to its line of JSON.
+
+    Args:
+        parser: see `new_parser`.
+        quick: the defaults that hold under ``--quick``; an option that is given wins.
+        measure: (arguments, an empty temporary folder) -> what was found.
+
+    Returns:
+        the exit code: 0; 1 if a job failed; 2 if nothing could be measured; 128 + the signal that stopped it.
+    """
+    if parser.parse_args().quick:
+        parser.set_defaults(**quick)
+    args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        environment.check()
+        with _temporary_folder(parser.prog, args.keep) as folder:
+            report = measure(args, folder)
+    except FLRecError as err:
+        say(f"{parser.prog}: error: {err}")
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    print(report.text)
+    for failure in report.failures:
+        say(f"{parser.prog}: {failure}")
+    if report.failures and not args.keep:
+        say("The logs are removed; run it again with --keep to look into them.")
+    line = {"benchmark": Path(parser.prog).stem, "quick": args.quick, **_machine(), **report.figures}
+    print(json.dumps({**line, "failures": report.failures}), flush=True)
+    return 1 if report.failures else 0
+
+
+def say(text: str) -> None:
+    """Shows progress or trouble, apart from the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _machine() -> dict[str, Any]:
+    try:
+        paddle = metadata.version("paddlepaddle")
+    except metadata.PackageNotFoundError:  # a build of one's own, under another name
+        paddle = None
+    return {"paddle": paddle, "python": platform.python_version(), "cores": len(os.sched_getaffinity(0))}
+
+
+@contextmanager
+def _temporary_folder(name: str, keep: bool) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=f"fl_rec-{Path(name).stem}-")).resolve()
+    try:
+        yield folder
+    finally:
+        if keep:
+            say(f"kept      {folder}")
+        else:
+            shutil.rmtree(folder)
+
+
+# --- Data ----------------------------------------------------------------------------------------------
+
+
+def open_data(folder: Path | None, temporary: Path, workers: int = QUICK_WORKERS) -> Manifest:
+    """The shards to train on.
+
+    Args:
+        folder: where gen_heter_data.py wrote them; None for synthetic ones, made now.
+        temporary: where to make them.
+        workers: how many to make.
+
+    Raises:
+        DataError: there are none, or they are not what their manifest says.
+    """
+    if folder is None:
+        folder = _make_synthetic(temporary / "data", workers)
+    manifest = load_manifest(folder.resolve())
+    if manifest is None:
+        raise DataError(
+            f"--data must be a folder with a manifest.json. Received: {folder}. "
+            "Make one with datasets/movielens/run.sh, or try --quick, which needs none."
+        )
+    check_shards(manifest, manifest.folder / TRAIN_FOLDER, manifest.folder / TEST_FOLDER)
+    return manifest
+
+
+def _make_synthetic(folder: Path, shards: int) -> Path:
+    say(f"data      synthetic, {shards} shards")
+    # There are ten regions, and so at most ten shards of them.
+    partitioner = "zip_first_digit" if shards <= 10 else "iid"
+    _run_tool("prepare.py", "--source", "synthetic", "--out", folder)
+    _run_tool(
+        *("gen_heter_data.py", "--data", folder, "--out", folder / "fl_data"),
+        *("--num_shards", shards, "--partitioner", partitioner),
+    )
+    return folder / "fl_data"
+
+
+def _run_tool(script: str, *arguments: object) -> None:
+    command = [sys.executable, str(MOVIELENS / script), *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RunError(f"{script} must make the synthetic data. It ended with {done.returncode}:\n{done.stdout}")
+
+
+def describe_data(manifest: Manifest) -> dict[str, Any]:
+    """Figures that tell what was trained on."""
+    return {
+        "source": manifest.source["kind"],
+        "workers": manifest.num_shards,
+        "train_rows": manifest.totals["train_rows"],
+    }
+
+
+# --- One job -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """What one launch did.
+
+    Attributes:
+        exit_code: the launcher's; None if it hung and was stopped.
+        seconds: from the command to its end.
+        running_after: seconds from the command until the last role was running; None if one never was.
+        peak_pss: bytes of memory of all processes together at the worst moment seen, looked at every 0.5 s. PSS
+            counts a page that n processes share as 1/n of a page for each.
+        leftovers: the job's processes that outlived the launcher, by name; ended since.
+        epochs: the records of all workers together in metrics.jsonl, one per epoch.
+        failure: what went wrong; None if it ended well.
+    """
+
+    exit_code: int | None
+    seconds: float
+    running_after: float | None
+    peak_pss: int
+    leftovers: tuple[str, ...]
+    epochs: tuple[Mapping[str, Any], ...]
+    failure: str | None
+
+    @property
+    def hung(self) -> bool:
+        return self.exit_code is None
+
+    def rows_per_second(self, summary: Callable[[Iterable[float]], float] = statistics.median) -> float | None:
+        """Of all workers together: that of the median epoch, or `max` for the fastest; None without any."""
+        rates = [epoch["rows_per_second"] for epoch in self.epochs]
+        return summary(rates) if rates else None
+
+    def to_record(self) -> dict[str, Any]:
+        """For the line of JSON."""
+        return asdict(self)
+
+
+def run_job(
+    path: Path,
+    data: Manifest,
+    overrides: Mapping[str, Any],
+    timeout: float,
+    servers: int = 1,
+    show: bool = False,
+) -> JobRun:
+    """Runs the main job's configuration once, as a user does, and sees that nothing of it is left.
+
+    Args:
+        path: the run directory to make.
+        data: the shards; each gets a worker.
+        overrides: further keys of the configuration.
+        timeout: seconds after which it counts as hung, and is stopped.
+        servers: how many parameter servers.
+        show: whether the job's own tables are shown as progress.
+    """
+    run = RunDirectory(path)
+    mark = Mark(ENVIRONMENT_KEY, str(run.path))
+    command = _command(run, data, overrides, servers)
+    expected = roles.role_names(data.num_shards, servers)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
+        started, clock = time.time(), time.monotonic()
+        launcher = psutil.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr if show else subprocess.DEVNULL,
+            stderr=complaints,
+            cwd=PROJECT,
+            # Ctrl-C is for the benchmark alone, which stops the job in order.
+            start_new_session=True,
+        )
+        try:
+            running, peak_pss = _watch(launcher, run, mark, clock + timeout)
+            exit_code, seconds = launcher.poll(), time.monotonic() - clock
+            statuses = roles.read_statuses(run.roles)
+        finally:
+            _stop(launcher)
+            leftovers = tuple(sorted(_name(process) for process in mark.processes()))
+            mark.end()
+        complaints.seek(0)
+        said = complaints.read().strip() or "it said nothing"
+    failure = None
+    if exit_code is None:
+        states = (f"{role} {statuses[role].state if role in statuses else 'unheard of'}" for role in expected)
+        failure = f"not over after {timeout:g} s: {', '.join(states)}"
+    elif exit_code:
+        failure = f"exit code {exit_code}: {said}"
+    elif leftovers:
+        failure = f"processes left: {', '.join(leftovers)}"
+    return JobRun(
+        exit_code=exit_code,
+        seconds=seconds,
+        running_after=max(running.values()) - started if running.keys() >= set(expected) else None,
+        peak_pss=peak_pss,
+        leftovers=leftovers,
+        epochs=tuple(record for record in _metrics(run) if record["client"] == "all"),
+        failure=f"{path.name}: {failure}" if failure else None,
+    )
+
+
+def _command(run: RunDirectory, data: Manifest, overrides: Mapping[str, Any], servers: int) -> list[str]:
+    keys = {
+        "runner.run_dir": str(run.path),
+        "runner.train_data_dir": str(data.folder / TRAIN_FOLDER),
+        "runner.test_data_dir": str(data.folder / TEST_FOLDER),
+        **overrides,
+    }
+    command = [sys.executable, "-m", "fl_rec.cli", "run", "-m", str(CONFIG)]
+    command += [f"--worker_num={data.num_shards}", f"--server_num={servers}", "-o"]
+    return command + [f"{key}={json.dumps(value)}" for key, value in keys.items()]  # JSON is YAML
+
+
+def _watch(launcher: psutil.Popen, run: RunDirectory, mark: Mark, deadline: float) -> tuple[dict[str, float], int]:
+    """Waits for the launcher's end or the deadline; returns when each role came to run, and the peak memory."""
+    running: dict[str, float] = {}
+    peak_pss = 0
+    for poll in itertools.count():
+        if launcher.poll() is not None or time.monotonic() > deadline:
+            break
+        for status in roles.read_statuses(run.roles).values():
+            if status.state == roles.RUNNING:
+                running[status.role] = status.time
+        if poll % POLLS_PER_MEMORY_SAMPLE == 0:
+            peak_pss = max(peak_pss, _pss([launcher, *mark.processes()]))
+        time.sleep(POLL_SECONDS)
+    return running, peak_pss
+
+
+def _stop(launcher: psutil.Popen) -> None:
+    """Has a launcher that is still there end its job, or else ends it alone."""
+    if launcher.poll() is None:
+        launcher.terminate()
+        try:
+            launcher.wait(STOP_SECONDS)
+        except psutil.TimeoutExpired:
+            launcher.kill()
+            launcher.wait()
+
+
+def _pss(processes: Iterable[psutil.Process]) -> int:
+    total = 0
+    for process in processes:
+        with suppress(psutil.Error):
+            total += process.memory_full_info().pss
+    return total
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return "gone"
+
+
+def _metrics(run: RunDirectory) -> list[dict[str, Any]]:
+    return run.read_metrics() if run.metrics.is_file() else []
+
+
+# --- Showing -------------------------------------------------------------------------------------------
+
+
+def median(values: Iterable[float | None]) -> float | None:
+    """Of the figures that there are; None without any."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def ratio(part: float | None, whole: float | None) -> float | None:
+    """None if either is missing."""
+    return part / whole if part is not None and whole else None
+
+
+def figure(value: float | None, spec: str) -> str:
+    """A number as text; `-` is no figure."""
+    return "-" if value is None else format(value, spec)
+
+
+def format_table(title: str, header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A title and right-aligned columns."""
+    table = [list(header), *map(list, lines)]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in table]
+    return "\n".join([title, shown[0], "-" * len(shown[0]), *shown[1:]])

@@ -1,0 +1,176 @@
+"""Cut prepared rows into one shard per worker, unlike each other: the step from rows to federated data.
+
+    python datasets/movielens/gen_heter_data.py --num_shards 10 --partitioner zip_first_digit
+    python datasets/movielens/gen_heter_data.py --partitioner dirichlet_genre:alpha=0.3
+    python datasets/movielens/gen_heter_data.py --verify
+
+Reads what prepare.py wrote into --data. Writes into --out: fl_train_data/part-NNN.txt,
+fl_test_data/part-NNN.txt (MultiSlot text, or .csv) and, last, manifest.json. A user's training and test rows
+go to the same shard.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))  # so that it runs from a clone without installing
+
+from fl_rec.data import (
+    LAYOUTS,
+    MANIFEST_NAME,
+    MANIFEST_VERSION,
+    SLOTS,
+    TEST_FOLDER,
+    TRAIN_FOLDER,
+    Manifest,
+    check_shards,
+    count_rows,
+    generator,
+    load_manifest,
+    read_bytes,
+    read_csv_rows,
+    require_rows,
+    split_rows,
+    stage,
+    write_json,
+    write_shards,
+)
+from fl_rec.errors import DataError, FLRecError
+from fl_rec.partition import find_partitioner, has_bad_zip
+from fl_rec.sources import read_users
+
+_PARTITION_STREAM = 0
+
+
+def generate(data: Path, out: Path, num_shards: int, partitioner: str, layout: str, seed: int) -> Manifest:
+    """Read ``data``, write the shards and their manifest into ``out``, and return it.
+
+    Everything that can be wrong with the input is found before the first file is written.
+    """
+    partition = find_partitioner(partitioner)
+    with stage(f"read {data}") as counts:
+        meta = _read_meta(data)
+        users = read_users(data / "users.csv")
+        train = read_csv_rows(data / "big_train" / "train_data.csv")
+        test = read_csv_rows(data / "big_test" / "test_data.csv")
+        counts.update({"users": len(users), "training rows": len(train), "test rows": len(test)})
+    for rows in (train, test):
+        _require_known_ids(data, rows, len(users), meta["num_items"])
+    shard_of_user = partition(users, num_shards, generator(seed, _PARTITION_STREAM))
+    train_shards = split_rows(train, shard_of_user, num_shards)
+    test_shards = split_rows(test, shard_of_user, num_shards)
+    require_rows(train_shards, "training")
+    require_rows(test_shards, "test")
+    bad_zip = has_bad_zip(users)
+    shards = write_shards(out, train_shards, test_shards, LAYOUTS[layout], seed)
+    manifest = Manifest(
+        version=MANIFEST_VERSION,
+        format=layout,
+        slots=SLOTS,
+        seed=seed,
+        source={**meta["source"], **{key: meta[key] for key in ("seed", "num_neg", "test_negative")}},
+        partitioner={"name": partition.name, "options": partition.options},
+        num_shards=num_shards,
+        num_users=meta["num_users"],
+        num_items=meta["num_items"],
+        bad_zip={
+            "policy": partition.options.get("bad_zip"),
+            "users": int(bad_zip.sum()),
+            "train_rows": int(bad_zip[train[:, 0]].sum()),
+        },
+        dropped_users=int((shard_of_user < 0).sum()),
+        totals=_totals(np.concatenate(train_shards), np.concatenate(test_shards)),
+        shards=shards,
+        folder=out,
+    )
+    write_json(out / MANIFEST_NAME, manifest.to_json())
+    return manifest
+
+
+def _totals(train: np.ndarray, test: np.ndarray) -> dict[str, int]:
+    both = {"train": count_rows(train), "test": count_rows(test)}
+    return {f"{kind}_{name}": count for kind, counts in both.items() for name, count in counts.items()}
+
+
+def _read_meta(data: Path) -> dict[str, Any]:
+    path = data / "meta.json"
+    if not path.is_file():
+        raise DataError(f"--data must be a folder that prepare.py wrote. Received: {data}, without meta.json.")
+    try:
+        meta = json.loads(read_bytes(path).decode("utf-8"))
+        kept = {key: meta[key] for key in ("seed", "num_neg", "test_negative", "num_users", "num_items")}
+        return {**kept, "source": {**meta["source"]}}
+    except (KeyError, TypeError, ValueError) as err:
+        raise DataError(
+            f"meta.json must be as prepare.py writes it. Received: {path} ({err!r}). Run prepare.py again."
+        ) from err
+
+
+def _require_known_ids(data: Path, rows: np.ndarray, num_users: int, num_items: int) -> None:
+    for column, name, limit in ((0, "user", num_users), (1, "item", num_items)):
+        highest = int(rows[:, column].max())
+        if highest >= limit:
+            raise DataError(
+                f"{data}: {name} ids must be below {limit}, the number of {name}s. Received: {highest}. "
+                "Run prepare.py again."
+            )
+
+
+def verify(out: Path) -> Manifest:
+    """Compare every shard with the manifest's checksum; DataError names the first that differs."""
+    manifest = load_manifest(out)
+    if manifest is None:
+        raise DataError(f"--out must be a folder with a {MANIFEST_NAME}. Received: {out}. Generate the shards first.")
+    check_shards(manifest, manifest.folder / TRAIN_FOLDER, manifest.folder / TEST_FOLDER, verify=True)
+    return manifest
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Cut prepared rows into heterogeneous shards, one per worker.")
+    parser.add_argument("--data", type=Path, default=HERE, help="folder that prepare.py wrote (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=HERE / "fl_data", help="folder to write (default: %(default)s)")
+    parser.add_argument("--num_shards", type=int, default=10, help="one per worker (default: 10)")
+    parser.add_argument(
+        "--partitioner",
+        default="zip_first_digit",
+        help="zip_first_digit, iid, dirichlet_activity, dirichlet_genre, module:function or "
+        "file.py:function; options after a colon: dirichlet_genre:alpha=0.3, "
+        "zip_first_digit:bad_zip=spread|drop|error "
+        "(default: zip_first_digit, which spreads bad zip codes over all shards by user id)",
+    )
+    parser.add_argument("--format", choices=sorted(LAYOUTS), default="multislot", help="(default: multislot)")
+    parser.add_argument("--seed", type=int, default=2022, help="(default: %(default)s)")
+    parser.add_argument("--verify", action="store_true", help="write nothing; check the shards in --out against it")
+    args = parser.parse_args(argv)
+    if args.seed < 0:
+        parser.error(f"--seed must be 0 or more. Received: {args.seed}")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        if args.verify:
+            manifest = verify(args.out)
+        else:
+            manifest = generate(args.data, args.out, args.num_shards, args.partitioner, args.format, args.seed)
+    except FLRecError as err:
+        print(f"gen_heter_data.py: error: {err}", file=sys.stderr)
+        return 2
+    state = "verified" if args.verify else "written"
+    rows = [shard.train.rows for shard in manifest.shards]
+    print(f"{state}: {manifest.num_shards} shards, {sum(rows):,} training rows ({', '.join(map(str, rows))})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Split interactions leave-one-out and sample negatives: the step from a data set to training and test rows.
+
+    python datasets/movielens/prepare.py --source ml-1m.zip --test_negative ml-1m.test.negative.gz
+    python datasets/movielens/prepare.py --source synthetic
+
+Writes into --out: big_train/train_data.csv and big_test/test_data.csv (user,item,label, no header),
+users.csv and items.csv (with a header), meta.json. README.md describes sources and columns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))  # so that it runs from a clone without installing
+
+from fl_rec.data import LAYOUTS, discard, generator, stage, write_json, write_rows
+from fl_rec.errors import FLRecError
+from fl_rec.sampling import TEST_NEGATIVES, read_test_rows, sample_test_rows, sample_train_rows
+from fl_rec.sources import Dataset, load_source, with_zip_codes, write_items, write_users
+
+log = logging.getLogger("prepare")
+
+_TRAIN_STREAM, _TEST_STREAM = 1, 2
+
+
+def make_rows(dataset: Dataset, num_neg: int, test_negative: Path | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return training and test rows, int64 [rows, 3] each, sampling the negatives that are not given."""
+    if dataset.train_rows is not None:
+        log.info("this source comes with training negatives: its rows are kept, and --num_neg is not used")
+        train = dataset.train_rows
+    else:
+        with stage("sample training negatives") as counts:
+            train = sample_train_rows(
+                dataset.train, dataset.num_users, dataset.num_items, num_neg, generator(seed, _TRAIN_STREAM)
+            )
+            counts["rows"] = len(train)
+    with stage("make the test set") as counts:
+        if test_negative is not None:
+            test = read_test_rows(test_negative, dataset.test, dataset.num_items)
+        elif dataset.test_rows is not None:
+            test = dataset.test_rows
+        else:
+            test = sample_test_rows(
+                dataset.train,
+                dataset.test,
+                dataset.num_users,
+                dataset.num_items,
+                generator(seed, _TEST_STREAM),
+            )
+        counts.update({"users": len(dataset.test), "rows": len(test)})
+    return train, test
+
+
+def describe(
+    dataset: Dataset, name: str, train: np.ndarray, test: np.ndarray, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Return the content of meta.json."""
+    negatives = np.bincount(test[:, 0])[dataset.test[:, 0]] - 1
+    short = int((negatives < TEST_NEGATIVES).sum())
+    if short:
+        log.warning(
+            "warning: %d of %d test users have fewer than %d negatives (the smallest number is %d): all "
+            "there are, but their ranks are not comparable with published ones",
+            *(short, len(negatives), TEST_NEGATIVES, negatives.min()),
+        )
+    given = "sampled" if dataset.test_rows is None else "source"
+    if args.test_negative is not None:
+        given = args.test_negative.name
+    return {
+        "source": {"kind": dataset.kind, "name": name},
+        "seed": args.seed,
+        "num_neg": args.num_neg if dataset.train_rows is None else None,
+        "test_negative": given,
+        "num_users": dataset.num_users,
+        "num_items": dataset.num_items,
+        "train_rows": len(train),
+        "train_positives": len(dataset.train),
+        "test_rows": len(test),
+        "test_users": len(dataset.test),
+        "test_users_with_fewer_negatives": short,
+        **dataset.notes,
+    }
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Do everything that the command line asks for; FLRecError if it can't be done."""
+    with stage(f"read {args.source}") as counts:
+        dataset = load_source(args.source, args.seed)
+        if args.users is not None:
+            dataset = with_zip_codes(dataset, args.users)
+        counts.update(
+            {
+                "users": dataset.num_users,
+                "items": dataset.num_items,
+                "positives": len(dataset.train) + len(dataset.test),
+            }
+        )
+    train, test = make_rows(dataset, args.num_neg, args.test_negative, args.seed)
+    meta = describe(dataset, Path(args.source).name, train, test, args)
+    with stage(f"write {args.out}") as counts:
+        # meta.json vouches for the others: it goes first and comes last.
+        discard([args.out / "meta.json"])
+        write_rows(args.out / "big_train" / "train_data.csv", train, LAYOUTS["csv"])
+        write_rows(args.out / "big_test" / "test_data.csv", test, LAYOUTS["csv"])
+        write_users(args.out / "users.csv", dataset)
+        write_items(args.out / "items.csv", dataset.items)
+        write_json(args.out / "meta.json", meta)
+        counts["rows"] = len(train) + len(test)
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Make training and test rows from a data set.")
+    parser.add_argument(
+        "--source",
+        required=True,
+        help="'synthetic'; ml-1m.zip, ml-100k.zip or their folder; a folder with PaddleRec's CSVs; "
+        "a folder with, or the path prefix of, the NCF paper's files",
+    )
+    parser.add_argument("--out", type=Path, default=HERE, help="folder to write into (default: %(default)s)")
+    parser.add_argument("--num_neg", type=int, default=4, help="negatives per training positive (default: 4)")
+    parser.add_argument("--test_negative", type=Path, help="the NCF paper's .test.negative file, or .gz, used as it is")
+    parser.add_argument("--users", type=Path, help="users.dat or u.user with zip codes, for a source that has none")
+    parser.add_argument("--seed", type=int, default=2022, help="(default: %(default)s)")
+    args = parser.parse_args(argv)
+    if args.seed < 0:
+        parser.error(f"--seed must be 0 or more. Received: {args.seed}")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        prepare(args)
+    except FLRecError as err:
+        print(f"prepare.py: error: {err}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

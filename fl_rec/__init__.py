@@ -1,0 +1,3 @@
+"""Federated training of recommenders on PaddlePaddle's parameter server."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,66 @@
+"""The command `fl-rec`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Sequence
+
+from fl_rec.config import add_config_arguments
+from fl_rec.errors import FLRecError
+from fl_rec.launch import DEFAULT_SCRIPT, LaunchOptions, launch
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code, 2 if it could not start."""
+    parser = argparse.ArgumentParser(
+        prog="fl-rec", description="Federated training of recommenders on Paddle's parameter server."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="start a job's servers and workers, watch them, and judge the run")
+    add_config_arguments(run)
+    run.add_argument(
+        "--worker_num", type=_count, metavar="N", help="workers, one per shard; default: the number of shards"
+    )
+    run.add_argument("--server_num", type=_count, default=1, metavar="N", help="parameter servers; default: 1")
+    run.add_argument("--coordinator_num", type=int, choices=(0, 1), default=0, help="coordinators; default: 0")
+    run.add_argument(
+        "--servers",
+        metavar="HOST:PORT,...",
+        help="the servers' addresses; default: free ports of this machine",
+    )
+    run.add_argument(
+        "--script",
+        type=Path,
+        default=DEFAULT_SCRIPT,
+        help=f"training script; default: tools/{DEFAULT_SCRIPT.name}",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        return launch(
+            LaunchOptions(
+                config_yaml=Path(options.config_yaml),
+                overrides=tuple(options.opt),
+                worker_num=options.worker_num,
+                server_num=options.server_num,
+                coordinator_num=options.coordinator_num,
+                servers=options.servers,
+                script=options.script,
+            ),
+            say=lambda text: print(text, flush=True),
+        )
+    except FLRecError as err:
+        print(f"fl-rec: error: {err}", file=sys.stderr)
+        return 2
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

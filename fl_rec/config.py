@@ -1,0 +1,706 @@
+"""Configuration: a YAML file, and ``key=value`` overrides, become one frozen, typed, checked `Config`.
+
+A key is declared in one place, a field of one of the dataclasses below: its type, default, limits and
+one line of explanation. Checks, error messages, the listing under ``--help``, unknown keys and the saved
+copy all derive from that field, so adding a key is adding a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import difflib
+import json
+import math
+import numbers
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping, Sequence
+
+import yaml
+
+from fl_rec.errors import ConfigError
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+# --- Rules: what a key accepts -------------------------------------------------------------------------
+
+
+class _RuleError(Exception):
+    """A value breaks its rule."""
+
+    def __init__(self, remedy: str | None = None) -> None:
+        """`remedy`: one that fits the value better than the rule's own."""
+        super().__init__(remedy)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key accepts.
+
+    Attributes:
+        accepts: completes "must be ...".
+        remedy: a sentence that tells the user what to write instead.
+        convert: (value as YAML read it, folder of the YAML) -> value of the final type; raises `_RuleError`.
+    """
+
+    accepts: str
+    remedy: str
+    convert: Callable[[Any, Path], Any]
+
+
+def _as_number(value: Any) -> Any:
+    if isinstance(value, str):
+        for convert in (int, float):
+            try:
+                value = convert(value)
+                break
+            except ValueError:
+                continue
+    # bool is a subclass of int, yet `epochs: true` is a mistake.
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise _RuleError
+    return value
+
+
+def integer(at_least: int) -> Rule:
+    """An int; 100, "100" and "1e2" are accepted, 2.5 and true are not."""
+
+    def convert(value: Any, _folder: Path) -> int:
+        value = _as_number(value)
+        if value != int(value) or value < at_least:
+            raise _RuleError
+        return int(value)
+
+    return Rule(f"an integer of at least {at_least}", f"Set it to {at_least} or more.", convert)
+
+
+def number(above: float) -> Rule:
+    """A finite float; text such as "1e-3" is accepted."""
+
+    def convert(value: Any, _folder: Path) -> float:
+        converted = float(_as_number(value))
+        if converted <= above:
+            raise _RuleError
+        return converted
+
+    return Rule(f"a number above {above:g}", f"Set it to a finite number above {above:g}.", convert)
+
+
+def flag() -> Rule:
+    """A bool; true, "True", "false", 0 and 1 are accepted."""
+    meanings = {"true": True, "1": True, "false": False, "0": False}
+
+    def convert(value: Any, _folder: Path) -> bool:
+        try:
+            return meanings[str(value).lower()]
+        except KeyError:
+            raise _RuleError from None
+
+    return Rule("true or false", "Set it to true or false.", convert)
+
+
+def text() -> Rule:
+    """A non-empty str."""
+
+    def convert(value: Any, _folder: Path) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise _RuleError
+        return value
+
+    return Rule("a text that is not empty", "Write some text in quotes.", convert)
+
+
+def location() -> Rule:
+    """A file or folder, there or not, as an absolute Path; a relative one starts at the YAML's folder."""
+
+    def convert(value: Any, folder: Path) -> Path:
+        # An empty text would quietly name the YAML's own folder.
+        if not isinstance(value, (str, Path)) or not str(value).strip():
+            raise _RuleError
+        return (folder / Path(value).expanduser()).resolve()
+
+    return Rule("a path", "Write it in quotes; a relative path starts at the YAML's folder.", convert)
+
+
+def choice(*names: str, refused: Mapping[str, str] | None = None) -> Rule:
+    """One of `names`; `refused` maps a value that PaddleRec knew to the reason and the remedy."""
+
+    def convert(value: Any, _folder: Path) -> str:
+        if value in names:
+            return str(value)
+        near = difflib.get_close_matches(str(value), names, n=1)
+        raise _RuleError((refused or {}).get(str(value)) or (f"Did you mean {near[0]}?" if near else None))
+
+    return Rule("one of " + ", ".join(names), "Choose one of them.", convert)
+
+
+def list_of(item: Rule, each: str) -> Rule:
+    """A list, kept as a tuple; `each` names its elements in the plural."""
+
+    def convert(value: Any, folder: Path) -> tuple[Any, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise _RuleError
+        return tuple(item.convert(element, folder) for element in value)
+
+    return Rule(f"a list of {each}", "Write it as [first, second].", convert)
+
+
+def layer_widths() -> Rule:
+    """Widths of the fully connected layers, a tuple of int."""
+    widths = list_of(integer(at_least=1), "integers")
+
+    def convert(value: Any, folder: Path) -> tuple[int, ...]:
+        layers: tuple[int, ...] = widths.convert(value, folder)
+        if len(layers) < 2:
+            raise _RuleError
+        if layers[0] % 2:
+            raise _RuleError(
+                "The first is the width of a user's and an item's embedding side by side, each half of it: "
+                f"set it to {layers[0] + 1}."
+            )
+        return layers
+
+    accepts = "a list of at least 2 integers of at least 1, the first one even"
+    return Rule(accepts, "Write it as [64, 32, 16, 8].", convert)
+
+
+def mapping() -> Rule:
+    """Any content, as a dict of its own."""
+
+    def convert(value: Any, _folder: Path) -> dict[str, Any]:
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise _RuleError
+        return copy.deepcopy(dict(value))
+
+    return Rule("a mapping of names to values", "Write its keys indented under it.", convert)
+
+
+def optional(rule: Rule) -> Rule:
+    """`rule`, or null."""
+
+    def convert(value: Any, folder: Path) -> Any:
+        return None if value is None else rule.convert(value, folder)
+
+    return Rule(f"{rule.accepts}, or null", f"{rule.remedy} Or leave the key out.", convert)
+
+
+# --- Keys ----------------------------------------------------------------------------------------------
+
+
+def key(rule: Rule, doc: str, default: Any = dataclasses.MISSING, factory: Any = dataclasses.MISSING) -> Any:
+    """Declare one key of the configuration; without a default it is required."""
+    metadata = {"rule": rule, "doc": doc}
+    return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
+
+
+def section(cls: type) -> Any:
+    """Declare a mapping of keys, each a field of `cls`; a trailing underscore is no part of a key's name."""
+    return field(metadata={"section": cls})
+
+
+_NO_PYTHON_LOADER = (
+    "It feeds batches from Python, and this trainer reads through Paddle's C++ data feed, where a "
+    "parameter server's workers get their speed. Set it to QueueDataset; a reader of your own becomes the "
+    "pipe_command."
+)
+_NO_HETER = "It needs GPU workers, and the workers here are CPU processes. Set it to geo."
+
+
+@dataclass(frozen=True)
+class RunnerConfig:
+    """How a run goes: data in, training, evaluation, files out."""
+
+    train_data_dir: Path = key(location(), "folder of training shards, shard k for worker k")
+    test_data_dir: Path | None = key(optional(location()), "folder of test shards; null: no evaluation", None)
+
+    sync_mode: str = key(
+        choice("geo", "async", "sync", refused={"heter": _NO_HETER, "gpubox": _NO_HETER}),
+        "how workers and servers exchange parameters",
+        "geo",
+    )
+    geo_step: int = key(integer(at_least=1), "geo: at most this many batches between two exchanges", 100)
+    epochs: int = key(integer(at_least=1), "passes over the training data", 1)
+    train_batch_size: int = key(integer(at_least=1), "rows per training step", 512)
+    infer_batch_size: int = key(integer(at_least=1), "rows per evaluation step", 8192)
+    thread_num: int = key(integer(at_least=1), "training threads in each worker", 1)
+    use_gpu: bool = key(flag(), "train on a GPU", False)
+    seed: int = key(integer(at_least=0), "seed of everything random", 2022)
+    top_k: int = key(integer(at_least=1), "K of HR@K and NDCG@K", 10)
+    print_interval: int = key(integer(at_least=1), "batches between two lines of progress", 500)
+
+    reader_type: str = key(
+        choice(
+            "QueueDataset",
+            "InmemoryDataset",
+            refused=dict.fromkeys(("DataLoader", "CustomizeDataLoader", "RecDataset"), _NO_PYTHON_LOADER),
+        ),
+        "stream the shards from disk, or load and shuffle them in memory",
+        "QueueDataset",
+    )
+    pipe_command: str = key(text(), "turns a shard into MultiSlot text; cat: shards as they are", "cat")
+    train_reader_path: str | None = key(optional(text()), "the reader's file named in pipe_command", None)
+    infer_reader_path: str | None = key(optional(text()), "the same for the test shards", None)
+    split_file_list: bool = key(flag(), "deal the shards out; false: each worker reads all of them", True)
+    dataset_debug: bool = key(flag(), "profile the reader", False)
+
+    model_path: Path = key(
+        optional(location()),
+        "Python file with a class StaticModel; null: static_model.py beside the YAML, else models/ncf's",
+        None,
+    )
+    run_dir: Path | None = key(optional(location()), "folder of logs and results; null: a new one", None)
+    model_save_path: Path | None = key(optional(location()), "folder of saved models; null: in run_dir", None)
+    warmup_model_path: Path | None = key(optional(location()), "saved tables the servers start from", None)
+    infer_load_path: Path | None = key(optional(location()), "saved models; null: model_save_path", None)
+    infer_start_epoch: int = key(integer(at_least=0), "first epoch whose saved model is evaluated", 0)
+    infer_end_epoch: int | None = key(
+        optional(integer(at_least=0)), "epoch to stop before; null: evaluate one epoch", None
+    )
+
+    start_timeout: float = key(number(above=0), "seconds for servers and peers to come up", 120.0)
+    barrier_timeout: float = key(number(above=0), "seconds a worker waits for the slowest other", 3600.0)
+
+    need_dump: bool = key(flag(), "dump variables of every batch", False)
+    dump_fields_path: Path | None = key(optional(location()), "folder of the dump", None)
+    dump_fields: tuple[str, ...] = key(list_of(text(), "texts"), "variables to dump", ())
+    dump_param: tuple[str, ...] = key(list_of(text(), "texts"), "parameters to dump", ())
+    local_sparse: tuple[str, ...] = key(list_of(text(), "texts"), "embeddings kept in the worker", ())
+    remote_sparse: tuple[str, ...] = key(list_of(text(), "texts"), "embeddings kept on the servers", ())
+
+    @property
+    def infer_epochs(self) -> range:
+        """Epochs whose saved models are evaluated."""
+        end = self.infer_end_epoch
+        return range(self.infer_start_epoch, self.infer_start_epoch + 1 if end is None else end)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer of every worker."""
+
+    class_: str = key(choice("adam", "sgd"), "optimizer", "adam")
+    learning_rate: float = key(number(above=0), "step size", 0.001)
+
+
+@dataclass(frozen=True)
+class HyperParameters:
+    """The network; sizes left out are derived from the data."""
+
+    optimizer: OptimizerConfig = section(OptimizerConfig)
+    num_users: int | None = key(optional(integer(at_least=1)), "users; null: the data's", None)
+    num_items: int | None = key(optional(integer(at_least=1)), "items; null: the data's", None)
+    mode: str = key(choice("NCF_MLP", "NCF_GMF", "NCF_NeuMF"), "which network of arXiv:1708.05031", "NCF_MLP")
+    mf_dim: int = key(integer(at_least=1), "width of an embedding of NCF_GMF and NCF_NeuMF", 8)
+    fc_layers: tuple[int, ...] = key(layer_widths(), "widths of the fully connected layers", (64, 32, 16, 8))
+    extra: Mapping[str, Any] = key(mapping(), "keys of your own net, with any content", factory=dict)
+
+
+# Keys that PaddleRec's configurations may hold and this project leaves out on purpose.
+_ABSENT = {
+    "runner.with_coordinator": "Remove it: fleetrun --coordinator_num=1 starts a coordinator.",
+    "runner.with_coodinator": "Remove it: fleetrun --coordinator_num=1 starts a coordinator.",
+    "runner.use_auc": "Remove it: AUC is always measured.",
+    "runner.auc_num": "Remove it: AUC is always measured.",
+    "runner.use_visual": "Remove it: every figure is written to metrics.jsonl in the run's folder.",
+    "runner.use_fleet": "Remove it: training always runs under fleet.",
+    "runner.use_inference": "Remove it: the model for inference is always saved.",
+    "runner.example_count_method": "Remove it: rows are counted and compared with the data's manifest.",
+    "runner.use_xpu": "Remove it: the parameter server of Paddle's wheels runs on CPU.",
+    "runner.use_npu": "Remove it: the parameter server of Paddle's wheels runs on CPU.",
+    "runner.init_model_path": "Rename it to runner.warmup_model_path.",
+    "runner.model_init_path": "Rename it to runner.warmup_model_path.",
+}
+
+
+# --- The configuration ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Config(Mapping[str, Any]):
+    """The checked configuration of one run.
+
+    Typed access is by attribute, ``config.runner.epochs``. As a mapping it is what a PaddleRec
+    ``StaticModel`` expects: dotted keys, plain values (paths are str, tuples are lists), and ``get`` of an
+    unknown key returns the default.
+    """
+
+    # Not compared: a dumped copy equals its original, wherever it lies.
+    yaml_path: Path = field(compare=False)
+    runner: RunnerConfig = section(RunnerConfig)
+    hyper_parameters: HyperParameters = section(HyperParameters)
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Config:
+        """Read, override, convert and check a configuration.
+
+        Args:
+            path: the YAML file (UTF-8); relative paths in it and in `overrides` start at its folder.
+            overrides: ``key=value`` with a dotted key; the value is YAML, and nothing after = is null.
+
+        Raises:
+            ConfigError: the file cannot be read, or a key or value is refused; lists every problem found.
+        """
+        given = {name: (value, str(path)) for name, value in _flatten(_read(path))}
+        problems: list[str] = []
+        for override in overrides:
+            try:
+                name, value = _parse_override(override)
+            except ConfigError as err:
+                problems.append(str(err))
+            else:
+                _apply(given, name, value, "option -o")
+        return _resolve(given, Path(path).absolute(), str(path), problems)
+
+    def replace(self, **changes: Any) -> Config:
+        """A new checked configuration: ``config.replace(**{"runner.epochs": 5})``.
+
+        Raises:
+            ConfigError: a key is unknown or a value is refused.
+        """
+        source = "Config.replace"
+        given = {name: (value, source) for name, value in _flatten(self.to_dict())}
+        for name, value in changes.items():
+            _apply(given, name, value, source)
+        return _resolve(given, self.yaml_path, source, [])
+
+    def with_sizes(self, num_users: int, num_items: int) -> Config:
+        """Fill in sizes that were left out; check those that were not.
+
+        Args:
+            num_users: rows that the data needs in the user embedding, its largest user id + 1.
+            num_items: the same for items.
+
+        Raises:
+            ConfigError: a configured size is smaller, so an id would fall outside its embedding.
+        """
+        changes, problems = {}, []
+        for name, needed in (("num_users", num_users), ("num_items", num_items)):
+            configured = getattr(self.hyper_parameters, name)
+            if configured is None:
+                changes[f"hyper_parameters.{name}"] = needed
+            elif configured < needed:
+                problems.append(
+                    f"{self.yaml_path}: hyper_parameters.{name} must be at least {needed}, "
+                    f"or an id of the data falls outside the embedding. Received: {name}={configured}. "
+                    f"Set it to {needed}, or leave the key out to take it from the data."
+                )
+        _raise_if_any(problems)
+        return self.replace(**changes)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Value of a dotted key, `default` where it is unknown or unset (null).
+
+        Besides the keys: ``yaml_path`` and ``config_abs_dir`` (str), as in PaddleRec, and whatever is under
+        ``hyper_parameters.extra``.
+        """
+        try:
+            value = self[key]
+        except KeyError:
+            return default
+        return default if value is None else value
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "yaml_path":
+            return str(self.yaml_path)
+        if key == "config_abs_dir":
+            return str(self.yaml_path.parent)
+        value: Any = self.to_dict()
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                raise KeyError(key)
+            value = value[part]
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_KEYS)
+
+    def __len__(self) -> int:
+        return len(_KEYS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, as YAML and JSON write them; a copy."""
+        return {name: _plain(getattr(self, name)) for name in ("runner", "hyper_parameters")}
+
+    def dump(self, path: str | Path) -> None:
+        """Write the resolved configuration as YAML, which `load` reads back to an equal one.
+
+        Raises:
+            ConfigError: the file cannot be written.
+        """
+        try:
+            with open(path, "w", encoding="utf-8") as file:
+                yaml.dump(self.to_dict(), file, _Dumper, sort_keys=False, allow_unicode=True)
+        except OSError as err:
+            raise ConfigError(f"{path}: the configuration cannot be saved: {err.strerror}.") from err
+
+    def describe(self) -> str:
+        """The file's path and one line per key, to print."""
+        width = max(map(len, _KEYS))
+        lines = [f"  {name:<{width}}  {_shown(self[name])}" for name in _KEYS]
+        return "\n".join([str(self.yaml_path), *lines])
+
+
+def list_keys() -> str:
+    """Every key with its default, its meaning and what it accepts."""
+    lines = ["keys of a configuration (YAML):"]
+    for name, item in _KEYS.items():
+        default = _default(item)
+        shown = "required" if default is dataclasses.MISSING else f"default {_shown(_plain(default))}"
+        lines += [f"  {name}: {item.metadata['rule'].accepts} ({shown})", f"      {item.metadata['doc']}"]
+    return "\n".join(lines)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``-m FILE`` and ``-o key=value ...``, which all tools share, and the keys under ``--help``."""
+    parser.add_argument("-m", "--config_yaml", metavar="FILE", required=True, help="configuration (YAML)")
+    parser.add_argument(
+        "-o",
+        "--opt",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="override keys: -o runner.epochs=5; relative paths start at the folder of FILE",
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = list_keys()
+
+
+def load_from_args(args: argparse.Namespace) -> Config:
+    """The `Config` that the arguments of `add_config_arguments` name.
+
+    Raises:
+        ConfigError: see `Config.load`.
+    """
+    return Config.load(args.config_yaml, args.opt)
+
+
+# --- From YAML to a Config -----------------------------------------------------------------------------
+
+
+def _name_of(item: dataclasses.Field[Any]) -> str:
+    return item.name.rstrip("_")
+
+
+def _declared(cls: type, kind: str, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """Dotted names of all fields whose metadata holds `kind` ("rule" or "section")."""
+    for item in dataclasses.fields(cls):
+        if kind in item.metadata:
+            yield prefix + _name_of(item), item
+        if "section" in item.metadata:
+            yield from _declared(item.metadata["section"], kind, f"{prefix}{_name_of(item)}.")
+
+
+_KEYS = dict(_declared(Config, "rule"))
+_SECTIONS = dict(_declared(Config, "section"))
+
+
+@dataclass(frozen=True)
+class _Relation:
+    """A rule about several keys."""
+
+    keys: tuple[str, ...]
+    holds: Callable[..., bool]
+    says: str
+
+
+_RELATIONS = (
+    _Relation(
+        ("runner.need_dump", "runner.dump_fields_path"),
+        lambda need_dump, folder: not need_dump or folder is not None,
+        "runner.need_dump=true needs a folder to dump into. Set runner.dump_fields_path, or runner.need_dump to false.",
+    ),
+    _Relation(
+        ("runner.infer_start_epoch", "runner.infer_end_epoch"),
+        lambda start, end: end is None or end > start,
+        "runner.infer_end_epoch must be above runner.infer_start_epoch. "
+        "Received: infer_start_epoch={}, infer_end_epoch={}. The end is not evaluated itself: add 1 to it.",
+    ),
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper with the numbers of `_Loader`: it quotes the text "1e-3"."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice, of which YAML would quietly keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            name = str(key_node.value)
+            if name in seen:
+                problem = f"the key {name} is there twice, remove one of them"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+for _yaml in (_Loader, _Dumper):
+    # YAML 1.1 takes 1e-3, which has no dot, for text; in `extra` no rule would convert it.
+    _exponent = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
+    _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _exponent, list("-+0123456789"))
+
+
+def _parse_yaml(content: str, source: str) -> Any:
+    try:
+        return yaml.load(content, _Loader)
+    except yaml.YAMLError as err:
+        mark = getattr(err, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(err, "problem", None) or err
+        raise ConfigError(f"{source}: not valid YAML{where}: {problem}.") from err
+
+
+def _read(path: str | Path) -> Mapping[Any, Any]:
+    remedy = "Give a YAML file that holds runner and, if need be, hyper_parameters."
+    try:
+        content = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        reason = getattr(err, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read as a configuration: {reason}. {remedy}") from err
+    tree = _parse_yaml(content, str(path))
+    if not isinstance(tree, Mapping):
+        found = "an empty file" if tree is None else f"a {type(tree).__name__}"
+        raise ConfigError(f"{path}: must hold a mapping of keys. Received: {found}. {remedy}")
+    return tree
+
+
+def _parse_override(override: str) -> tuple[str, Any]:
+    name, equals, value = (part.strip() for part in override.partition("="))
+    if not equals:
+        near = _nearest(name)
+        hint = f" Did you mean {near}=VALUE?" if near else ""
+        raise ConfigError(f"option -o: must be key=value. Received: {override!r}.{hint}")
+    return name, _parse_yaml(value, f"option -o {override}")
+
+
+def _apply(given: dict[str, tuple[Any, str]], name: str, value: Any, source: str) -> None:
+    """Change `given` by one dotted name: a key, a whole section, or a name inside `extra`."""
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    for dotted, new in _flatten(value):
+        old, _ = given.get(dotted, (None, ""))
+        given[dotted] = (_merge(old, new), source)
+
+
+def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values; what is no section stays whole, so that it is reported once."""
+    for name, value in tree.items():
+        dotted = f"{prefix}{name}"
+        if dotted in _SECTIONS and (value is None or isinstance(value, Mapping)):
+            yield from _flatten(value or {}, dotted + ".")
+        else:
+            yield dotted, value
+
+
+def _merge(old: Any, new: Any) -> Any:
+    """`new`, added to `old` where both are mappings: one key of `extra` leaves the others alone."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {**old, **{name: _merge(old.get(name), value) for name, value in new.items()}}
+    return new
+
+
+def _resolve(given: Mapping[str, tuple[Any, str]], yaml_path: Path, source: str, problems: Sequence[str]) -> Config:
+    """Check everything, then build.
+
+    Args:
+        given: dotted name -> (value, where it was written).
+        yaml_path: absolute; relative paths start at its folder.
+        source: where a key that is not in `given` should have been written.
+        problems: those found before.
+    """
+    unknown = [(name, value, at) for name, (value, at) in given.items() if name not in _KEYS]
+    problems = [*problems, *(f"{at}: {_unknown(name, value)}" for name, value, at in unknown)]
+    values: dict[str, Any] = {"yaml_path": yaml_path}
+    for name, item in _KEYS.items():
+        if name in given:
+            value, at = given[name]
+            rule: Rule = item.metadata["rule"]
+            try:
+                values[name] = rule.convert(value, yaml_path.parent)
+            except _RuleError as err:
+                received = f"{_last(name)}={value!r} ({type(value).__name__})"
+                remedy = err.remedy or rule.remedy
+                problems.append(f"{at}: {name} must be {rule.accepts}. Received: {received}. {remedy}")
+        elif _default(item) is dataclasses.MISSING:
+            problems.append(f"{source}: {name} is missing. Set it to the {item.metadata['doc']}.")
+        else:
+            values[name] = _default(item)
+    for relation in _RELATIONS:
+        if all(name in values for name in relation.keys):
+            related = [values[name] for name in relation.keys]
+            if not relation.holds(*related):
+                problems.append(f"{source}: {relation.says.format(*related)}")
+    _raise_if_any(problems)
+    if values["runner.model_path"] is None:
+        beside = yaml_path.parent / "static_model.py"
+        values["runner.model_path"] = beside if beside.is_file() else PROJECT / "models/ncf/static_model.py"
+    config: Config = _build(Config, values)
+    return config
+
+
+def _unknown(name: str, value: Any) -> str:
+    if name in _SECTIONS:
+        received = f"{_last(name)}={value!r} ({type(value).__name__})"
+        return f"{name} must be a mapping of keys. Received: {received}. Write its keys indented under it."
+    if name in _ABSENT:
+        return f"{name} is no key here. {_ABSENT[name]}"
+    near = _nearest(name)
+    if near:
+        return f"{name}: unknown key. Did you mean {near}?"
+    if name.startswith("hyper_parameters."):
+        return f"{name}: unknown key. A key of your own net goes under hyper_parameters.extra."
+    return f"{name}: unknown key. Remove it; --help lists all keys."
+
+
+def _nearest(name: str) -> str | None:
+    # Last parts only: a long section name in common would make unlike keys look alike.
+    full = {_last(known): known for known in (*_SECTIONS, *_KEYS)}
+    near = difflib.get_close_matches(_last(name), full, n=1)
+    return full[near[0]] if near else None
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _raise_if_any(problems: Sequence[str]) -> None:
+    if problems:
+        head = f"{len(problems)} problems in the configuration:\n" if len(problems) > 1 else ""
+        raise ConfigError(head + "\n".join(problems))
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+
+
+def _build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+    arguments = {}
+    for item in dataclasses.fields(cls):
+        name = prefix + _name_of(item)
+        inner = item.metadata.get("section")
+        arguments[item.name] = _build(inner, values, name + ".") if inner else values[name]
+    return cls(**arguments)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {_name_of(item): _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

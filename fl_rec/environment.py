@@ -1,0 +1,42 @@
+"""Whether this Python and this Paddle can run a job, found out before any process is started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+
+from fl_rec.errors import RunError
+
+PYTHONS = ((3, 8), (3, 13))
+# Wheels of PyPI that were seen to hold the parameter server (PS core); later ones were built without it.
+KNOWN_PADDLES = ("2.6.2", "3.0.0")
+_PROBE = "import os; os.environ['FLAGS_enable_pir_api'] = '0'; from paddle.base import core; core.DistFleetWrapper"
+
+
+def check(version_info: tuple[int, int] = sys.version_info[:2]) -> None:
+    """Checks the interpreter and the installed Paddle.
+
+    Raises:
+        RunError: naming the versions that work.
+    """
+    lowest, highest = PYTHONS
+    if not lowest <= version_info <= highest:
+        raise RunError(
+            f"Python must be {lowest[0]}.{lowest[1]} to {highest[0]}.{highest[1]}, for which Paddle has wheels. "
+            f"Received: {version_info[0]}.{version_info[1]}."
+        )
+    try:
+        version = metadata.version("paddlepaddle")
+    except metadata.PackageNotFoundError:
+        version = None
+    if (
+        version not in KNOWN_PADDLES
+        and subprocess.run([sys.executable, "-c", _PROBE], capture_output=True).returncode != 0
+    ):
+        raise RunError(
+            "Paddle must hold the parameter server: the wheels "
+            f"{' and '.join(KNOWN_PADDLES)} do, later ones of PyPI do not. Received: paddlepaddle "
+            f"{version or 'not installed'}. Install one of them (pip install paddlepaddle==3.0.0), or build Paddle "
+            "with -DWITH_PSCORE=ON."
+        )

@@ -1,0 +1,313 @@
+"""Figures of one epoch, kept as sums until they are shown.
+
+Rows, losses, hits and AUC buckets of several workers are added first and divided last: a mean of AUCs, or of
+hit rates of shards of unlike sizes, is not the AUC or the hit rate of them all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Sequence
+
+import numpy as np
+
+from fl_rec.errors import DataError
+
+
+def check_rows(labels: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Flatten and check the labels and scores of some rows.
+
+    Args:
+        labels: 0 or 1, of any shape with one element per row.
+        scores: numbers, likewise.
+
+    Returns:
+        labels as bool[rows], scores as float64[rows].
+
+    Raises:
+        DataError: unequal lengths, a label other than 0 and 1, or a score that is NaN.
+    """
+    labels, scores = np.ravel(labels), np.ravel(scores).astype(np.float64)
+    if len(labels) != len(scores):
+        raise DataError(f"A row has one label and one score. Received: {len(labels)} and {len(scores)}.")
+    strange = np.count_nonzero((labels != 0) & (labels != 1))
+    if strange:
+        raise DataError(f"A label must be 0 or 1. Received: {strange:,} of {len(labels):,} that are not.")
+    missing = np.count_nonzero(np.isnan(scores))
+    if missing:
+        raise DataError(
+            f"A score must be a number. Received: {missing:,} of {len(scores):,} that are NaN. "
+            "A training that diverges ends so: lower the learning rate."
+        )
+    return labels == 1, scores
+
+
+# An array has no single truth value, so a generated __eq__ would raise.
+@dataclass(frozen=True, eq=False)
+class AucBuckets:
+    """Counts of rows by score, from which the area under the ROC curve follows, and which can be added.
+
+    Bucket i holds the scores in [i, i + 1) / num_buckets, the last one the score 1, as in Paddle's ``auc``
+    operator; its ``stat_pos`` and ``stat_neg``, of shape [1, num_buckets + 1], are accepted as they are.
+
+    Attributes:
+        positives: int64[num_buckets + 1], rows with label 1.
+        negatives: int64[num_buckets + 1], rows with label 0.
+    """
+
+    positives: np.ndarray
+    negatives: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("positives", "negatives"):
+            object.__setattr__(self, name, np.ravel(getattr(self, name)).astype(np.int64))
+        if len(self.positives) != len(self.negatives):
+            raise DataError(
+                "Positives and negatives must have the same buckets. "
+                f"Received: {len(self.positives)} and {len(self.negatives)}."
+            )
+
+    @classmethod
+    def empty(cls, num_buckets: int = 4096) -> AucBuckets:
+        """No rows."""
+        return cls(np.zeros(num_buckets + 1), np.zeros(num_buckets + 1))
+
+    @classmethod
+    def from_scores(cls, scores: Any, labels: Any, num_buckets: int = 4096) -> AucBuckets:
+        """Count rows.
+
+        Args:
+            scores: float[rows] in [0, 1].
+            labels: 0 or 1, [rows].
+            num_buckets: resolution; scores closer than 1 / num_buckets may count as ties.
+
+        Raises:
+            DataError: see `check_rows`; or a score lies outside [0, 1].
+        """
+        labels, scores = check_rows(labels, scores)
+        outside = np.count_nonzero((scores < 0) | (scores > 1))
+        if outside:
+            raise DataError(
+                f"A score must be in [0, 1]. Received: {outside:,} of {len(scores):,} outside. "
+                "Let the net end in a sigmoid."
+            )
+        buckets = (scores * num_buckets).astype(np.int64)
+        size = num_buckets + 1
+        return cls(np.bincount(buckets[labels], minlength=size), np.bincount(buckets[~labels], minlength=size))
+
+    def __add__(self, other: AucBuckets) -> AucBuckets:
+        if len(self.positives) != len(other.positives):
+            raise DataError(
+                "Only equal numbers of buckets can be added. "
+                f"Received: {len(self.positives)} and {len(other.positives)}."
+            )
+        return AucBuckets(self.positives + other.positives, self.negatives + other.negatives)
+
+    def auc(self) -> float:
+        """Chance that a positive scores above a negative, a tie counting half; NaN if a class is absent.
+
+        It is the area under the ROC curve by the trapezoidal rule.
+        """
+        positives, negatives = int(self.positives.sum()), int(self.negatives.sum())
+        if not positives or not negatives:
+            return math.nan
+        above = positives - np.cumsum(self.positives)
+        # Doubled, so that the halves of ties stay integers and the sum exact.
+        pairs = int((self.negatives * (2 * above + self.positives)).sum())
+        return pairs / (2 * positives * negatives)
+
+
+@dataclass(frozen=True, eq=False)
+class EpochMetrics:
+    """Sums of one epoch, of one worker or of all of them together.
+
+    Attributes:
+        client: the worker's number; None for all together.
+        epoch: from 0.
+        rows: rows trained on.
+        seconds: wall time of the training, without evaluation; of all together, that of the slowest.
+        loss_sum: sum over rows of the training loss.
+        train: buckets of the training predictions.
+        test: buckets of the test predictions; None without an evaluation.
+        test_users: users ranked.
+        hits: users with a positive among the first `top_k`.
+        ndcg_sum: sum over users of NDCG at `top_k`.
+        top_k: K of HR@K and NDCG@K.
+    """
+
+    client: int | None
+    epoch: int
+    rows: int
+    seconds: float
+    loss_sum: float
+    train: AucBuckets
+    test: AucBuckets | None = None
+    test_users: int = 0
+    hits: int = 0
+    ndcg_sum: float = 0.0
+    top_k: int = 10
+
+    def __post_init__(self) -> None:
+        # Counts come from numpy and from a float64 vector, and go to JSON.
+        for name, kind in _NUMBERS.items():
+            object.__setattr__(self, name, kind(getattr(self, name)))
+
+    @property
+    def rows_per_second(self) -> float:
+        """NaN if no time passed."""
+        return _ratio(self.rows, self.seconds)
+
+    @property
+    def train_loss(self) -> float:
+        """Mean over rows; NaN without rows."""
+        return _ratio(self.loss_sum, self.rows)
+
+    @property
+    def train_auc(self) -> float:
+        """See `AucBuckets.auc`."""
+        return self.train.auc()
+
+    @property
+    def test_auc(self) -> float:
+        """See `AucBuckets.auc`; NaN without an evaluation."""
+        return math.nan if self.test is None else self.test.auc()
+
+    @property
+    def hit_rate(self) -> float:
+        """HR@K, the share of users with a hit (arXiv:1708.05031); NaN without users."""
+        return _ratio(self.hits, self.test_users)
+
+    @property
+    def ndcg(self) -> float:
+        """NDCG@K, mean over users (arXiv:1708.05031); NaN without users."""
+        return _ratio(self.ndcg_sum, self.test_users)
+
+    @classmethod
+    def total(cls, metrics: Sequence[EpochMetrics]) -> EpochMetrics:
+        """All workers together: counts and buckets added, and the longest time, since they run side by side.
+
+        Raises:
+            DataError: nothing to add, or the epochs or top_k differ.
+        """
+        kinds = sorted({(each.epoch, each.top_k) for each in metrics})
+        if len(kinds) != 1:
+            raise DataError(f"Metrics of one epoch and one top_k can be added. Received (epoch, top_k): {kinds}.")
+        (epoch, top_k), tests = kinds[0], [each.test for each in metrics if each.test is not None]
+        return cls(
+            client=None,
+            epoch=epoch,
+            rows=sum(each.rows for each in metrics),
+            seconds=max(each.seconds for each in metrics),
+            loss_sum=math.fsum(each.loss_sum for each in metrics),
+            train=_sum([each.train for each in metrics]),
+            test=_sum(tests) if tests else None,
+            test_users=sum(each.test_users for each in metrics),
+            hits=sum(each.hits for each in metrics),
+            ndcg_sum=math.fsum(each.ndcg_sum for each in metrics),
+            top_k=top_k,
+        )
+
+    def to_vector(self) -> np.ndarray:
+        """Everything as float64[n], n depending on the number of buckets only; counts stay exact up to 2^53.
+
+        Workers gather these: each puts its own into its row of zeros[workers, n], an all-reduce adds the
+        matrices, and `from_vector` of each row and `total` follow. Adding the vectors themselves would add
+        the seconds and lose each worker's figures.
+        """
+        test = AucBuckets.empty(len(self.train.positives) - 1) if self.test is None else self.test
+        head = [getattr(self, name) for name in _NUMBERS]
+        flags = [-1 if self.client is None else self.client, self.test is not None]
+        buckets = [self.train.positives, self.train.negatives, test.positives, test.negatives]
+        return np.concatenate([np.array(flags + head, np.float64), *buckets])
+
+    @classmethod
+    def from_vector(cls, vector: np.ndarray) -> EpochMetrics:
+        """The inverse of `to_vector`.
+
+        Raises:
+            DataError: the length is not one that `to_vector` gives.
+        """
+        values = np.ravel(vector)
+        start = 2 + len(_NUMBERS)
+        if len(values) < start + 4 or (len(values) - start) % 4:
+            raise DataError(f"A vector of EpochMetrics has {start} numbers and 4 parts. Received: {len(values)}.")
+        client, has_test = int(values[0]), bool(values[1])
+        numbers: dict[str, Any] = dict(zip(_NUMBERS, values[2:start]))
+        train_pos, train_neg, test_pos, test_neg = values[start:].reshape(4, -1)
+        return cls(
+            client=None if client < 0 else client,
+            train=AucBuckets(train_pos, train_neg),
+            test=AucBuckets(test_pos, test_neg) if has_test else None,
+            **numbers,
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """Figures to write as JSON, without the buckets; what is NaN becomes None."""
+        record = {
+            "epoch": self.epoch,
+            "client": "all" if self.client is None else self.client,
+            "rows": self.rows,
+            "seconds": self.seconds,
+            "rows_per_second": self.rows_per_second,
+            "train_loss": self.train_loss,
+            "train_auc": self.train_auc,
+            "test_auc": self.test_auc,
+            "test_users": self.test_users,
+            "hr": self.hit_rate,
+            "ndcg": self.ndcg,
+            "top_k": self.top_k,
+        }
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in record.items()
+        }
+
+
+_KINDS = {"int": int, "float": float}
+# Scalar fields in the order of the vector; annotations are text here (PEP 563).
+_NUMBERS = {item.name: _KINDS[str(item.type)] for item in fields(EpochMetrics) if str(item.type) in _KINDS}
+
+
+def format_table(metrics: Sequence[EpochMetrics], title: str) -> str:
+    """A table for a terminal: `title`, one line per client in order, one for all together; `-` is no figure.
+
+    Raises:
+        DataError: see `EpochMetrics.total`.
+    """
+    clients = sorted((each for each in metrics if each.client is not None), key=lambda each: each.client or 0)
+    total = EpochMetrics.total(clients)
+    at = f"@{total.top_k}"
+    header = ["client", "rows", "seconds", "rows/s", "train loss", "train AUC", "test AUC", "users"]
+    lines = [[*header, f"HR{at}", f"NDCG{at}"]]
+    for each in [*clients, total]:
+        lines.append(
+            [
+                "all" if each.client is None else str(each.client),
+                f"{each.rows:,}",
+                _figure(each.seconds, ",.1f"),
+                _figure(each.rows_per_second, ",.0f"),
+                _figure(each.train_loss, ".4f"),
+                _figure(each.train_auc, ".4f"),
+                _figure(each.test_auc, ".4f"),
+                f"{each.test_users:,}" if each.test_users else "-",
+                _figure(each.hit_rate, ".4f"),
+                _figure(each.ndcg, ".4f"),
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines]
+    rule = "-" * len(shown[0])
+    return "\n".join([title, shown[0], rule, *shown[1:-1], rule, shown[-1]])
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def _figure(value: float, spec: str) -> str:
+    return format(value, spec) if math.isfinite(value) else "-"
+
+
+def _sum(buckets: Sequence[AucBuckets]) -> AucBuckets:
+    return sum(buckets[1:], start=buckets[0])

@@ -1,0 +1,361 @@
+"""The one module that knows the inside of Paddle's parameter server (PS).
+
+Each workaround names its cause and the Paddle versions in which it was seen. Everything else in the project
+speaks to `PsRuntime` and to plain Paddle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator
+
+# 3.0.0 runs static programs through PIR unless told otherwise before it is imported; PIR's auc returns other
+# values and the PS passes fail. Each Executor.run would also use every core, times ten workers.
+os.environ["FLAGS_enable_pir_api"] = "0"
+os.environ["PADDLE_WITH_GLOO"] = "1"
+for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
+
+import numpy as np
+import paddle
+from paddle.base import core
+
+from fl_rec.errors import RunError
+from fl_rec.roles import Role
+
+if TYPE_CHECKING:
+    from fl_rec.config import Config
+
+log = logging.getLogger(__name__)
+
+# More than the 40 or so handler threads that ten workers can keep waiting in brpc at once.
+BRPC_THREADS = 64
+
+
+class PsRuntime:
+    """A process's end of Paddle's parameter server.
+
+    A server calls `run_server`. A worker calls, in this order, `start_worker`, any number of `barrier`,
+    `gather`, `settled` and `pull`, and at the end `stop_worker`.
+
+    Args:
+        role: this process's part.
+        config: `runner.sync_mode`, `geo_step` and the two deadlines are read.
+
+    Raises:
+        RunError: if a port that this role must open is taken, or a peer does not come up in time.
+    """
+
+    def __init__(self, role: Role, config: Config) -> None:
+        from paddle.distributed import fleet
+        from paddle.distributed.fleet.base.role_maker import PaddleCloudRoleMaker
+
+        self.role = role
+        self.config = config
+        self._fleet = fleet
+        paddle.enable_static()
+        if role.kind == "server":
+            self._require_free_ports()
+        role_maker = PaddleCloudRoleMaker()
+        # Gloo's own limits are an hour for the start and 115 days for a barrier.
+        role_maker._gloo._init_timeout_seconds = int(config.runner.start_timeout)
+        role_maker._gloo._run_timeout_seconds = int(config.runner.barrier_timeout)
+        fleet.init(role_maker)
+        # Only after fleet.init, which forks: a child forked beside brpc's threads dies of SIGSEGV (3.0.0).
+        _raise_brpc_concurrency()
+        _patch_barrier_table()
+
+    @property
+    def geo(self) -> bool:
+        return self.config.runner.sync_mode == "geo"
+
+    def strategy(self) -> Any:
+        """The `DistributedStrategy` for a model's `create_optimizer`."""
+        runner = self.config.runner
+        strategy = self._fleet.DistributedStrategy()
+        strategy.a_sync = True
+        # launch_barrier would call wait_server_ready, which 3.0.0 has emptied and 2.6.2 lets wait for ever.
+        strategy.a_sync_configs = {"k_steps": runner.geo_step if self.geo else 0, "launch_barrier": False}
+        strategy.trainer_desc_configs = {
+            "dump_fields_path": "",
+            "dump_fields": [],
+            "dump_param": [],
+            "stat_var_names": [],
+            "local_sparse": [],
+            "remote_sparse": [],
+        }
+        return strategy
+
+    # -- server ------------------------------------------------------------------------------------------------
+
+    def run_server(self) -> None:
+        """Serves until the first worker stops this server."""
+        # The launcher ends a server with SIGTERM; Paddle's handler would write that to the log as a fatal error.
+        paddle.disable_signal_handler()
+        self._fleet.init_server()
+        self._fleet.run_server()
+
+    def _require_free_ports(self) -> None:
+        endpoints = [self.role.server_endpoints[self.role.index]]
+        if self.role.index == 0 and self.role.rendezvous:
+            endpoints.append(self.role.rendezvous)
+        for endpoint in endpoints:
+            host, port = _split(endpoint)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((host, port))
+                except OSError as err:
+                    raise RunError(
+                        f"{self.role.name} must be able to listen on its port. Received: {endpoint}, which can't be "
+                        f"bound ({err.strerror}). Free the port, or leave --servers out and the system chooses one."
+                    ) from err
+
+    # -- worker ------------------------------------------------------------------------------------------------
+
+    def start_worker(self, main_program: paddle.static.Program, scope: Any) -> None:
+        """Connects to every server and starts from one common model.
+
+        Args:
+            main_program: the training program, after `create_optimizer`.
+            scope: the initialised parameters. The first worker's go to the servers, all other workers' are replaced.
+        """
+        self._main_program = main_program
+        self._scope = scope
+        self._handle = self._fleet.fleet._runtime_handle
+        self._wait_for_servers()
+        if self.geo:
+            self._start_geo_worker()
+        else:
+            self._fleet.init_worker()
+            context = self._handle.context
+            self._set_tables(context, self._handle._send_ctx)
+
+    def _start_geo_worker(self) -> None:
+        """Paddle's own `_init_worker` for GEO, without its two ways to hang.
+
+        There every worker calls `init_params`, which waits in the server's barrier table; a worker that wakes late
+        misses its release and waits for ever (5 of 6 starts with ten workers on two cores). Here the first worker
+        pushes, gloo's barrier tells the others, and `init_params` only pulls: that is what it does for any
+        `trainer_id` but 0.
+        """
+        from paddle.distributed.communicator import Communicator
+        from paddle.distributed.ps import the_one_ps
+
+        handle, context = self._handle, self._handle.context
+        description = handle.ps_desc_builder.build_worker_desc()
+        dense = the_one_ps.get_the_one_recv_context(context, split_dense_table=False)
+        send = the_one_ps.get_the_one_send_context(context, split_dense_table=False, ep_list=handle.endpoints)
+        handle._send_ctx, handle.scopes = send, [self._scope]
+        handle._worker.init_worker(description, handle.string_hosts, handle.role_id)
+        trainer = context["trainer"]
+        options = {
+            "need_global_step": "0",
+            "trainer_id": 1,
+            "trainers": self.role.num_workers,
+            "barrier_table_id": handle.ps_desc_builder.barrier_table_id,
+        }
+        handle._communicator = Communicator(trainer.mode, options, trainer.get_communicator_flags())
+        handle._communicator.init_with_ctx(send, dense, description, handle.string_hosts, self._scope)
+        self._set_tables(context, send)
+        if self.role.is_first_worker:
+            handle._init_all_params([self._scope], send, dense)
+            for name, table in self._sparse_tables.items():
+                handle._communicator.communicator_.push_sparse_param(name, table, self._scope)
+        self.barrier("the first worker's initial parameters")
+        handle._communicator.init_params(dense)
+        self.barrier("every worker's start")
+        handle._communicator.start()
+        self._build_flush_program()
+
+    def _set_tables(self, context: Any, send: Any) -> None:
+        from paddle.distributed.ps import the_one_ps
+
+        gradient = len("@GRAD")
+        self._sparse_tables = {name[:-gradient]: ctx.table_id() for name, ctx in send.items() if ctx.is_sparse()}
+        self._dense_tables = dict(the_one_ps.get_the_one_recv_context(context, split_dense_table=False))
+
+    def _wait_for_servers(self) -> None:
+        """3.0.0's `wait_server_ready` is empty: workers race the server and die with `Not connected`."""
+        deadline = time.monotonic() + self.config.runner.start_timeout
+        for endpoint in self.role.server_endpoints:
+            while True:
+                try:
+                    socket.create_connection(_split(endpoint), timeout=1).close()
+                    break
+                except OSError as err:
+                    if time.monotonic() > deadline:
+                        raise RunError(
+                            f"{self.role.name} waited {self.config.runner.start_timeout:g} s for the parameter server "
+                            f"at {endpoint}, which does not answer ({err}). Look at the server's log, or raise "
+                            "runner.start_timeout."
+                        ) from err
+                    time.sleep(0.05)
+
+    def barrier(self, what: str) -> None:
+        """Waits for every worker.
+
+        Args:
+            what: what is waited for, for the error's text.
+        """
+        with self._within_deadline(what):
+            self._fleet.util.barrier("worker")
+
+    def gather(self, values: np.ndarray, what: str) -> np.ndarray:
+        """Every worker's values, for every worker.
+
+        Args:
+            values: float64 [n], n the same in all workers.
+            what: what is waited for, for the error's text.
+
+        Returns:
+            float64 [workers, n], bit for bit.
+        """
+        # Paddle's gloo rounds numbers to float32 (3.0.0), but adds whole numbers exactly: so the bits travel.
+        bits: np.ndarray = np.zeros((self.role.num_workers, len(values)), np.int64)
+        bits[self.role.index] = np.asarray(values, np.float64).view(np.int64)
+        with self._within_deadline(what):
+            gathered = self._fleet.util.all_reduce(bits, "sum", "worker")
+        return np.asarray(gathered, np.int64).view(np.float64)
+
+    @contextlib.contextmanager
+    def _within_deadline(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as err:
+            raise RunError(
+                f"{self.role.name} waited for the other workers ({what}), and one did not come within "
+                f"runner.barrier_timeout={self.config.runner.barrier_timeout:g} s or has ended."
+            ) from err
+
+    @contextlib.contextmanager
+    def settled(self, what: str) -> Iterator[None]:
+        """Everything that any worker has learned is on the servers, and nothing moves until the block ends."""
+        if self.geo:
+            self._flush()
+            # Even an idle communicator goes on to push what GEO's division has left over of the dense part.
+            self._handle._communicator.stop()
+        else:
+            self._handle._worker.client_flush()
+        self.barrier(f"{what}: all flushed")
+        yield
+        self.barrier(f"{what}: all evaluated")
+        if self.geo:
+            self._handle._communicator.start()
+
+    def _build_flush_program(self) -> None:
+        """A program of the training program's `send` operators, with no rows to send."""
+        block_of = self._main_program.global_block()
+        self._flush_program = paddle.static.Program()
+        block = self._flush_program.global_block()
+        for op in block_of.ops:
+            if op.type == "send" and op.input_arg_names[0][: -len("@GRAD")] in self._sparse_tables:
+                rows = block.create_var(
+                    name=op.input_arg_names[0], type=core.VarDesc.VarType.SELECTED_ROWS, dtype="float32"
+                )
+                kept = ("send_varnames", "is_sparse", "table_id")
+                block.append_op(
+                    type="send",
+                    inputs={"X": [rows]},
+                    outputs={"Out": []},
+                    attrs={key: op.attr(key) for key in kept},
+                )
+        # Not the training scope: train_from_dataset drops its children, which the executor has cached.
+        self._flush_scope = core.Scope()
+        self._executor = paddle.static.Executor(paddle.CPUPlace())
+
+    def _flush(self) -> None:
+        """Returns when every id that training has queued is on the servers.
+
+        The communicator shows neither its queue nor its rounds. But the queue of a table holds `geo_step` batches at
+        most and a round merges as many at most, so that after twice as many empty batches have found room, one of them
+        has been taken up in a round after the last real batch's, which is therefore over.
+        """
+        for _ in range(2 * self.config.runner.geo_step + 1):
+            self._executor.run(self._flush_program, scope=self._flush_scope)
+
+    def pull(self, executor: paddle.static.Executor, program: paddle.static.Program, scope: Any) -> None:
+        """Copies the model as the servers hold it.
+
+        Args:
+            executor: any CPU executor.
+            program: a program whose parameters carry the training program's names.
+            scope: where they go; the startup program of `program` has been run in it.
+        """
+        names = {parameter.name for parameter in program.all_parameters()}
+        shapes = {parameter.name: parameter.shape for parameter in self._main_program.all_parameters()}
+        for table, variables in self._dense_tables.items():
+            for name in set(variables) - names:  # what only training needs still has a place in the table
+                scope.var(name).get_tensor().set(np.zeros(shapes[name], np.float32), paddle.CPUPlace())
+            self._handle._worker.pull_dense_params(scope, table, variables)
+        with tempfile.TemporaryDirectory() as folder, paddle.static.scope_guard(scope):
+            for table in self._sparse_tables.values():
+                # The only call of Paddle's Python that reads a sparse table: it writes a file.
+                self._handle._worker.recv_and_save_model(table, folder)
+            wanted = [program.global_block().var(name) for name in self._sparse_tables if name in names]
+            paddle.static.load_vars(executor, folder, program, vars=wanted)
+
+    def save_tables(self, folder: Path) -> None:
+        """Writes the servers' tables: dense ones as the servers dump them, sparse ones as one tensor file each.
+
+        `save_all_model` alone would not do: a GEO server's sparse tables write nothing.
+        """
+        # Paddle makes the folder through a shell, unquoted: a space in the path would lose the table without an error.
+        with tempfile.TemporaryDirectory(prefix="fl_rec_tables_") as plain:
+            for table in self._dense_tables:
+                self._handle._worker.save_one_model(table, plain, 0)
+                if not any(Path(plain, f"{table:03d}").glob("part-*")):
+                    raise RunError(
+                        f"The servers must write their dense table {table}. Received: nothing in {plain}. Its path must "
+                        "be free of spaces and other characters that a shell would read: set TMPDIR."
+                    )
+            for table in self._sparse_tables.values():
+                self._handle._worker.recv_and_save_model(table, plain)
+            shutil.copytree(plain, folder)
+
+    def stop_worker(self) -> None:
+        """Takes leave; the first worker stops the servers when all have come this far."""
+        self.barrier("the end of training")
+        if self.geo:
+            self._handle._communicator.stop()
+        self.barrier("the last communicator's end")
+        if self.role.is_first_worker:
+            self._handle._worker.stop_server()
+        self._handle._worker.stop_worker()
+
+
+def _split(endpoint: str) -> tuple[str, int]:
+    host, _, port = endpoint.rpartition(":")
+    return host, int(port)
+
+
+def _raise_brpc_concurrency() -> None:
+    """brpc starts max(trainers, cores) handler threads, which workers that wait in the server can use up."""
+    library = ctypes.CDLL(paddle.base.libpaddle.__file__)
+    if library.bthread_setconcurrency(BRPC_THREADS) != 0:
+        log.warning("brpc refused %d threads; it keeps %d", BRPC_THREADS, library.bthread_getconcurrency())
+
+
+def _patch_barrier_table() -> None:
+    """The server's barrier table lets every caller through at once; gloo's barriers take its place.
+
+    The table keeps no generation, so that a waiter that wakes late waits for the next round, which never comes.
+    """
+    from paddle.distributed.ps.the_one_ps import BarrierTable
+
+    if not hasattr(BarrierTable, "_fl_rec_original_set"):
+        BarrierTable._fl_rec_original_set = BarrierTable._set
+
+        def _set(self: Any, table_proto: Any) -> None:
+            self._fl_rec_original_set(table_proto)
+            table_proto.common.trainer_num = 1
+
+        BarrierTable._set = _set

@@ -1,0 +1,393 @@
+"""The trainer: one process of a fleet job, and the epochs of a worker.
+
+A user changes it by subclassing `FLTrainer` and overriding `run_worker`, or one of the four steps that it calls:
+`train_epoch`, `evaluate`, `report` and `apply`. See tools/static_fl_trainer.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+import psutil
+
+from fl_rec import __version__, roles
+from fl_rec.config import Config, add_config_arguments, load_from_args
+from fl_rec.errors import ConfigError, FLRecError, RunError
+from fl_rec.evaluation import TestRows
+from fl_rec.history import ENVIRONMENT_KEY, RunDirectory, default_path
+from fl_rec.launch import start_watch
+from fl_rec.metrics import AucBuckets, EpochMetrics, format_table
+from fl_rec.preflight import Job, check_job
+from fl_rec.reader import Reader
+from fl_rec.roles import Role
+
+log = logging.getLogger(__name__)
+
+AUC_BUCKETS = 4096
+# Variables of the training program that add up over an epoch.
+LOSS_SUM, ROWS = "fl_rec_loss_sum", "fl_rec_rows"
+
+
+class FLTrainer:
+    """One role of a job: a parameter server, or a worker that trains its shard.
+
+    Args:
+        job: the checked configuration and shards.
+        role: this process's part.
+        run: where logs, metrics and models go.
+
+    Attributes, for those who override a step of `run_worker`:
+        config: the configuration, with every size filled in.
+        runtime: barriers, sums over workers and the servers' model; see `fl_rec.runtime.PsRuntime`.
+        program, scope: the training program and its parameters.
+        net: the model as the servers held it at the last `evaluate`; see `fl_rec.checkpoint.InferenceNet`.
+    """
+
+    def __init__(self, job: Job, role: Role, run: RunDirectory) -> None:
+        # Paddle takes two seconds to import and ten processes do it at once, so that mistakes are found before.
+        from fl_rec.runtime import PsRuntime
+
+        self.job = job
+        self.config = job.config
+        self.role = role
+        self.run_directory = run
+        self.history: list[dict[str, Any]] = []
+        self.runtime = PsRuntime(role, job.config)
+
+    def run(self) -> None:
+        """Plays this process's part from start to end."""
+        self.build_network()
+        if self.role.kind == "server":
+            roles.write_status(self.run_directory.roles, self.role.name, roles.RUNNING)
+            self.runtime.run_server()
+            return
+        self.start_worker()
+        roles.write_status(self.run_directory.roles, self.role.name, roles.RUNNING)
+        self.run_worker()
+        self.finish()
+
+    # -- the epochs of a worker ----------------------------------------------------------------------------------
+
+    def run_worker(self) -> None:
+        """Trains, evaluates and reports, epoch by epoch. Override it to change what a client does."""
+        for epoch in range(self.config.runner.epochs):
+            metrics = self.train_epoch(epoch)
+            metrics = self.evaluate(metrics)
+            everyone = self.report(metrics)
+            if not self.apply(everyone):
+                break
+
+    def train_epoch(self, epoch: int) -> EpochMetrics:
+        """One pass over this worker's shard.
+
+        Returns:
+            rows, seconds, loss and the AUC buckets of this epoch alone.
+
+        Raises:
+            DataError: the reader failed, or rows are missing.
+        """
+        import paddle
+
+        runner = self.config.runner
+        for name in self._statistics:
+            tensor = self.scope.find_var(name).get_tensor()
+            tensor.set(np.zeros_like(np.array(tensor)), paddle.CPUPlace())
+        if runner.need_dump and runner.dump_fields_path is not None:
+            self.program._fleet_opt["dump_fields_path"] = str(runner.dump_fields_path / f"epoch_{epoch}")
+            self.program._fleet_opt["dump_fields"] = list(runner.dump_fields)
+            self.program._fleet_opt["dump_param"] = list(runner.dump_param)
+        self.reader.begin_epoch()
+        start = time.perf_counter()
+        self.executor.train_from_dataset(
+            program=self.program,
+            dataset=self.dataset,
+            fetch_list=list(self.fetches.values()),
+            fetch_info=[f"epoch {epoch} {name}" for name in self.fetches],
+            print_period=runner.print_interval,
+            debug=runner.dataset_debug or runner.need_dump,
+        )
+        seconds = time.perf_counter() - start
+        rows = int(self._statistic(ROWS)[0])
+        self.reader.check(self.job.train_shards[self.role.index][0], rows, self.job.train_rows[self.role.index])
+        positives, negatives = (self._statistic(name) for name in self._auc_statistics)
+        return EpochMetrics(
+            client=self.role.index,
+            epoch=epoch,
+            rows=rows,
+            seconds=seconds,
+            loss_sum=float(self._statistic(LOSS_SUM)[0]),
+            train=AucBuckets(positives, negatives),
+            top_k=runner.top_k,
+        )
+
+    def evaluate(self, metrics: EpochMetrics) -> EpochMetrics:
+        """Scores this worker's test shard with the model that the servers hold, and saves that very model.
+
+        Args:
+            metrics: what `train_epoch` gave.
+
+        Returns:
+            the same, with the test's figures.
+        """
+        with self.runtime.settled(f"epoch {metrics.epoch}"):
+            self.pull_model()
+            if self.test_rows is not None:
+                runner = self.config.runner
+                buckets, ranked = self.test_rows.measure(self.net, runner.infer_batch_size, runner.top_k)
+                metrics = dataclasses.replace(
+                    metrics, test=buckets, test_users=ranked.users, hits=ranked.hits, ndcg_sum=ranked.ndcg_sum
+                )
+            if self.role.is_first_worker:
+                self.save_model(metrics.epoch)
+        return metrics
+
+    def report(self, metrics: EpochMetrics) -> list[EpochMetrics]:
+        """Tells every worker every worker's figures, and writes them down.
+
+        Returns:
+            one entry per worker, in order.
+        """
+        gathered = self.runtime.gather(metrics.to_vector(), f"figures of epoch {metrics.epoch}")
+        everyone = [EpochMetrics.from_vector(row) for row in gathered]
+        self.run_directory.append_metrics([metrics.to_record()])
+        if self.role.is_first_worker:
+            total = EpochMetrics.total(everyone).to_record()
+            self.history.append(total)
+            self.run_directory.append_metrics([total])
+            table = format_table(everyone, f"epoch {metrics.epoch + 1} of {self.config.runner.epochs}")
+            print(table, flush=True)
+            self.run_directory.append_table(table)
+        return everyone
+
+    def apply(self, everyone: Sequence[EpochMetrics]) -> bool:
+        """Decides, from every worker's figures, whether to go on; all workers must decide alike.
+
+        Returns:
+            True for another epoch. Without a coordinator there is always another, until `runner.epochs`.
+        """
+        return True
+
+    # -- what the steps stand on ---------------------------------------------------------------------------------
+
+    def build_network(self) -> None:
+        """Builds the training program, for its server too: from it the tables are derived."""
+        import paddle
+
+        from fl_rec.models import attribute, new_model
+
+        paddle.seed(self.config.runner.seed)
+        path = self.config.runner.model_path
+        # Names of parameters are counted from 0 here, and again for the evaluation, so that they agree.
+        with paddle.utils.unique_name.guard():
+            self.model = new_model(self.config)
+            self.feeds = self.model.create_feeds()
+            self.fetches = dict(self.model.net(self.feeds))
+            cost = attribute(self.model, "_cost", path)
+            prediction = attribute(self.model, "inference_target_var", path)
+            if self.role.kind == "worker":
+                self._add_auc(prediction)
+            self.model.create_optimizer(self.runtime.strategy())
+            self.program = cost.block.program
+            self.startup = paddle.static.default_startup_program()
+            if self.role.kind == "worker":
+                self._add_counters(cost)
+
+    def start_worker(self) -> None:
+        """Initialises the parameters, joins the servers and opens the shards."""
+        import paddle
+
+        runner = self.config.runner
+        self.executor = paddle.static.Executor(paddle.CPUPlace())
+        self.scope = paddle.static.global_scope()
+        self.executor.run(self.startup)
+        if runner.warmup_model_path is not None and self.role.is_first_worker:
+            from fl_rec.checkpoint import load_parameters
+
+            names = [parameter.name for parameter in self.program.all_parameters()]
+            load_parameters(runner.warmup_model_path, names, self.scope)
+        self.reader = Reader.from_config(
+            self.config, self.run_directory.config, self.run_directory.log / f"reader.{self.role.index}"
+        )
+        self.runtime.start_worker(self.program, self.scope)
+        self._build_evaluation()
+        self.dataset = self._open_dataset()
+        shards = self.job.test_shards[self.role.index]
+        self.test_rows = TestRows.read(shards, self.reader, len(self.feeds), runner.start_timeout) if shards else None
+
+    def pull_model(self) -> None:
+        """Copies the servers' model into `net`; call it within `runtime.settled`."""
+        self.runtime.pull(self.executor, self._infer_program, self.net.scope)
+
+    def save_model(self, epoch: int) -> None:
+        """Writes the model that `net` holds as the checkpoint of an epoch."""
+        from fl_rec import checkpoint
+
+        folder = self.model_folder / str(epoch)
+        signature = {"fl_rec": __version__, "epoch": epoch, "config": self.config.to_dict()}
+        checkpoint.save(self.net, folder, signature, self.runtime.save_tables)
+
+    @property
+    def model_folder(self) -> Path:
+        return self.config.runner.model_save_path or self.run_directory.model
+
+    def finish(self) -> None:
+        """Leaves the servers, and writes the result."""
+        if self.config.runner.reader_type == "InmemoryDataset":
+            self.dataset.release_memory()
+        self.runtime.stop_worker()
+        if self.role.is_first_worker:
+            if not self.history:
+                raise RunError(
+                    "A run reports at least one epoch, and this one reported none: run_worker must call report."
+                )
+            last = self.history[-1]
+            self.run_directory.write_result(
+                {
+                    "state": roles.DONE,
+                    "workers": self.role.num_workers,
+                    "servers": len(self.role.server_endpoints),
+                    "model": str(self.model_folder / str(last["epoch"])),
+                    "last": last,
+                    "epochs": self.history,
+                }
+            )
+
+    def _add_auc(self, prediction: Any) -> None:
+        """Makes sure that the program counts scores and labels in `AUC_BUCKETS` buckets."""
+        import paddle
+
+        if self._auc_operator() is None:
+            scores = paddle.concat([1 - prediction, prediction], axis=1)
+            paddle.static.auc(input=scores, label=self.feeds[-1], num_thresholds=AUC_BUCKETS, slide_steps=0)
+            # auc() also makes a second operator, for each batch alone, of which nobody asks.
+            block = paddle.static.default_main_program().global_block()
+            index = next(i for i, op in enumerate(block.ops) if op.type == "auc")
+            block._remove_op(index)
+
+    def _auc_operator(self) -> Any:
+        import paddle
+
+        block = paddle.static.default_main_program().global_block()
+        matching = [op for op in block.ops if op.type == "auc" and op.attr("num_thresholds") == AUC_BUCKETS]
+        return matching[-1] if matching else None
+
+    def _add_counters(self, cost: Any) -> None:
+        """Adds up rows and loss over an epoch: what the executor returns of an epoch is nothing."""
+        import paddle
+
+        auc = next(op for op in reversed(self.program.global_block().ops) if op.type == "auc")
+        self._auc_statistics = (auc.output("StatPosOut")[0], auc.output("StatNegOut")[0])
+        with paddle.static.program_guard(self.program, self.startup):
+            create = paddle.static.create_global_var
+            loss_sum = create([1], 0.0, "float64", persistable=True, name=LOSS_SUM)
+            row_sum = create([1], 0.0, "float64", persistable=True, name=ROWS)
+            rows = paddle.cast(paddle.shape(self.feeds[-1])[:1], "float64")
+            paddle.assign(row_sum + rows, row_sum)
+            # The loss of a batch is a mean, and the last batch is short: its mean counts for fewer rows.
+            paddle.assign(loss_sum + rows * paddle.cast(paddle.reshape(cost, [1]), "float64"), loss_sum)
+        self._statistics = (LOSS_SUM, ROWS, *self._auc_statistics)
+
+    def _statistic(self, name: str) -> np.ndarray:
+        return np.array(self.scope.find_var(name).get_tensor()).reshape(-1)
+
+    def _build_evaluation(self) -> None:
+        import paddle
+
+        from fl_rec.checkpoint import InferenceNet
+        from fl_rec.models import attribute, new_model
+
+        self._infer_program, startup = paddle.static.Program(), paddle.static.Program()
+        with paddle.utils.unique_name.guard(), paddle.static.program_guard(self._infer_program, startup):
+            model = new_model(self.config)
+            feeds = model.create_feeds(is_infer=True)
+            model.infer_net(feeds)
+            target = attribute(model, "inference_target_var", self.config.runner.model_path)
+        trained = {parameter.name for parameter in self.program.all_parameters()}
+        strange = sorted({parameter.name for parameter in self._infer_program.all_parameters()} - trained)
+        if strange:
+            raise ConfigError(
+                f"{self.config.runner.model_path}: infer_net must create its parameters in the order in which net "
+                f"does, so that they get the same names. Received: {', '.join(strange)}, which net has not."
+            )
+        pruned = paddle.static.normalize_program(self._infer_program, feeds[:-1], [target])
+        scope = paddle.base.core.Scope()
+        self.executor.run(startup, scope=scope)
+        names = tuple(feed.name for feed in feeds[:-1])
+        self.net = InferenceNet(pruned, names, pruned.global_block().var(target.name), scope)
+
+    def _open_dataset(self) -> Any:
+        import paddle
+
+        runner = self.config.runner
+        in_memory = runner.reader_type == "InmemoryDataset"
+        kind = paddle.distributed.InMemoryDataset if in_memory else paddle.distributed.QueueDataset
+        dataset = kind()
+        dataset.init(
+            use_var=self.feeds,
+            pipe_command=self.reader.pipe,
+            batch_size=runner.train_batch_size,
+            thread_num=runner.thread_num,
+        )
+        dataset.set_filelist([str(path) for path in self.job.train_shards[self.role.index]])
+        if in_memory:
+            dataset.load_into_memory()
+        return dataset
+
+
+def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None = None) -> int:
+    """The entry of a training script: reads the command line, plays the role, leaves its status.
+
+    Returns:
+        the exit code: 0, or 1 after a failure that the role's status tells of.
+    """
+    parser = argparse.ArgumentParser(description=trainer.__doc__)
+    add_config_arguments(parser)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    role = run = None
+    try:
+        role = Role.from_environment()
+        config = load_from_args(options)
+        run = open_run(config, role)
+        roles.write_status(run.roles, role.name, roles.STARTING)
+        # Paddle leaves files where it runs: gloo's http.log, and a description of every trainer.
+        os.chdir(run.log)
+        job = check_job(config, role.num_workers)
+        if role.is_first_worker:
+            job.config.dump(run.config)
+        trainer(job, role, run).run()
+        roles.write_status(run.roles, role.name, roles.DONE)
+        return 0
+    except BaseException as err:
+        text = str(err) if isinstance(err, FLRecError) else f"{type(err).__name__}: {err}"
+        if not isinstance(err, FLRecError):
+            traceback.print_exc()
+        print(f"{role.name if role else 'fl_rec'}: error: {text}", file=sys.stderr, flush=True)
+        if role is not None and run is not None:
+            roles.write_status(run.roles, role.name, roles.FAILED, text)
+        return 1
+
+
+def open_run(config: Config, role: Role) -> RunDirectory:
+    """The run directory of this job: the launcher's, or one named after the fleetrun that started this process.
+
+    Under a fleetrun that was started by hand nobody watches the roles, so the first of them to come here has the job
+    watched: a worker that waits for a dead one holds Python's global lock in gloo and can't watch for itself.
+    """
+    if ENVIRONMENT_KEY in os.environ:
+        return RunDirectory(Path(os.environ[ENVIRONMENT_KEY]))
+    fleetrun = psutil.Process(os.getppid())
+    owner = f"{fleetrun.pid} {fleetrun.create_time()}"
+    run, made = RunDirectory.claim(config.runner.run_dir or default_path(config.yaml_path, fleetrun), owner)
+    if made:
+        start_watch(run, role, fleetrun, config.runner.start_timeout)
+    return run

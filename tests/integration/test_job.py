@@ -1,0 +1,186 @@
+"""Whole jobs that end well: what they train, evaluate, write and save."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fl_rec import roles
+from fl_rec.data import load_manifest, parse_multislot
+from fl_rec.launch import log_path
+
+from .conftest import ROOT, TIMEOUT, WORKERS, Finished, Job, clean_environment, run_script
+
+FRESH_PROCESS = """
+import json, sys
+from pathlib import Path
+from fl_rec import runtime
+import paddle
+from fl_rec.checkpoint import load
+import numpy as np
+paddle.enable_static()
+rows = np.load(sys.argv[2])
+net = load(Path(sys.argv[1]))
+np.save(sys.argv[3], net.predict([rows[:, :1], rows[:, 1:2]], 1000))
+"""
+
+
+def test_what_a_run_trains_reports_and_saves(job: Job, shards: Path, tmp_path: Path) -> None:
+    job.runner["epochs"] = 3
+    finished = job.succeed()
+    manifest = load_manifest(shards)
+    assert manifest is not None
+
+    for epoch in range(3):
+        for worker, shard in enumerate(manifest.shards):
+            record = finished.records(worker)[epoch]
+            assert (record["rows"], record["test_users"]) == (shard.train.rows, shard.test.users)
+            assert record["rows_per_second"] == pytest.approx(record["rows"] / record["seconds"])
+        total = finished.records("all")[epoch]
+        parts = [finished.records(worker)[epoch] for worker in range(WORKERS)]
+        assert total["rows"] == manifest.totals["train_rows"]
+        assert total["train_loss"] * total["rows"] == pytest.approx(sum(p["train_loss"] * p["rows"] for p in parts))
+        assert total["hr"] * total["test_users"] == pytest.approx(sum(p["hr"] * p["test_users"] for p in parts))
+        assert total["seconds"] == max(part["seconds"] for part in parts)
+    assert len(finished.run.read_metrics()) == 3 * (WORKERS + 1)
+    losses = [record["train_loss"] for record in finished.records("all")]
+    # Statistics that went on from epoch to epoch would stay near the first epoch's loss, about ln 2 at its start.
+    assert losses[2] < losses[0] < math.log(2)
+    assert finished.records("all")[2]["train_auc"] > 0.55
+
+    assert finished.result["state"] == "done"
+    assert finished.result["last"] == finished.records("all")[2]
+    assert "epoch 3 of 3" in finished.output
+    assert str(finished.run.result) in finished.output
+    states = {name: each.state for name, each in roles.read_statuses(finished.run.roles).items()}
+    assert states == dict.fromkeys(roles.role_names(WORKERS, 1), "done")
+    for name in roles.role_names(WORKERS, 1):
+        assert log_path(finished.run, name).stat().st_size > 0
+    assert "num_users: 600" in finished.run.config.read_text()
+
+    assert_saved_is_evaluated(finished, shards, tmp_path)
+
+
+def assert_saved_is_evaluated(finished: Finished, shards: Path, tmp_path: Path) -> None:
+    """The saved model, loaded in a process without fleet, gives the logged hit rate and AUC."""
+    from sklearn.metrics import roc_auc_score
+
+    texts = [path.read_bytes() for path in sorted((shards / "fl_test_data").iterdir())]
+    rows = np.concatenate([np.column_stack(parse_multislot(text, 3)) for text in texts])
+    np.save(tmp_path / "rows.npy", rows)
+    model = Path(finished.result["model"])
+    subprocess.run(
+        [sys.executable, "-c", FRESH_PROCESS, str(model), str(tmp_path / "rows.npy"), str(tmp_path / "scores.npy")],
+        check=True,
+        timeout=TIMEOUT,
+        cwd=ROOT,
+    )
+    scores = np.load(tmp_path / "scores.npy")
+    hits = 0
+    for user in np.unique(rows[:, 0]):
+        mine = rows[:, 0] == user
+        positive = scores[mine][rows[mine, 2] == 1][0]
+        hits += np.sum(scores[mine][rows[mine, 2] == 0] >= positive) < 10
+    logged = finished.result["last"]
+    assert logged["hr"] == pytest.approx(hits / logged["test_users"], abs=1e-12)
+    assert logged["test_auc"] == pytest.approx(roc_auc_score(rows[:, 2], scores), abs=1e-3)
+
+    tables = {path.name for path in (model / "tables").iterdir()}
+    assert {"embedding_0.w_0", "embedding_1.w_0"} < tables, "the servers' sparse tables are saved"
+    assert len(tables) == 3, "and the dense one"
+
+    inferred = run_script(
+        "tools/static_infer.py",
+        "-m",
+        finished.run.config,
+        "-o",
+        f"runner.infer_load_path={finished.run.model}",
+        "runner.infer_start_epoch=1",
+        "runner.infer_end_epoch=3",
+    )
+    lines = [json.loads(line) for line in inferred.stdout.splitlines() if line.startswith("{")]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    for line in lines:
+        record = finished.records("all")[line["epoch"]]
+        assert {key: record[key] for key in line} == pytest.approx(line)
+
+
+def test_two_servers(job: Job, shards: Path) -> None:
+    finished = job.succeed("--server_num", 2)
+    assert finished.result["servers"] == 2
+    assert_every_row_trained(finished, shards)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sync_mode": "async"},
+        {"reader_type": "InmemoryDataset"},
+        {"split_file_list": False},
+        {"test_data_dir": None},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_other_ways_to_run(job: Job, shards: Path, changes: dict) -> None:
+    job.runner.update(changes, epochs=2)
+    finished = job.succeed("--worker_num", WORKERS)
+    if changes.get("split_file_list") is False:
+        manifest = load_manifest(shards)
+        assert manifest is not None
+        rows = WORKERS * manifest.totals["train_rows"]
+        assert [record["rows"] for record in finished.records("all")] == [rows, rows]
+    else:
+        assert_every_row_trained(finished, shards)
+    first, last = finished.records("all")
+    assert last["train_loss"] < first["train_loss"]
+    if "test_data_dir" in changes:
+        assert last["hr"] is None
+    else:
+        assert last["test_auc"] > 0.55, "what the servers hold is the model that was trained"
+
+
+@pytest.mark.parametrize("mode", ["NCF_GMF", "NCF_NeuMF"])
+def test_the_papers_other_nets(job: Job, shards: Path, mode: str) -> None:
+    job.hyper_parameters["mode"] = mode
+    assert_every_row_trained(job.succeed(), shards)
+
+
+def test_warm_start_goes_on_where_the_model_was(job: Job, tmp_path: Path, shards: Path) -> None:
+    job.runner["epochs"] = 2
+    first = job.succeed()
+    (tmp_path / "again").mkdir()
+    again = Job(tmp_path / "again", shards)
+    again.runner["warmup_model_path"] = first.result["model"]
+    second = again.succeed()
+    cold, last = (record["train_loss"] for record in first.records("all"))
+    assert second.records("all")[0]["train_loss"] < (cold + last) / 2
+
+
+def test_dump_of_fields(job: Job, tmp_path: Path) -> None:
+    job.runner.update(need_dump=True, dump_fields_path="dump", dump_fields=["user_input", "item_input"])
+    job.succeed()
+    dumped = [path.read_text() for path in (tmp_path / "dump" / "epoch_0").iterdir()]
+    assert any("user_input" in text and "item_input" in text for text in dumped)
+
+
+def test_by_hand_with_fleetrun(job: Job, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "paddle.distributed.launch", f"--worker_num={WORKERS}", "--server_num=1"]
+    command += [f"--log_dir={tmp_path / 'log'}", "../../tools/static_fl_trainer.py", "-m", str(job.yaml)]
+    done = subprocess.run(
+        command, cwd=ROOT / "models" / "ncf", timeout=TIMEOUT, capture_output=True, env=clean_environment()
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(job.run.result.read_text())["state"] == "done"
+
+
+def assert_every_row_trained(finished: Finished, shards: Path) -> None:
+    manifest = load_manifest(shards)
+    assert manifest is not None
+    for worker, shard in enumerate(manifest.shards):
+        assert {record["rows"] for record in finished.records(worker)} == {shard.train.rows}

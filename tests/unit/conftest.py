@@ -1,0 +1,128 @@
+"""Fixtures that several unit tests share: small jobs on disk, run directories, and processes that always end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import numpy as np
+import psutil
+import pytest
+
+from fl_rec.config import Config
+from fl_rec.data import LAYOUTS, MANIFEST_NAME, MANIFEST_VERSION, SLOTS, Manifest, write_shards
+from fl_rec.history import RunDirectory
+
+# No wait of a unit test is longer than this many seconds; a machine under load needs them.
+DEADLINE = 30.0
+
+Spawn = Callable[..., subprocess.Popen]
+MakeJob = Callable[..., Path]
+SetStatus = Callable[..., None]
+
+
+@pytest.fixture
+def spawn() -> Iterator[Spawn]:
+    """`spawn(*command, ENV=value)` starts a process, which is killed and reaped after the test."""
+    started: list[subprocess.Popen] = []
+
+    def spawn(*command: str, cwd: Path | None = None, **env: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **env},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield spawn
+    for process in started:
+        process.kill()
+        process.communicate(timeout=DEADLINE)
+
+
+@pytest.fixture
+def make_job(tmp_path: Path) -> MakeJob:
+    """`make_job(...)` writes `a job/job.yaml` and its data, and returns the YAML's path. The space is on purpose."""
+
+    def make_job(
+        num_shards: int = 2, *, manifest: bool = True, layout: str = "multislot", test: bool = True, **runner: Any
+    ) -> Path:
+        folder = tmp_path / "a job"
+        data = folder / "data"
+        data.mkdir(parents=True)
+        # Shard k has k + 2 training rows: user k, item 0, 1, ..., every other one a positive.
+        train = [np.array([[k, item, item % 2] for item in range(k + 2)]) for k in range(num_shards)]
+        tests = [np.array([[k, 0, 1], [k, 1, 0]]) for k in range(num_shards)]
+        shards = write_shards(data, train, tests, LAYOUTS[layout], seed=1)
+        if manifest:
+            content = Manifest(
+                version=MANIFEST_VERSION,
+                format=layout,
+                slots=SLOTS,
+                seed=1,
+                source={},
+                partitioner={},
+                num_shards=num_shards,
+                num_users=num_shards,
+                num_items=num_shards + 1,
+                bad_zip={},
+                dropped_users=0,
+                totals={"train_rows": sum(map(len, train))},
+                shards=shards,
+                folder=data,
+            ).to_json()
+            (data / MANIFEST_NAME).write_text(json.dumps(content), encoding="utf-8")
+        settings = {"train_data_dir": "data/fl_train_data", "run_dir": "../run", **runner}
+        if test:
+            settings["test_data_dir"] = "data/fl_test_data"
+        path = folder / "job.yaml"
+        path.write_text(json.dumps({"runner": settings}), encoding="utf-8")
+        return path
+
+    return make_job
+
+
+@pytest.fixture
+def load_job(make_job: MakeJob) -> Callable[..., Config]:
+    """As `make_job`, and returns the configuration."""
+
+    def load_job(*overrides: str, **job: Any) -> Config:
+        return Config.load(make_job(**job), overrides)
+
+    return load_job
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """A claimed run directory, with a space in its path."""
+    return RunDirectory.claim(tmp_path / "a run", "this test")[0]
+
+
+@pytest.fixture
+def set_status(run: RunDirectory) -> SetStatus:
+    """`set_status(role, state, process)` writes a status file by hand; `process` is this one by default."""
+
+    def set_status(
+        role: str, state: str, process: subprocess.Popen | None = None, *, error: str = "", at: float = 1.0
+    ) -> None:
+        pid = process.pid if process else os.getpid()
+        status = {"role": role, "pid": pid, "created": psutil.Process(pid).create_time()}
+        status.update({"state": state, "error": error, "time": at})
+        (run.roles / f"{role}.json").write_text(json.dumps(status), encoding="utf-8")
+
+    return set_status
+
+
+@pytest.fixture
+def bare_python() -> tuple[str, ...]:
+    """A command that runs the code after it in a Python without site packages, which starts fast."""
+    return (sys.executable, "-I", "-S", "-c")

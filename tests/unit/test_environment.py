@@ -1,0 +1,81 @@
+"""Which Pythons and Paddles are let in, and what the others are told."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib import metadata
+from typing import Any, Callable
+
+import pytest
+
+from fl_rec import environment
+from fl_rec.errors import RunError
+
+Pretend = Callable[..., list]
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
+    """`pretend(version, has_ps_core)`: the installed Paddle; returns the list of commands that probe it."""
+
+    def pretend(version: str | None, has_ps_core: bool = False) -> list[list[str]]:
+        probes: list[list[str]] = []
+
+        def find(_name: str) -> str:
+            if version is None:
+                raise metadata.PackageNotFoundError("paddlepaddle")
+            return version
+
+        def probe(command: list[str], **_options: Any) -> subprocess.CompletedProcess:
+            probes.append(command)
+            return subprocess.CompletedProcess(command, 0 if has_ps_core else 1, b"", b"")
+
+        monkeypatch.setattr(metadata, "version", find)
+        monkeypatch.setattr(subprocess, "run", probe)
+        return probes
+
+    return pretend
+
+
+@pytest.mark.parametrize("python", [(3, 7), (3, 14), (2, 7), (4, 0)])
+def test_other_python_is_refused_before_paddle_is_looked_for(pretend: Pretend, python: tuple[int, int]) -> None:
+    probes = pretend(None)
+    with pytest.raises(RunError) as caught:
+        environment.check(python)
+    expected = f"Python must be 3.8 to 3.13, for which Paddle has wheels. Received: {python[0]}.{python[1]}."
+    assert str(caught.value) == expected
+    assert probes == []
+
+
+@pytest.mark.parametrize("python", [(3, 8), (3, 11), (3, 13)])
+@pytest.mark.parametrize("version", ["2.6.2", "3.0.0"])
+def test_known_wheel_is_let_in_without_a_probe(pretend: Pretend, python: tuple[int, int], version: str) -> None:
+    probes = pretend(version)
+    environment.check(python)
+    assert probes == []
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "3.3.1", "2.5.0"])
+def test_wheel_without_ps_core_is_refused(pretend: Pretend, version: str) -> None:
+    probes = pretend(version)
+    with pytest.raises(RunError) as caught:
+        environment.check((3, 11))
+    text = str(caught.value)
+    assert f"Received: paddlepaddle {version}." in text
+    assert "2.6.2 and 3.0.0" in text
+    assert "pip install paddlepaddle==3.0.0" in text
+    assert "-DWITH_PSCORE=ON" in text
+    assert len(probes) == 1 and "DistFleetWrapper" in probes[0][-1]
+
+
+def test_missing_paddle_is_named(pretend: Pretend) -> None:
+    pretend(None)
+    with pytest.raises(RunError, match="Received: paddlepaddle not installed. Install one of them"):
+        environment.check((3, 11))
+
+
+@pytest.mark.parametrize("version", ["0.0.0", None])
+def test_own_build_with_ps_core_is_let_in(pretend: Pretend, version: str | None) -> None:
+    probes = pretend(version, has_ps_core=True)
+    environment.check((3, 11))
+    assert len(probes) == 1

@@ -1,0 +1,72 @@
+"""Evaluates saved models on the whole test data, without fleet.
+
+    python tools/static_infer.py -m configs/config_fl.yaml -o runner.infer_load_path=../runs/NAME/model
+
+Keys: runner.infer_load_path, infer_start_epoch, infer_end_epoch, test_data_dir, infer_batch_size, top_k.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fl_rec.config import add_config_arguments, load_from_args
+from fl_rec.errors import ConfigError, FLRecError
+from fl_rec.preflight import list_shards
+from fl_rec.reader import Reader
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_config_arguments(parser)
+    options = parser.parse_args(arguments)
+    try:
+        for figures in evaluate(load_from_args(options)):
+            print(json.dumps(figures), flush=True)
+    except FLRecError as err:
+        print(f"static_infer.py: error: {err}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def evaluate(config):
+    """Yields each saved epoch's figures on all test shards together."""
+    import paddle
+
+    from fl_rec import (
+        checkpoint,
+        runtime,  # noqa: F401 - sets Paddle's flags before Paddle is imported
+    )
+    from fl_rec.evaluation import TestRows
+
+    runner = config.runner
+    folder = runner.infer_load_path or runner.model_save_path
+    if folder is None or runner.test_data_dir is None:
+        raise ConfigError(
+            "An evaluation needs saved models and test data. Received: "
+            f"runner.infer_load_path={folder}, runner.test_data_dir={runner.test_data_dir}. Set both."
+        )
+    paddle.enable_static()
+    reader = Reader.from_config(config, config.yaml_path, Path(os.devnull))
+    rows = None
+    for epoch in runner.infer_epochs:
+        net = checkpoint.load(folder / str(epoch))
+        if rows is None:
+            shards = list_shards(runner.test_data_dir, "test_data_dir")
+            rows = TestRows.read(shards, reader, len(net.feeds) + 1, runner.start_timeout)
+        buckets, ranked = rows.measure(net, runner.infer_batch_size, runner.top_k)
+        yield {
+            "epoch": epoch,
+            "test_auc": buckets.auc(),
+            "test_users": ranked.users,
+            "hr": ranked.hits / ranked.users,
+            "ndcg": ranked.ndcg_sum / ranked.users,
+            "top_k": runner.top_k,
+        }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
