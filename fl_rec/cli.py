@@ -50,16 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ),
             say=lambda text: print(text, flush=True),
         )
-    except FLRecError as err:
+    except (FLRecError, OSError) as err:
         print(f"fl-rec: error: {err}", file=sys.stderr)
         return 2
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
-    return value
+    return int(text)
 
 
 if __name__ == "__main__":

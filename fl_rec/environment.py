@@ -11,6 +11,7 @@ from fl_rec.errors import RunError
 PYTHONS = ((3, 8), (3, 13))
 # Wheels of PyPI that were seen to hold the parameter server (PS core); later ones were built without it.
 KNOWN_PADDLES = ("2.6.2", "3.0.0")
+PROBE_SECONDS = 120
 _PROBE = "import os; os.environ['FLAGS_enable_pir_api'] = '0'; from paddle.base import core; core.DistFleetWrapper"
 
 
@@ -30,13 +31,13 @@ def check(version_info: tuple[int, int] = sys.version_info[:2]) -> None:
         version = metadata.version("paddlepaddle")
     except metadata.PackageNotFoundError:
         version = None
-    if (
-        version not in KNOWN_PADDLES
-        and subprocess.run([sys.executable, "-c", _PROBE], capture_output=True).returncode != 0
-    ):
+    if version in KNOWN_PADDLES:
+        return
+    probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS)
+    if probe.returncode != 0:
+        said = probe.stderr.strip().splitlines()[-1:] or ["nothing"]
         raise RunError(
-            "Paddle must hold the parameter server: the wheels "
-            f"{' and '.join(KNOWN_PADDLES)} do, later ones of PyPI do not. Received: paddlepaddle "
-            f"{version or 'not installed'}. Install one of them (pip install paddlepaddle==3.0.0), or build Paddle "
-            "with -DWITH_PSCORE=ON."
+            f"Paddle must hold the parameter server: the wheels {' and '.join(KNOWN_PADDLES)} do, later ones of PyPI "
+            f"do not. Received: paddlepaddle {version or 'not installed'}, which said: {said[0]}. Install one of them "
+            "(pip install paddlepaddle==3.0.0), or build Paddle with -DWITH_PSCORE=ON."
         )

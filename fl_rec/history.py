@@ -74,6 +74,11 @@ class RunDirectory:
         """
         run = cls(path)
         marker = path / "job"
+        if run.config.exists() and not marker.exists():
+            raise RunError(
+                f"A run directory is new, and this one holds files of another kind. Received: {path}, with a "
+                "config.yaml. Name another: -o runner.run_dir=PATH"
+            )
         try:
             for folder in (run.path, run.log, run.roles):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -129,5 +134,5 @@ def default_path(config_path: Path, parent: psutil.Process) -> Path:
         config_path: the YAML file; its stem is NAME.
         parent: the process that started this job's roles, whose start names the run.
     """
-    started = time.strftime("%Y%m%d-%H%M%S", time.localtime(parent.create_time()))
+    started = time.strftime("%Y%m%d-%H%M%S", time.localtime(round(parent.create_time())))
     return config_path.resolve().parent.parent / "runs" / f"{config_path.stem}-{started}-{parent.pid}"

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Iterator, Mapping, Sequence
 
 import psutil
 
@@ -26,15 +27,18 @@ from fl_rec import environment, roles
 from fl_rec.config import PROJECT, Config
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.history import ENVIRONMENT_KEY, RunDirectory, default_path
-from fl_rec.preflight import check_job
+from fl_rec.preflight import check_job, list_shards
 from fl_rec.roles import RoleStatus
 
 DEFAULT_SCRIPT = PROJECT / "tools" / "static_fl_trainer.py"
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 5.0
+# With less than this a log may have been cut off, and a status not been written.
+FULL_DISK_BYTES = 32 * 1024
 # fleetrun sets this for every role, to a fresh folder's path.
 FLEETRUN_MARK = "PADDLE_GLOO_FS_PATH"
-_ERROR_LINE = re.compile(r"\b\w*(Error|Exception)\b.*:|terminate called|Check failed|\berror:|Killed|Aborted")
+# "ValueError: ..." where a line begins, and neither `raise ValueError(...)` nor Paddle's "Error Message Summary:".
+_ERROR_LINE = re.compile(r"^[\w.]*(Error|Exception)\b(:|$)|terminate called|Check failed|\berror:|^Killed|^Aborted")
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,16 @@ class Mark:
 
     def end(self) -> None:
         """Ends every process of the job: politely, and after `GRACE_SECONDS` for good."""
-        for step in (psutil.Process.terminate, psutil.Process.kill):
+        politely = time.monotonic() + GRACE_SECONDS
+        # Again and again, since a process may be starting another one, or be unreadable while it starts a program.
+        while True:
             alive = self.processes()
+            if not alive or time.monotonic() > politely + 2 * GRACE_SECONDS:
+                return
             for process in alive:
                 with suppress(psutil.NoSuchProcess):
-                    step(process)
-            psutil.wait_procs(alive, timeout=GRACE_SECONDS)
+                    process.terminate() if time.monotonic() < politely else process.kill()
+            psutil.wait_procs(alive, timeout=max(0.2, politely - time.monotonic()))
 
 
 @dataclass(frozen=True)
@@ -109,15 +117,17 @@ def watch(
     start_deadline = time.monotonic() + start_timeout
     workers = [name for name in expected if name.startswith("worker")]
     while True:
-        over = not leader.is_running() or leader.status() == psutil.STATUS_ZOMBIE
+        # Who has ended is looked for first: a role writes that it is done, and then ends.
+        over = roles.has_ended(leader)
+        ended = {name for name, status in roles.read_statuses(run.roles).items() if status.process() is None}
         statuses = roles.read_statuses(run.roles)
         on_poll()
+        failure = _first_failure(statuses, ended, logs)
+        if failure is not None:
+            return failure
         done = [name for name in workers if name in statuses and statuses[name].state == roles.DONE]
         if len(done) == len(workers):
             return None
-        failure = _first_failure(run, statuses, logs)
-        if failure is not None:
-            return failure
         late = [name for name in expected if name not in statuses or statuses[name].state == roles.STARTING]
         if over:
             name = (late or [name for name in workers if name not in done])[0]
@@ -128,19 +138,21 @@ def watch(
         time.sleep(POLL_SECONDS)
 
 
-def _first_failure(run: RunDirectory, statuses: dict[str, RoleStatus], logs: Callable[[str], Path]) -> Failure | None:
-    gone = {name for name, each in statuses.items() if each.process() is None}
-    # A role that has just ended may have written its last word after its status was read.
-    statuses = roles.read_statuses(run.roles)
-    lost = [name for name in gone if statuses[name].state in (roles.STARTING, roles.RUNNING)]
-    failed = sorted((each for each in statuses.values() if each.state == roles.FAILED), key=lambda each: each.time)
+def _first_failure(statuses: Mapping[str, RoleStatus], ended: set[str], logs: Callable[[str], Path]) -> Failure | None:
+    working = any(
+        each.state in (roles.STARTING, roles.RUNNING) for name, each in statuses.items() if name.startswith("worker")
+    )
+    # fleetrun stops the servers when all workers have ended, well or not, and leaves them no time for a last word.
+    lost = [name for name in ended if statuses[name].state in (roles.STARTING, roles.RUNNING) and working]
     if lost:
         # A role that vanished is the cause and others' complaints the effect; a server's end is felt by all workers.
         role = min(lost, key=lambda name: (not name.startswith("server"), name))
         reason = f"it ended without a word: killed, or crashed in native code. {_first_error(logs(role))}"
         return Failure(role, reason, logs(role))
+    failed = [each for each in statuses.values() if each.state == roles.FAILED]
     if failed:
-        return Failure(failed[0].role, failed[0].error, logs(failed[0].role))
+        first = min(failed, key=lambda each: each.time)
+        return Failure(first.role, first.error, logs(first.role))
     return None
 
 
@@ -152,6 +164,8 @@ def _first_error(path: Path) -> str:
         ]
     except OSError:
         return "It left no log."
+    if shutil.disk_usage(path.parent).free < FULL_DISK_BYTES:
+        return f"No space left on device, which holds {path.parent}: free some, or name another runner.run_dir."
     if not lines:
         return "Its log is empty."
     # A reader's broken pipe is what a worker's end does to it, never the cause.
@@ -191,7 +205,7 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
     """
     environment.check()
     config = Config.load(options.config_yaml, options.overrides)
-    workers = options.worker_num or _count_shards(config)
+    workers = options.worker_num or len(list_shards(config.runner.train_data_dir, "train_data_dir"))
     job = check_job(config, workers)
     _check_options(options)
     this = psutil.Process()
@@ -208,26 +222,21 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
     mark = Mark(ENVIRONMENT_KEY, str(run.path))
     expected = roles.role_names(workers, options.server_num, options.coordinator_num)
     show = _TableTail(run, say)
-    with open(run.log / "fleetrun", "wb") as fleetrun_log, _signals_as_exceptions():
-        process = subprocess.Popen(
-            _fleetrun_command(options, workers, run),
-            env={**os.environ, mark.name: mark.value},
-            stdin=subprocess.DEVNULL,
-            stdout=fleetrun_log,
-            stderr=subprocess.STDOUT,
-            cwd=run.log,
-            # Ctrl-C is for the launcher alone, which ends the rest in order.
-            start_new_session=True,
-        )
+    with open(run.log / "fleetrun", "wb") as fleetrun_log, _signals_as_exceptions() as ignore_signals:
         try:
-            failure = watch(
-                run,
-                expected,
-                psutil.Process(process.pid),
-                config.runner.start_timeout,
-                lambda role: log_path(run, role),
-                show,
+            process = subprocess.Popen(
+                _fleetrun_command(options, workers, run),
+                env={**os.environ, mark.name: mark.value},
+                stdin=subprocess.DEVNULL,
+                stdout=fleetrun_log,
+                stderr=subprocess.STDOUT,
+                cwd=run.log,
+                # Ctrl-C is for the launcher alone, which ends the rest in order.
+                start_new_session=True,
             )
+            leader = psutil.Process(process.pid)
+            timeout = config.runner.start_timeout
+            failure = watch(run, expected, leader, timeout, lambda role: _log_of(run, role), show)
             if failure is None:
                 # fleetrun stops the servers as soon as the last worker has gone.
                 with suppress(subprocess.TimeoutExpired):
@@ -235,21 +244,33 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
         except _Signalled as err:
             say(f"\n{err}: ending the job's processes")
             mark.end()
-            run.write_result({"state": roles.FAILED, "error": str(err)})
+            with suppress(OSError):  # A full disk must not hide why the run ended.
+                run.write_result({"state": roles.FAILED, "error": str(err)})
             return 128 + err.number
         finally:
+            ignore_signals()
             mark.end()
-            process.wait()
     show()
     if failure is not None:
-        run.write_result(
-            {"state": roles.FAILED, "role": failure.role, "error": failure.reason, "log": str(failure.log)}
-        )
         print(f"fl_rec: {failure}", file=sys.stderr, flush=True)
+        _write_failure(run, failure)
         return 1
     result = json.loads(run.result.read_text(encoding="utf-8"))
     say(f"done      {run.result}\nmodel     {result['model']}")
     return 0
+
+
+def _write_failure(run: RunDirectory, failure: Failure) -> None:
+    with suppress(OSError):  # It has been told; a full disk may be what failed.
+        run.write_result(
+            {"state": roles.FAILED, "role": failure.role, "error": failure.reason, "log": str(failure.log)}
+        )
+
+
+def _log_of(run: RunDirectory, role: str) -> Path:
+    """The role's log, or fleetrun's if that never came to starting the role."""
+    path = log_path(run, role)
+    return path if path.exists() else run.log / "fleetrun"
 
 
 def start_watch(run: RunDirectory, role: roles.Role, fleetrun: psutil.Process, start_timeout: float) -> None:
@@ -295,10 +316,11 @@ def watch_by_hand(arguments: Sequence[str]) -> int:
             fleetrun.wait(GRACE_SECONDS)
         mark.end()
         return 0
-    run.write_result({"state": roles.FAILED, "role": failure.role, "error": failure.reason, "log": str(failure.log)})
     print(f"fl_rec: {failure}", flush=True)
+    _write_failure(run, failure)
     # fleetrun would wait for its workers and exit with 0; ended first, it exits with what the signal says.
-    fleetrun.terminate()
+    with suppress(psutil.NoSuchProcess):
+        fleetrun.terminate()
     mark.end()
     return 1
 
@@ -328,21 +350,18 @@ def _fleetrun_command(options: LaunchOptions, workers: int, run: RunDirectory) -
     return command
 
 
-def _count_shards(config: Config) -> int:
-    folder = config.runner.train_data_dir
-    count = sum(path.is_file() and not path.name.startswith(".") for path in folder.iterdir()) if folder.is_dir() else 0
-    return count or 1
-
-
 def _check_options(options: LaunchOptions) -> None:
     if not options.script.is_file():
         raise ConfigError(f"--script must name a training script. Received: {options.script}, which is not a file.")
-    if options.coordinator_num and options.script == DEFAULT_SCRIPT:
+    if options.coordinator_num and options.script.resolve() == DEFAULT_SCRIPT:
         raise ConfigError(
             f"--coordinator_num must be 0 with {DEFAULT_SCRIPT.name}, which trains without one. "
             f"Received: {options.coordinator_num}. Name a script that has a coordinator's part with --script."
         )
-    if options.servers and len(options.servers.split(",")) != options.server_num:
+    endpoints = options.servers.split(",") if options.servers else []
+    if endpoints and not (
+        len(endpoints) == options.server_num and all(re.fullmatch(r"[^:\s]+:\d+", each) for each in endpoints)
+    ):
         raise ConfigError(
             f"--servers must name one host:port per server. Received: {options.servers} for "
             f"--server_num {options.server_num}."
@@ -371,18 +390,28 @@ class _Signalled(RunError):
 
 
 @contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    def stop(number: int, _frame: object) -> None:
-        # A second Ctrl-C must not interrupt the clearing up.
+def _signals_as_exceptions() -> Iterator[Callable[[], None]]:
+    """Yields what has them ignored from then on: clearing up must not be interrupted."""
+
+    def ignore() -> None:
         for each in kept:
             signal.signal(each, signal.SIG_IGN)
+
+    def stop(number: int, _frame: object) -> None:
+        ignore()
         raise _Signalled(number)
 
-    kept = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    # What is ignored stays so: nohup has the job outlive its terminal.
+    kept = {
+        each: handler
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for handler in [signal.getsignal(each)]
+        if handler is not signal.SIG_IGN
+    }
     for each in kept:
         signal.signal(each, stop)
     try:
-        yield
+        yield ignore
     finally:
         for each, handler in kept.items():
             signal.signal(each, handler)

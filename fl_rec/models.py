@@ -43,9 +43,12 @@ def load_model_class(path: Path) -> type:
             f"runner.model_path must name a Python file. Received: {path}, whose name does not end in .py"
         )
     module = importlib.util.module_from_spec(spec)
+    # A module of dataclasses looks itself up there.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as err:
+        del sys.modules[spec.name]
         raise ConfigError(f"The net {path} can't be imported: {type(err).__name__}: {err}") from err
     model = getattr(module, "StaticModel", None)
     if not isinstance(model, type):

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fl_rec.config import Config
-from fl_rec.data import Manifest, check_shards, load_manifest
+from fl_rec.data import MANIFEST_NAME, Manifest, check_shards, load_manifest
 from fl_rec.errors import ConfigError, DataError
-from fl_rec.models import load_model_class
-from fl_rec.reader import Reader
+from fl_rec.reader import AS_IS, Reader
 
 _NO_SYNC = (
     "runner.sync_mode=sync does not work: its program has a send_barrier operator, which dies of SIGSEGV because "
@@ -54,9 +53,9 @@ def check_job(config: Config, num_workers: int) -> Job:
         raise ConfigError(_NO_THREADS.format(runner.thread_num))
     if runner.local_sparse or runner.remote_sparse:
         raise ConfigError(
-            "runner.local_sparse and runner.remote_sparse must be empty: with them Paddle builds another program (NuPS), "
-            "in which the loss falls but what the servers give back of a remote table is not what was trained (3.0.0: "
-            f"test AUC 0.50 after two epochs, 0.69 without). Received: local_sparse={list(runner.local_sparse)}, "
+            "runner.local_sparse and runner.remote_sparse must be empty: with them Paddle builds another program (NuPS); "
+            "its loss falls, but what the servers give back of a remote table is not what was trained (3.0.0: test "
+            f"AUC 0.50 after two epochs, 0.69 without). Received: local_sparse={list(runner.local_sparse)}, "
             f"remote_sparse={list(runner.remote_sparse)}. Leave both out: every embedding is then synchronised by GEO."
         )
     if runner.use_gpu:
@@ -69,7 +68,7 @@ def check_job(config: Config, num_workers: int) -> Job:
     manifest = load_manifest(runner.train_data_dir)
     if manifest is not None:
         check_shards(manifest, runner.train_data_dir, runner.test_data_dir)
-        if manifest.format != "multislot" and runner.pipe_command == "cat":
+        if manifest.format != "multislot" and runner.pipe_command.strip() == AS_IS:
             raise ConfigError(
                 f"The shards in {runner.train_data_dir} are {manifest.format}, and Paddle reads MultiSlot text. "
                 'Received: runner.pipe_command=cat. Set it to a reader, such as "python queuedataset_reader.py", '
@@ -85,6 +84,10 @@ def check_job(config: Config, num_workers: int) -> Job:
     _require_one_per_worker(train, num_workers, config, "train_data_dir")
     if test:
         _require_one_per_worker(test, num_workers, config, "test_data_dir")
+    if not runner.model_path.is_file():
+        raise ConfigError(
+            f"runner.model_path must name a Python file. Received: {runner.model_path}, which is not a file."
+        )
     Reader.from_config(config, Path(os.devnull), Path(os.devnull))
     return Job(
         config,
@@ -94,19 +97,19 @@ def check_job(config: Config, num_workers: int) -> Job:
     )
 
 
-def check_net(config: Config) -> None:
-    """Imports the configured net, which imports Paddle. Raises ConfigError."""
-    load_model_class(config.runner.model_path)
-
-
 def list_shards(folder: Path, key: str) -> list[Path]:
     """A folder's shards by name. Raises DataError, naming `runner.KEY`, if there is none or one is empty."""
     if not folder.is_dir():
+        why = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(
-            f"runner.{key} must be a folder of shards. Received: {folder}, which does not exist. "
+            f"runner.{key} must be a folder of shards. Received: {folder}, which {why}. "
             "Make the shards with datasets/movielens/run.sh, or run ./fl_run.sh without -m for built-in data."
         )
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.name != MANIFEST_NAME and not path.name.startswith(".")
+    )
     if not files:
         raise DataError(f"runner.{key} must hold shard files. Received: {folder}, which is empty.")
     empty = [path.name for path in files if path.stat().st_size == 0]

@@ -18,6 +18,9 @@ from fl_rec.errors import ConfigError, DataError
 
 AS_IS = "cat"
 LAST_LINES = 8
+# A word that names a Python file, quoted or not, and a bare Python at the start of a command.
+_SCRIPT = re.compile(r"""(?<!\S)(?:"[^"]*\.py"|'[^']*\.py'|[^\s"']+\.py)(?!\S)""")
+_PYTHON = re.compile(r"(^\s*|[|;&]\s*)python3?(?=\s)")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Reader:
 
     Attributes:
         command: as written in `runner.pipe_command`.
-        shell: what is run, with a script's full path, this Python, and the configuration as last argument.
+        shell: what is run: this Python, a script's full path, and the configuration as its first argument.
         log: the file for its complaints and exit codes.
     """
 
@@ -40,27 +43,25 @@ class Reader:
 
         Args:
             config: `runner.pipe_command` is read; scripts in it are looked for beside the YAML and beside the net.
-            resolved: the resolved configuration's file, which a Python reader gets as its last argument.
+            resolved: the resolved configuration's file, which a Python reader gets as its first argument.
             log: where the reader's stderr goes.
 
         Raises:
             ConfigError: the command names a script that does not exist, or can't be parsed.
         """
         command = config.runner.pipe_command
+        configuration = shlex.quote(str(resolved))
         try:
-            words = shlex.split(command)
+            shlex.split(command)
         except ValueError as err:
             raise ConfigError(f"runner.pipe_command must be a shell command. Received: {command!r} ({err}).") from err
-        shell = command
-        scripts = [word for word in words if word.endswith(".py")]
-        for script in dict.fromkeys(scripts):
-            found = shlex.quote(str(_find_script(script, config)))
-            shell = re.sub(rf"(['\"]?){re.escape(script)}\1(?=\s|$)", lambda _: found, shell, count=1)  # noqa: B023
-        program = words[0] if words else ""
-        if program in ("python", "python3"):  # Paddle's shell may find another Python, or none
-            shell = shlex.quote(sys.executable) + shell.lstrip()[len(program) :]
-        if scripts:
-            shell = f"{shell} {shlex.quote(str(resolved))}"
+        # A script gets its full path, and the configuration as its first argument.
+        shell = _SCRIPT.sub(
+            lambda word: f"{shlex.quote(str(_find_script(shlex.split(word.group())[0], config)))} {configuration}",
+            command,
+        )
+        # Paddle's shell may find another Python, or none.
+        shell = _PYTHON.sub(lambda word: f"{word.group(1)}{shlex.quote(sys.executable)}", shell)
         return cls(command, shell, log)
 
     @property
@@ -68,7 +69,7 @@ class Reader:
         """The command for Paddle's data feed, which appends `< "SHARD"`."""
         if self.shell == AS_IS:
             return AS_IS
-        return f'{{ {self.shell}; echo "exit $?" >&2; }} 2>> {shlex.quote(str(self.log))}'
+        return f'{{ {self.shell}; code=$?; echo >&2; echo "exit $code" >&2; }} 2>> {shlex.quote(str(self.log))}'
 
     def begin_epoch(self) -> None:
         """Forgets the last epoch's complaints."""
@@ -86,7 +87,7 @@ class Reader:
             DataError: the reader failed, or rows are missing or too many.
         """
         complaints = self._complaints()
-        failed = any(line.startswith("exit ") and line != "exit 0" for line in complaints)
+        failed = any(re.fullmatch(r"exit [1-9]\d*", line) for line in complaints)
         if failed or rows == 0 or (expected is not None and rows != expected):
             wanted = "at least 1" if expected is None else f"{expected:,}"
             said = "".join(f"\n    {line}" for line in complaints[-LAST_LINES:]) or " nothing"
@@ -128,9 +129,10 @@ class Reader:
 
     def _complaints(self) -> list[str]:
         try:
-            return self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return []
+        return [line for line in lines if line.strip()]
 
 
 def _find_script(script: str, config: Config) -> Path:

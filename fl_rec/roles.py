@@ -20,6 +20,8 @@ import psutil
 from fl_rec.errors import RunError
 
 KINDS = {"TRAINER": "worker", "PSERVER": "server", "COORDINATOR": "coordinator"}
+# Seconds; a process number is not given to another one so soon.
+CLOCK_SLACK = 5.0
 STARTING, RUNNING, DONE, FAILED = "starting", "running", "done", "failed"
 
 
@@ -104,11 +106,20 @@ class RoleStatus:
         """The live process of this role, or None if it has ended (or its number now belongs to another)."""
         try:
             process = psutil.Process(self.pid)
-            if process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE:
+            # psutil adds the boot time in whole seconds, which moves when the clock is set or slewed.
+            if abs(process.create_time() - self.created) < CLOCK_SLACK and not has_ended(process):
                 return process
         except psutil.NoSuchProcess:
             pass
         return None
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process is over, reaped or not."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE or not process.is_running()
+    except psutil.NoSuchProcess:
+        return True
 
 
 def write_status(folder: Path, role: str, state: str, error: str = "") -> None:

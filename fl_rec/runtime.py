@@ -17,13 +17,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator
 
-# 3.0.0 runs static programs through PIR unless told otherwise before it is imported; PIR's auc returns other
-# values and the PS passes fail. Each Executor.run would also use every core, times ten workers.
-os.environ["FLAGS_enable_pir_api"] = "0"
-os.environ["PADDLE_WITH_GLOO"] = "1"
-for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_threads, "1")
-
 import numpy as np
 import paddle
 from paddle.base import core
@@ -61,6 +54,7 @@ class PsRuntime:
         self.role = role
         self.config = config
         self._fleet = fleet
+        os.environ["PADDLE_WITH_GLOO"] = "1"
         paddle.enable_static()
         if role.kind == "server":
             self._require_free_ports()
@@ -314,8 +308,8 @@ class PsRuntime:
                 self._handle._worker.save_one_model(table, plain, 0)
                 if not any(Path(plain, f"{table:03d}").glob("part-*")):
                     raise RunError(
-                        f"The servers must write their dense table {table}. Received: nothing in {plain}. Its path must "
-                        "be free of spaces and other characters that a shell would read: set TMPDIR."
+                        f"The servers must write their dense table {table}. Received: nothing in {plain}. Its path "
+                        "must be free of spaces and other characters that a shell would read: set TMPDIR."
                     )
             for table in self._sparse_tables.values():
                 self._handle._worker.recv_and_save_model(table, plain)

@@ -24,7 +24,7 @@ from fl_rec.config import Config, add_config_arguments, load_from_args
 from fl_rec.errors import ConfigError, FLRecError, RunError
 from fl_rec.evaluation import TestRows
 from fl_rec.history import ENVIRONMENT_KEY, RunDirectory, default_path
-from fl_rec.launch import start_watch
+from fl_rec.launch import FLEETRUN_MARK, start_watch
 from fl_rec.metrics import AucBuckets, EpochMetrics, format_table
 from fl_rec.preflight import Job, check_job
 from fl_rec.reader import Reader
@@ -105,7 +105,8 @@ class FLTrainer:
             self.program._fleet_opt["dump_fields_path"] = str(runner.dump_fields_path / f"epoch_{epoch}")
             self.program._fleet_opt["dump_fields"] = list(runner.dump_fields)
             self.program._fleet_opt["dump_param"] = list(runner.dump_param)
-        self.reader.begin_epoch()
+        if epoch > 0:  # the reader of data in memory has run before the first epoch
+            self.reader.begin_epoch()
         start = time.perf_counter()
         self.executor.train_from_dataset(
             program=self.program,
@@ -386,8 +387,8 @@ def open_run(config: Config, role: Role) -> RunDirectory:
     if ENVIRONMENT_KEY in os.environ:
         return RunDirectory(Path(os.environ[ENVIRONMENT_KEY]))
     fleetrun = psutil.Process(os.getppid())
-    owner = f"{fleetrun.pid} {fleetrun.create_time()}"
-    run, made = RunDirectory.claim(config.runner.run_dir or default_path(config.yaml_path, fleetrun), owner)
+    path = config.runner.run_dir or default_path(config.yaml_path, fleetrun)
+    run, made = RunDirectory.claim(path, os.environ[FLEETRUN_MARK])
     if made:
         start_watch(run, role, fleetrun, config.runner.start_timeout)
     return run

@@ -36,10 +36,7 @@ def evaluate(config):
     """Yields each saved epoch's figures on all test shards together."""
     import paddle
 
-    from fl_rec import (
-        checkpoint,
-        runtime,  # noqa: F401 - sets Paddle's flags before Paddle is imported
-    )
+    from fl_rec import checkpoint
     from fl_rec.evaluation import TestRows
 
     runner = config.runner

@@ -2,7 +2,7 @@
 
 Chosen by `runner.pipe_command: python queuedataset_reader.py`, for shards written with gen_heter_data.py --format csv.
 Paddle starts one for each shard and epoch, so that this script imports next to nothing: `import paddle` alone would
-cost each start a second or more. The last argument is the path of the run's resolved configuration.
+cost each start a second or more. The first argument is the path of the run's resolved configuration.
 """
 
 import sys

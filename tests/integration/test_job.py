@@ -20,9 +20,8 @@ from .conftest import ROOT, TIMEOUT, WORKERS, Finished, Job, clean_environment, 
 FRESH_PROCESS = """
 import json, sys
 from pathlib import Path
-from fl_rec import runtime
-import paddle
 from fl_rec.checkpoint import load
+import paddle
 import numpy as np
 paddle.enable_static()
 rows = np.load(sys.argv[2])

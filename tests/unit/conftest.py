@@ -116,7 +116,7 @@ def set_status(run: RunDirectory) -> SetStatus:
     ) -> None:
         pid = process.pid if process else os.getpid()
         status = {"role": role, "pid": pid, "created": psutil.Process(pid).create_time()}
-        status.update({"state": state, "error": error, "time": at})
+        status.update({"state": state, "error": error, "times": {state: at}})
         (run.roles / f"{role}.json").write_text(json.dumps(status), encoding="utf-8")
 
     return set_status

@@ -16,9 +16,9 @@ Pretend = Callable[..., list]
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
-    """`pretend(version, has_ps_core)`: the installed Paddle; returns the list of commands that probe it."""
+    """`pretend(version, has_ps_core, said)`: the installed Paddle; returns the list of commands that probe it."""
 
-    def pretend(version: str | None, has_ps_core: bool = False) -> list[list[str]]:
+    def pretend(version: str | None, has_ps_core: bool = False, said: str = "") -> list[list[str]]:
         probes: list[list[str]] = []
 
         def find(_name: str) -> str:
@@ -26,9 +26,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
                 raise metadata.PackageNotFoundError("paddlepaddle")
             return version
 
-        def probe(command: list[str], **_options: Any) -> subprocess.CompletedProcess:
+        def probe(command: list[str], **options: Any) -> subprocess.CompletedProcess:
+            assert options == {"capture_output": True, "text": True, "timeout": environment.PROBE_SECONDS}
             probes.append(command)
-            return subprocess.CompletedProcess(command, 0 if has_ps_core else 1, b"", b"")
+            return subprocess.CompletedProcess(command, 0 if has_ps_core else 1, "", said)
 
         monkeypatch.setattr(metadata, "version", find)
         monkeypatch.setattr(subprocess, "run", probe)
@@ -55,13 +56,23 @@ def test_known_wheel_is_let_in_without_a_probe(pretend: Pretend, python: tuple[i
     assert probes == []
 
 
+@pytest.mark.parametrize(
+    ("said", "quoted"),
+    [
+        (
+            "Traceback ...\n  in <module>\nAttributeError: no DistFleetWrapper\n\n",
+            "AttributeError: no DistFleetWrapper",
+        ),
+        ("", "nothing"),
+    ],
+)
 @pytest.mark.parametrize("version", ["3.1.1", "3.3.1", "2.5.0"])
-def test_wheel_without_ps_core_is_refused(pretend: Pretend, version: str) -> None:
-    probes = pretend(version)
+def test_wheel_without_ps_core_is_refused(pretend: Pretend, version: str, said: str, quoted: str) -> None:
+    probes = pretend(version, said=said)
     with pytest.raises(RunError) as caught:
         environment.check((3, 11))
     text = str(caught.value)
-    assert f"Received: paddlepaddle {version}." in text
+    assert f"Received: paddlepaddle {version}, which said: {quoted}. Install one of them" in text
     assert "2.6.2 and 3.0.0" in text
     assert "pip install paddlepaddle==3.0.0" in text
     assert "-DWITH_PSCORE=ON" in text
@@ -69,9 +80,11 @@ def test_wheel_without_ps_core_is_refused(pretend: Pretend, version: str) -> Non
 
 
 def test_missing_paddle_is_named(pretend: Pretend) -> None:
-    pretend(None)
-    with pytest.raises(RunError, match="Received: paddlepaddle not installed. Install one of them"):
+    said = "ModuleNotFoundError: No module named 'paddle'"
+    pretend(None, said=f"Traceback ...\n{said}\n")
+    with pytest.raises(RunError) as caught:
         environment.check((3, 11))
+    assert f"Received: paddlepaddle not installed, which said: {said}. Install one of them" in str(caught.value)
 
 
 @pytest.mark.parametrize("version", ["0.0.0", None])

@@ -57,7 +57,6 @@ def test_file_imports_its_neighbour(write: Write) -> None:
     assert model.width == 7
 
 
-@pytest.mark.xfail(strict=True, reason="the module is not in sys.modules")
 def test_file_that_looks_itself_up(write: Write) -> None:
     # dataclasses resolves postponed annotations through sys.modules[cls.__module__].
     head = "from __future__ import annotations\nfrom dataclasses import dataclass\n"

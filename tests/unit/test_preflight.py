@@ -64,7 +64,6 @@ def test_hidden_files_are_no_shards(load_job: LoadJob) -> None:
     assert names(check_job(config, 2).train_shards) == [["part-000.txt"], ["part-001.txt"]]
 
 
-@pytest.mark.xfail(strict=True, reason="manifest.json is dealt out")
 def test_manifest_among_the_shards_is_no_shard(load_job: LoadJob) -> None:
     config = load_job("runner.split_file_list=false", test=False)
     folder = config.runner.train_data_dir
@@ -107,7 +106,6 @@ def test_reader_that_is_not_there(load_job: LoadJob) -> None:
     assert "Received: 'shuot.py', looked for in" in refusal(load_job("runner.pipe_command=python shuot.py"))
 
 
-@pytest.mark.xfail(strict=True, reason="model_path is not looked at before the start")
 def test_net_that_is_not_there(load_job: LoadJob) -> None:
     # Else ten workers are started, and each of them finds out.
     config = load_job("runner.model_path=fl_none.py")
@@ -125,7 +123,6 @@ def test_missing_folder(load_job: LoadJob, tmp_path: Path, key: str) -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, reason="says that the file does not exist")
 def test_file_instead_of_a_folder(load_job: LoadJob) -> None:
     text = refusal(load_job("runner.train_data_dir=job.yaml"), error=DataError)
     assert text.startswith("runner.train_data_dir must be a folder of shards. Received: ")
