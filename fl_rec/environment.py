@@ -33,7 +33,13 @@ def check(version_info: tuple[int, int] = sys.version_info[:2]) -> None:
         version = None
     if version in KNOWN_PADDLES:
         return
-    probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS)
+    command = [sys.executable, "-c", _PROBE]
+    try:
+        probe = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS)
+    except subprocess.TimeoutExpired as err:
+        raise RunError(
+            f"Paddle must be importable within {PROBE_SECONDS} s, and paddlepaddle {version} was not."
+        ) from err
     if probe.returncode != 0:
         said = probe.stderr.strip().splitlines()[-1:] or ["nothing"]
         raise RunError(

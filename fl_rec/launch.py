@@ -32,7 +32,8 @@ from fl_rec.roles import RoleStatus
 
 DEFAULT_SCRIPT = PROJECT / "tools" / "static_fl_trainer.py"
 POLL_SECONDS = 0.5
-GRACE_SECONDS = 5.0
+# How long a process may take to end when asked, and then when killed.
+GRACE_SECONDS, KILL_SECONDS = 5.0, 10.0
 # With less than this a log may have been cut off, and a status not been written.
 FULL_DISK_BYTES = 32 * 1024
 # fleetrun sets this for every role, to a fresh folder's path.
@@ -66,7 +67,7 @@ class Mark:
         # Again and again, since a process may be starting another one, or be unreadable while it starts a program.
         while True:
             alive = self.processes()
-            if not alive or time.monotonic() > politely + 2 * GRACE_SECONDS:
+            if not alive or time.monotonic() > politely + KILL_SECONDS:
                 return
             for process in alive:
                 with suppress(psutil.NoSuchProcess):
@@ -139,11 +140,16 @@ def watch(
 
 
 def _first_failure(statuses: Mapping[str, RoleStatus], ended: set[str], logs: Callable[[str], Path]) -> Failure | None:
-    working = any(
-        each.state in (roles.STARTING, roles.RUNNING) for name, each in statuses.items() if name.startswith("worker")
-    )
     # fleetrun stops the servers when all workers have ended, well or not, and leaves them no time for a last word.
-    lost = [name for name in ended if statuses[name].state in (roles.STARTING, roles.RUNNING) and working]
+    working = any(
+        name.startswith("worker") and name not in ended and each.state in (roles.STARTING, roles.RUNNING)
+        for name, each in statuses.items()
+    )
+    lost = [
+        name
+        for name in ended
+        if statuses[name].state in (roles.STARTING, roles.RUNNING) and (working or name.startswith("worker"))
+    ]
     if lost:
         # A role that vanished is the cause and others' complaints the effect; a server's end is felt by all workers.
         role = min(lost, key=lambda name: (not name.startswith("server"), name))
@@ -214,6 +220,8 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
     )
     job.config.dump(run.config)
     say(job.config.describe())
+    for note in job.notes:
+        say(f"note: {note}")
     rows = [count for count in job.train_rows if count is not None]
     say(f"\ndata      {workers} shards" + (f", {sum(rows):,} training rows" if len(rows) == workers else ""))
     say(f"roles     {options.server_num} server(s), {workers} worker(s), {options.coordinator_num} coordinator(s)")

@@ -31,12 +31,14 @@ class Job:
         config: with every size filled in.
         train_shards, test_shards: for each worker, its files; no test files without an evaluation.
         train_rows: for each worker, the rows of its training files; None if there is no manifest to say.
+        notes: what the user should know of a setting that has no effect.
     """
 
     config: Config
     train_shards: tuple[tuple[Path, ...], ...]
     test_shards: tuple[tuple[Path, ...], ...]
     train_rows: tuple[int | None, ...]
+    notes: tuple[str, ...]
 
 
 def check_job(config: Config, num_workers: int) -> Job:
@@ -53,8 +55,8 @@ def check_job(config: Config, num_workers: int) -> Job:
         raise ConfigError(_NO_THREADS.format(runner.thread_num))
     if runner.local_sparse or runner.remote_sparse:
         raise ConfigError(
-            "runner.local_sparse and runner.remote_sparse must be empty: with them Paddle builds another program (NuPS); "
-            "its loss falls, but what the servers give back of a remote table is not what was trained (3.0.0: test "
+            "runner.local_sparse and runner.remote_sparse must be empty; with them Paddle makes another program: NuPS. "
+            "Its loss falls, but what the servers give back of a remote table is not what was trained (3.0.0: test "
             f"AUC 0.50 after two epochs, 0.69 without). Received: local_sparse={list(runner.local_sparse)}, "
             f"remote_sparse={list(runner.remote_sparse)}. Leave both out: every embedding is then synchronised by GEO."
         )
@@ -94,6 +96,12 @@ def check_job(config: Config, num_workers: int) -> Job:
         _deal(train, num_workers, config),
         _deal(test, num_workers, config),
         _deal_rows(manifest, num_workers, config),
+        tuple(
+            f"runner.{name}={getattr(runner, name)} is not read: training and test shards both go through "
+            f"runner.pipe_command={runner.pipe_command!r}, whose script is found beside the YAML or beside the net."
+            for name in ("train_reader_path", "infer_reader_path")
+            if getattr(runner, name)
+        ),
     )
 
 

@@ -19,8 +19,8 @@ from fl_rec.errors import ConfigError, DataError
 AS_IS = "cat"
 LAST_LINES = 8
 # A word that names a Python file, quoted or not, and a bare Python at the start of a command.
-_SCRIPT = re.compile(r"""(?<!\S)(?:"[^"]*\.py"|'[^']*\.py'|[^\s"']+\.py)(?!\S)""")
-_PYTHON = re.compile(r"(^\s*|[|;&]\s*)python3?(?=\s)")
+_SCRIPT = re.compile(r"""(?<![^\s|;&(])(?:"[^"]*\.py"|'[^']*\.py'|[^\s"'|;&()<>]+\.py)(?![^\s|;&)<>])""")
+_PYTHON = re.compile(r"(^\s*|[|;&(]\s*)python3?(?=\s)")
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ class FLTrainer:
         everyone = [EpochMetrics.from_vector(row) for row in gathered]
         self.run_directory.append_metrics([metrics.to_record()])
         if self.role.is_first_worker:
-            total = EpochMetrics.total(everyone).to_record()
+            total = self.total(everyone).to_record()
             self.history.append(total)
             self.run_directory.append_metrics([total])
             table = format_table(everyone, f"epoch {metrics.epoch + 1} of {self.config.runner.epochs}")
@@ -176,6 +176,11 @@ class FLTrainer:
             True for another epoch. Without a coordinator there is always another, until `runner.epochs`.
         """
         return True
+
+    @staticmethod
+    def total(everyone: Sequence[EpochMetrics]) -> EpochMetrics:
+        """All workers together: counts and AUC buckets are added, not figures averaged."""
+        return EpochMetrics.total(everyone)
 
     # -- what the steps stand on ---------------------------------------------------------------------------------
 

@@ -263,21 +263,46 @@ def test_role_whose_number_another_process_has_now(watch: Watch, set_status: Set
 
 
 def test_server_is_the_cause_when_workers_end_with_it(watch: Watch, set_status: SetStatus, sleeper: Spawn) -> None:
+    gone, left = sleeper(), ROLES[-1]
+    for role in ROLES:
+        set_status(role, roles.RUNNING, None if role == left else gone)
+    end(gone)
+    failure = watch()
+    assert failure is not None and failure.role == "server.0"
+
+
+def test_workers_that_crash_all_at_once_are_the_cause_of_the_servers_end(
+    watch: Watch, set_status: SetStatus, sleeper: Spawn
+) -> None:
     gone = sleeper()
     for role in ROLES:
         set_status(role, roles.RUNNING, gone)
     end(gone)
     failure = watch()
-    assert failure is not None and failure.role == "server.0"
+    assert failure is not None and failure.role == "worker.0"
 
 
 def test_server_is_the_cause_when_workers_complain(watch: Watch, set_status: SetStatus, sleeper: Spawn) -> None:
     server = sleeper()
     set_status("server.0", roles.RUNNING, server, at=1.0)
     set_status("worker.0", roles.FAILED, error="Not connected", at=20.0)
+    set_status("worker.1", roles.RUNNING)
     end(server)
     failure = watch()
     assert failure is not None and failure.role == "server.0"
+
+
+def test_server_that_fleetrun_stops_is_not_the_cause_of_what_all_workers_complained_of(
+    watch: Watch, set_status: SetStatus, sleeper: Spawn
+) -> None:
+    # fleetrun stops the servers as soon as the last worker has ended, well or not.
+    server = sleeper()
+    set_status("server.0", roles.RUNNING, server)
+    set_status("worker.0", roles.FAILED, error="a barrier was broken", at=9.0)
+    set_status("worker.1", roles.FAILED, error="a shard is missing", at=7.5)
+    end(server)
+    failure = watch()
+    assert failure is not None and (failure.role, failure.reason) == ("worker.1", "a shard is missing")
 
 
 def test_vanished_role_is_the_cause_even_of_a_failure_before_it_was_heard_of(

@@ -1,0 +1,93 @@
+"""What users write themselves, each as the README shows it: a net, a reader, a partitioner, a changed run_worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fl_rec.data import load_manifest
+
+from .conftest import ROOT, WORKERS, Job, run_script
+
+STOP_EARLY = """
+import os, sys
+sys.path.insert(0, {root!r})
+from fl_rec.trainer import FLTrainer, main
+
+class Trainer(FLTrainer):
+    '''Stops as soon as all clients together reach a test AUC.'''
+
+    def run_worker(self):
+        for epoch in range(self.config.runner.epochs):
+            everyone = self.report(self.evaluate(self.train_epoch(epoch)))
+            if self.total(everyone).test_auc > 0.6:
+                break
+
+if __name__ == "__main__":
+    os._exit(main(Trainer))
+"""
+
+
+def test_a_users_net(job: Job) -> None:
+    job.runner["model_path"] = str(ROOT / "models" / "ncf" / "fl_mf.py")
+    job.runner["epochs"] = 2
+    job.hyper_parameters.update(mf_dim=16, extra={"bias": True})
+    finished = job.succeed()
+    first, last = finished.records("all")
+    assert last["train_loss"] < first["train_loss"]
+    tables = {path.name for path in (Path(finished.result["model"]) / "tables").iterdir()}
+    assert {"embedding_0.w_0", "embedding_1.w_0", "embedding_2.w_0"} <= tables, "users, items and the items' bias"
+
+
+def test_a_paddlerec_style_model_as_it_is(job: Job) -> None:
+    job.runner.update(epochs=3, model_path=str(Path(__file__).parent / "paddlerec_style" / "static_model.py"))
+    job.hyper_parameters["optimizer"]["learning_rate"] = 0.01
+    finished = job.succeed()
+    first, _, last = finished.records("all")
+    assert last["train_loss"] < first["train_loss"]
+    assert last["train_auc"] > 0.55
+    assert last["test_auc"] > 0.55
+
+
+def test_a_users_reader(job: Job, prepared: Path, shards: Path, tmp_path: Path) -> None:
+    """The example reader over CSV shards trains and evaluates the rows that the MultiSlot shards hold."""
+    csv = tmp_path / "csv"
+    run_script(
+        "datasets/movielens/gen_heter_data.py", "--data", prepared, "--out", csv, "--num_shards", WORKERS,
+        "--format", "csv",
+    )  # fmt: skip
+    job.runner.update(
+        pipe_command="python queuedataset_reader.py",
+        train_data_dir=str(csv / "fl_train_data"),
+        test_data_dir=str(csv / "fl_test_data"),
+        model_path=str(ROOT / "models" / "ncf" / "static_model.py"),
+    )
+    finished = job.succeed()
+    manifest = load_manifest(shards)
+    assert manifest is not None
+    for worker, shard in enumerate(manifest.shards):
+        (record,) = finished.records(worker)
+        assert (record["rows"], record["test_users"]) == (shard.train.rows, shard.test.users)
+
+
+def test_a_users_partitioner(job: Job, prepared: Path, tmp_path: Path) -> None:
+    example = ROOT / "datasets" / "movielens" / "fl_partitioner_example.py"
+    function = next(line.split("(")[0][4:] for line in example.read_text().splitlines() if line.startswith("def "))
+    out = tmp_path / "parts"
+    run_script(
+        "datasets/movielens/gen_heter_data.py", "--data", prepared, "--out", out, "--num_shards", 2,
+        "--partitioner", f"{example}:{function}",
+    )  # fmt: skip
+    job.runner.update(train_data_dir=str(out / "fl_train_data"), test_data_dir=str(out / "fl_test_data"))
+    finished = job.succeed()
+    assert finished.result["workers"] == 2
+
+
+def test_a_changed_run_worker(job: Job, tmp_path: Path) -> None:
+    script = tmp_path / "my_trainer.py"
+    script.write_text(STOP_EARLY.format(root=str(ROOT)))
+    job.runner["epochs"] = 50
+    finished = job.succeed("--script", script)
+    aucs = [record["test_auc"] for record in finished.records("all")]
+    assert aucs[-1] > 0.6
+    assert all(auc <= 0.6 for auc in aucs[:-1])
+    assert len(aucs) < 50
