@@ -7,6 +7,7 @@ A user changes it by subclassing `FLTrainer` and overriding `run_worker`, or one
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
@@ -271,35 +272,29 @@ class FLTrainer:
         """Makes sure that the program counts scores and labels in `AUC_BUCKETS` buckets."""
         import paddle
 
-        if self._auc_operator() is None:
+        program = paddle.static.default_main_program()
+        if _find_auc(program) is None:
             scores = paddle.concat([1 - prediction, prediction], axis=1)
             paddle.static.auc(input=scores, label=self.feeds[-1], num_thresholds=AUC_BUCKETS, slide_steps=0)
-            # auc() also makes a second operator, for each batch alone, of which nobody asks.
-            block = paddle.static.default_main_program().global_block()
-            index = next(i for i, op in enumerate(block.ops) if op.type == "auc")
-            block._remove_op(index)
-
-    def _auc_operator(self) -> Any:
-        import paddle
-
-        block = paddle.static.default_main_program().global_block()
-        matching = [op for op in block.ops if op.type == "auc" and op.attr("num_thresholds") == AUC_BUCKETS]
-        return matching[-1] if matching else None
+            # auc() also makes a first operator, for each batch alone, of which nobody asks.
+            block = program.global_block()
+            block._remove_op(next(index for index, op in enumerate(block.ops) if op.type == "auc"))
 
     def _add_counters(self, cost: Any) -> None:
         """Adds up rows and loss over an epoch: what the executor returns of an epoch is nothing."""
         import paddle
 
-        auc = next(op for op in reversed(self.program.global_block().ops) if op.type == "auc")
+        auc = _find_auc(self.program)
         self._auc_statistics = (auc.output("StatPosOut")[0], auc.output("StatNegOut")[0])
         with paddle.static.program_guard(self.program, self.startup):
-            create = paddle.static.create_global_var
-            loss_sum = create([1], 0.0, "float64", persistable=True, name=LOSS_SUM)
-            row_sum = create([1], 0.0, "float64", persistable=True, name=ROWS)
             rows = paddle.cast(paddle.shape(self.feeds[-1])[:1], "float64")
-            paddle.assign(row_sum + rows, row_sum)
             # The loss of a batch is a mean, and the last batch is short: its mean counts for fewer rows.
-            paddle.assign(loss_sum + rows * paddle.cast(paddle.reshape(cost, [1]), "float64"), loss_sum)
+            loss = rows * paddle.cast(cost, "float64")
+            for name, value in ((LOSS_SUM, loss), (ROWS, rows)):
+                total = paddle.static.create_global_var([1], 0.0, "float64", persistable=True, name=name)
+                self.program.global_block().append_op(
+                    type="elementwise_add", inputs={"X": [total], "Y": [value]}, outputs={"Out": [total]}
+                )
         self._statistics = (LOSS_SUM, ROWS, *self._auc_statistics)
 
     def _statistic(self, name: str) -> np.ndarray:
@@ -349,6 +344,12 @@ class FLTrainer:
         return dataset
 
 
+def _find_auc(program: Any) -> Any:
+    """The last of a program's operators that count in `AUC_BUCKETS` buckets, or None."""
+    operators = reversed(program.global_block().ops)
+    return next((op for op in operators if op.type == "auc" and op.attr("num_thresholds") == AUC_BUCKETS), None)
+
+
 def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None = None) -> int:
     """The entry of a training script: reads the command line, plays the role, leaves its status.
 
@@ -379,7 +380,8 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
             traceback.print_exc()
         print(f"{role.name if role else 'fl_rec'}: error: {text}", file=sys.stderr, flush=True)
         if role is not None and run is not None:
-            roles.write_status(run.roles, role.name, roles.FAILED, text)
+            with contextlib.suppress(OSError):  # on a full disk the launcher goes by this process's end
+                roles.write_status(run.roles, role.name, roles.FAILED, text)
         return 1
 
 
