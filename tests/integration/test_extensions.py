@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from fl_rec.data import load_manifest
 
 from .conftest import ROOT, WORKERS, Job, run_script
@@ -48,17 +50,22 @@ def test_a_paddlerec_style_model_as_it_is(job: Job) -> None:
     assert last["test_auc"] > 0.55
 
 
-def test_a_users_reader(job: Job, prepared: Path, shards: Path, tmp_path: Path) -> None:
-    """The example reader over CSV shards trains and evaluates the rows that the MultiSlot shards hold."""
-    csv = tmp_path / "csv"
+@pytest.fixture(scope="module")
+def csv_shards(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("csv")
     run_script(
-        "datasets/movielens/gen_heter_data.py", "--data", prepared, "--out", csv, "--num_shards", WORKERS,
+        "datasets/movielens/gen_heter_data.py", "--data", prepared, "--out", out, "--num_shards", WORKERS,
         "--format", "csv",
     )  # fmt: skip
+    return out
+
+
+def test_a_users_reader(job: Job, csv_shards: Path, shards: Path) -> None:
+    """The example reader over CSV shards trains and evaluates the rows that the MultiSlot shards hold."""
     job.runner.update(
         pipe_command="python queuedataset_reader.py",
-        train_data_dir=str(csv / "fl_train_data"),
-        test_data_dir=str(csv / "fl_test_data"),
+        train_data_dir=str(csv_shards / "fl_train_data"),
+        test_data_dir=str(csv_shards / "fl_test_data"),
         model_path=str(ROOT / "models" / "ncf" / "static_model.py"),
     )
     finished = job.succeed()
@@ -67,6 +74,53 @@ def test_a_users_reader(job: Job, prepared: Path, shards: Path, tmp_path: Path) 
     for worker, shard in enumerate(manifest.shards):
         (record,) = finished.records(worker)
         assert (record["rows"], record["test_users"]) == (shard.train.rows, shard.test.users)
+
+
+def test_a_paddlerec_configuration(job: Job, csv_shards: Path, tmp_path: Path) -> None:
+    """Every key of PaddleRec's config_fl.yaml for NCF, with its paths changed."""
+    job.runner = {
+        "sync_mode": "geo",
+        "geo_step": 100,
+        "split_file_list": True,
+        "thread_num": 1,
+        "reader_type": "QueueDataset",
+        "pipe_command": "python queuedataset_reader.py",
+        "dataset_debug": False,
+        "train_data_dir": str(csv_shards / "fl_train_data"),
+        "train_reader_path": "movielens_reader",
+        "train_batch_size": 512,
+        "model_save_path": "output_model_ncf",
+        "use_gpu": False,
+        "epochs": 1,
+        "print_interval": 50,
+        "test_data_dir": str(csv_shards / "fl_test_data"),
+        "infer_reader_path": "movielens_reader",
+        "infer_batch_size": 1000,
+        "infer_load_path": "output_model_ncf",
+        "infer_start_epoch": 2,
+        "infer_end_epoch": 3,
+        "need_dump": True,
+        "dump_fields_path": "dumped",
+        "dump_fields": ["item_input", "user_input"],
+        "dump_param": [],
+        "local_sparse": ["embedding_0.w_0"],
+        "remote_sparse": ["embedding_1.w_0"],
+        "run_dir": str(job.run.path),
+        "model_path": str(ROOT / "models" / "ncf" / "static_model.py"),
+    }
+    job.hyper_parameters = {
+        "optimizer": {"class": "adam", "learning_rate": 0.001},
+        "num_users": 6040,
+        "num_items": 3706,
+        "mf_dim": 8,
+        "mode": "NCF_MLP",
+        "fc_layers": [64, 32, 16, 8],
+    }
+    finished = job.succeed()
+    assert "note: runner.infer_reader_path=movielens_reader is not read" in finished.output
+    assert "note: runner.local_sparse and runner.remote_sparse have no effect" in finished.output
+    assert (tmp_path / "output_model_ncf" / "0" / "rec_static.pdmodel").is_file()
+    assert any((tmp_path / "dumped" / "epoch_0").iterdir())
 
 
 def test_a_users_partitioner(job: Job, prepared: Path, tmp_path: Path) -> None:
