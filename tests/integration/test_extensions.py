@@ -41,10 +41,10 @@ def test_a_users_net(job: Job) -> None:
 
 
 def test_a_paddlerec_style_model_as_it_is(job: Job) -> None:
-    job.runner.update(epochs=3, model_path=str(Path(__file__).parent / "paddlerec_style" / "static_model.py"))
+    job.runner.update(epochs=4, train_batch_size=64, model_path=str(Path(__file__).parent / "paddlerec_style" / "static_model.py"))
     job.hyper_parameters["optimizer"]["learning_rate"] = 0.01
     finished = job.succeed()
-    first, _, last = finished.records("all")
+    first, *_, last = finished.records("all")
     assert last["train_loss"] < first["train_loss"]
     assert last["train_auc"] > 0.55
     assert last["test_auc"] > 0.55
