@@ -68,7 +68,7 @@ set_up
 if [ "${1:-}" = test ]; then
     shift
     cd "$root"
-    exec "$venv/bin/python" -m pytest tests "$@"
+    exec "$venv/bin/python" -m pytest "$@"
 fi
 config_given=no
 for argument in "$@"; do

@@ -257,7 +257,7 @@ class RunnerConfig:
     )
     run_dir: Path | None = key(optional(location()), "folder of logs and results; null: a new one", None)
     model_save_path: Path | None = key(optional(location()), "folder of saved models; null: in run_dir", None)
-    warmup_model_path: Path | None = key(optional(location()), "saved tables the servers start from", None)
+    warmup_model_path: Path | None = key(optional(location()), "folder of one saved epoch to start from", None)
     infer_load_path: Path | None = key(optional(location()), "saved models; null: model_save_path", None)
     infer_start_epoch: int = key(integer(at_least=0), "first epoch whose saved model is evaluated", 0)
     infer_end_epoch: int | None = key(
@@ -271,8 +271,8 @@ class RunnerConfig:
     dump_fields_path: Path | None = key(optional(location()), "folder of the dump", None)
     dump_fields: tuple[str, ...] = key(list_of(text(), "texts"), "variables to dump", ())
     dump_param: tuple[str, ...] = key(list_of(text(), "texts"), "parameters to dump", ())
-    local_sparse: tuple[str, ...] = key(list_of(text(), "texts"), "embeddings kept in the worker", ())
-    remote_sparse: tuple[str, ...] = key(list_of(text(), "texts"), "embeddings kept on the servers", ())
+    local_sparse: tuple[str, ...] = key(list_of(text(), "texts"), "no effect here; see the README", ())
+    remote_sparse: tuple[str, ...] = key(list_of(text(), "texts"), "no effect here; see the README", ())
 
     @property
     def infer_epochs(self) -> range:

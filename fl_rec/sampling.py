@@ -95,14 +95,41 @@ def sample_test_rows(
     return np.concatenate(groups)
 
 
+def adopt_test_positives(path: Path, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Let a ``.test.negative`` file say which of a user's items is the test positive.
+
+    Real data has users whose latest ratings bear one timestamp, and a published split has chosen among them. ``train``
+    int64 [n, 2] and ``test`` int64 [m, 2] are (user, item). Where the file names another of the user's items, that one
+    and the test positive change places. Returns both, and how many did. DataError if the file is malformed.
+    """
+    tested_at = {user: row for row, user in enumerate(test[:, 0].tolist())}
+    known = set(map(tuple, test.tolist()))
+    wanted = [pair for pair in map(tuple, _parse_test_negative(path)[:, :2].tolist()) if pair not in known]
+    candidates = np.flatnonzero(np.isin(train[:, 0], [user for user, _ in wanted]))
+    trained_at = dict(zip(map(tuple, train[candidates].tolist()), candidates))
+    train, test = train.copy(), test.copy()
+    moved = 0
+    for pair in wanted:
+        if pair in trained_at and pair[0] in tested_at:
+            at, row = trained_at[pair], tested_at[pair[0]]
+            train[at, 1], test[row, 1] = test[row, 1], train[at, 1]
+            moved += 1
+    return train, test, moved
+
+
+def _parse_test_negative(path: Path) -> np.ndarray:
+    """Return user, positive and negatives of each line, int64 [lines, 2 + 99]."""
+    text = read_bytes(path).replace(b"(", b"").replace(b")", b"").replace(b",", b"\t")
+    return parse_table(text, 2 + TEST_NEGATIVES, b"\t", str(path))
+
+
 def read_test_rows(path: Path, test: np.ndarray, num_items: int) -> np.ndarray:
     """Take the test set from a ``.test.negative`` file, plain or gzip: ``(user,item)`` and 99 items, by tabs.
 
     The negatives are used as they are, in their order. DataError, with the line number, if the file is not
     about exactly the test positives int64 [m, 2], or has an item id that is not below ``num_items``.
     """
-    text = read_bytes(path).replace(b"(", b"").replace(b")", b"").replace(b",", b"\t")
-    table = parse_table(text, 2 + TEST_NEGATIVES, b"\t", str(path))
+    table = _parse_test_negative(path)
     remedy = "Use the negatives that belong to this source, or leave --test_negative out to sample them."
     expected = dict(test.tolist())
     seen = set()

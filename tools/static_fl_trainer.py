@@ -6,7 +6,6 @@
 To change what a client does, override `run_worker` or a step of it; see `fl_rec.trainer.FLTrainer`.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -20,7 +19,4 @@ class Trainer(FLTrainer):
 
 
 if __name__ == "__main__":
-    code = main(Trainer)
-    sys.stdout.flush()
-    # Paddle's background threads can crash while the interpreter takes itself apart, after all work is done.
-    os._exit(code)
+    sys.exit(main(Trainer))

@@ -10,6 +10,7 @@ users.csv and items.csv (with a header), meta.json. README.md describes sources 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ sys.path.insert(0, str(HERE.parents[1]))  # so that it runs from a clone without
 
 from fl_rec.data import LAYOUTS, discard, generator, stage, write_json, write_rows
 from fl_rec.errors import FLRecError
-from fl_rec.sampling import TEST_NEGATIVES, read_test_rows, sample_test_rows, sample_train_rows
+from fl_rec.sampling import TEST_NEGATIVES, adopt_test_positives, read_test_rows, sample_test_rows, sample_train_rows
 from fl_rec.sources import Dataset, load_source, with_zip_codes, write_items, write_users
 
 log = logging.getLogger("prepare")
@@ -102,6 +103,14 @@ def prepare(args: argparse.Namespace) -> None:
                 "positives": len(dataset.train) + len(dataset.test),
             }
         )
+    if args.test_negative is not None and dataset.train_rows is None:
+        positives = adopt_test_positives(args.test_negative, dataset.train, dataset.test)
+        moved = {"test_positives_from_file": positives[2]}
+        dataset = dataclasses.replace(dataset, train=positives[0], test=positives[1], notes={**dataset.notes, **moved})
+        if positives[2]:
+            log.info(
+                "%d users' test positive is the one of %s, not the last line rated", positives[2], args.test_negative
+            )
     train, test = make_rows(dataset, args.num_neg, args.test_negative, args.seed)
     meta = describe(dataset, Path(args.source).name, train, test, args)
     with stage(f"write {args.out}") as counts:

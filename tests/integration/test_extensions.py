@@ -11,7 +11,7 @@ from fl_rec.data import load_manifest
 from .conftest import ROOT, WORKERS, Job, run_script
 
 STOP_EARLY = """
-import os, sys
+import sys
 sys.path.insert(0, {root!r})
 from fl_rec.trainer import FLTrainer, main
 
@@ -25,7 +25,7 @@ class Trainer(FLTrainer):
                 break
 
 if __name__ == "__main__":
-    os._exit(main(Trainer))
+    sys.exit(main(Trainer))
 """
 
 
@@ -41,7 +41,9 @@ def test_a_users_net(job: Job) -> None:
 
 
 def test_a_paddlerec_style_model_as_it_is(job: Job) -> None:
-    job.runner.update(epochs=4, train_batch_size=64, model_path=str(Path(__file__).parent / "paddlerec_style" / "static_model.py"))
+    job.runner.update(
+        epochs=4, train_batch_size=64, model_path=str(Path(__file__).parent / "paddlerec_style" / "static_model.py")
+    )
     job.hyper_parameters["optimizer"]["learning_rate"] = 0.01
     finished = job.succeed()
     first, *_, last = finished.records("all")

@@ -304,6 +304,19 @@ def test_given_negatives_are_used_in_their_order_and_users_sorted(tmp_path: Path
     assert rows[1:100].tolist() == [[0, 10 + n, 0] for n in range(99)]
 
 
+def test_a_published_split_chooses_among_a_users_items(tmp_path: Path) -> None:
+    """Of ratings with one timestamp any may be the last; the file's choice is taken, and nothing is lost."""
+    path = tmp_path / "x.test.negative"
+    path.write_bytes(negative_lines("(0,2)", "(1,4)", "(2,9)"))
+    train = np.array([[0, 1], [1, 4], [1, 5], [2, 7]])
+    test = np.array([[0, 2], [1, 3], [2, 8]])
+    new_train, new_test, moved = sampling.adopt_test_positives(path, train, test)
+    assert moved == 1
+    assert new_train.tolist() == [[0, 1], [1, 3], [1, 5], [2, 7]]
+    # User 2 never rated item 9: left as it is, for read_test_rows to refuse.
+    assert new_test.tolist() == [[0, 2], [1, 4], [2, 8]]
+
+
 @pytest.mark.parametrize(
     ("text", "num_items", "message"),
     [
