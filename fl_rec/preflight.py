@@ -125,7 +125,7 @@ def _notes(config: Config) -> tuple[str, ...]:
     if runner.local_sparse or runner.remote_sparse:
         # Seen with 3.0.0: test AUC 0.50 after two epochs, 0.69 without.
         notes.append(
-            "runner.local_sparse and runner.remote_sparse have no effect: every embedding is exchanged as sync_mode says. "
+            "runner.local_sparse and runner.remote_sparse have no effect: embeddings are exchanged as sync_mode says. "
             "With them Paddle would build another program, NuPS, whose loss falls while its servers give back other "
             "values of a remote table than were trained, so that what is evaluated and saved would not be the model."
         )
