@@ -39,7 +39,7 @@ find_python() {
 # The environment is made once, and again when setup.py changes.
 set_up() {
     local stamp=$venv/fl_rec.stamp wanted
-    wanted=$(cksum <"$root/setup.py")
+    wanted="$(cksum <"$root/setup.py") ${FL_REC_PYTHON:-}"
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
     local python
     python=$(find_python)

@@ -38,7 +38,6 @@ from fl_rec.launch import Mark
 CONFIG = PROJECT / "configs" / "config_fl.yaml"
 MOVIELENS = PROJECT / "datasets" / "movielens"
 QUICK_WORKERS = 3
-# A role's time of being ready is gone once it writes its next status, so that statuses are looked at often.
 POLL_SECONDS = 0.1
 POLLS_PER_MEMORY_SAMPLE = 5
 STOP_SECONDS = 30.0
@@ -204,6 +203,7 @@ def describe_data(manifest: Manifest) -> dict[str, Any]:
         "source": manifest.source["kind"],
         "workers": manifest.num_shards,
         "train_rows": manifest.totals["train_rows"],
+        "test_negative": manifest.source.get("test_negative"),
     }
 
 

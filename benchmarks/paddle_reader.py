@@ -20,7 +20,11 @@ class Reader(MultiSlotDataGenerator):
         """The generator of one line's samples, a list of (slot, values) each."""
 
         def samples():
-            yield [(slot, [int(value)]) for slot, value in zip(SLOTS, line.split(","))]
+            features = line.strip().split(",")
+            output = [(slot, []) for slot in SLOTS]
+            for (_, values), feature in zip(output, features):
+                values.extend([int(feature)])
+            yield output
 
         return samples
 

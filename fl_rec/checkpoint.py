@@ -50,11 +50,15 @@ class InferenceNet:
             float32 [rows].
         """
         executor = paddle.static.Executor(paddle.CPUPlace())
+        variables = [self.program.global_block().var(name) for name in self.feeds]
+        dtypes = [paddle.base.data_feeder.convert_dtype(variable.dtype) for variable in variables]
         rows = len(inputs[0])
         scores = np.empty(rows, np.float32)
         for start in range(0, rows, batch_size):
             batch = slice(start, min(start + batch_size, rows))
-            feed = {name: values[batch] for name, values in zip(self.feeds, inputs)}
+            feed = {
+                name: values[batch].astype(dtype, copy=False) for name, values, dtype in zip(self.feeds, inputs, dtypes)
+            }
             (score,) = executor.run(self.program, feed=feed, fetch_list=[self.target], scope=self.scope)
             scores[batch] = np.asarray(score).reshape(-1)
         return scores
@@ -92,7 +96,7 @@ def save(net: InferenceNet, folder: Path, signature: Mapping[str, Any], save_tab
         os.replace(draft, folder)
     except OSError as err:
         raise RunError(
-            f"The model must be saved, and {folder} can't be written ({err.strerror}). Free some space or name another "
+            f"The model must be saved, and {folder} can't be written ({err.strerror or err}). Free some space or name another "
             "runner.model_save_path."
         ) from err
 

@@ -62,7 +62,11 @@ def _as_number(value: Any) -> Any:
             except ValueError:
                 continue
     # bool is a subclass of int, yet `epochs: true` is a mistake.
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+    try:
+        finite = isinstance(value, numbers.Real) and math.isfinite(value)
+    except OverflowError as err:  # a whole number that no float can hold
+        raise _RuleError from err
+    if isinstance(value, bool) or not finite:
         raise _RuleError
     return value
 
@@ -241,7 +245,7 @@ class RunnerConfig:
             "InmemoryDataset",
             refused=dict.fromkeys(("DataLoader", "CustomizeDataLoader", "RecDataset"), _NO_PYTHON_LOADER),
         ),
-        "stream the shards from disk, or load and shuffle them in memory",
+        "stream the shards from disk every epoch, or load them into memory once",
         "QueueDataset",
     )
     pipe_command: str = key(text(), "turns a shard into MultiSlot text; cat: shards as they are", "cat")

@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from fl_rec.preflight import check_job, list_shards
 from fl_rec.roles import RoleStatus
 
 DEFAULT_SCRIPT = PROJECT / "tools" / "static_fl_trainer.py"
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.2
 # How long a process may take to end when asked, and then when killed.
 GRACE_SECONDS, KILL_SECONDS = 5.0, 10.0
 # With less than this a log may have been cut off, and a status not been written.
@@ -127,8 +128,11 @@ def watch(
         if failure is not None:
             return failure
         done = [name for name in workers if name in statuses and statuses[name].state == roles.DONE]
+        missing = [name for name in expected if name not in statuses]
         if len(done) == len(workers):
-            return None
+            if not missing:
+                return None
+            return Failure(missing[0], f"it never started. {_first_error(logs(missing[0]))}", logs(missing[0]))
         late = [name for name in expected if name not in statuses or statuses[name].state == roles.STARTING]
         if over:
             name = (late or [name for name in workers if name not in done])[0]
@@ -230,11 +234,14 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
     mark = Mark(ENVIRONMENT_KEY, str(run.path))
     expected = roles.role_names(workers, options.server_num, options.coordinator_num)
     show = _TableTail(run, say)
-    with open(run.log / "fleetrun", "wb") as fleetrun_log, _signals_as_exceptions() as ignore_signals:
+    with tempfile.TemporaryDirectory(prefix="fl_rec_") as scratch, open(
+        run.log / "fleetrun", "wb"
+    ) as fleetrun_log, _signals_as_exceptions() as ignore_signals:
         try:
             process = subprocess.Popen(
                 _fleetrun_command(options, workers, run),
-                env={**os.environ, mark.name: mark.value},
+                # Gloo's store and fleetrun leave temporary files behind when they are ended.
+                env={**os.environ, mark.name: mark.value, "TMPDIR": scratch},
                 stdin=subprocess.DEVNULL,
                 stdout=fleetrun_log,
                 stderr=subprocess.STDOUT,

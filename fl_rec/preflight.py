@@ -62,7 +62,9 @@ def check_job(config: Config, num_workers: int) -> Job:
     test = list_shards(runner.test_data_dir, "test_data_dir") if runner.test_data_dir else []
     manifest = load_manifest(runner.train_data_dir)
     if manifest is not None:
-        check_shards(manifest, runner.train_data_dir, runner.test_data_dir)
+        tests = load_manifest(runner.test_data_dir) if runner.test_data_dir else None
+        same = tests is not None and tests.folder == manifest.folder
+        check_shards(manifest, runner.train_data_dir, runner.test_data_dir if same else None)
         if manifest.format != "multislot" and runner.pipe_command.strip() == AS_IS:
             raise ConfigError(
                 f"The shards in {runner.train_data_dir} are {manifest.format}, and Paddle reads MultiSlot text. "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import math
 import os
 import shutil
 import socket
@@ -60,8 +61,8 @@ class PsRuntime:
             self._require_free_ports()
         role_maker = PaddleCloudRoleMaker()
         # Gloo's own limits are an hour for the start and 115 days for a barrier.
-        role_maker._gloo._init_timeout_seconds = int(config.runner.start_timeout)
-        role_maker._gloo._run_timeout_seconds = int(config.runner.barrier_timeout)
+        role_maker._gloo._init_timeout_seconds = math.ceil(config.runner.start_timeout)
+        role_maker._gloo._run_timeout_seconds = math.ceil(config.runner.barrier_timeout)
         fleet.init(role_maker)
         # Only after fleet.init, which forks: a child forked beside brpc's threads dies of SIGSEGV (3.0.0).
         _raise_brpc_concurrency()
@@ -110,7 +111,7 @@ class PsRuntime:
                 except OSError as err:
                     raise RunError(
                         f"{self.role.name} must be able to listen on its port. Received: {endpoint}, which can't be "
-                        f"bound ({err.strerror}). Free the port, or leave --servers out and the system chooses one."
+                        f"bound ({err.strerror}). Free the port or, if the system chose it, start again."
                     ) from err
 
     # -- worker ------------------------------------------------------------------------------------------------
@@ -183,8 +184,10 @@ class PsRuntime:
         for endpoint in self.role.server_endpoints:
             while True:
                 try:
-                    socket.create_connection(_split(endpoint), timeout=1).close()
-                    break
+                    with socket.create_connection(_split(endpoint), timeout=1) as connection:
+                        # A port that nobody listens on yet can be given to the very socket that asks for it.
+                        if connection.getsockname() != connection.getpeername():
+                            break
                 except OSError as err:
                     if time.monotonic() > deadline:
                         raise RunError(

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -20,7 +21,7 @@ from typing import Any, Sequence
 import numpy as np
 import psutil
 
-from fl_rec import __version__, roles
+from fl_rec import __version__, environment, roles
 from fl_rec.config import Config, add_config_arguments, load_from_args
 from fl_rec.errors import ConfigError, FLRecError, RunError
 from fl_rec.evaluation import TestRows
@@ -57,6 +58,8 @@ class FLTrainer:
         # Paddle takes two seconds to import and ten processes do it at once, so that mistakes are found before.
         from fl_rec.runtime import PsRuntime
 
+        if role.kind not in ("server", "worker"):
+            raise ConfigError(f"{type(self).__name__} has no part for a {role.kind}. Leave --coordinator_num out.")
         self.job = job
         self.config = job.config
         self.role = role
@@ -121,6 +124,11 @@ class FLTrainer:
         rows = int(self._statistic(ROWS)[0])
         self.reader.check(self.job.train_shards[self.role.index][0], rows, self.job.train_rows[self.role.index])
         positives, negatives = (self._statistic(name) for name in self._auc_statistics)
+        if int(positives.sum() + negatives.sum()) != rows:
+            raise RunError(
+                f"The AUC of an epoch counts each of its rows once. Received: {int(positives.sum() + negatives.sum()):,} "
+                f"counts for {rows:,} rows. The net must not write to the statistics of its auc operator."
+            )
         return EpochMetrics(
             client=self.role.index,
             epoch=epoch,
@@ -319,10 +327,12 @@ class FLTrainer:
                 f"{self.config.runner.model_path}: infer_net must create its parameters in the order in which net "
                 f"does, so that they get the same names. Received: {', '.join(strange)}, which net has not."
             )
-        pruned = paddle.static.normalize_program(self._infer_program, feeds[:-1], [target])
+        # Some nets of PaddleRec leave the label out here, others have it.
+        inputs = [feed for feed in feeds if feed.name != self.feeds[-1].name]
+        pruned = paddle.static.normalize_program(self._infer_program, inputs, [target])
         scope = paddle.base.core.Scope()
         self.executor.run(startup, scope=scope)
-        names = tuple(feed.name for feed in feeds[:-1])
+        names = tuple(feed.name for feed in inputs)
         self.net = InferenceNet(pruned, names, pruned.global_block().var(target.name), scope)
 
     def _open_dataset(self) -> Any:
@@ -363,13 +373,14 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
     role = run = None
     try:
         role = Role.from_environment()
+        environment.check()
         config = load_from_args(options)
         run = open_run(config, role)
         roles.write_status(run.roles, role.name, roles.STARTING)
         # Paddle leaves files where it runs: gloo's http.log, and a description of every trainer.
         os.chdir(run.log)
         job = check_job(config, role.num_workers)
-        if role.is_first_worker:
+        if role.is_first_worker and ENVIRONMENT_KEY not in os.environ:
             job.config.dump(run.config)
         trainer(job, role, run).run()
         roles.write_status(run.roles, role.name, roles.DONE)
@@ -379,6 +390,9 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
         if not isinstance(err, FLRecError):
             traceback.print_exc()
         print(f"{role.name if role else 'fl_rec'}: error: {text}", file=sys.stderr, flush=True)
+        if role is not None and run is None and ENVIRONMENT_KEY not in os.environ:
+            # Nobody watches yet, and fleetrun would exit with 0.
+            os.kill(os.getppid(), signal.SIGTERM)
         if role is not None and run is not None:
             with contextlib.suppress(OSError):  # on a full disk the launcher goes by this process's end
                 roles.write_status(run.roles, role.name, roles.FAILED, text)

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fl_rec.config import add_config_arguments, load_from_args
 from fl_rec.errors import ConfigError, FLRecError
+from fl_rec.metrics import AucBuckets, EpochMetrics
 from fl_rec.preflight import list_shards
 from fl_rec.reader import Reader
 
@@ -55,14 +56,21 @@ def evaluate(config):
             shards = list_shards(runner.test_data_dir, "test_data_dir")
             rows = TestRows.read(shards, reader, len(net.feeds) + 1, runner.start_timeout)
         buckets, ranked = rows.measure(net, runner.infer_batch_size, runner.top_k)
-        yield {
-            "epoch": epoch,
-            "test_auc": buckets.auc(),
-            "test_users": ranked.users,
-            "hr": ranked.hits / ranked.users,
-            "ndcg": ranked.ndcg_sum / ranked.users,
-            "top_k": runner.top_k,
-        }
+        metrics = EpochMetrics(
+            client=None,
+            epoch=epoch,
+            rows=0,
+            seconds=0.0,
+            loss_sum=0.0,
+            train=AucBuckets.empty(),
+            test=buckets,
+            test_users=ranked.users,
+            hits=ranked.hits,
+            ndcg_sum=ranked.ndcg_sum,
+            top_k=runner.top_k,
+        )
+        record = metrics.to_record()
+        yield {name: record[name] for name in ("epoch", "test_auc", "test_users", "hr", "ndcg", "top_k")}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from paddle import nn
 def embedding(rows, width):
     """A table float32 [rows, width] whose gradient holds only the rows of a batch, as GEO needs it.
 
-    The paper draws from N(0, 0.01), with which an MLP under GEO stays at the items' popularity for five epochs.
+    The paper draws from N(0, 0.01), from which an MLP takes longer to learn more than the items' popularity.
     """
     return nn.Embedding(
         rows,

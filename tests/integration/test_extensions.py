@@ -133,6 +133,10 @@ def test_a_users_partitioner(job: Job, prepared: Path, tmp_path: Path) -> None:
         "datasets/movielens/gen_heter_data.py", "--data", prepared, "--out", out, "--num_shards", 2,
         "--partitioner", f"{example}:{function}",
     )  # fmt: skip
+    manifest = load_manifest(out)
+    assert manifest is not None
+    assert manifest.partitioner["name"].endswith(function)
+    assert manifest.shards[0].train.rows > manifest.shards[1].train.rows, "the most active users share the first shard"
     job.runner.update(train_data_dir=str(out / "fl_train_data"), test_data_dir=str(out / "fl_test_data"))
     finished = job.succeed()
     assert finished.result["workers"] == 2

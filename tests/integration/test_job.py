@@ -49,7 +49,6 @@ def test_what_a_run_trains_reports_and_saves(job: Job, shards: Path, tmp_path: P
         assert total["seconds"] == max(part["seconds"] for part in parts)
     assert len(finished.run.read_metrics()) == 3 * (WORKERS + 1)
     losses = [record["train_loss"] for record in finished.records("all")]
-    # Statistics that went on from epoch to epoch would stay near the first epoch's loss, about ln 2 at its start.
     assert losses[2] < losses[0] < math.log(2)
     assert finished.records("all")[2]["train_auc"] > 0.55
 
@@ -58,7 +57,10 @@ def test_what_a_run_trains_reports_and_saves(job: Job, shards: Path, tmp_path: P
     assert "epoch 3 of 3" in finished.output
     assert str(finished.run.result) in finished.output
     states = {name: each.state for name, each in roles.read_statuses(finished.run.roles).items()}
-    assert states == dict.fromkeys(roles.role_names(WORKERS, 1), "done")
+    assert set(states) == set(roles.role_names(WORKERS, 1))
+    # fleetrun may end the server before its last word.
+    assert states.pop("server.0") in ("running", "done")
+    assert set(states.values()) == {"done"}
     for name in roles.role_names(WORKERS, 1):
         assert log_path(finished.run, name).stat().st_size > 0
     assert "num_users: 600" in finished.run.config.read_text()
@@ -169,7 +171,8 @@ def test_dump_of_fields(job: Job, tmp_path: Path) -> None:
 
 
 def test_by_hand_with_fleetrun(job: Job, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "paddle.distributed.launch", f"--worker_num={WORKERS}", "--server_num=1"]
+    fleetrun = Path(sys.executable).parent / "fleetrun"
+    command = [str(fleetrun), f"--worker_num={WORKERS}", "--server_num=1"]
     command += [f"--log_dir={tmp_path / 'log'}", "../../tools/static_fl_trainer.py", "-m", str(job.yaml)]
     done = subprocess.run(
         command, cwd=ROOT / "models" / "ncf", timeout=TIMEOUT, capture_output=True, env=clean_environment()

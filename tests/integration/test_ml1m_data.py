@@ -6,6 +6,7 @@ Looked for in the folder that FL_REC_ML1M names, else in ../shared/ml-1m beside 
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import resource
 import subprocess
@@ -66,6 +67,8 @@ def test_shard_rows_are_the_published_ones(shards: Path) -> None:
 
 
 def test_test_positives_are_the_published_ones(shards: Path) -> None:
+    meta = json.loads((shards.parent / "meta.json").read_text())
+    assert meta["test_positives_from_file"] == 0, "the split by time finds them all"
     expected = np.loadtxt(ML1M / "ml-1m.test.rating", dtype=np.int64)[:, :2]
     groups = read_test_rows(shards)
     assert len(expected) == 6040
