@@ -8,8 +8,8 @@ import sys as _sys
 # of which would start as many threads as there are cores.
 if "paddle" in _sys.modules and _os.environ.get("FLAGS_enable_pir_api") != "0":
     raise ImportError(
-        "fl_rec must be imported before paddle, which reads FLAGS_enable_pir_api once. Put `import fl_rec` first, or set "
-        "FLAGS_enable_pir_api=0 in the environment."
+        "fl_rec must be imported before paddle, which reads FLAGS_enable_pir_api once. Put `import fl_rec` first, or "
+        "set FLAGS_enable_pir_api=0 in the environment."
     )
 _os.environ["FLAGS_enable_pir_api"] = "0"
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

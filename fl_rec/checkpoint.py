@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
@@ -32,12 +32,14 @@ class InferenceNet:
         feeds: names of its inputs, the user's id first.
         target: the scores, float32 [rows, 1].
         scope: its parameters.
+        executor: kept, since each new one would leave its temporary tensors in the scope.
     """
 
     program: paddle.static.Program
     feeds: tuple[str, ...]
     target: Any
     scope: Any
+    executor: Any = field(default_factory=lambda: paddle.static.Executor(paddle.CPUPlace()), repr=False)
 
     def predict(self, inputs: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
         """Scores rows.
@@ -49,7 +51,6 @@ class InferenceNet:
         Returns:
             float32 [rows].
         """
-        executor = paddle.static.Executor(paddle.CPUPlace())
         variables = [self.program.global_block().var(name) for name in self.feeds]
         dtypes = [paddle.base.data_feeder.convert_dtype(variable.dtype) for variable in variables]
         rows = len(inputs[0])
@@ -59,7 +60,7 @@ class InferenceNet:
             feed = {
                 name: values[batch].astype(dtype, copy=False) for name, values, dtype in zip(self.feeds, inputs, dtypes)
             }
-            (score,) = executor.run(self.program, feed=feed, fetch_list=[self.target], scope=self.scope)
+            (score,) = self.executor.run(self.program, feed=feed, fetch_list=[self.target], scope=self.scope)
             scores[batch] = np.asarray(score).reshape(-1)
         return scores
 
@@ -96,8 +97,8 @@ def save(net: InferenceNet, folder: Path, signature: Mapping[str, Any], save_tab
         os.replace(draft, folder)
     except OSError as err:
         raise RunError(
-            f"The model must be saved, and {folder} can't be written ({err.strerror or err}). Free some space or name another "
-            "runner.model_save_path."
+            f"The model must be saved, and {folder} can't be written ({err.strerror or err}). Free some space or name "
+            "another runner.model_save_path."
         ) from err
 
 

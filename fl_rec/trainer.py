@@ -124,10 +124,10 @@ class FLTrainer:
         rows = int(self._statistic(ROWS)[0])
         self.reader.check(self.job.train_shards[self.role.index][0], rows, self.job.train_rows[self.role.index])
         positives, negatives = (self._statistic(name) for name in self._auc_statistics)
-        if int(positives.sum() + negatives.sum()) != rows:
+        if positives.sum() + negatives.sum() != rows:
             raise RunError(
-                f"The AUC of an epoch counts each of its rows once. Received: {int(positives.sum() + negatives.sum()):,} "
-                f"counts for {rows:,} rows. The net must not write to the statistics of its auc operator."
+                f"The AUC of an epoch counts each of its rows once. Received: {positives.sum() + negatives.sum():,} counts "
+                f"for {rows:,} rows. The net must not write to the statistics of its auc operator."
             )
         return EpochMetrics(
             client=self.role.index,
