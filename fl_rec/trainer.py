@@ -126,8 +126,8 @@ class FLTrainer:
         positives, negatives = (self._statistic(name) for name in self._auc_statistics)
         if positives.sum() + negatives.sum() != rows:
             raise RunError(
-                f"The AUC of an epoch counts each of its rows once. Received: {positives.sum() + negatives.sum():,} counts "
-                f"for {rows:,} rows. The net must not write to the statistics of its auc operator."
+                "The AUC of an epoch counts each of its rows once. Received: "
+                f"{positives.sum() + negatives.sum():,} counts for {rows:,} rows. The net must not write to the statistics of its auc operator."
             )
         return EpochMetrics(
             client=self.role.index,
