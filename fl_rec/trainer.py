@@ -124,10 +124,11 @@ class FLTrainer:
         rows = int(self._statistic(ROWS)[0])
         self.reader.check(self.job.train_shards[self.role.index][0], rows, self.job.train_rows[self.role.index])
         positives, negatives = (self._statistic(name) for name in self._auc_statistics)
-        if positives.sum() + negatives.sum() != rows:
+        counted = int(positives.sum() + negatives.sum())
+        if counted != rows:
             raise RunError(
-                "The AUC of an epoch counts each of its rows once. Received: "
-                f"{positives.sum() + negatives.sum():,} counts for {rows:,} rows. The net must not write to the statistics of its auc operator."
+                f"The AUC of an epoch counts each of its rows once. Received: {counted:,} counts for {rows:,} rows. "
+                "The net must not write to the statistics of its auc operator."
             )
         return EpochMetrics(
             client=self.role.index,
