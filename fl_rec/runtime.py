@@ -22,7 +22,7 @@ import numpy as np
 import paddle
 from paddle.base import core
 
-from fl_rec.errors import RunError
+from fl_rec.errors import ConfigError, RunError
 from fl_rec.roles import Role
 
 if TYPE_CHECKING:
@@ -162,6 +162,12 @@ class PsRuntime:
         handle._communicator = Communicator(trainer.mode, options, trainer.get_communicator_flags())
         handle._communicator.init_with_ctx(send, dense, description, handle.string_hosts, self._scope)
         self._set_tables(context, send)
+        if not self._sparse_tables:
+            raise ConfigError(
+                "GEO needs a net with at least one paddle.nn.Embedding(..., sparse=True): Paddle begins to exchange when "
+                "the first sparse gradient is sent, so that workers of an all-dense net would train each for itself. "
+                "Received: a net with no sparse embedding. Make its embeddings sparse."
+            )
         if self.role.is_first_worker:
             handle._init_all_params([self._scope], send, dense)
             for name, table in self._sparse_tables.items():

@@ -1,4 +1,4 @@
-"""A net as users of PaddleRec write one: dense embeddings, no regard for fleet."""
+"""A net as users of PaddleRec write one, with no regard for fleet."""
 
 import paddle
 
@@ -8,8 +8,8 @@ class DotLayer(paddle.nn.Layer):
         super().__init__()
         normal = paddle.nn.initializer.Normal(mean=0.0, std=0.1)
         attr = paddle.ParamAttr(initializer=normal, regularizer=paddle.regularizer.L2Decay(coeff=0))
-        self.user_emb = paddle.nn.Embedding(num_users, mf_dim, sparse=False, weight_attr=attr)
-        self.item_emb = paddle.nn.Embedding(num_items, mf_dim, sparse=False, weight_attr=attr)
+        self.user_emb = paddle.nn.Embedding(num_users, mf_dim, sparse=True, weight_attr=attr)
+        self.item_emb = paddle.nn.Embedding(num_items, mf_dim, sparse=True, weight_attr=attr)
         self.prediction = paddle.nn.Linear(in_features=mf_dim, out_features=1, name="prediction")
 
     def forward(self, input_data):
