@@ -165,7 +165,7 @@ class PsRuntime:
         if not self._sparse_tables:
             raise ConfigError(
                 "GEO needs a net with at least one paddle.nn.Embedding(..., sparse=True): Paddle begins to exchange "
-                "when the first sparse gradient is sent, so that workers of an all-dense net would train each for itself. "
+                "when the first sparse gradient is sent, so that workers of an all-dense net would never do so. "
                 "Received: a net with no sparse embedding. Make its embeddings sparse."
             )
         if self.role.is_first_worker:
