@@ -64,6 +64,8 @@ class PsRuntime:
         # Gloo's own limits are an hour for the start and 115 days for a barrier.
         role_maker._gloo._init_timeout_seconds = math.ceil(config.runner.start_timeout)
         role_maker._gloo._run_timeout_seconds = math.ceil(config.runner.barrier_timeout)
+        if role.kind == "worker" and role.rendezvous:
+            self._wait_for(role.rendezvous, "gloo's store")
         fleet.init(role_maker)
         # Only after fleet.init, which forks: a child forked beside brpc's threads dies of SIGSEGV (3.0.0).
         _raise_brpc_concurrency()
@@ -127,7 +129,8 @@ class PsRuntime:
         self._main_program = main_program
         self._scope = scope
         self._handle = self._fleet.fleet._runtime_handle
-        self._wait_for_servers()
+        for endpoint in self.role.server_endpoints:
+            self._wait_for(endpoint, "the parameter server")
         if self.geo:
             self._start_geo_worker()
         else:
@@ -185,24 +188,23 @@ class PsRuntime:
         self._sparse_tables = {name[:-gradient]: ctx.table_id() for name, ctx in send.items() if ctx.is_sparse()}
         self._dense_tables = dict(the_one_ps.get_the_one_recv_context(context, split_dense_table=False))
 
-    def _wait_for_servers(self) -> None:
-        """3.0.0's `wait_server_ready` is empty: workers race the server and die with `Not connected`."""
+    def _wait_for(self, endpoint: str, what: str) -> None:
+        """3.0.0's `wait_server_ready` is empty: workers race whom they need, and die, or wait in gloo for ever."""
         deadline = time.monotonic() + self.config.runner.start_timeout
-        for endpoint in self.role.server_endpoints:
-            while True:
-                try:
-                    with socket.create_connection(_split(endpoint), timeout=1) as connection:
-                        # A port that nobody listens on yet can be given to the very socket that asks for it.
-                        if connection.getsockname() != connection.getpeername():
-                            break
-                except OSError as err:
-                    if time.monotonic() > deadline:
-                        raise RunError(
-                            f"{self.role.name} waited {self.config.runner.start_timeout:g} s for the parameter server "
-                            f"at {endpoint}, which does not answer ({err}). Look at the server's log, or raise "
-                            "runner.start_timeout."
-                        ) from err
-                    time.sleep(0.05)
+        while True:
+            try:
+                with socket.create_connection(_split(endpoint), timeout=1) as connection:
+                    # A port that nobody listens on yet can be given to the very socket that asks for it.
+                    if connection.getsockname() != connection.getpeername():
+                        return
+                    raise OSError("nobody listens")
+            except OSError as err:
+                if time.monotonic() > deadline:
+                    raise RunError(
+                        f"{self.role.name} waited {self.config.runner.start_timeout:g} s for {what} at {endpoint}, "
+                        f"which does not answer ({err}). Look at server.0's log, or raise runner.start_timeout."
+                    ) from err
+                time.sleep(0.05)
 
     def barrier(self, what: str) -> None:
         """Waits for every worker.
