@@ -23,6 +23,9 @@ setup(
         "paddlepaddle>=2.6.2,<3.1",
         # 7 breaks DistributedStrategy, 3.20 breaks the repr of Paddle 3.0.0's.
         "protobuf>=4.21,<7",
+        # The coordinator's service, and its messages. Code that protoc generates would tie them to one protobuf.
+        "grpcio>=1.60",
+        "msgpack>=1.0",
         "numpy>=1.21",
         "pyyaml>=5.4",
         "scikit-learn>=1.0",

@@ -95,6 +95,18 @@ def number(above: float) -> Rule:
     return Rule(f"a number above {above:g}", f"Set it to a finite number above {above:g}.", convert)
 
 
+def fraction() -> Rule:
+    """A float from 0 to 1."""
+
+    def convert(value: Any, _folder: Path) -> float:
+        converted = float(_as_number(value))
+        if not 0 <= converted <= 1:
+            raise _RuleError
+        return converted
+
+    return Rule("a number from 0 to 1", "Set it to 0, 1 or something between.", convert)
+
+
 def flag() -> Rule:
     """A bool; true, "True", "false", 0 and 1 are accepted."""
     meanings = {"true": True, "1": True, "false": False, "0": False}
@@ -184,6 +196,37 @@ def mapping() -> Rule:
         return copy.deepcopy(dict(value))
 
     return Rule("a mapping of names to values", "Write its keys indented under it.", convert)
+
+
+def shapes() -> Rule:
+    """Names of arrays with their shapes, tuples of int; [] is a number."""
+    shape = list_of(integer(at_least=1), "integers")
+
+    def convert(value: Any, folder: Path) -> dict[str, tuple[int, ...]]:
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            raise _RuleError
+        return {name: shape.convert(each, folder) for name, each in value.items()}
+
+    return Rule("a mapping of names to shapes", "Write [] for a number and [16] for an array of 16 numbers.", convert)
+
+
+def by_client(cls: type) -> Rule:
+    """Settings of single clients: client number -> a dataclass of `key` fields, as plain values; "*" is all others."""
+
+    def convert(value: Any, folder: Path) -> dict[str, Any]:
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping) or not all(re.fullmatch(r"\d+|\*", str(client)) for client in value):
+            raise _RuleError
+        try:
+            return {str(client): _plain(read_options(cls, each, str(client), folder)) for client, each in value.items()}
+        except ConfigError as err:
+            raise _RuleError(str(err)) from err
+
+    keys = ", ".join(item.name for item in dataclasses.fields(cls))
+    return Rule(f"a mapping of client numbers to {keys}", "Write it as 3: {slow_down: 5}; * is all others.", convert)
 
 
 def optional(rule: Rule) -> Rule:
@@ -306,6 +349,33 @@ class HyperParameters:
     extra: Mapping[str, Any] = key(mapping(), "keys of your own net, with any content", factory=dict)
 
 
+@dataclass(frozen=True)
+class ClientConfig:
+    """The device that a client is taken to be."""
+
+    type: str = key(text(), "any word, such as phone", "machine")
+    slow_down: float = key(number(above=0), "its processor takes this many times longer than this machine's", 1.0)
+    bandwidth: float | None = key(optional(number(above=0)), "bytes per second to the servers; null: no limit", None)
+
+
+@dataclass(frozen=True)
+class CoordinatorConfig:
+    """The coordinator, if there is one: fleetrun --coordinator_num=1."""
+
+    strategy: str = key(text(), "a strategy's name, or your own as module:Class or file.py:Class", "join_all")
+    options: Mapping[str, Any] = key(mapping(), "what the strategy lets you set", factory=dict)
+    round_timeout: float = key(number(above=0), "seconds from a round's first report until it is decided", 60.0)
+    coordinator_timeout: float = key(number(above=0), "seconds that a worker tries to reach the coordinator", 60.0)
+    on_coordinator_loss: str = key(choice("stop", "continue"), "what a worker does then", "stop")
+    report_fields: Mapping[str, Any] = key(shapes(), "your own fields of a report, with their shapes", factory=dict)
+    max_message_bytes: int = key(integer(at_least=1024), "longest message that either side takes", 1 << 20)
+    clients: Mapping[str, Any] = key(by_client(ClientConfig), "devices to emulate", factory=dict)
+
+    def client(self, number: int) -> ClientConfig:
+        """What is configured for a client."""
+        return ClientConfig(**(self.clients.get(str(number)) or self.clients.get("*") or {}))
+
+
 # Keys that PaddleRec's configurations may hold and this project leaves out on purpose.
 _ABSENT = {
     "runner.with_coordinator": "Remove it: fleetrun --coordinator_num=1 starts a coordinator.",
@@ -339,6 +409,7 @@ class Config(Mapping[str, Any]):
     yaml_path: Path = field(compare=False)
     runner: RunnerConfig = section(RunnerConfig)
     hyper_parameters: HyperParameters = section(HyperParameters)
+    coordinator: CoordinatorConfig = section(CoordinatorConfig)
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -430,7 +501,7 @@ class Config(Mapping[str, Any]):
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as YAML and JSON write them; a copy."""
-        return {name: _plain(getattr(self, name)) for name in ("runner", "hyper_parameters")}
+        return {name: _plain(getattr(self, name)) for name in ("runner", "hyper_parameters", "coordinator")}
 
     def dump(self, path: str | Path) -> None:
         """Write the resolved configuration as YAML, which `load` reads back to an equal one.
@@ -624,21 +695,7 @@ def _resolve(given: Mapping[str, tuple[Any, str]], yaml_path: Path, source: str,
     """
     unknown = [(name, value, at) for name, (value, at) in given.items() if name not in _KEYS]
     problems = [*problems, *(f"{at}: {_unknown(name, value)}" for name, value, at in unknown)]
-    values: dict[str, Any] = {"yaml_path": yaml_path}
-    for name, item in _KEYS.items():
-        if name in given:
-            value, at = given[name]
-            rule: Rule = item.metadata["rule"]
-            try:
-                values[name] = rule.convert(value, yaml_path.parent)
-            except _RuleError as err:
-                received = f"{_last(name)}={value!r} ({type(value).__name__})"
-                remedy = err.remedy or rule.remedy
-                problems.append(f"{at}: {name} must be {rule.accepts}. Received: {received}. {remedy}")
-        elif _default(item) is dataclasses.MISSING:
-            problems.append(f"{source}: {name} is missing. Set it to the {item.metadata['doc']}.")
-        else:
-            values[name] = _default(item)
+    values = {"yaml_path": yaml_path, **_convert(_KEYS, given, yaml_path.parent, source, problems)}
     for relation in _RELATIONS:
         if all(name in values for name in relation.keys):
             related = [values[name] for name in relation.keys]
@@ -650,6 +707,59 @@ def _resolve(given: Mapping[str, tuple[Any, str]], yaml_path: Path, source: str,
         values["runner.model_path"] = beside if beside.is_file() else PROJECT / "models/ncf/static_model.py"
     config: Config = _build(Config, values)
     return config
+
+
+def read_options(cls: type, values: Any, name: str, folder: Path) -> Any:
+    """Checks a mapping against the `key` fields of a dataclass, such as the options of a strategy.
+
+    Args:
+        cls: the dataclass.
+        values: as YAML read it.
+        name: the key under which it stands, for errors.
+        folder: where relative paths start.
+
+    Raises:
+        ConfigError: lists every problem found.
+    """
+    keys = dict(_declared(cls, "rule"))
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{name} must be a mapping of keys. Received: {values!r}. Its keys: {', '.join(keys)}.")
+    problems = []
+    for given in values:
+        if given not in keys:
+            near = difflib.get_close_matches(str(given), keys, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Its keys: {', '.join(keys) or 'none'}."
+            problems.append(f"{name}: {given}: unknown key. {hint}")
+    known = {given: (value, name) for given, value in values.items() if given in keys}
+    converted = _convert(keys, known, folder, name, problems)
+    _raise_if_any(problems)
+    return _build(cls, converted)
+
+
+def _convert(
+    keys: Mapping[str, dataclasses.Field[Any]],
+    given: Mapping[str, tuple[Any, str]],
+    folder: Path,
+    source: str,
+    problems: list[str],
+) -> dict[str, Any]:
+    """The values of `keys`, of their final types or their defaults; what is wrong is added to `problems`."""
+    values: dict[str, Any] = {}
+    for name, item in keys.items():
+        if name in given:
+            value, at = given[name]
+            rule: Rule = item.metadata["rule"]
+            try:
+                values[name] = rule.convert(value, folder)
+            except _RuleError as err:
+                received = f"{_last(name)}={value!r} ({type(value).__name__})"
+                remedy = err.remedy or rule.remedy
+                problems.append(f"{at}: {name} must be {rule.accepts}. Received: {received}. {remedy}")
+        elif _default(item) is dataclasses.MISSING:
+            problems.append(f"{source}: {name} is missing. Set it to the {item.metadata['doc']}.")
+        else:
+            values[name] = _default(item)
+    return values
 
 
 def _unknown(name: str, value: Any) -> str:

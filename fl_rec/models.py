@@ -12,11 +12,11 @@ The contract, with feeds int64 [-1, 1] unless the net says otherwise:
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
+from fl_rec import plugin
 from fl_rec.config import Config
 from fl_rec.errors import ConfigError
 
@@ -37,18 +37,13 @@ def load_model_class(path: Path) -> type:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location(f"fl_rec_user_{path.stem}", path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise ConfigError(
             f"runner.model_path must name a Python file. Received: {path}, whose name does not end in .py"
         )
-    module = importlib.util.module_from_spec(spec)
-    # A module of dataclasses looks itself up there.
-    sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        module = plugin.load_file(path)
     except Exception as err:
-        del sys.modules[spec.name]
         raise ConfigError(f"The net {path} can't be imported: {type(err).__name__}: {err}") from err
     model = getattr(module, "StaticModel", None)
     if not isinstance(model, type):

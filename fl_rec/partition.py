@@ -9,17 +9,14 @@ A user's own is named ``module:function`` or ``path/to/file.py:function``, optio
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
 import inspect
 import logging
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Callable, Iterable, Mapping
 
 import numpy as np
 
+from fl_rec import plugin
 from fl_rec.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -198,22 +195,7 @@ def _suggest(name: str, known: Iterable[str]) -> str:
 
 
 def _import_function(name: str) -> Partitioner:
-    source, _, attribute = name.rpartition(":")
-    remedy = "Give module:function, importable (PYTHONPATH), or path/to/file.py:function."
-    try:
-        module = _load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
-        function: Partitioner = getattr(module, attribute)
-    except Exception as err:  # a user's file may fail in any way while it is imported
-        raise ConfigError(f"A partitioner must be importable. Received: {name!r} ({err!r}). {remedy}") from err
+    function: Partitioner = plugin.load(name, "a partitioner")
     if not callable(function):
-        raise ConfigError(f"A partitioner must be a function. Received: {name!r}, {type(function).__name__}. {remedy}")
+        raise ConfigError(f"A partitioner must be a function. Received: {name!r}, {type(function).__name__}.")
     return function
-
-
-def _load_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {path}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -1,0 +1,26 @@
+"""A few clients, drawn anew each round (FedAvg, arXiv:1602.05629)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping
+
+from fl_rec.config import integer, key
+from fl_rec.coordinator.messages import JOIN, ClientReport, Decision
+from fl_rec.coordinator.strategies.base import Strategy
+
+
+@dataclass(frozen=True)
+class Options:
+    k: int = key(integer(at_least=1), "clients that train in a round", 5)
+
+
+class RandomK(Strategy):
+    """`k` of the clients that report, all equally likely."""
+
+    Options = Options
+
+    def decide(self, reports: Mapping[int, ClientReport], round: int) -> Mapping[int, Decision]:
+        clients = sorted(reports)
+        drawn = self.random(round).choice(clients, min(self.options.k, len(clients)), replace=False)
+        return {int(client): Decision(JOIN, reason="drawn") for client in drawn}

@@ -1,0 +1,42 @@
+"""A common deadline: slow clients train less, and very slow ones wait (after FedCS, arXiv:1804.08333)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping
+
+import numpy as np
+
+from fl_rec.config import key, number, optional
+from fl_rec.coordinator.messages import JOIN, WAIT, ClientReport, Decision
+from fl_rec.coordinator.strategies.base import Strategy
+
+
+@dataclass(frozen=True)
+class Options:
+    deadline: float | None = key(
+        optional(number(above=0)), "seconds that a client may train; null: what half of the clients need", None
+    )
+    min_local_epochs: float = key(number(above=0), "a client that could do less by the deadline waits", 0.1)
+
+
+class ResourceAware(Strategy):
+    """Every client trains as much of an epoch as it can by the deadline."""
+
+    Options = Options
+
+    def decide(self, reports: Mapping[int, ClientReport], round: int) -> Mapping[int, Decision]:
+        needed = self.epoch_seconds()
+        deadline = self.options.deadline
+        if deadline is None or not any(each.trained for each in self.standing.values()):
+            # Before anybody has trained, what is known of the clients can only be compared with one another.
+            deadline = float(np.median([needed[client] for client in reports]))
+        return {client: self._decide(needed[client], deadline) for client in reports}
+
+    def _decide(self, needed: float, deadline: float) -> Decision:
+        if needed <= deadline:
+            return Decision(JOIN, reason="in time")
+        possible = deadline / needed
+        if possible < self.options.min_local_epochs:
+            return Decision(WAIT, reason=f"could do {possible:.2f} of an epoch by the deadline")
+        return Decision(JOIN, local_epochs=possible, reason="shortened to the deadline")

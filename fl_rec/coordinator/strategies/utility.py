@@ -1,0 +1,86 @@
+"""Clients by what there is to learn from them and how fast they are, after Oort (arXiv:2010.06081)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Mapping
+
+import numpy as np
+
+from fl_rec.config import fraction, integer, key, number
+from fl_rec.coordinator.messages import JOIN, ClientReport, Decision
+from fl_rec.coordinator.strategies.base import Strategy
+
+
+@dataclass(frozen=True)
+class Options:
+    k: int = key(integer(at_least=1), "clients that train in a round", 5)
+    speed_quantile: float = key(fraction(), "share of the clients that count as fast enough", 0.5)
+    speed_exponent: float = key(number(above=0), "how much slower ones lose: (wanted / needed seconds) to this", 2.0)
+    exploration: float = key(fraction(), "share of k for clients that never trained, at the start", 0.9)
+    exploration_decay: float = key(fraction(), "factor on it each round", 0.98)
+    exploration_least: float = key(fraction(), "what it does not fall below", 0.2)
+    cut_off: float = key(fraction(), "clients of at least this share of the k-th best utility are drawn from", 0.95)
+
+
+class Utility(Strategy):
+    """`k` clients: mostly those of the highest utility, the rest new ones, fast ones first.
+
+    The utility of a client is rows times root mean squared loss in Oort; a report has the mean loss, which takes its
+    place. Long not seen, it grows: sqrt(0.1 ln(round) / round last trained) of the highest utility is added.
+    """
+
+    Options = Options
+
+    def decide(self, reports: Mapping[int, ClientReport], round: int) -> Mapping[int, Decision]:
+        options, random = self.options, self.random(round)
+        needed = self.epoch_seconds()
+        wanted = float(np.quantile([needed[client] for client in reports], options.speed_quantile))
+        new = [client for client in reports if self.standing[client].trained is None]
+        known = [client for client in reports if self.standing[client].trained is not None]
+        k = min(options.k, len(reports))
+        share = max(options.exploration_least, options.exploration * options.exploration_decay**round)
+        explored = min(len(new), max(round_half_up(share * k), k - len(known)))
+
+        chosen = {}
+        utilities = self._utilities(known, needed, wanted, round)
+        if utilities and k > explored:
+            threshold = options.cut_off * sorted(utilities.values(), reverse=True)[: k - explored][-1]
+            good = {client: value for client, value in utilities.items() if value >= threshold}
+            for client in draw(good, k - explored, random):
+                chosen[client] = Decision(JOIN, reason=f"utility {utilities[client]:.2f}")
+        for client in draw({client: 1 / needed[client] for client in new}, explored, random):
+            chosen[client] = Decision(JOIN, reason="not trained yet")
+        return chosen
+
+    def _utilities(self, known: list[int], needed: Mapping[int, float], wanted: float, round: int) -> dict[int, float]:
+        """Relative to the highest statistical utility."""
+        statistical = {}
+        for client in known:
+            last = self.standing[client].trained
+            if last is not None and math.isfinite(last.train_loss):
+                statistical[client] = last.rows * last.train_loss
+        if not statistical:
+            return {}
+        # As Oort clips outliers at a quantile.
+        highest = float(np.quantile(list(statistical.values()), 0.95)) or 1.0
+        utilities = {}
+        for client, value in statistical.items():
+            since = max(1, self.standing[client].last_joined + 1)
+            utility = min(value, highest) / highest + math.sqrt(0.1 * math.log(max(1, round)) / since)
+            if needed[client] > wanted:
+                utility *= (wanted / needed[client]) ** self.options.speed_exponent
+            utilities[client] = utility
+        return utilities
+
+
+def draw(weights: Mapping[int, float], k: int, random: np.random.Generator) -> list[int]:
+    """`k` different clients at most, the likelier the higher their weight."""
+    clients, values = list(weights), np.array(list(weights.values()), float)
+    k = min(k, int(np.count_nonzero(values > 0)))
+    return [int(client) for client in random.choice(clients, k, replace=False, p=values / values.sum())] if k else []
+
+
+def round_half_up(value: float) -> int:
+    return int(value + 0.5)
