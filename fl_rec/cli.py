@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import Sequence
 
-from fl_rec.config import add_config_arguments
-from fl_rec.errors import FLRecError
-from fl_rec.launch import DEFAULT_SCRIPT, LaunchOptions, launch
+from fl_rec.config import Config, add_config_arguments
+from fl_rec.errors import FLRecError, RunError
+from fl_rec.history import RunDirectory
+from fl_rec.launch import LaunchOptions, launch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,11 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument(
         "--script",
         type=Path,
-        default=DEFAULT_SCRIPT,
-        help=f"training script; default: tools/{DEFAULT_SCRIPT.name}",
+        help="training script; default: the one in tools/ with or without a coordinator",
     )
+    again = commands.add_parser(
+        "coordinator",
+        help="start a run's lost coordinator again, or try a strategy on a recorded run",
+    )
+    again.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    again.add_argument("--dry", action="store_true", help="show what a strategy would decide on the recorded run")
+    add_config_arguments(again, required=False)
     options = parser.parse_args(arguments)
     try:
+        if options.command == "coordinator":
+            return _coordinator(options)
         return launch(
             LaunchOptions(
                 config_yaml=Path(options.config_yaml),
@@ -53,6 +63,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FLRecError, OSError) as err:
         print(f"fl-rec: error: {err}", file=sys.stderr)
         return 2
+
+
+def _coordinator(options: argparse.Namespace) -> int:
+    # Not for every command: gRPC takes a moment to import.
+    from fl_rec.coordinator import process
+
+    run = RunDirectory(options.run.resolve())
+    if not run.metrics.is_file():
+        raise RunError(f"RUN must be a run's folder. Received: {run.path}, which has no metrics.jsonl.")
+    config = Config.load(options.config_yaml or run.config, options.opt)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if options.dry:
+        process.replay(config, run, print)
+    else:
+        process.coordinate_again(config, run)
+    return 0
 
 
 def _count(text: str) -> int:

@@ -221,7 +221,9 @@ def by_client(cls: type) -> Rule:
         if not isinstance(value, Mapping) or not all(re.fullmatch(r"\d+|\*", str(client)) for client in value):
             raise _RuleError
         try:
-            return {str(client): _plain(read_options(cls, each, str(client), folder)) for client, each in value.items()}
+            return {
+                str(client): to_plain(read_options(cls, each, str(client), folder)) for client, each in value.items()
+            }
         except ConfigError as err:
             raise _RuleError(str(err)) from err
 
@@ -424,13 +426,16 @@ class Config(Mapping[str, Any]):
         """
         given = {name: (value, str(path)) for name, value in _flatten(_read(path))}
         problems: list[str] = []
+        changes = []
         for override in overrides:
             try:
-                name, value = _parse_override(override)
+                changes.append(_parse_override(override))
             except ConfigError as err:
                 problems.append(str(err))
-            else:
-                _apply(given, name, value, "option -o")
+        if any(name == "coordinator.strategy" for name, _ in changes):
+            given.pop("coordinator.options", None)  # they were another strategy's
+        for name, value in changes:
+            _apply(given, name, value, "option -o")
         return _resolve(given, Path(path).absolute(), str(path), problems)
 
     def replace(self, **changes: Any) -> Config:
@@ -501,7 +506,7 @@ class Config(Mapping[str, Any]):
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as YAML and JSON write them; a copy."""
-        return {name: _plain(getattr(self, name)) for name in ("runner", "hyper_parameters", "coordinator")}
+        return {name: to_plain(getattr(self, name)) for name in ("runner", "hyper_parameters", "coordinator")}
 
     def dump(self, path: str | Path) -> None:
         """Write the resolved configuration as YAML, which `load` reads back to an equal one.
@@ -527,14 +532,14 @@ def list_keys() -> str:
     lines = ["keys of a configuration (YAML):"]
     for name, item in _KEYS.items():
         default = _default(item)
-        shown = "required" if default is dataclasses.MISSING else f"default {_shown(_plain(default))}"
+        shown = "required" if default is dataclasses.MISSING else f"default {_shown(to_plain(default))}"
         lines += [f"  {name}: {item.metadata['rule'].accepts} ({shown})", f"      {item.metadata['doc']}"]
     return "\n".join(lines)
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add ``-m FILE`` and ``-o key=value ...``, which all tools share, and the keys under ``--help``."""
-    parser.add_argument("-m", "--config_yaml", metavar="FILE", required=True, help="configuration (YAML)")
+    parser.add_argument("-m", "--config_yaml", metavar="FILE", required=required, help="configuration (YAML)")
     parser.add_argument(
         "-o",
         "--opt",
@@ -806,13 +811,14 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
     return cls(**arguments)
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as YAML and JSON write them."""
     if dataclasses.is_dataclass(value):
-        return {_name_of(item): _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return {_name_of(item): to_plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {name: to_plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [to_plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
 
 

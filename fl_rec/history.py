@@ -4,6 +4,7 @@ runs/NAME/config.yaml      the resolved configuration
 runs/NAME/log/             each role's log, and each reader's
 runs/NAME/roles/           each role's status, from which the launcher judges the job
 runs/NAME/metrics.jsonl    one line per worker and epoch, and one for all together
+runs/NAME/rounds.jsonl     with a coordinator: one line per round, every report and every decision
 runs/NAME/tables.txt       the same for people, one table per epoch
 runs/NAME/model/EPOCH/     the model as it was evaluated
 runs/NAME/result.json      the end of the job: its figures, or who failed and why
@@ -46,6 +47,15 @@ class RunDirectory:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def rounds(self) -> Path:
+        return self.path / "rounds.jsonl"
+
+    @property
+    def coordinator(self) -> Path:
+        """What a client needs to reach the coordinator, and what a strategy keeps."""
+        return self.path / "coordinator"
 
     @property
     def tables(self) -> Path:

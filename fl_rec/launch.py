@@ -31,7 +31,9 @@ from fl_rec.history import ENVIRONMENT_KEY, RunDirectory, default_path
 from fl_rec.preflight import check_job, list_shards
 from fl_rec.roles import RoleStatus
 
-DEFAULT_SCRIPT = PROJECT / "tools" / "static_fl_trainer.py"
+TOOLS = PROJECT / "tools"
+# Without a coordinator, and with one.
+DEFAULT_SCRIPTS = (TOOLS / "static_fl_trainer.py", TOOLS / "static_fl_trainer_with_coordinator.py")
 POLL_SECONDS = 0.2
 # How long a process may take to end when asked, and then when killed.
 GRACE_SECONDS, KILL_SECONDS = 5.0, 10.0
@@ -152,7 +154,8 @@ def _first_failure(statuses: Mapping[str, RoleStatus], ended: set[str], logs: Ca
     lost = [
         name
         for name in ended
-        if statuses[name].state in (roles.STARTING, roles.RUNNING) and (working or name.startswith("worker"))
+        if statuses[name].state in (roles.STARTING, roles.RUNNING)
+        and (name.startswith("worker") or (working and _is_needed(statuses[name])))
     ]
     if lost:
         # A role that vanished is the cause and others' complaints the effect; a server's end is felt by all workers.
@@ -164,6 +167,11 @@ def _first_failure(statuses: Mapping[str, RoleStatus], ended: set[str], logs: Ca
         first = min(failed, key=lambda each: each.time)
         return Failure(first.role, first.error, logs(first.role))
     return None
+
+
+def _is_needed(status: RoleStatus) -> bool:
+    # What happens when a running coordinator is lost, the workers decide, as they are configured to.
+    return not (status.role.startswith("coordinator") and status.state == roles.RUNNING)
 
 
 def _first_error(path: Path) -> str:
@@ -192,7 +200,7 @@ class LaunchOptions:
         worker_num: None for as many as there are shards.
         server_num, coordinator_num: how many of each.
         servers: "host:port,..." for the servers; None lets the system choose.
-        script: the training script.
+        script: the training script; None for the one that fits `coordinator_num`.
     """
 
     config_yaml: Path
@@ -201,7 +209,11 @@ class LaunchOptions:
     server_num: int = 1
     coordinator_num: int = 0
     servers: str | None = None
-    script: Path = DEFAULT_SCRIPT
+    script: Path | None = None
+
+    @property
+    def training_script(self) -> Path:
+        return (self.script or DEFAULT_SCRIPTS[self.coordinator_num]).resolve()
 
 
 def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
@@ -216,7 +228,7 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
     environment.check()
     config = Config.load(options.config_yaml, options.overrides)
     workers = options.worker_num or len(list_shards(config.runner.train_data_dir, "train_data_dir"))
-    job = check_job(config, workers)
+    job = check_job(config, workers, options.coordinator_num)
     _check_options(options)
     this = psutil.Process()
     run, _ = RunDirectory.claim(
@@ -359,19 +371,20 @@ def _fleetrun_command(options: LaunchOptions, workers: int, run: RunDirectory) -
         command.append(f"--servers={options.servers}")
     if options.coordinator_num:
         command.append(f"--coordinator_num={options.coordinator_num}")
-    command += [str(options.script.resolve()), "-m", str(options.config_yaml.resolve())]
+    command += [str(options.training_script), "-m", str(options.config_yaml.resolve())]
     for override in options.overrides:
         command += ["-o", override]
     return command
 
 
 def _check_options(options: LaunchOptions) -> None:
-    if not options.script.is_file():
-        raise ConfigError(f"--script must name a training script. Received: {options.script}, which is not a file.")
-    if options.coordinator_num and options.script.resolve() == DEFAULT_SCRIPT:
+    script = options.training_script
+    if not script.is_file():
+        raise ConfigError(f"--script must name a training script. Received: {script}, which is not a file.")
+    if options.coordinator_num and script == DEFAULT_SCRIPTS[0]:
         raise ConfigError(
-            f"--coordinator_num must be 0 with {DEFAULT_SCRIPT.name}, which trains without one. "
-            f"Received: {options.coordinator_num}. Name a script that has a coordinator's part with --script."
+            f"--coordinator_num must be 0 with {script.name}, which trains without one. Received: "
+            f"{options.coordinator_num}. Leave --script out, or name one that has a coordinator's part."
         )
     endpoints = options.servers.split(",") if options.servers else []
     if endpoints and not (

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl_rec.config import Config
+from fl_rec.config import Config, CoordinatorConfig, to_plain
+from fl_rec.coordinator.strategies import Fleet, new_strategy
 from fl_rec.data import MANIFEST_NAME, Manifest, check_shards, load_manifest
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.reader import AS_IS, Reader
@@ -41,8 +42,8 @@ class Job:
     notes: tuple[str, ...]
 
 
-def check_job(config: Config, num_workers: int) -> Job:
-    """Checks a configuration against the data, the machine and the number of workers.
+def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Job:
+    """Checks a configuration against the data, the machine and the number of workers and coordinators.
 
     Raises:
         ConfigError: a setting can't work, or contradicts the data.
@@ -86,12 +87,14 @@ def check_job(config: Config, num_workers: int) -> Job:
             f"runner.model_path must name a Python file. Received: {runner.model_path}, which is not a file."
         )
     Reader.from_config(config, Path(os.devnull), Path(os.devnull))
+    if num_coordinators:
+        config = _check_coordinator(config, num_workers, num_coordinators)
     return Job(
         config,
         _deal(train, num_workers, config),
         _deal(test, num_workers, config),
         _deal_rows(manifest, num_workers, config),
-        _notes(config),
+        _notes(config, num_coordinators),
     )
 
 
@@ -116,7 +119,40 @@ def list_shards(folder: Path, key: str) -> list[Path]:
     return files
 
 
-def _notes(config: Config) -> tuple[str, ...]:
+def _check_coordinator(config: Config, num_workers: int, num_coordinators: int) -> Config:
+    """The configuration with the strategy's options and paths filled in, so that it can be read elsewhere."""
+    runner, settings = config.runner, config.coordinator
+    if num_coordinators > 1:
+        raise ConfigError(f"A job has one coordinator at most. Received: --coordinator_num={num_coordinators}.")
+    for name, value, needed in (
+        ("reader_type", runner.reader_type, "QueueDataset"),
+        ("split_file_list", runner.split_file_list, True),
+    ):
+        if value != needed:
+            raise ConfigError(
+                f"runner.{name} must be {str(needed).lower() if needed is True else needed} with a coordinator, which "
+                f"may have a client train a part of its own shard, read as a stream. Received: {value}."
+            )
+    strangers = [client for client in settings.clients if client != "*" and int(client) >= num_workers]
+    if strangers:
+        raise ConfigError(
+            f"coordinator.clients must name clients 0 to {num_workers - 1}. Received: {', '.join(strangers)}."
+        )
+    folder = config.yaml_path.parent
+    fleet = Fleet(num_workers, runner.epochs, runner.seed)
+    strategy = new_strategy(settings.strategy, settings.options, fleet, folder)
+    source, _, name = settings.strategy.rpartition(":")
+    return config.replace(
+        **{
+            "coordinator.strategy": f"{(folder / source).resolve()}:{name}"
+            if source.endswith(".py")
+            else settings.strategy,
+            "coordinator.options": to_plain(strategy.options),
+        }
+    )
+
+
+def _notes(config: Config, num_coordinators: int) -> tuple[str, ...]:
     runner = config.runner
     notes = [
         f"runner.{name}={getattr(runner, name)} is not read: training and test shards both go through "
@@ -131,6 +167,8 @@ def _notes(config: Config) -> tuple[str, ...]:
             "With them Paddle would build another program, NuPS, whose loss falls while its servers give back other "
             "values of a remote table than were trained, so that what is evaluated and saved would not be the model."
         )
+    if not num_coordinators and config.coordinator != CoordinatorConfig():
+        notes.append("coordinator.* has no effect without a coordinator: start the job with --coordinator_num 1.")
     return tuple(notes)
 
 

@@ -64,12 +64,19 @@ class Reader:
         shell = _PYTHON.sub(lambda word: f"{word.group(1)}{shlex.quote(sys.executable)}", shell)
         return cls(command, shell, log)
 
-    @property
-    def pipe(self) -> str:
-        """The command for Paddle's data feed, which appends `< "SHARD"`."""
-        if self.shell == AS_IS:
-            return AS_IS
-        return f'{{ {self.shell}; code=$?; echo >&2; echo "exit $code" >&2; }} 2>> {shlex.quote(str(self.log))}'
+    def pipe(self, rows: slice | None = None) -> str:
+        """The command for Paddle's data feed, which appends `< "SHARD"`.
+
+        Args:
+            rows: those to pass on, from start to stop; None for all.
+        """
+        command = AS_IS
+        if self.shell != AS_IS:
+            command = f'{{ {self.shell}; code=$?; echo >&2; echo "exit $code" >&2; }} 2>> {shlex.quote(str(self.log))}'
+        if rows is None:
+            return command
+        # sed reads on after the last row: a reader whose output nobody takes would fail.
+        return f"{{ {command} | sed -n {rows.start + 1},{rows.stop}p; }}"
 
     def begin_epoch(self) -> None:
         """Forgets the last epoch's complaints."""

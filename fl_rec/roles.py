@@ -35,7 +35,7 @@ class Role:
         num_workers: the number of workers in the job.
         server_endpoints: "host:port" of every parameter server, in order.
         rendezvous: "host:port" of gloo's HTTP store, which server 0 opens.
-        num_coordinators: the number of coordinators.
+        coordinator_endpoints: "host:port" of every coordinator.
     """
 
     kind: str
@@ -43,7 +43,11 @@ class Role:
     num_workers: int
     server_endpoints: tuple[str, ...]
     rendezvous: str
-    num_coordinators: int = 0
+    coordinator_endpoints: tuple[str, ...] = ()
+
+    @property
+    def num_coordinators(self) -> int:
+        return len(self.coordinator_endpoints)
 
     @property
     def name(self) -> str:
@@ -73,9 +77,9 @@ class Role:
                 f"This script is started by fleetrun, which sets TRAINING_ROLE and its companions. Received: {err!r}. "
                 "Use ./fl_run.sh -m CONFIG, or fleetrun --worker_num=10 --server_num=1 SCRIPT -m CONFIG"
             ) from err
-        coordinators = [each for each in env.get("PADDLE_COORDINATOR_ENDPOINTS", "").split(",") if each]
+        coordinators = tuple(each for each in env.get("PADDLE_COORDINATOR_ENDPOINTS", "").split(",") if each)
         rendezvous = env.get("PADDLE_GLOO_HTTP_ENDPOINT", "")
-        return cls(kind, index, num_workers, servers, rendezvous, len(coordinators))
+        return cls(kind, index, num_workers, servers, rendezvous, coordinators)
 
 
 @dataclass(frozen=True)

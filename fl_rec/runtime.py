@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import socket
+import struct
 import tempfile
 import time
 from pathlib import Path
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # More than the 40 or so handler threads that ten workers can keep waiting in brpc at once.
 BRPC_THREADS = 64
+# linux/tcp.h: struct tcp_info has tcpi_bytes_acked and tcpi_bytes_received at 120, since Linux 4.1.
+_TCP_INFO_BYTES_ACKED, _TCP_INFO_SIZE = 120, 136
 
 
 class PsRuntime:
@@ -56,6 +59,8 @@ class PsRuntime:
         self.config = config
         self._fleet = fleet
         os.environ["PADDLE_WITH_GLOO"] = "1"
+        # Paddle's own channel to a coordinator, which can't be made reliable; see fl_rec.coordinator.
+        os.environ.pop("PADDLE_COORDINATOR_ENDPOINTS", None)
         _limit_malloc_arenas()
         paddle.enable_static()
         if role.kind == "server":
@@ -297,17 +302,42 @@ class PsRuntime:
             scope: where they go; the startup program of `program` has been run in it.
         """
         names = {parameter.name for parameter in program.all_parameters()}
-        shapes = {parameter.name: parameter.shape for parameter in self._main_program.all_parameters()}
-        for table, variables in self._dense_tables.items():
-            for name in set(variables) - names:  # what only training needs still has a place in the table
-                scope.var(name).get_tensor().set(np.zeros(shapes[name], np.float32), paddle.CPUPlace())
-            self._handle._worker.pull_dense_params(scope, table, variables)
+        self._pull_dense(scope, names)
         with tempfile.TemporaryDirectory() as folder, paddle.static.scope_guard(scope):
             for table in self._sparse_tables.values():
                 # The only call of Paddle's Python that reads a sparse table: it writes a file.
                 self._handle._worker.recv_and_save_model(table, folder)
             wanted = [program.global_block().var(name) for name in self._sparse_tables if name in names]
             paddle.static.load_vars(executor, folder, program, vars=wanted)
+
+    def _pull_dense(self, scope: Any, there: set[str]) -> list[str]:
+        """The dense parameters into a scope, which has those that are `there`; returns all their names."""
+        shapes = {parameter.name: parameter.shape for parameter in self._main_program.all_parameters()}
+        for table, variables in self._dense_tables.items():
+            for name in set(variables) - there:  # what only training needs still has a place in the table
+                scope.var(name).get_tensor().set(np.zeros(shapes[name], np.float32), paddle.CPUPlace())
+            self._handle._worker.pull_dense_params(scope, table, variables)
+        return sorted(name for variables in self._dense_tables.values() for name in variables)
+
+    def pull_dense(self) -> dict[str, np.ndarray]:
+        """The dense parameters as the servers hold them: name -> float32 array."""
+        scope = core.Scope()
+        return {name: np.array(scope.find_var(name).get_tensor()) for name in self._pull_dense(scope, set())}
+
+    def bytes_exchanged(self) -> tuple[int, int]:
+        """Bytes sent to and received from the parameter servers since the start, as the kernel has counted them."""
+        sent = received = 0
+        servers = {_split(endpoint) for endpoint in self.role.server_endpoints}
+        for descriptor in os.listdir("/proc/self/fd"):
+            try:
+                with socket.socket(fileno=os.dup(int(descriptor))) as connection:
+                    if connection.getpeername() in servers:
+                        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+                        counts = struct.unpack_from("QQ", info, _TCP_INFO_BYTES_ACKED)
+                        sent, received = sent + counts[0], received + counts[1]
+            except (OSError, struct.error):  # no socket, closed by now, or an old kernel
+                continue
+        return sent, received
 
     def save_tables(self, folder: Path) -> None:
         """Writes the servers' tables: dense ones as the servers dump them, sparse ones as one tensor file each.

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import signal
 import sys
@@ -58,17 +59,27 @@ class FLTrainer:
         # Paddle takes two seconds to import and ten processes do it at once, so that mistakes are found before.
         from fl_rec.runtime import PsRuntime
 
-        if role.kind not in ("server", "worker"):
-            raise ConfigError(f"{type(self).__name__} has no part for a {role.kind}. Leave --coordinator_num out.")
         self.job = job
         self.config = job.config
         self.role = role
         self.run_directory = run
         self.history: list[dict[str, Any]] = []
+        self._shard_rows = job.train_rows[role.index] if role.kind == "worker" else None
+        self._next_row = 0
         self.runtime = PsRuntime(role, job.config)
 
+    @classmethod
+    def play(cls, job: Job, role: Role, run: RunDirectory) -> None:
+        """A process's part from start to end."""
+        if role.kind == "coordinator":
+            raise ConfigError(
+                f"{cls.__name__} has no part for a coordinator. Leave --coordinator_num out, or use "
+                "tools/static_fl_trainer_with_coordinator.py."
+            )
+        cls(job, role, run).run()
+
     def run(self) -> None:
-        """Plays this process's part from start to end."""
+        """Plays this server's or worker's part."""
         self.build_network()
         if self.role.kind == "server":
             roles.write_status(self.run_directory.roles, self.role.name, roles.RUNNING)
@@ -90,8 +101,12 @@ class FLTrainer:
             if not self.apply(everyone):
                 break
 
-    def train_epoch(self, epoch: int) -> EpochMetrics:
-        """One pass over this worker's shard.
+    def train_epoch(self, epoch: int, local_epochs: float = 1.0) -> EpochMetrics:
+        """Passes over this worker's shard.
+
+        Args:
+            epoch: from 0.
+            local_epochs: how many; 0.5 is half of the shard, and the next half is next time's. 0: nothing is trained.
 
         Returns:
             rows, seconds, loss and the AUC buckets of this epoch alone.
@@ -112,17 +127,24 @@ class FLTrainer:
         if epoch > 0:  # the reader of data in memory has run before the first epoch
             self.reader.begin_epoch()
         start = time.perf_counter()
-        self.executor.train_from_dataset(
-            program=self.program,
-            dataset=self.dataset,
-            fetch_list=list(self.fetches.values()),
-            fetch_info=[f"epoch {epoch} {name}" for name in self.fetches],
-            print_period=runner.print_interval,
-            debug=runner.dataset_debug or runner.need_dump,
-        )
+        parts = self._parts(local_epochs)
+        for part in parts:
+            self.dataset._set_pipe_command(self.reader.pipe(part))
+            self.executor.train_from_dataset(
+                program=self.program,
+                dataset=self.dataset,
+                fetch_list=list(self.fetches.values()),
+                fetch_info=[f"epoch {epoch} {name}" for name in self.fetches],
+                print_period=runner.print_interval,
+                debug=runner.dataset_debug or runner.need_dump,
+            )
         seconds = time.perf_counter() - start
         rows = int(self._statistic(ROWS)[0])
-        self.reader.check(self.job.train_shards[self.role.index][0], rows, self.job.train_rows[self.role.index])
+        if parts:
+            wanted = self.job.train_rows[self.role.index]
+            if parts != [None]:
+                wanted = sum(part.stop - part.start for part in parts)
+            self.reader.check(self.job.train_shards[self.role.index][0], rows, wanted)
         positives, negatives = (self._statistic(name) for name in self._auc_statistics)
         counted = int(positives.sum() + negatives.sum())
         if counted != rows:
@@ -252,6 +274,14 @@ class FLTrainer:
         checkpoint.save(self.net, folder, signature, self.runtime.save_tables)
 
     @property
+    def shard_rows(self) -> int:
+        """Rows of this worker's training shard: the manifest's, or else counted once."""
+        if self._shard_rows is None:
+            runner, shards = self.config.runner, self.job.train_shards[self.role.index]
+            self._shard_rows = sum(self.reader.read(path, runner.start_timeout).count(b"\n") for path in shards)
+        return self._shard_rows
+
+    @property
     def model_folder(self) -> Path:
         return self.config.runner.model_save_path or self.run_directory.model
 
@@ -306,6 +336,18 @@ class FLTrainer:
                 )
         self._statistics = (LOSS_SUM, ROWS, *self._auc_statistics)
 
+    def _parts(self, local_epochs: float) -> list[Any]:
+        """The slices of the shard's rows that come next, one per reading of it; [None] is all of them."""
+        if local_epochs == 1.0 and self._next_row == 0:
+            return [None]
+        parts, wanted = [], math.ceil(local_epochs * self.shard_rows)
+        while wanted > 0:
+            stop = min(self._next_row + wanted, self.shard_rows)
+            parts.append(slice(self._next_row, stop))
+            wanted -= stop - self._next_row
+            self._next_row = stop % self.shard_rows
+        return parts
+
     def _statistic(self, name: str) -> np.ndarray:
         return np.array(self.scope.find_var(name).get_tensor()).reshape(-1)
 
@@ -345,7 +387,7 @@ class FLTrainer:
         dataset = kind()
         dataset.init(
             use_var=self.feeds,
-            pipe_command=self.reader.pipe,
+            pipe_command=self.reader.pipe(),
             batch_size=runner.train_batch_size,
             thread_num=runner.thread_num,
         )
@@ -380,10 +422,10 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
         roles.write_status(run.roles, role.name, roles.STARTING)
         # Paddle leaves files where it runs: gloo's http.log, and a description of every trainer.
         os.chdir(run.log)
-        job = check_job(config, role.num_workers)
+        job = check_job(config, role.num_workers, role.num_coordinators)
         if role.is_first_worker and ENVIRONMENT_KEY not in os.environ:
             job.config.dump(run.config)
-        trainer(job, role, run).run()
+        trainer.play(job, role, run)
         roles.write_status(run.roles, role.name, roles.DONE)
         return 0
     except BaseException as err:

@@ -56,7 +56,7 @@ def write_script(path: Path, content: str = SHOUT) -> Path:
 
 def feed(reader: Reader, shard: Path) -> str:
     """The reader's rows, when run as Paddle's data feed runs it: the shard is appended as `< "SHARD"`."""
-    command = f'{reader.pipe} < "{shard}"'
+    command = f'{reader.pipe()} < "{shard}"'
     return subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, timeout=DEADLINE).stdout.decode()
 
 
@@ -71,7 +71,7 @@ def complaint(reader: Reader, shard: Path, rows: int, expected: int | None) -> s
 
 def test_cat_stays_bare(new_reader: NewReader, shard: Path) -> None:
     reader = new_reader("cat")
-    assert (reader.shell, reader.pipe) == ("cat", "cat")
+    assert (reader.shell, reader.pipe()) == ("cat", "cat")
     assert feed(reader, shard) == "a row\nand one\n"
 
 

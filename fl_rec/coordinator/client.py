@@ -1,0 +1,87 @@
+"""A client's end of the coordinator's service. No Paddle is imported here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Callable
+
+# Paddle's reader forks beside this channel's threads, and only to start a program.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import grpc
+
+from fl_rec.coordinator.messages import ClientReport, Decision, MessageError, decode_decision, encode
+from fl_rec.coordinator.service import METHOD, TOKEN_KEY, channel_options
+from fl_rec.errors import RunError
+
+log = logging.getLogger(__name__)
+
+# The coordinator is gone, or never was; anything else that it answers is its last word.
+_GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+
+
+class CoordinatorLost(RunError):
+    """The coordinator could not be reached in time."""
+
+
+class CoordinatorClient:
+    """Sends reports and waits for decisions.
+
+    Args:
+        endpoint: "host:port" of the coordinator.
+        token: gives the run's token; it is asked again before each attempt, since the coordinator may start late.
+        max_message_bytes: longest message of either side.
+        answer_timeout: seconds that one attempt waits for an answer.
+    """
+
+    def __init__(self, endpoint: str, token: Callable[[], str], max_message_bytes: int, answer_timeout: float) -> None:
+        self.endpoint = endpoint
+        self._token, self._max, self._answer_timeout = token, max_message_bytes, answer_timeout
+        self._channel = grpc.insecure_channel(endpoint, options=channel_options(max_message_bytes))
+        self._call = self._channel.unary_unary(METHOD)
+
+    def report(self, report: ClientReport, timeout: float) -> Decision:
+        """Tells the coordinator, and waits for its decision.
+
+        Args:
+            timeout: seconds for which a coordinator that can't be reached is tried again, with growing pauses; 0 for
+                one attempt.
+
+        Raises:
+            CoordinatorLost: it could not be reached in that time.
+            RunError: it refused the report, or sent what is no decision.
+        """
+        data = encode(report)
+        if len(data) > self._max:
+            raise RunError(
+                f"A report must be at most coordinator.max_message_bytes={self._max} long. Received: {len(data)} "
+                "bytes. Make the fields of report_fields() smaller, or raise the limit."
+            )
+        pause, lost_at = FIRST_PAUSE, 0.0
+        while True:
+            try:
+                answer = self._call(data, timeout=self._answer_timeout, metadata=((TOKEN_KEY, self._token()),))
+                return decode_decision(answer)
+            except MessageError as err:
+                raise RunError(f"The coordinator must answer with a decision. {err}") from err
+            except grpc.RpcError as err:
+                if err.code() not in _GONE:
+                    raise RunError(
+                        f"The coordinator refused the report of client {report.client} for round {report.round} "
+                        f"({err.code().name}): {err.details()}"
+                    ) from err
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at + pause > timeout:
+                    raise CoordinatorLost(
+                        f"The coordinator at {self.endpoint} could not be reached for {timeout:g} s "
+                        f"({err.code().name}: {err.details()})."
+                    ) from err
+                log.info("the coordinator at %s is not there (%s); trying again", self.endpoint, err.code().name)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def close(self) -> None:
+        self._channel.close()

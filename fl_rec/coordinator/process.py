@@ -1,0 +1,157 @@
+"""The coordinator's process. No Paddle is imported here; a strategy may."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import signal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Callable
+
+from fl_rec import roles
+from fl_rec.config import Config
+from fl_rec.coordinator.rounds import Round, RoundLog, recorded_reports
+from fl_rec.coordinator.service import Coordinator, new_server
+from fl_rec.coordinator.strategies import Fleet, Strategy, new_strategy
+from fl_rec.errors import RunError
+from fl_rec.history import RunDirectory
+
+log = logging.getLogger(__name__)
+
+ROLE = "coordinator.0"
+POLL_SECONDS = 0.5
+# For the last answers to be sent.
+GRACE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Address:
+    """How the coordinator of a run is reached, and by whom.
+
+    Attributes:
+        endpoint: "host:port".
+        workers: how many clients there are.
+        token: what a client shows; only this user can read it.
+    """
+
+    endpoint: str
+    workers: int
+    token: str
+
+    @staticmethod
+    def path(run: RunDirectory) -> Path:
+        return run.coordinator / "address.json"
+
+    @classmethod
+    def read(cls, run: RunDirectory) -> Address | None:
+        """None if no coordinator has started in this run yet."""
+        try:
+            return cls(**json.loads(cls.path(run).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    def write(self, run: RunDirectory) -> None:
+        run.coordinator.mkdir(parents=True, exist_ok=True)
+        draft = self.path(run).with_suffix(".tmp")
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump(asdict(self), file)
+        os.replace(draft, self.path(run))
+
+
+def token_of(run: RunDirectory) -> str:
+    """The run's token, or "" before its coordinator has started."""
+    address = Address.read(run)
+    return address.token if address else ""
+
+
+def coordinate(config: Config, run: RunDirectory, endpoint: str, workers: int) -> None:
+    """Plays the coordinator of a run until its workers have ended.
+
+    Raises:
+        FLRecError: the strategy failed, or the port is taken.
+    """
+    known = Address.read(run)
+    address = Address(endpoint, workers, known.token if known else secrets.token_hex(16))
+    address.write(run)
+    asyncio.run(_serve(config, run, address))
+
+
+def coordinate_again(config: Config, run: RunDirectory) -> None:
+    """Plays it again after it was lost, on the same endpoint, from the round where it was.
+
+    Raises:
+        FLRecError: the run has no coordinator, or one that lives, or is over; or see `coordinate`.
+    """
+    address = Address.read(run)
+    if address is None:
+        raise RunError(f"A coordinator is started again in a run that had one. Received: {run.path}, which had none.")
+    status = roles.read_statuses(run.roles).get(ROLE)
+    if status is not None and status.process() is not None:
+        raise RunError(f"A run has one coordinator. Received: {run.path}, whose own lives (process {status.pid}).")
+    if _workers_ended(run, address.workers):
+        raise RunError(f"A coordinator is started again while its workers live. Received: {run.path}, which is over.")
+    coordinate(config, run, address.endpoint, address.workers)
+
+
+def replay(config: Config, run: RunDirectory, say: Callable[[str], None]) -> None:
+    """Shows what a strategy would have decided on a recorded run, round by round.
+
+    Raises:
+        DataError: the run has no figures.
+        FLRecError: the strategy fails.
+    """
+    recorded = recorded_reports(run)
+    clients = 1 + max(client for reports in recorded for client in reports)
+    epochs = len(recorded) - 1
+    strategy = strategy_of(config, Fleet(clients, epochs, config.runner.seed))
+    for number, reports in enumerate(recorded):
+        decisions = strategy.next_round(reports, number)
+        say(Round(number, config.coordinator.strategy, reports, decisions).table(epochs) + "\n")
+
+
+def strategy_of(config: Config, fleet: Fleet) -> Strategy:
+    """The configured strategy. Raises `ConfigError`."""
+    return new_strategy(config.coordinator.strategy, config.coordinator.options, fleet, config.yaml_path.parent)
+
+
+async def _serve(config: Config, run: RunDirectory, address: Address) -> None:
+    settings, epochs = config.coordinator, config.runner.epochs
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # fleetrun ends a coordinator so, when the last worker has gone.
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    fleet = Fleet(address.workers, epochs, config.runner.seed, run.coordinator)
+
+    def show(done: Round) -> None:
+        table = done.table(epochs)
+        print(table, flush=True)
+        run.append_table(table)
+
+    coordinator = Coordinator(
+        lambda: strategy_of(config, fleet), settings.strategy, settings, RoundLog(run.rounds), show
+    )
+    await coordinator.start()
+    server, _ = await new_server(coordinator, address.endpoint, address.token, settings.max_message_bytes)
+    log.info("the coordinator listens at %s", address.endpoint)
+    roles.write_status(run.roles, ROLE, roles.RUNNING)
+    try:
+        while not stop.is_set() and not coordinator.failure.done() and not _workers_ended(run, address.workers):
+            try:
+                await asyncio.wait_for(stop.wait(), POLL_SECONDS)
+            except asyncio.TimeoutError:
+                continue
+    finally:
+        await server.stop(GRACE_SECONDS)
+    if coordinator.failure.done():
+        coordinator.failure.result()
+
+
+def _workers_ended(run: RunDirectory, workers: int) -> bool:
+    statuses = roles.read_statuses(run.roles)
+    names = roles.role_names(workers, 0)
+    return all(name in statuses and statuses[name].process() is None for name in names)

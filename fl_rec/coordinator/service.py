@@ -1,0 +1,262 @@
+"""The coordinator's gRPC service: one call, a report in and a decision out. No Paddle is imported here.
+
+A client's call waits until its round is decided: when all whom the coordinator expects have reported, or
+`round_timeout` after the first. The call may be repeated as often as need be; the answer of a round stays the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Mapping
+
+import grpc
+
+from fl_rec.config import CoordinatorConfig
+from fl_rec.coordinator.messages import (
+    FINISH,
+    ClientReport,
+    Decision,
+    MessageError,
+    check_fields,
+    decode_report,
+    encode,
+)
+from fl_rec.coordinator.rounds import Round, RoundLog
+from fl_rec.coordinator.strategies import Strategy
+from fl_rec.errors import FLRecError, RunError
+
+log = logging.getLogger(__name__)
+
+SERVICE, CALL = "fl_rec.Coordinator", "Report"
+METHOD = f"/{SERVICE}/{CALL}"
+TOKEN_KEY = "fl_rec-token"
+# A peer that stands still is noticed after KEEPALIVE + KEEPALIVE_ANSWER seconds.
+KEEPALIVE, KEEPALIVE_ANSWER = 10.0, 10.0
+
+
+class Refused(FLRecError):
+    """A report that is not accepted; the client is told why."""
+
+    def __init__(self, status: grpc.StatusCode, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Coordinator:
+    """Collects the reports of a round, has the strategy decide, and answers.
+
+    Args:
+        new_strategy: makes the strategy. It is called, and the strategy used, in one thread of its own, so that a
+            long decision does not hold up the service.
+        strategy_name: for the record.
+        settings: `round_timeout` and `report_fields` are read.
+        rounds: where rounds are written. Those that are there already were decided before a restart: the strategy is
+            shown their reports again, and their decisions stand.
+        on_round: told of each round, after it was written and before it is answered.
+
+    Attributes:
+        failure: set when the strategy has failed, after which no report is accepted.
+    """
+
+    def __init__(
+        self,
+        new_strategy: Callable[[], Strategy],
+        strategy_name: str,
+        settings: CoordinatorConfig,
+        rounds: RoundLog,
+        on_round: Callable[[Round], None] = lambda _: None,
+    ) -> None:
+        self._new_strategy, self._strategy_name = new_strategy, strategy_name
+        self._settings, self._rounds, self._on_round = settings, rounds, on_round
+        self._thread = ThreadPoolExecutor(1, "strategy")
+        self._reports: dict[int, ClientReport] = {}
+        self._decided: Mapping[int, Decision] = {}
+        self._may_skip = False
+        self._deciding: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Makes the strategy and shows it the rounds that were decided before.
+
+        Raises:
+            FLRecError: the strategy can't be made, or fails.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.failure: asyncio.Future[None] = self._loop.create_future()
+        self._answer: asyncio.Future[Mapping[int, Decision]] = self._loop.create_future()
+        self._round = await self._in_thread(self._take_up)
+        self._expected = set(self._strategy.fleet) - self._strategy.finished
+        # Clients that went on without a coordinator are ahead of it when it comes back.
+        self._may_skip = self._round > 0
+
+    async def answer(self, report: ClientReport) -> Decision:
+        """The decision for a client, once there is one.
+
+        Raises:
+            Refused: the report is of another round, or of nobody who is expected.
+        """
+        if self.failure.done():
+            raise Refused(grpc.StatusCode.ABORTED, str(self.failure.exception()))
+        if report.client not in self._strategy.standing:
+            raise Refused(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"Clients are 0 to {self._strategy.fleet.clients - 1}. Received: a report of {report.client}.",
+            )
+        try:
+            check_fields(report, self._settings.report_fields)
+        except MessageError as err:
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(err)) from err
+        if report.round == self._round - 1 and report.client in self._decided:
+            return self._decided[report.client]
+        self._check_round(report)
+        if report.client not in self._reports:
+            self._reports[report.client] = report
+            if len(self._reports) == 1:
+                self._first = time.monotonic()
+                self._timer = self._loop.call_later(self._settings.round_timeout, self._decide)
+            if self._expected <= set(self._reports):
+                self._decide()
+        # One client that hangs up must not cancel the others' answer.
+        decisions = await asyncio.shield(self._answer)
+        return decisions[report.client]
+
+    def _check_round(self, report: ClientReport) -> None:
+        ahead = report.round > self._round
+        if ahead and self._may_skip and not self._reports and report.round <= self._strategy.fleet.epochs:
+            log.info("clients went on without a coordinator: round %d follows %d", report.round, self._round - 1)
+            self._round = report.round
+        elif report.round != self._round:
+            which = "has not begun" if ahead else "is over"
+            raise Refused(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"Reports are of round {self._round}. Received: one of round {report.round} from client "
+                f"{report.client}, which {which}.",
+            )
+        if report.client not in self._expected:
+            raise Refused(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"Client {report.client} was told to FINISH before round {report.round}, and reports no more.",
+            )
+
+    def _decide(self) -> None:
+        self._timer.cancel()
+        # The last report may come while the deadline's decision is being made.
+        if self._deciding is None:
+            self._deciding = self._loop.create_task(self._finish_round())
+
+    async def _finish_round(self) -> None:
+        number, reports, answer = self._round, dict(self._reports), self._answer
+        missing = tuple(sorted(self._expected - set(reports)))
+        try:
+            limit = self._settings.round_timeout
+            decisions = await asyncio.wait_for(self._in_thread(self._strategy.next_round, reports, number), limit)
+            done = Round(
+                number, self._strategy_name, reports, decisions, missing, seconds=time.monotonic() - self._first
+            )
+            # Written before anybody is answered: a coordinator that is started again must say the same.
+            self._rounds.append(done)
+            self._on_round(done)
+        except Exception as err:
+            self._fail(err, number, answer)
+            return
+        self._decided = decisions
+        self._expected -= set(done.clients(FINISH))
+        self._round, self._reports, self._may_skip, self._deciding = number + 1, {}, False, None
+        self._answer = self._loop.create_future()
+        answer.set_result(decisions)
+
+    def _fail(self, err: Exception, number: int, answer: asyncio.Future[Any]) -> None:
+        if isinstance(err, asyncio.TimeoutError):
+            limit = f"coordinator.round_timeout={self._settings.round_timeout:g} s"
+            err = RunError(f"{self._strategy} must decide within {limit}, and did not in round {number}.")
+        elif isinstance(err, OSError):
+            err = RunError(f"Round {number} must be written to the run directory, and was not: {err.strerror}.")
+        self.failure.set_exception(err)
+        answer.set_exception(Refused(grpc.StatusCode.ABORTED, str(err)))
+        # Nobody may be left to hear it.
+        answer.exception()
+
+    def _take_up(self) -> int:
+        self._strategy = self._new_strategy()
+        self._rounds.mend()
+        number = -1
+        for past in self._rounds:
+            number = past.round
+            self._strategy.next_round(past.reports, number)
+            # A strategy that draws its random numbers elsewhere may decide otherwise now; what was told stands.
+            self._decided = past.decisions
+            self._strategy.finished = set(past.clients(FINISH))
+        return number + 1
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await self._loop.run_in_executor(self._thread, function, *arguments)
+
+
+async def new_server(
+    coordinator: Coordinator, endpoint: str, token: str, max_message_bytes: int
+) -> tuple[grpc.aio.Server, int]:
+    """A server that is listening, and its port.
+
+    Args:
+        endpoint: "host:port"; port 0 lets the system choose.
+        token: what a client must show.
+        max_message_bytes: longest message of either side.
+
+    Raises:
+        RunError: the port is taken.
+    """
+
+    async def report(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        shown = dict(context.invocation_metadata()).get(TOKEN_KEY, "")
+        if not hmac.compare_digest(str(shown), token):
+            await context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "A client shows the token of its run. Received: another, or none."
+            )
+        try:
+            answer = encode(await coordinator.answer(decode_report(data)))
+        except MessageError as err:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(err))
+        except Refused as err:
+            await context.abort(err.status, str(err))
+        if len(answer) > max_message_bytes:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"A decision must be at most coordinator.max_message_bytes={max_message_bytes} long. "
+                f"Received: {len(answer)} bytes from the strategy.",
+            )
+        return answer
+
+    server = grpc.aio.server(options=channel_options(max_message_bytes))
+    handler = grpc.unary_unary_rpc_method_handler(report)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {CALL: handler}),))
+    try:
+        port = server.add_insecure_port(endpoint)
+    except RuntimeError as err:
+        raise RunError(
+            f"The coordinator must be able to listen on its port. Received: {endpoint}, which can't be bound. "
+            "Free the port or, if the system chose it, start again."
+        ) from err
+    await server.start()
+    return server, port
+
+
+def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
+    """What both sides set."""
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", int(KEEPALIVE * 1000)),
+        ("grpc.keepalive_timeout_ms", int(KEEPALIVE_ANSWER * 1000)),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(KEEPALIVE * 1000 / 2)),
+        # Two coordinators on one port would share its clients.
+        ("grpc.so_reuseport", 0),
+        ("grpc.enable_http_proxy", 0),
+        # A coordinator that comes back is found soon.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+    ]
