@@ -213,7 +213,7 @@ class LaunchOptions:
 
     @property
     def training_script(self) -> Path:
-        return (self.script or DEFAULT_SCRIPTS[self.coordinator_num]).resolve()
+        return self.script or DEFAULT_SCRIPTS[self.coordinator_num]
 
 
 def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
@@ -371,7 +371,7 @@ def _fleetrun_command(options: LaunchOptions, workers: int, run: RunDirectory) -
         command.append(f"--servers={options.servers}")
     if options.coordinator_num:
         command.append(f"--coordinator_num={options.coordinator_num}")
-    command += [str(options.training_script), "-m", str(options.config_yaml.resolve())]
+    command += [str(options.training_script.resolve()), "-m", str(options.config_yaml.resolve())]
     for override in options.overrides:
         command += ["-o", override]
     return command
@@ -381,10 +381,13 @@ def _check_options(options: LaunchOptions) -> None:
     script = options.training_script
     if not script.is_file():
         raise ConfigError(f"--script must name a training script. Received: {script}, which is not a file.")
-    if options.coordinator_num and script == DEFAULT_SCRIPTS[0]:
+    needed = {path: number for number, path in enumerate(DEFAULT_SCRIPTS)}.get(
+        script.resolve(), options.coordinator_num
+    )
+    if options.coordinator_num != needed:
         raise ConfigError(
-            f"--coordinator_num must be 0 with {script.name}, which trains without one. Received: "
-            f"{options.coordinator_num}. Leave --script out, or name one that has a coordinator's part."
+            f"--coordinator_num must be {needed} with {script.name}. Received: {options.coordinator_num}. "
+            "Leave --script out, and the one that fits is taken."
         )
     endpoints = options.servers.split(",") if options.servers else []
     if endpoints and not (

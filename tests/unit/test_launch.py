@@ -633,7 +633,16 @@ def test_run_directory_that_had_its_run(make_job: Callable[..., Path], capsys: p
             ["--script", "no_such.py"],
             "--script must name a training script. Received: no_such.py, which is not a file.",
         ),
-        (["--coordinator_num", "1"], "--coordinator_num must be 0 with static_fl_trainer.py, which trains without"),
+        (
+            ["--coordinator_num", "1", "--script", str(launch.DEFAULT_SCRIPTS[0])],
+            "--coordinator_num must be 0 with static_fl_trainer.py. Received: 1.",
+        ),
+        (
+            ["--script", str(launch.DEFAULT_SCRIPTS[1])],
+            "--coordinator_num must be 1 with static_fl_trainer_with_coordinator.py. Received: 0.",
+        ),
+        (["--coordinator_num", "1", "-o", "coordinator.strategy=randomk"], "coordinator.strategy must be one of "),
+        (["--coordinator_num", "1", "-o", "coordinator.options={k: 3}"], "coordinator.options: k: unknown key."),
         (
             ["--servers", "a:1,b:2"],
             "--servers must name one host:port per server. Received: a:1,b:2 for --server_num 1.",
@@ -667,8 +676,9 @@ def test_server_without_a_port(make_job: Callable[..., Path], capsys: pytest.Cap
 def test_relative_name_of_the_default_script(
     make_job: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(launch.DEFAULT_SCRIPT.parent)
-    arguments = ("--script", launch.DEFAULT_SCRIPT.name, "--coordinator_num", "1")
+    script = launch.DEFAULT_SCRIPTS[0]
+    monkeypatch.chdir(script.parent)
+    arguments = ("--script", script.name, "--coordinator_num", "1")
     code, _, err = run_cli(capsys, "-m", make_job(), *arguments)
     assert code == 2
     assert "--coordinator_num must be 0 with static_fl_trainer.py" in err

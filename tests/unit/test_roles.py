@@ -36,7 +36,7 @@ def status_of(pid: int, created: float) -> RoleStatus:
 
 def test_worker() -> None:
     role = role_of()
-    assert role == Role("worker", 2, 3, ("127.0.0.1:7001", "127.0.0.1:7002"), "127.0.0.1:7003", 0)
+    assert role == Role("worker", 2, 3, ("127.0.0.1:7001", "127.0.0.1:7002"), "127.0.0.1:7003", ())
     assert role.name == "worker.2"
     assert not role.is_first_worker
     assert role_of(PADDLE_TRAINER_ID="0").is_first_worker
