@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import socket
+import stat
 import struct
 import tempfile
 import time
@@ -330,12 +331,14 @@ class PsRuntime:
         servers = {_split(endpoint) for endpoint in self.role.server_endpoints}
         for descriptor in os.listdir("/proc/self/fd"):
             try:
+                if not stat.S_ISSOCK(os.stat(int(descriptor)).st_mode):
+                    continue
                 with socket.socket(fileno=os.dup(int(descriptor))) as connection:
                     if connection.getpeername() in servers:
                         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
                         counts = struct.unpack_from("QQ", info, _TCP_INFO_BYTES_ACKED)
                         sent, received = sent + counts[0], received + counts[1]
-            except (OSError, struct.error):  # no socket, closed by now, or an old kernel
+            except (OSError, struct.error):  # closed by now, without a peer, or an old kernel
                 continue
         return sent, received
 

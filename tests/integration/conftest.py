@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
+from fl_rec import roles
 from fl_rec.history import ENVIRONMENT_KEY, RunDirectory
 from fl_rec.launch import Mark
 
@@ -20,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 WORKERS = 3
 # Far above what a start takes; a job that hangs is a failure with a name, not a stuck test run.
 TIMEOUT = 180
+# A failure is told within this; it is the promise that the tests hold, not a measurement.
+PROMPT = 60
 
 
 def run_script(script: str, *arguments: Any) -> subprocess.CompletedProcess:
@@ -77,11 +82,14 @@ class Job:
             "start_timeout": 90,
         }
         self.hyper_parameters: dict[str, Any] = {"optimizer": {"class": "adam", "learning_rate": 0.002}}
+        self.coordinator: dict[str, Any] = {}
 
     @property
     def yaml(self) -> Path:
         path = self.folder / "job.yaml"
         content = {"runner": self.runner, "hyper_parameters": self.hyper_parameters}
+        if self.coordinator:
+            content["coordinator"] = self.coordinator
         path.write_text(yaml.safe_dump(content))
         return path
 
@@ -116,6 +124,19 @@ class Job:
 
 def clean_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != ENVIRONMENT_KEY}
+
+
+def role_process(job: Job, role: str, state: str = roles.RUNNING) -> psutil.Process:
+    """The process of a role, as soon as the role has come to a state."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        status = roles.read_statuses(job.run.roles).get(role)
+        if status is not None and status.state == state:
+            process = status.process()
+            assert process is not None
+            return process
+        time.sleep(0.1)
+    raise AssertionError(f"{role} did not come to {state}")
 
 
 @pytest.fixture

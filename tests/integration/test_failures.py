@@ -9,29 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from fl_rec import roles
 from fl_rec.launch import FLEETRUN_MARK, Mark
 
-from .conftest import ROOT, WORKERS, Job, clean_environment
-
-# A failure is told within this; it is the promise that the tests hold, not a measurement.
-PROMPT = 60
-
-
-def role_process(job: Job, role: str, state: str = roles.RUNNING) -> psutil.Process:
-    """The process of a role, as soon as the role has come to a state."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        status = roles.read_statuses(job.run.roles).get(role)
-        if status is not None and status.state == state:
-            process = status.process()
-            assert process is not None
-            return process
-        time.sleep(0.1)
-    raise AssertionError(f"{role} did not come to {state}")
+from .conftest import PROMPT, ROOT, WORKERS, Job, clean_environment, role_process
 
 
 def long_job(job: Job) -> Job:

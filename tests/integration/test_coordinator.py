@@ -1,0 +1,327 @@
+"""Jobs with a coordinator: real processes, real sockets; what is decided is what is done."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fl_rec import roles
+from fl_rec.coordinator import FINISH, JOIN, WAIT
+from fl_rec.coordinator.rounds import Round, RoundLog
+from fl_rec.data import load_manifest
+from fl_rec.launch import FLEETRUN_MARK, Mark
+
+from .conftest import PROMPT, ROOT, TIMEOUT, WORKERS, Finished, Job, clean_environment, role_process
+
+SCRIPT = ROOT / "tools" / "static_fl_trainer_with_coordinator.py"
+
+PLAN = """
+from fl_rec.coordinator import FINISH, JOIN, WAIT, Decision, Strategy
+
+class Plan(Strategy):
+    '''A bit of everything, in three rounds.'''
+
+    def decide(self, reports, round):
+        if round == 0:
+            return {0: Decision(JOIN, local_epochs=0.4), 1: Decision(JOIN), 2: Decision(WAIT, reason="its turn comes")}
+        if round == 1:
+            return {0: Decision(JOIN, local_epochs=1.5), 1: Decision(FINISH, reason="done"), 2: Decision(JOIN)}
+        return {0: Decision(JOIN, learning_rate_factor=1e-9), 2: Decision(WAIT)}
+"""
+
+
+def rounds_of(finished: Finished) -> list[Round]:
+    return list(RoundLog(finished.run.rounds))
+
+
+def assert_done_as_decided(finished: Finished, shards: Path) -> None:
+    """The rows in metrics.jsonl are those that rounds.jsonl told each client to train."""
+    manifest = load_manifest(shards)
+    assert manifest is not None
+    rounds = rounds_of(finished)
+    for client, shard in enumerate(manifest.shards):
+        for record in finished.records(client):
+            decision = rounds[record["epoch"]].decisions[client]
+            joins = decision.next_state == JOIN
+            assert record["rows"] == (math.ceil(decision.local_epochs * shard.train.rows) if joins else 0)
+            report = rounds[record["epoch"] + 1].reports.get(client)
+            if report is not None:
+                told = {"rows": report.rows, "hr": report.hr, "test_auc": report.test_auc}
+                assert {name: record[name] for name in told} == pytest.approx(told)
+
+
+def test_what_is_decided_is_what_is_done(job: Job, shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.py").write_text(PLAN)
+    job.coordinator = {"strategy": "plan.py:Plan"}
+    job.runner["epochs"] = 3
+    finished = job.succeed("--coordinator_num", 1)
+    assert_done_as_decided(finished, shards)
+
+    rounds = rounds_of(finished)
+    assert [(each.clients(JOIN), each.clients(WAIT), each.clients(FINISH)) for each in rounds] == [
+        ([0, 1], [2], []),
+        ([0, 2], [], [1]),
+        ([0], [2], [1]),
+        ([], [], [0, 1, 2]),
+    ]
+    # The client that finished reports no more, and holds nobody up.
+    assert [sorted(each.reports) for each in rounds] == [[0, 1, 2], [0, 1, 2], [0, 2], [0, 2]]
+    assert "round 0, for epoch 1 of 3, plan.py:Plan: 2 JOIN, 1 WAIT, 0 FINISH" not in finished.output, (
+        "an absolute path"
+    )
+    assert "plan.py:Plan: 2 JOIN, 1 WAIT, 0 FINISH" in finished.output
+    assert "its turn comes" in finished.output
+    # Everybody's figures of every epoch; those who wait evaluate too.
+    for client in range(WORKERS):
+        assert [record["epoch"] for record in finished.records(client)] == [0, 1, 2]
+        assert all(record["hr"] is not None for record in finished.records(client))
+    # A step of next to no length changes nothing.
+    before, after = finished.records("all")[1:]
+    assert after["test_auc"] == pytest.approx(before["test_auc"], abs=0.01)
+    assert (finished.run.model / "2" / "rec_static.pdmodel").is_file()
+    states = {name: each.state for name, each in roles.read_statuses(finished.run.roles).items()}
+    assert set(states) == set(roles.role_names(WORKERS, 1, 1))
+
+    dry = subprocess.run(
+        [
+            *(sys.executable, "-m", "fl_rec.cli", "coordinator", str(finished.run.path), "--dry"),
+            *("-o", "coordinator.strategy=random_k", "coordinator.options={k: 1}"),
+        ],
+        capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert dry.stdout.count("random_k: 1 JOIN, 2 WAIT, 0 FINISH") == 3
+    assert "after 3 epochs, random_k: 0 JOIN, 0 WAIT, 3 FINISH" in dry.stdout
+
+
+def test_one_that_waits_learns_from_the_others(job: Job, tmp_path: Path) -> None:
+    """All wait but one, in turn: each starts from what the servers hold, and not from what it last saw itself."""
+    (tmp_path / "turns.py").write_text(
+        "from fl_rec.coordinator import Decision, Strategy\n"
+        "class Turns(Strategy):\n"
+        "    def decide(self, reports, round):\n"
+        "        return {round % self.fleet.clients: Decision()}\n"
+    )
+    job.coordinator = {"strategy": "turns.py:Turns"}
+    job.runner["epochs"] = 6
+    finished = job.succeed("--coordinator_num", 1)
+    losses = [finished.records(epoch % WORKERS)[epoch]["train_loss"] for epoch in range(6)]
+    assert losses[3] < losses[0]
+    assert losses[5] < losses[2]
+
+
+README_STRATEGY = """
+from fl_rec.coordinator import Decision, Strategy
+
+class WorstServed(Strategy):
+    '''The half of the clients whose users are served worst trains.'''
+
+    def decide(self, reports, round):
+        if round == 0:
+            return {client: Decision() for client in reports}
+        worst = sorted(reports, key=lambda client: reports[client].hr)
+        return {client: Decision(reason=f"largest weight {reports[client].extra['largest']:.3f}")
+                for client in worst[:(len(worst) + 1) // 2]}
+"""
+README_TRAINER = """
+import sys
+sys.path.insert(0, {root!r})
+from fl_rec.coordinator.trainer import CoordinatedTrainer
+from fl_rec.trainer import main
+
+class Trainer(CoordinatedTrainer):
+    '''Tells the coordinator the largest dense weight, and the output layer.'''
+
+    def report_fields(self, metrics):
+        dense = self.pull_dense()
+        return {{
+            "largest": max(float(abs(values).max()) for values in dense.values()),
+            "output": min(dense.values(), key=lambda values: values.size).ravel(),
+        }}
+
+    def run_worker(self):
+        print("a worker of my own", flush=True)
+        super().run_worker()
+
+if __name__ == "__main__":
+    sys.exit(main(Trainer))
+"""
+
+
+def test_a_users_strategy_field_and_run_worker(job: Job, shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "worst_served.py").write_text(README_STRATEGY)
+    (tmp_path / "my_trainer.py").write_text(README_TRAINER.format(root=str(ROOT)))
+    job.coordinator = {
+        "strategy": "worst_served.py:WorstServed",
+        "report_fields": {"largest": [], "output": [1]},
+    }
+    job.runner["epochs"] = 2
+    finished = job.succeed("--coordinator_num", 1, "--script", tmp_path / "my_trainer.py")
+    assert_done_as_decided(finished, shards)
+    _, second, _ = rounds_of(finished)
+    assert len(second.clients(JOIN)) == 2
+    fields = second.reports[0].extra
+    assert 0 < fields["largest"] < 10
+    assert fields["output"].shape == (1,)
+    # All see the same servers.
+    assert {round(each.extra["largest"], 3) for each in second.reports.values()} == {round(fields["largest"], 3)}
+    assert "largest weight 0." in finished.output
+    assert "a worker of my own" in (finished.run.log / "workerlog.0").read_text()
+
+
+def test_an_undeclared_field(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "my_trainer.py").write_text(README_TRAINER.format(root=str(ROOT)))
+    job.coordinator = {"report_fields": {"largest": [], "outputs": [1]}}
+    finished = job.finish("--coordinator_num", 1, "--script", tmp_path / "my_trainer.py")
+    assert finished.code == 1
+    assert "output, which is not. Did you mean outputs?" in finished.errors
+
+
+def test_emulated_devices(job: Job) -> None:
+    job.coordinator = {"clients": {0: {"slow_down": 20}, 1: {"type": "phone", "bandwidth": 1e6}}}
+    finished = job.succeed("--coordinator_num", 1)
+    first, second = rounds_of(finished)
+    assert (first.reports[0].device.capacity, second.reports[1].device.type) == (1 / 20, "phone")
+    slow, thin, usual = (second.reports[client] for client in range(WORKERS))
+    assert slow.seconds_per_row > 3 * usual.seconds_per_row
+    assert thin.bytes_sent > 1e5, "an epoch's exchange of embeddings"
+    # The report counts the evaluation's bytes too, for which no time is taken.
+    assert 0.4 < thin.seconds / ((thin.bytes_sent + thin.bytes_received) / 1e6 + usual.seconds) < 1
+    assert finished.records(0)[0]["seconds"] == slow.seconds
+
+
+def wait_for_round(job: Job, number: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if job.run.rounds.exists() and len(list(RoundLog(job.run.rounds))) > number:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"round {number} was not decided")
+
+
+def kill_coordinator(job: Job) -> None:
+    wait_for_round(job, 2)
+    role_process(job, "coordinator.0").kill()
+
+
+def test_coordinator_lost_stop(job: Job) -> None:
+    job.runner["epochs"] = 1000
+    job.coordinator = {"coordinator_timeout": 5}
+    started = job.start("--coordinator_num", 1)
+    kill_coordinator(job)
+    finished = job.wait(started, PROMPT)
+    assert finished.code == 1
+    assert "could not be reached for 5 s" in finished.errors
+    assert "on_coordinator_loss=stop" in finished.errors
+    assert (finished.run.model / "0" / "rec_static.pdmodel").is_file()
+
+
+def test_coordinator_lost_continue(job: Job, shards: Path) -> None:
+    job.runner["epochs"] = 8
+    job.coordinator = {
+        "strategy": "random_k", "options": {"k": 1}, "coordinator_timeout": 2, "on_coordinator_loss": "continue",
+    }  # fmt: skip
+    started = job.start("--coordinator_num", 1)
+    kill_coordinator(job)
+    finished = job.wait(started)
+    assert finished.code == 0
+    assert finished.output.count("Going on without it: all train") == 1
+    assert finished.result["last"]["epoch"] == 7
+    manifest = load_manifest(shards)
+    assert manifest is not None
+    assert finished.result["last"]["rows"] == manifest.totals["train_rows"], "all train"
+    assert finished.records("all")[1]["rows"] < manifest.totals["train_rows"], "one trained"
+
+
+def test_coordinator_started_again(job: Job, shards: Path) -> None:
+    job.runner["epochs"] = 8
+    job.coordinator = {"strategy": "random_k", "options": {"k": 1}}
+    started = job.start("--coordinator_num", 1)
+    kill_coordinator(job)
+    again = subprocess.Popen(
+        [sys.executable, "-m", "fl_rec.cli", "coordinator", str(job.run.path)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=clean_environment(),
+    )  # fmt: skip
+    try:
+        finished = job.wait(started)
+        said, _ = again.communicate(timeout=PROMPT)
+    finally:
+        again.kill()
+    assert finished.code == 0
+    assert again.returncode == 0, said
+    rounds = rounds_of(finished)
+    assert [each.round for each in rounds] == list(range(9)), "each round once"
+    assert_done_as_decided(finished, shards)
+
+
+def test_coordinator_started_late(job: Job, tmp_path: Path) -> None:
+    late = tmp_path / "late.py"
+    late.write_text(
+        "import os, runpy, sys, time\n"
+        "if os.environ['TRAINING_ROLE'] == 'COORDINATOR': time.sleep(12)\n"
+        f"sys.argv[0] = {str(SCRIPT)!r}\n"
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+    )
+    finished = job.succeed("--coordinator_num", 1, "--script", late)
+    assert len(rounds_of(finished)) == 2
+    statuses = roles.read_statuses(finished.run.roles)
+    assert statuses["coordinator.0"].times["running"] > statuses["worker.0"].times["running"]
+
+
+def test_killed_worker(job: Job) -> None:
+    job.runner["epochs"] = 1000
+    started = job.start("--coordinator_num", 1)
+    wait_for_round(job, 2)
+    role_process(job, "worker.1").kill()
+    finished = job.wait(started, PROMPT)
+    assert finished.code == 1
+    assert "worker.1 failed: it ended without a word" in finished.errors
+
+
+def test_strategy_that_fails(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text(
+        "from fl_rec.coordinator import Strategy\n"
+        "class Bad(Strategy):\n"
+        "    def decide(self, reports, round):\n"
+        "        return {client: 1 / round for client in reports}\n"
+    )
+    job.coordinator = {"strategy": "bad.py:Bad"}
+    started = job.start("--coordinator_num", 1)
+    finished = job.wait(started, PROMPT)
+    assert finished.code == 1
+    assert "the strategy Bad failed in round 0: ZeroDivisionError: division by zero" in finished.errors
+
+
+def test_bare_fleetrun(job: Job, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "paddle.distributed.launch", f"--worker_num={WORKERS}", "--server_num=1"]
+    command += ["--coordinator_num=1", str(SCRIPT), "-m", str(job.yaml)]
+    environment = clean_environment()
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, _ = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, said
+    assert len(list(RoundLog(job.run.rounds))) == 2
+    assert "round 1, after 1 epochs, join_all: 0 JOIN, 0 WAIT, 3 FINISH" in job.run.tables.read_text()
+    mark = Mark(FLEETRUN_MARK, (job.run.path / "job").read_text())
+    deadline = time.monotonic() + PROMPT
+    while mark.processes() and time.monotonic() < deadline:
+        time.sleep(0.2)  # who watched the job goes last
+    assert mark.processes() == []
+
+
+def test_settings_without_a_coordinator_are_noted(job: Job) -> None:
+    job.coordinator = {"strategy": "random_k"}
+    finished = job.succeed()
+    assert "note: coordinator.* has no effect without a coordinator" in finished.output
