@@ -3,13 +3,13 @@
     fleetrun --worker_num=10 --server_num=1 --coordinator_num=1 benchmarks/paddle_coordinator.py FOLDER ROUNDS
 
 The channel is Paddle's, untouched: `push_fl_client_info_sync` and `pull_fl_strategy` of its FLClient, and its
-Coordinator. So is the order of a round, which is that of its `train_loop`: a barrier, a report, a wait for the strategy;
-only that nothing is trained. Servers and workers come up as in this project (`fl_rec.runtime`), since ten workers started
-as Paddle does it hang more often than not.
+Coordinator. So is the order of a round, that of its `train_loop`: a barrier, a report, a wait for the strategy; only
+that nothing is trained. Server and workers come up as in this project (`fl_rec.runtime`), since ten workers that start
+as Paddle has it hang more often than not (2.6.2).
 
-Each worker adds lines to FOLDER/worker.K: {"round": from 0, "event": "reporting", "reported" or "decided", "time": seconds
-of a clock that all processes of the machine share}. Nothing here ends by itself: Paddle's coordinator never does, and a
-client's wait can't be interrupted. Whoever starts it ends it.
+Each worker adds lines to FOLDER/worker.K: {"round": from 0, "event": "reporting", "reported" or "decided", "time": in
+seconds, of a clock that all processes of the machine share}. Nothing here ends by itself: Paddle's coordinator never
+does, and a client's wait can't be interrupted. Whoever starts it ends it.
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ def work(runtime: PsRuntime, program: paddle.static.Program, path: Path, rounds:
     runtime.start_worker(program, paddle.static.global_scope())
     handle = fleet.fleet._runtime_handle
     # What Paddle's `_init_worker` does for a coordinator.
-    handle._worker.init_fl_worker(
-        handle.coordinator_hosts, handle.role_id, handle.role_maker._get_trainer_endpoint()
-    )
+    handle._worker.init_fl_worker(handle.coordinator_hosts, handle.role_id, handle.role_maker._get_trainer_endpoint())
     client = FLClient()
     client._client_ptr = fleet.get_fl_client()
     with open(path, "a", buffering=1, encoding="utf-8") as file:
