@@ -47,9 +47,11 @@ class Device:
 
     def __post_init__(self) -> None:
         _require("device.type", self.type, isinstance(self.type, str), "a text")
-        for name in ("capacity", "bandwidth"):
-            value = getattr(self, name)
-            _require(f"device.{name}", value, _is_number(value) and value > 0, "a number above 0")
+        finite = _is_number(self.capacity) and 0 < self.capacity < math.inf
+        _require("device.capacity", self.capacity, finite, "a finite number above 0")
+        _require(
+            "device.bandwidth", self.bandwidth, _is_number(self.bandwidth) and self.bandwidth > 0, "a number above 0"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +132,8 @@ class Decision:
     extra: Mapping[str, Field] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _require("next_state", self.next_state, self.next_state in STATES, "one of " + ", ".join(STATES))
+        known = isinstance(self.next_state, str) and self.next_state in STATES
+        _require("next_state", self.next_state, known, "one of " + ", ".join(STATES))
         for name in ("local_epochs", "learning_rate_factor"):
             value = getattr(self, name)
             fits = _is_number(value) and 0 < value < math.inf
@@ -220,7 +223,7 @@ def _unpack(data: bytes) -> dict[str, Any]:
     if not isinstance(content, dict) or "version" not in content:
         raise MessageError(f"A message must be a map with a version. Received: {type(content).__name__}.")
     version = content.pop("version")
-    if version != VERSION:
+    if not isinstance(version, int) or version != VERSION:
         raise MessageError(
             f"Messages must be of version {VERSION}. Received: {version!r}. Use the same fl_rec on both sides."
         )
@@ -243,7 +246,8 @@ def _pack_array(value: Any) -> Any:
         return value.item()
     if not isinstance(value, np.ndarray):
         raise MessageError(f"A message holds numbers, texts and arrays. Received: {type(value).__name__}.")
-    body = [value.dtype.name, list(value.shape), np.ascontiguousarray(value).tobytes()]
+    # A dtype's name does not tell its byte order.
+    body = [value.dtype.name, list(value.shape), value.astype(value.dtype.name, copy=False).tobytes()]
     return msgpack.ExtType(1, msgpack.packb(body))
 
 
