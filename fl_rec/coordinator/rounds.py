@@ -76,7 +76,7 @@ class Round:
             }
             missing = tuple(content["missing"])
             return cls(content["round"], content["strategy"], reports, decisions, missing, content["seconds"])
-        except (ValueError, KeyError, TypeError, MessageError) as err:
+        except (ValueError, KeyError, TypeError, AttributeError, MessageError) as err:
             raise DataError(f"A line of rounds.jsonl is a round. Received: {line[:80]!r} ({err!r}).") from err
 
     def table(self, epochs: int) -> str:
@@ -103,7 +103,8 @@ class RoundLog:
         self._path = path
 
     def append(self, round: Round) -> None:
-        with open(self._path, "ab", buffering=0) as file:
+        # Buffered: an unbuffered write may take a part of the line and say nothing.
+        with open(self._path, "ab") as file:
             file.write((round.to_json() + "\n").encode("utf-8"))
 
     def __iter__(self) -> Iterator[Round]:
@@ -132,9 +133,10 @@ def recorded_reports(run: RunDirectory) -> list[dict[int, ClientReport]]:
     Raises:
         DataError: there is no such run, or it has no figures.
     """
-    rounds = [dict(each.reports) for each in RoundLog(run.rounds)]
+    rounds = {each.round: dict(each.reports) for each in RoundLog(run.rounds)}
     if rounds:
-        return rounds
+        # Rounds that the clients went through without a coordinator are not there.
+        return [rounds.get(number, {}) for number in range(1 + max(rounds))]
     if not run.metrics.is_file():
         raise DataError(f"A recorded run has rounds.jsonl or metrics.jsonl. Received: {run.path}, which has neither.")
     records = [record for record in run.read_metrics() if record["client"] != "all"]
@@ -167,6 +169,8 @@ def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
             value = {field: _pack(each) for field, each in value.items()}
         elif isinstance(value, dict):
             value = _plain(value)
+        elif isinstance(value, np.generic):
+            value = value.item()
         if not (isinstance(value, float) and not math.isfinite(value)):
             plain[name] = value
     return plain
@@ -181,7 +185,8 @@ def _pack(value: Any) -> Any:
     if isinstance(value, (int, float)) and math.isfinite(value):
         return value
     array = np.asarray(value)
-    return {"dtype": array.dtype.name, "shape": array.shape, "base64": base64.b64encode(array.tobytes()).decode()}
+    content = array.astype(array.dtype.name, copy=False).tobytes()
+    return {"dtype": array.dtype.name, "shape": array.shape, "base64": base64.b64encode(content).decode()}
 
 
 def _unpack(value: Any) -> Any:
