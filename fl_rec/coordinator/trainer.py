@@ -77,7 +77,7 @@ class CoordinatedTrainer(FLTrainer):
         """As it was decided, on the device that the client is taken to be.
 
         Returns:
-            as without a coordinator. `seconds` of an emulated device are what it would have taken there.
+            as without a coordinator. With devices to emulate, `seconds` are what it would have taken there.
         """
         decision = self.decision
         if decision.next_state != JOIN:
@@ -86,7 +86,7 @@ class CoordinatedTrainer(FLTrainer):
         start, processor = time.perf_counter(), time.process_time()
         before = self.runtime.bytes_exchanged()
         metrics = super().train_epoch(epoch, local_epochs * decision.local_epochs)
-        if self._device.slow_down == 1 and self._device.bandwidth is None:
+        if not self.config.coordinator.clients:
             return metrics
         # The processor's time, since ten clients share this machine's cores, and a device of its own would not.
         seconds = self._device.slow_down * (time.process_time() - processor)

@@ -116,49 +116,23 @@ def test_one_that_waits_learns_from_the_others(job: Job, tmp_path: Path) -> None
     assert losses[5] < losses[2]
 
 
-README_STRATEGY = """
-from fl_rec.coordinator import Decision, Strategy
+def example(name: str) -> str:
+    """A file's text as the README shows it."""
+    return (ROOT / "README.md").read_text().split(f"```python\n# {name}\n")[1].split("```")[0]
 
-class WorstServed(Strategy):
-    '''The half of the clients whose users are served worst trains.'''
 
-    def decide(self, reports, round):
-        if round == 0:
-            return {client: Decision() for client in reports}
-        worst = sorted(reports, key=lambda client: reports[client].hr)
-        return {client: Decision(reason=f"largest weight {reports[client].extra['largest']:.3f}")
-                for client in worst[:(len(worst) + 1) // 2]}
-"""
-README_TRAINER = """
-import sys
-sys.path.insert(0, {root!r})
-from fl_rec.coordinator.trainer import CoordinatedTrainer
-from fl_rec.trainer import main
-
-class Trainer(CoordinatedTrainer):
-    '''Tells the coordinator the largest dense weight, and the output layer.'''
-
-    def report_fields(self, metrics):
-        dense = self.pull_dense()
-        return {{
-            "largest": max(float(abs(values).max()) for values in dense.values()),
-            "output": min(dense.values(), key=lambda values: values.size).ravel(),
-        }}
-
-    def run_worker(self):
-        print("a worker of my own", flush=True)
-        super().run_worker()
-
-if __name__ == "__main__":
-    sys.exit(main(Trainer))
-"""
+def trainer_with_an_array() -> str:
+    """The README's, which tells the output layer too."""
+    told = 'return {"output": min(self.pull_dense().values(), key=lambda values: values.size).ravel(), '
+    return example("my_trainer.py").replace("return {", told)
 
 
 def test_a_users_strategy_field_and_run_worker(job: Job, shards: Path, tmp_path: Path) -> None:
-    (tmp_path / "worst_served.py").write_text(README_STRATEGY)
-    (tmp_path / "my_trainer.py").write_text(README_TRAINER.format(root=str(ROOT)))
+    assert len(example("fl_worst_served.py").strip().splitlines()) < 15
+    (tmp_path / "fl_worst_served.py").write_text(example("fl_worst_served.py"))
+    (tmp_path / "my_trainer.py").write_text(trainer_with_an_array())
     job.coordinator = {
-        "strategy": "worst_served.py:WorstServed",
+        "strategy": "fl_worst_served.py:WorstServed",
         "report_fields": {"largest": [], "output": [1]},
     }
     job.runner["epochs"] = 2
@@ -172,11 +146,11 @@ def test_a_users_strategy_field_and_run_worker(job: Job, shards: Path, tmp_path:
     # All see the same servers.
     assert {round(each.extra["largest"], 3) for each in second.reports.values()} == {round(fields["largest"], 3)}
     assert "largest weight 0." in finished.output
-    assert "a worker of my own" in (finished.run.log / "workerlog.0").read_text()
+    assert "device machine" in (finished.run.log / "workerlog.0").read_text()
 
 
 def test_an_undeclared_field(job: Job, tmp_path: Path) -> None:
-    (tmp_path / "my_trainer.py").write_text(README_TRAINER.format(root=str(ROOT)))
+    (tmp_path / "my_trainer.py").write_text(trainer_with_an_array())
     job.coordinator = {"report_fields": {"largest": [], "outputs": [1]}}
     finished = job.finish("--coordinator_num", 1, "--script", tmp_path / "my_trainer.py")
     assert finished.code == 1
