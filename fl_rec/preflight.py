@@ -144,7 +144,7 @@ def _check_coordinator(config: Config, num_workers: int, num_coordinators: int) 
     source, _, name = settings.strategy.rpartition(":")
     return config.replace(
         **{
-            "coordinator.strategy": f"{(folder / source).resolve()}:{name}"
+            "coordinator.strategy": f"{(folder / Path(source).expanduser()).resolve()}:{name}"
             if source.endswith(".py")
             else settings.strategy,
             "coordinator.options": to_plain(strategy.options),
