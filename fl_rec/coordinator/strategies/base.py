@@ -86,7 +86,7 @@ class Strategy(ABC):
         """What the clients do in a round.
 
         Args:
-            reports: those that came in time, by client; finished clients send none.
+            reports: those that came in time, by client, at least one; finished clients send none.
             round: from 0. In round 0 nothing has been trained; round `fleet.epochs` only takes the last figures in,
                 and whatever is decided, all finish.
 
@@ -125,7 +125,7 @@ class Strategy(ABC):
             if report.trained:
                 standing.before, standing.trained = standing.trained, report
         try:
-            decided = self.decide(dict(sorted(reports.items())), round)
+            decided = self.decide(dict(sorted(reports.items())), round) if reports else {}
         except Exception as err:
             raise RunError(f"{self} failed in round {round}: {type(err).__name__}: {err}") from err
         self._check(decided, round)

@@ -37,8 +37,9 @@ class Utility(Strategy):
         options, random = self.options, self.random(round)
         needed = self.epoch_seconds()
         wanted = float(np.quantile([needed[client] for client in reports], options.speed_quantile))
-        new = [client for client in reports if self.standing[client].trained is None]
-        known = [client for client in reports if self.standing[client].trained is not None]
+        losses = {client: self._loss(client) for client in reports}
+        known = [client for client, loss in losses.items() if math.isfinite(loss)]
+        new = [client for client, loss in losses.items() if not math.isfinite(loss)]
         k = min(options.k, len(reports))
         share = max(options.exploration_least, options.exploration * options.exploration_decay**round)
         explored = min(len(new), max(round_half_up(share * k), k - len(known)))
@@ -50,17 +51,25 @@ class Utility(Strategy):
             good = {client: value for client, value in utilities.items() if value >= threshold}
             for client in draw(good, k - explored, random):
                 chosen[client] = Decision(JOIN, reason=f"utility {utilities[client]:.2f}")
-        for client in draw({client: 1 / needed[client] for client in new}, explored, random):
-            chosen[client] = Decision(JOIN, reason="not trained yet")
+        speeds = {client: 1 / needed[client] if needed[client] > 0 else 0.0 for client in new}
+        for client in draw(speeds, explored, random):
+            never = self.standing[client].trained is None
+            chosen[client] = Decision(JOIN, reason="not trained yet" if never else "its loss is not known")
         return chosen
+
+    def _loss(self, client: int) -> float:
+        """When it last trained; NaN if it never did."""
+        last = self.standing[client].trained
+        return math.nan if last is None else last.train_loss
 
     def _utilities(self, known: list[int], needed: Mapping[int, float], wanted: float, round: int) -> dict[int, float]:
         """Relative to the highest statistical utility."""
         statistical = {}
         for client in known:
             last = self.standing[client].trained
-            if last is not None and math.isfinite(last.train_loss):
-                statistical[client] = last.rows * last.train_loss
+            if last is not None:
+                # A net's own loss may fall below 0, and weights may not.
+                statistical[client] = last.rows * max(0.0, last.train_loss)
         if not statistical:
             return {}
         # As Oort clips outliers at a quantile.
@@ -76,10 +85,13 @@ class Utility(Strategy):
 
 
 def draw(weights: Mapping[int, float], k: int, random: np.random.Generator) -> list[int]:
-    """`k` different clients at most, the likelier the higher their weight."""
+    """`k` different clients at most, the likelier the higher their weight; those of weight 0 last."""
     clients, values = list(weights), np.array(list(weights.values()), float)
-    k = min(k, int(np.count_nonzero(values > 0)))
-    return [int(client) for client in random.choice(clients, k, replace=False, p=values / values.sum())] if k else []
+    k = min(k, len(clients))
+    if not k:
+        return []
+    values = np.maximum(values, 1e-9 * (values.max() or 1.0))
+    return [int(client) for client in random.choice(clients, k, replace=False, p=values / values.sum())]
 
 
 def round_half_up(value: float) -> int:
