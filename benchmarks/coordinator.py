@@ -24,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -48,7 +49,7 @@ import numpy as np
 import psutil
 
 from fl_rec.config import CoordinatorConfig
-from fl_rec.coordinator.client import CoordinatorClient
+from fl_rec.coordinator.client import FIRST_PAUSE, LONGEST_PAUSE, CoordinatorClient
 from fl_rec.coordinator.messages import JOIN, ClientReport, Device, decode_decision, encode
 from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.coordinator.service import METHOD, TOKEN_KEY, Coordinator, channel_options, new_server
@@ -62,6 +63,8 @@ STRATEGY, TOKEN, MAX_MESSAGE = "join_all", "f" * 32, 1 << 20
 FIELD, FIELD_LENGTH = "weights", 64
 # Seconds; a client that fails must not hold up the others for longer.
 ROUND_TIMEOUT = 30.0
+# Seconds that a client tries to reach the coordinator.
+CONNECT_TIMEOUT = 10.0
 SIMULATING_PROCESSES = 2
 MARK = "FL_REC_BENCHMARK_COORDINATOR"
 PADDLE_SCRIPT = Path(__file__).with_name("paddle_coordinator.py")
@@ -177,7 +180,7 @@ def _play_client(
     for number in range(rounds):
         report = _new_report(client, number, field)
         sent = time.monotonic()
-        decision = end.report(report, 0)
+        decision = end.report(report, CONNECT_TIMEOUT)
         times[number] = sent, time.monotonic()
         _require_join(decision.next_state)
         if rounds_per_sample and (number + 1) % rounds_per_sample == 0:
@@ -186,26 +189,38 @@ def _play_client(
     return times, memory
 
 
-def _simulate(service: Service, clients: Sequence[int], rounds: int) -> np.ndarray:
+def _simulate(service: Service, clients: Sequence[int], rounds: int) -> tuple[np.ndarray, int]:
     """Many clients in one process, each with its own connection.
 
     Returns:
-        float64 [clients, rounds, 2], as of `_play_client`.
+        float64 [clients, rounds, 2], as of `_play_client`; and how often one could not reach the coordinator, and tried
+        again as a real client does.
     """
     return asyncio.run(_ask_all(service, clients, rounds))
 
 
-async def _ask_all(service: Service, clients: Sequence[int], rounds: int) -> np.ndarray:
+async def _ask_all(service: Service, clients: Sequence[int], rounds: int) -> tuple[np.ndarray, int]:
     # Channels with the same options would share one connection.
     options = [*channel_options(MAX_MESSAGE), ("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.aio.insecure_channel(service.endpoint, options=options) for _ in clients]
     calls = [channel.unary_unary(METHOD) for channel in channels]
     metadata = ((TOKEN_KEY, TOKEN),)
+    retries = 0
 
     async def ask(call: Callable[..., Any], client: int, number: int) -> tuple[float, float]:
+        nonlocal retries
         data = encode(_new_report(client, number, False))
-        sent = time.monotonic()
-        answer = await call(data, timeout=2 * ROUND_TIMEOUT, metadata=metadata)
+        sent, pause = time.monotonic(), FIRST_PAUSE
+        while True:
+            try:
+                answer = await call(data, timeout=2 * ROUND_TIMEOUT, metadata=metadata)
+                break
+            except grpc.aio.AioRpcError as err:
+                if err.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() - sent > CONNECT_TIMEOUT:
+                    raise RunError(f"Simulated client {client} must get an answer. Received: {err.details()}") from err
+            retries += 1
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
         decision = decode_decision(answer)
         received = time.monotonic()
         _require_join(decision.next_state)
@@ -220,7 +235,7 @@ async def _ask_all(service: Service, clients: Sequence[int], rounds: int) -> np.
         raise RunError(f"{len(clients)} clients must have as many connections. Received: {connections} at most.")
     for channel in channels:
         await channel.close()
-    return np.array(times).swapaxes(0, 1)
+    return np.array(times).swapaxes(0, 1), retries
 
 
 def _require_join(state: str) -> None:
@@ -230,6 +245,16 @@ def _require_join(state: str) -> None:
 
 def _pool(processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_process)
+
+
+def _results(jobs: Sequence[Future[Any]]) -> list[Any]:
+    try:
+        # The first that fails is to be heard of first; the others wait for it.
+        for job in as_completed(jobs):
+            job.result()
+        return [job.result() for job in jobs]
+    except BrokenProcessPool as err:
+        raise RunError("The clients' processes must come to their end. One has ended before; see above.") from err
 
 
 def _start_process() -> None:
@@ -252,13 +277,15 @@ def measure_clients(folder: Path, clients: int, rounds: int, field: bool) -> dic
         early to be theirs: before the last report was sent. Bytes of the coordinator's resident memory
         after a tenth of the rounds and after all, and its growth per round between, by least squares.
     """
-    with serve(folder, clients, rounds, field) as service, _pool(clients) as pool:
-        sample = max(1, rounds // 100)
-        jobs = [
-            pool.submit(_play_client, service, client, rounds, field, 0 if client else sample)
-            for client in range(clients)
-        ]
-        played = [job.result() for job in jobs]
+    sample = max(1, rounds // 100)
+    # When a client fails, the service ends before the pool is waited for, so that nobody waits for a round.
+    with _pool(clients) as pool, serve(folder, clients, rounds, field) as service:
+        played = _results(
+            [
+                pool.submit(_play_client, service, client, rounds, field, 0 if client else sample)
+                for client in range(clients)
+            ]
+        )
     times, memory = np.array([times for times, _ in played]), played[0][1]
     delays = 1000 * (times[:, :, 1].max(0) - times[:, :, 0].max(0))
     later = {done: size for done, size in memory.items() if done >= rounds // 10}
@@ -281,17 +308,18 @@ def measure_fleet(folder: Path, clients: int, rounds: int) -> dict[str, Any]:
     """Simulated clients: from the first report of a round to its last decision delivered.
 
     Returns:
-        seconds; the first round, in which connections are made, apart.
+        seconds; the first round, in which connections are made, apart. How often a client had to try again.
     """
-    with serve(folder, clients, rounds, False) as service, _pool(SIMULATING_PROCESSES) as pool:
-        shares = [list(range(clients))[part::SIMULATING_PROCESSES] for part in range(SIMULATING_PROCESSES)]
-        jobs = [pool.submit(_simulate, service, share, rounds) for share in shares]
-        times = np.concatenate([job.result() for job in jobs])
+    shares = [range(clients)[part::SIMULATING_PROCESSES] for part in range(SIMULATING_PROCESSES)]
+    with _pool(SIMULATING_PROCESSES) as pool, serve(folder, clients, rounds, False) as service:
+        simulated = _results([pool.submit(_simulate, service, share, rounds) for share in shares])
+    times = np.concatenate([times for times, _ in simulated])
     seconds = times[:, :, 1].max(0) - times[:, :, 0].min(0)
     return {
         "first_round_s": float(seconds[0]),
         "median_s": float(np.median(seconds[1:])),
         "longest_s": float(seconds[1:].max()),
+        "retries": sum(retries for _, retries in simulated),
     }
 
 
@@ -397,6 +425,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
         [f"{whole}: median", "2", figure(fleet["median_s"], ".2f"), "-"],
         ["longest", "2", figure(fleet["longest_s"], ".2f"), "-"],
         ["first round, with connecting", "", figure(fleet["first_round_s"], ".2f"), "-"],
+        ["connections tried again", "0", figure(fleet["retries"], "d"), "-"],
         [f"{clients} clients, RSS after {plain['rss_early_rounds']:,} rounds, MiB", "", f"{early:.2f}", "-"],
         [f"after {rounds:,} rounds", "flat", f"{end:.2f}", "-"],
         ["growth, bytes a round", "0", figure(plain["rss_growth_per_round"], ",.0f"), "-"],
