@@ -36,6 +36,10 @@ METHOD = f"/{SERVICE}/{CALL}"
 TOKEN_KEY = "fl_rec-token"
 # A peer that stands still is noticed after KEEPALIVE + KEEPALIVE_ANSWER seconds.
 KEEPALIVE, KEEPALIVE_ANSWER = 10.0, 10.0
+# Seconds; a machine may be far away, or its cores all taken.
+CONNECT_TIMEOUT = 5.0
+# Characters of a refusal. It travels in a header, and those are lost beyond 8 KiB.
+LONGEST_REASON = 800
 
 
 class Refused(FLRecError):
@@ -75,7 +79,8 @@ class Coordinator:
         self._thread = ThreadPoolExecutor(1, "strategy")
         self._reports: dict[int, ClientReport] = {}
         self._decided: Mapping[int, Decision] = {}
-        self._may_skip = False
+        # Clients that went on without a coordinator are ahead of it when it comes, or comes back.
+        self._may_skip = True
         self._deciding: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -89,8 +94,6 @@ class Coordinator:
         self._answer: asyncio.Future[Mapping[int, Decision]] = self._loop.create_future()
         self._round = await self._in_thread(self._take_up)
         self._expected = set(self._strategy.fleet) - self._strategy.finished
-        # Clients that went on without a coordinator are ahead of it when it comes back.
-        self._may_skip = self._round > 0
 
     async def answer(self, report: ClientReport) -> Decision:
         """The decision for a client, once there is one.
@@ -127,7 +130,7 @@ class Coordinator:
         ahead = report.round > self._round
         if ahead and self._may_skip and not self._reports and report.round <= self._strategy.fleet.epochs:
             log.info("clients went on without a coordinator: round %d follows %d", report.round, self._round - 1)
-            self._round = report.round
+            self._round, self._decided = report.round, {}
         elif report.round != self._round:
             which = "has not begun" if ahead else "is over"
             raise Refused(
@@ -211,23 +214,24 @@ async def new_server(
 
     async def report(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         shown = dict(context.invocation_metadata()).get(TOKEN_KEY, "")
-        if not hmac.compare_digest(str(shown), token):
-            await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "A client shows the token of its run. Received: another, or none."
-            )
         try:
+            if not hmac.compare_digest(str(shown), token):
+                raise Refused(
+                    grpc.StatusCode.UNAUTHENTICATED, "A client shows the token of its run. Received: another, or none."
+                )
             answer = encode(await coordinator.answer(decode_report(data)))
-        except MessageError as err:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(err))
-        except Refused as err:
-            await context.abort(err.status, str(err))
-        if len(answer) > max_message_bytes:
-            await context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"A decision must be at most coordinator.max_message_bytes={max_message_bytes} long. "
-                f"Received: {len(answer)} bytes from the strategy.",
-            )
-        return answer
+            if len(answer) > max_message_bytes:
+                raise Refused(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"A decision must be at most coordinator.max_message_bytes={max_message_bytes} long. "
+                    f"Received: {len(answer)} bytes from the strategy.",
+                )
+            return answer
+        except (MessageError, Refused) as err:
+            status = err.status if isinstance(err, Refused) else grpc.StatusCode.INVALID_ARGUMENT
+            reason = str(err)
+            shown = reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + " ..."
+            return await context.abort(status, shown)  # it raises
 
     server = grpc.aio.server(options=channel_options(max_message_bytes))
     handler = grpc.unary_unary_rpc_method_handler(report)
@@ -257,6 +261,7 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.enable_http_proxy", 0),
         # A coordinator that comes back is found soon.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        # In spite of its name it is what connecting may take, greetings included.
+        ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT * 1000)),
         ("grpc.max_reconnect_backoff_ms", 1000),
     ]
