@@ -59,6 +59,8 @@ class PsRuntime:
         self.role = role
         self.config = config
         self._fleet = fleet
+        self._exchanging = self._behind = False
+        self._bytes: dict[tuple[Any, Any], tuple[int, int]] = {}
         os.environ["PADDLE_WITH_GLOO"] = "1"
         # Paddle's own channel to a coordinator, which can't be made reliable; see fl_rec.coordinator.
         os.environ.pop("PADDLE_COORDINATOR_ENDPOINTS", None)
@@ -184,7 +186,6 @@ class PsRuntime:
         self.barrier("the first worker's initial parameters")
         handle._communicator.init_params(dense)
         self.barrier("every worker's start")
-        handle._communicator.start()
         self._build_flush_program()
 
     def _set_tables(self, context: Any, send: Any) -> None:
@@ -248,20 +249,36 @@ class PsRuntime:
                 f"runner.barrier_timeout={self.config.runner.barrier_timeout:g} s or has ended."
             ) from err
 
+    def begin_exchange(self) -> None:
+        """What is trained from now on goes to the servers, until `settled`.
+
+        A worker that trained nothing the time before starts from what the servers hold, as a client of FedAvg
+        (arXiv:1602.05629) does.
+
+        A worker that trains nothing must not exchange: even an idle communicator goes on to push what GEO's division
+        has left over of the dense part, until the servers have the sum of all workers' steps and not their mean.
+        """
+        if self.geo and not self._exchanging:
+            if self._behind:
+                # What GEO's division has left over of its last steps was meant for the model of that time: pushed now,
+                # on top of what the others did meanwhile, it has an NCF-MLP collapse within a few rounds.
+                self._handle._communicator.init_params(self._dense_tables)
+            self._handle._communicator.start()
+        self._exchanging, self._behind = True, False
+
     @contextlib.contextmanager
     def settled(self, what: str) -> Iterator[None]:
         """Everything that any worker has learned is on the servers, and nothing moves until the block ends."""
-        if self.geo:
-            self._flush()
-            # Even an idle communicator goes on to push what GEO's division has left over of the dense part.
-            self._handle._communicator.stop()
-        else:
-            self._handle._worker.client_flush()
+        if self._exchanging:
+            if self.geo:
+                self._flush()
+                self._handle._communicator.stop()
+            else:
+                self._handle._worker.client_flush()
+        self._exchanging, self._behind = False, not self._exchanging
         self.barrier(f"{what}: all flushed")
         yield
         self.barrier(f"{what}: all evaluated")
-        if self.geo:
-            self._handle._communicator.start()
 
     def _build_flush_program(self) -> None:
         """A program of the training program's `send` operators, with no rows to send."""
@@ -326,8 +343,10 @@ class PsRuntime:
         return {name: np.array(scope.find_var(name).get_tensor()) for name in self._pull_dense(scope, set())}
 
     def bytes_exchanged(self) -> tuple[int, int]:
-        """Bytes sent to and received from the parameter servers since the start, as the kernel has counted them."""
-        sent = received = 0
+        """Bytes sent to and received from the parameter servers since the start, as the kernel has counted them.
+
+        A connection that was closed counts with what it had when last looked at.
+        """
         servers = {_split(endpoint) for endpoint in self.role.server_endpoints}
         for descriptor in os.listdir("/proc/self/fd"):
             try:
@@ -336,11 +355,11 @@ class PsRuntime:
                 with socket.socket(fileno=os.dup(int(descriptor))) as connection:
                     if connection.getpeername() in servers:
                         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
-                        counts = struct.unpack_from("QQ", info, _TCP_INFO_BYTES_ACKED)
-                        sent, received = sent + counts[0], received + counts[1]
+                        name = (connection.getsockname(), connection.getpeername())
+                        self._bytes[name] = struct.unpack_from("QQ", info, _TCP_INFO_BYTES_ACKED)
             except (OSError, struct.error):  # closed by now, without a peer, or an old kernel
                 continue
-        return sent, received
+        return sum(sent for sent, _ in self._bytes.values()), sum(received for _, received in self._bytes.values())
 
     def save_tables(self, folder: Path) -> None:
         """Writes the servers' tables: dense ones as the servers dump them, sparse ones as one tensor file each.
@@ -363,7 +382,7 @@ class PsRuntime:
     def stop_worker(self) -> None:
         """Takes leave; the first worker stops the servers when all have come this far."""
         self.barrier("the end of training")
-        if self.geo:
+        if self.geo and self._exchanging:
             self._handle._communicator.stop()
         self.barrier("the last communicator's end")
         if self.role.is_first_worker:

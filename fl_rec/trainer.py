@@ -128,6 +128,8 @@ class FLTrainer:
             self.reader.begin_epoch()
         start = time.perf_counter()
         parts = self._parts(local_epochs)
+        if parts:
+            self.runtime.begin_exchange()
         for part in parts:
             self.dataset._set_pipe_command(self.reader.pipe(part))
             self.executor.train_from_dataset(
