@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Callable, Mapping
 
 import grpc
@@ -76,7 +79,7 @@ class Coordinator:
     ) -> None:
         self._new_strategy, self._strategy_name = new_strategy, strategy_name
         self._settings, self._rounds, self._on_round = settings, rounds, on_round
-        self._thread = ThreadPoolExecutor(1, "strategy")
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._reports: dict[int, ClientReport] = {}
         self._decided: Mapping[int, Decision] = {}
         # Clients that went on without a coordinator are ahead of it when it comes, or comes back.
@@ -90,6 +93,8 @@ class Coordinator:
             FLRecError: the strategy can't be made, or fails.
         """
         self._loop = asyncio.get_running_loop()
+        # Not an executor's: Python waits for those when it ends, and so for a strategy that hangs.
+        threading.Thread(target=_work, args=(self._calls,), name="strategy", daemon=True).start()
         self.failure: asyncio.Future[None] = self._loop.create_future()
         self._answer: asyncio.Future[Mapping[int, Decision]] = self._loop.create_future()
         self._round = await self._in_thread(self._take_up)
@@ -195,7 +200,19 @@ class Coordinator:
         return number + 1
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await self._loop.run_in_executor(self._thread, function, *arguments)
+        future: Future[Any] = Future()
+        self._calls.put((future, partial(function, *arguments)))
+        return await asyncio.wrap_future(future)
+
+
+def _work(calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]]) -> None:
+    while True:
+        future, call = calls.get()
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(call())
+            except BaseException as err:
+                future.set_exception(err)
 
 
 async def new_server(
