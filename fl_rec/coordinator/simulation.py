@@ -3,8 +3,13 @@
 What it takes from a recorded run, in which all clients trained in every epoch, is each client's learning curve and one
 speed. What it makes of them is a model, and a simple one:
 
-- After a round, client i is as far as if all had trained e_i epochs: e_i = a * own_i + (1 - a) * shared, where own_i is
-  the local epochs that it has done and `shared` is their mean over all clients by rows of the shards. a is `locality`.
+- A round brings the fleet forward by p = share^participation * amount epochs of a run in which all train: share is the
+  part of all rows that joiners' shards hold, amount their mean local epochs by rows. Of that, every client gets
+  (1 - locality) * p, and the rest goes to joiners by their own local epochs, so that the mean over all rows is p. In a
+  real run with five of ten clients at random (benchmarks/recorded/ml-1m-random-5.jsonl) locality 0.4 and participation
+  0.25 predict a client's HR@10 to 0.020 (root mean squared error over 21 rounds; its standard error is 0.02), and 1 for
+  participation, progress by rows alone, to 0.049: fewer clients a round cost less than their share of the rows. How
+  the model fares where clients train parts of an epoch was not fitted.
 - Its metrics are read off its recorded curve at e_i: made monotone, linear between epochs, and flat before the first
   and after the last one. That work on one client alone wears off is thus not in the model, nor are interference and
   overfitting. A learning rate's factor has no effect.
@@ -141,7 +146,8 @@ class SimulatedFleet:
         recording: where their shards, their learning curves and the speed of a row come from.
         slow_downs: float[clients], how many times longer each one's processor takes; its capacity is 1 / slow_down.
         seed: of the noise, which is the same for every strategy.
-        locality: a of the module's docstring, 0 to 1: how much a client's metric hangs on its own work.
+        locality: of the module's docstring, 0 to 1: how much a client's metric hangs on its own work.
+        participation: of the module's docstring, 0 to 1: how much a round's progress hangs on how many train.
         overhead: seconds that a round takes besides training: evaluation, barriers, the coordinator.
         time_noise: standard deviation of the logarithm of a client's time in a round.
         loss_noise: standard deviation of a reported loss, relative to it.
@@ -152,7 +158,8 @@ class SimulatedFleet:
     recording: Recording
     slow_downs: np.ndarray
     seed: int = 0
-    locality: float = 0.5
+    locality: float = 0.4
+    participation: float = 0.25
     overhead: float = 2.0
     time_noise: float = 0.05
     loss_noise: float = 0.01
@@ -178,7 +185,7 @@ class SimulatedFleet:
             strategy: a new one, for as many clients.
         """
         shard_rows, users = self.recording.rows, self.recording.test_users
-        own = np.zeros(self.recording.clients)
+        own, effective = np.zeros(self.recording.clients), np.zeros(self.recording.clients)
         last: dict[int, dict[str, Any]] = {client: {} for client in strategy.fleet}
         rounds: list[Round] = []
         seconds = 0.0
@@ -200,7 +207,8 @@ class SimulatedFleet:
             epochs = float(np.average(own, weights=shard_rows))
             took = self.epoch_seconds() * rows / shard_rows * slower
             seconds += took.max() + self.overhead
-            metrics = self.recording.metrics_at(self.locality * own + (1 - self.locality) * epochs)
+            effective += progress(rows / shard_rows, shard_rows, self.locality, self.participation)
+            metrics = self.recording.metrics_at(effective)
             metric = float(np.average(metrics["hr"], weights=users))
             metrics["train_loss"] = metrics["train_loss"] * louder
             for client in strategy.fleet:
@@ -225,6 +233,24 @@ class SimulatedFleet:
             bytes_received=bytes_each_way,
             **last,
         )
+
+
+def progress(local_epochs: np.ndarray, shard_rows: np.ndarray, locality: float, participation: float) -> np.ndarray:
+    """How far a round brings each client, as the module's docstring has it.
+
+    Args:
+        local_epochs: float[clients], 0 for who waits.
+        shard_rows: int[clients].
+
+    Returns:
+        float64[clients], in epochs of a run in which all train.
+    """
+    mean = float(np.average(local_epochs, weights=shard_rows))
+    if mean == 0:
+        return np.zeros(len(shard_rows))
+    share = float(np.average(local_epochs > 0, weights=shard_rows))
+    fleet = share**participation * (mean / share)
+    return np.asarray(fleet * ((1 - locality) + locality * local_epochs / mean))
 
 
 def permuted_slow_downs(clients: int, seed: int) -> np.ndarray:
