@@ -253,6 +253,7 @@ def run_job(
     overrides: Mapping[str, Any],
     timeout: float,
     servers: int = 1,
+    coordinators: int = 0,
     show: bool = False,
 ) -> JobRun:
     """Runs the main job's configuration once, as a user does, and sees that nothing of it is left.
@@ -262,13 +263,13 @@ def run_job(
         data: the shards; each gets a worker.
         overrides: further keys of the configuration.
         timeout: seconds after which it counts as hung, and is stopped.
-        servers: how many parameter servers.
+        servers, coordinators: how many.
         show: whether the job's own tables are shown as progress.
     """
     run = RunDirectory(path)
     mark = Mark(ENVIRONMENT_KEY, str(run.path))
-    command = _command(run, data, overrides, servers)
-    expected = roles.role_names(data.num_shards, servers)
+    command = _command(run, data, overrides, servers, coordinators)
+    expected = roles.role_names(data.num_shards, servers, coordinators)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
         started, clock = time.time(), time.monotonic()
         launcher = psutil.Popen(
@@ -309,7 +310,9 @@ def run_job(
     )
 
 
-def _command(run: RunDirectory, data: Manifest, overrides: Mapping[str, Any], servers: int) -> list[str]:
+def _command(
+    run: RunDirectory, data: Manifest, overrides: Mapping[str, Any], servers: int, coordinators: int
+) -> list[str]:
     keys = {
         "runner.run_dir": str(run.path),
         "runner.train_data_dir": str(data.folder / TRAIN_FOLDER),
@@ -317,7 +320,8 @@ def _command(run: RunDirectory, data: Manifest, overrides: Mapping[str, Any], se
         **overrides,
     }
     command = [sys.executable, "-m", "fl_rec.cli", "run", "-m", str(CONFIG)]
-    command += [f"--worker_num={data.num_shards}", f"--server_num={servers}", "-o"]
+    command += [f"--worker_num={data.num_shards}", f"--server_num={servers}"]
+    command += [f"--coordinator_num={coordinators}", "-o"]
     return command + [f"{key}={json.dumps(value)}" for key, value in keys.items()]  # JSON is YAML
 
 
