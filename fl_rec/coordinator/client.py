@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 # The coordinator is gone, or never was; anything else that it answers is its last word.
 _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+# Seconds for which a connection is waited for before an attempt, growing; and what lies between attempts at least.
+FIRST_WAIT, LONGEST_WAIT, PAUSE = 0.5, 2.0, 0.1
 
 
 class CoordinatorLost(RunError):
@@ -60,8 +61,9 @@ class CoordinatorClient:
                 f"A report must be at most coordinator.max_message_bytes={self._max} long. Received: {len(data)} "
                 "bytes. Make the fields of report_fields() smaller, or raise the limit."
             )
-        pause, lost_at = FIRST_PAUSE, 0.0
+        wait, lost_at = FIRST_WAIT, 0.0
         while True:
+            self._await_connection(wait)
             try:
                 answer = self._call(data, timeout=self._answer_timeout, metadata=((TOKEN_KEY, self._token()),))
                 return decode_decision(answer)
@@ -74,14 +76,22 @@ class CoordinatorClient:
                         f"({err.code().name}): {err.details()}"
                     ) from err
                 lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at + pause > timeout:
+                if time.monotonic() - lost_at + PAUSE > timeout:
                     raise CoordinatorLost(
                         f"The coordinator at {self.endpoint} could not be reached for {timeout:g} s "
                         f"({err.code().name}: {err.details()})."
                     ) from err
                 log.info("the coordinator at %s is not there (%s); trying again", self.endpoint, err.code().name)
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            time.sleep(PAUSE)
+            wait = min(2 * wait, LONGEST_WAIT, max(PAUSE, lost_at + timeout - time.monotonic()))
+
+    def _await_connection(self, seconds: float) -> None:
+        # Older gRPC's (1.70, the last for Python 3.8) make connections only while somebody waits.
+        ready = grpc.channel_ready_future(self._channel)
+        try:
+            ready.result(seconds)
+        except grpc.FutureTimeoutError:
+            ready.cancel()
 
     def close(self) -> None:
         self._channel.close()

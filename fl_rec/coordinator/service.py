@@ -39,8 +39,6 @@ METHOD = f"/{SERVICE}/{CALL}"
 TOKEN_KEY = "fl_rec-token"
 # A peer that stands still is noticed after KEEPALIVE + KEEPALIVE_ANSWER seconds.
 KEEPALIVE, KEEPALIVE_ANSWER = 10.0, 10.0
-# Seconds; a machine may be far away, or its cores all taken.
-CONNECT_TIMEOUT = 5.0
 # Characters of a refusal. It travels in a header, and those are lost beyond 8 KiB.
 LONGEST_REASON = 800
 
@@ -276,9 +274,8 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
         # Two coordinators on one port would share its clients.
         ("grpc.so_reuseport", 0),
         ("grpc.enable_http_proxy", 0),
-        # A coordinator that comes back is found soon.
+        # A coordinator that comes back is found soon. grpc.min_reconnect_backoff_ms stays: in spite of its name it is
+        # what connecting may take.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        # In spite of its name it is what connecting may take, greetings included.
-        ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT * 1000)),
         ("grpc.max_reconnect_backoff_ms", 1000),
     ]
