@@ -416,11 +416,11 @@ def test_no_bytes_bring_it_down(serve: Serve, raw: Any, play: Any) -> None:
 
 
 def test_missing_clients_wait(serve: Serve, ask: Ask, play: Any) -> None:
-    served = serve(clients=4, round_timeout=0.4)
+    served = serve(clients=4, round_timeout=1.5)
     start = time.monotonic()
     futures = [ask(served, client, 0) for client in (0, 2)]
     assert [each.result(DEADLINE).next_state for each in futures] == [JOIN, JOIN]
-    assert 0.35 < time.monotonic() - start < 5
+    assert 1.4 < time.monotonic() - start < DEADLINE / 2
     (recorded,) = served.rounds
     assert (recorded.missing, sorted(recorded.reports)) == ((1, 3), [0, 2])
     assert recorded.table(9).split("\n")[0].endswith("; no report in time from 1, 3")
@@ -430,16 +430,16 @@ def test_missing_clients_wait(serve: Serve, ask: Ask, play: Any) -> None:
 
 
 def test_time_runs_from_the_first_report(serve: Serve, ask: Ask) -> None:
-    served = serve(round_timeout=0.5)
-    time.sleep(0.7)
+    served = serve(round_timeout=1.0)
+    time.sleep(1.2)
     first = ask(served, 0, 0)
     served.heard(1)
-    time.sleep(0.2)
+    time.sleep(0.4)
     assert not first.done()
     assert ask(served, 1, 0).result(DEADLINE).reason == "round 0"
     # The next round has a time of its own.
     first = ask(served, 0, 1)
-    time.sleep(0.35)
+    time.sleep(0.7)
     assert not first.done()
     ask(served, 1, 1).result(DEADLINE)
     assert [each.missing for each in served.rounds] == [(), ()]
@@ -453,7 +453,7 @@ def test_report_while_it_is_being_decided(serve: Serve, ask: Ask) -> None:
         decide.wait(DEADLINE)
         return {client: Decision() for client in reports}
 
-    served = serve(slowly, round_timeout=1.0)
+    served = serve(slowly, round_timeout=2.0)
     first = ask(served, 0, 0)
     assert deciding.wait(DEADLINE)
     second = ask(served, 1, 0)
@@ -536,7 +536,7 @@ def test_strategy_that_is_too_slow(serve: Serve, ask: Ask) -> None:
     start = time.monotonic()
     reason = "the strategy Scripted must decide within coordinator.round_timeout=0.3 s, and did not in round 0."
     assert text_of(ask(served, 0, 0)).endswith(f"(ABORTED): {reason}")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < DEADLINE / 2
     assert served.failure == reason
     release.set()
     assert text_of(ask(served, 0, 0)).endswith(f"(ABORTED): {reason}"), "what it says afterwards does not count"
@@ -712,7 +712,7 @@ def test_nobody_listens(ask: Ask, timeout: float) -> None:
     endpoint = f"127.0.0.1:{free_port()}"
     start = time.monotonic()
     text = text_of(ask(endpoint, 0, 0, timeout=timeout), CoordinatorLost)
-    assert time.monotonic() - start < timeout + 2
+    assert time.monotonic() - start < DEADLINE / 2
     assert text.startswith(f"The coordinator at {endpoint} could not be reached for {timeout:g} s (UNAVAILABLE: ")
 
 
