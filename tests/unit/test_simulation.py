@@ -29,7 +29,7 @@ class Scripted(Strategy):
     plan: Callable[[int], Mapping[int, Decision]]
 
     def decide(self, reports: Reports, round: int) -> Mapping[int, Decision]:
-        self.__dict__.setdefault("told", []).append(reports)
+        self.__dict__.setdefault("heard", []).append(reports)
         return type(self).plan(round)
 
 
@@ -126,7 +126,7 @@ def test_transfer_takes_time_too(recording: Recording) -> None:
     assert fleet.epoch_seconds().tolist() == [200 + 200, 100 + 400, 300 + 600]
     strategy = scripted(lambda round: {1: Decision(JOIN)}, 1)
     assert fleet.play(strategy).rounds[0].seconds == pytest.approx(505)
-    last = strategy.told[1][1]
+    last = strategy.heard[1][1]
     assert (last.bytes_sent, last.bytes_received, last.device.bandwidth) == (10000, 10000, 50.0)
 
 
@@ -156,7 +156,7 @@ def test_locality(recording: Recording, locality: float) -> None:
     strategy = scripted(lambda round: {1: Decision(JOIN, local_epochs=amounts[round])} if round < 2 else {}, 2)
     play = fleet_of(recording, locality=locality, participation=1.0).play(strategy)
     assert [each.epochs for each in play.rounds] == pytest.approx([1.0, 1.5])
-    first, second = ([each[client].hr for client in range(3)] for each in strategy.told[1:])
+    first, second = ([each[client].hr for client in range(3)] for each in strategy.heard[1:])
     assert first == pytest.approx([0.1, 0.4, 0.0] if locality else [0.1, 0.2, 0.0])
     assert second == pytest.approx([0.1, 0.6, 0.0] if locality else [0.175, 0.2, 0.1])
 
@@ -164,7 +164,7 @@ def test_locality(recording: Recording, locality: float) -> None:
 def test_reports_are_those_of_real_clients(recording: Recording) -> None:
     strategy = scripted(lambda round: {0: Decision(JOIN, local_epochs=0.5), 2: Decision(WAIT)}, 1)
     fleet_of(recording).play(strategy)
-    start, end = strategy.told
+    start, end = strategy.heard
     assert all(math.isnan(each.hr) and math.isnan(each.train_loss) and not each.trained for each in start.values())
     assert [each.shard_rows for each in start.values()] == ROWS
     assert [each.device.capacity for each in start.values()] == [0.25, 1.0, 0.5]
@@ -177,7 +177,7 @@ def test_reports_are_those_of_real_clients(recording: Recording) -> None:
 def test_finished_clients_report_no_more(recording: Recording) -> None:
     strategy = scripted(lambda round: {0: Decision(FINISH), 1: Decision(JOIN if round < 2 else FINISH)}, 9)
     play = fleet_of(recording).play(strategy)
-    assert [sorted(each) for each in strategy.told[:3]] == [[0, 1, 2], [1, 2], [1, 2]]
+    assert [sorted(each) for each in strategy.heard[:3]] == [[0, 1, 2], [1, 2], [1, 2]]
     assert [dict(each.joined) for each in play.rounds[:3]] == [{1: 1.0}, {1: 1.0}, {}]
     everyone = scripted(lambda round: dict.fromkeys(range(3), Decision(FINISH)), 9)
     assert not fleet_of(recording).play(everyone).rounds
@@ -189,7 +189,7 @@ def test_noise_is_seeded_and_the_same_for_every_strategy(recording: Recording) -
     def play(seed: int, clients: tuple[int, ...] = (0, 1, 2)) -> Any:
         strategy = scripted(lambda round: dict.fromkeys(clients, Decision(JOIN)), 200)
         fleet_of(recording, seed=seed, **settings).play(strategy)
-        return strategy.told[1:]
+        return strategy.heard[1:]
 
     seconds = np.array([[report.seconds for report in each.values()] for each in play(1)])
     again = np.array([[report.seconds for report in each.values()] for each in play(1)])
