@@ -218,7 +218,7 @@ def by_client(cls: type) -> Rule:
     def convert(value: Any, folder: Path) -> dict[str, Any]:
         if value is None:
             return {}
-        if not isinstance(value, Mapping) or not all(re.fullmatch(r"\d+|\*", str(client)) for client in value):
+        if not isinstance(value, Mapping) or not all(re.fullmatch(r"0|[1-9]\d*|\*", str(client)) for client in value):
             raise _RuleError
         try:
             return {

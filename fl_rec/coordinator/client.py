@@ -13,7 +13,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 
 from fl_rec.coordinator.messages import ClientReport, Decision, MessageError, decode_decision, encode
-from fl_rec.coordinator.service import METHOD, TOKEN_KEY, channel_options
+from fl_rec.coordinator.service import KEEPALIVE, KEEPALIVE_ANSWER, METHOD, TOKEN_KEY, channel_options
 from fl_rec.errors import RunError
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class CoordinatorClient:
         wait, lost_at = FIRST_WAIT, 0.0
         while True:
             self._await_connection(wait)
+            began = time.monotonic()
             try:
                 answer = self._call(data, timeout=self._answer_timeout, metadata=((TOKEN_KEY, self._token()),))
                 return decode_decision(answer)
@@ -75,6 +76,8 @@ class CoordinatorClient:
                         f"The coordinator refused the report of client {report.client} for round {report.round} "
                         f"({err.code().name}): {err.details()}"
                     ) from err
+                if time.monotonic() - began > KEEPALIVE + KEEPALIVE_ANSWER:
+                    lost_at = 0.0  # it was there all that time
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at + PAUSE > timeout:
                     raise CoordinatorLost(

@@ -107,7 +107,7 @@ def replay(config: Config, run: RunDirectory, say: Callable[[str], None]) -> Non
     """
     recorded = recorded_reports(run)
     clients = 1 + max(client for reports in recorded for client in reports)
-    epochs = len(recorded) - 1
+    epochs = max(config.runner.epochs, len(recorded) - 1)
     strategy = strategy_of(config, Fleet(clients, epochs, config.runner.seed))
     for number, reports in enumerate(recorded):
         decisions = strategy.next_round(reports, number)
@@ -146,6 +146,7 @@ async def _serve(config: Config, run: RunDirectory, address: Address) -> None:
             except asyncio.TimeoutError:
                 continue
     finally:
+        coordinator.close()
         await server.stop(GRACE_SECONDS)
     if coordinator.failure.done():
         coordinator.failure.result()

@@ -129,6 +129,11 @@ class Coordinator:
         decisions = await asyncio.shield(self._answer)
         return decisions[report.client]
 
+    def close(self) -> None:
+        """Lets go of the clients that wait; they try again until `coordinator_timeout`."""
+        if self._reports and not self._answer.done():
+            self._answer.set_exception(Refused(grpc.StatusCode.UNAVAILABLE, "The coordinator ends."))
+
     def _check_round(self, report: ClientReport) -> None:
         ahead = report.round > self._round
         if ahead and self._may_skip and not self._reports and report.round <= self._strategy.fleet.epochs:
@@ -172,7 +177,8 @@ class Coordinator:
         self._expected -= set(done.clients(FINISH))
         self._round, self._reports, self._may_skip, self._deciding = number + 1, {}, False, None
         self._answer = self._loop.create_future()
-        answer.set_result(decisions)
+        if not answer.done():
+            answer.set_result(decisions)
 
     def _fail(self, err: Exception, number: int, answer: asyncio.Future[Any]) -> None:
         if isinstance(err, asyncio.TimeoutError):
@@ -181,7 +187,8 @@ class Coordinator:
         elif isinstance(err, OSError):
             err = RunError(f"Round {number} must be written to the run directory, and was not: {err.strerror}.")
         self.failure.set_exception(err)
-        answer.set_exception(Refused(grpc.StatusCode.ABORTED, str(err)))
+        if not answer.done():
+            answer.set_exception(Refused(grpc.StatusCode.ABORTED, str(err)))
         # Nobody may be left to hear it.
         answer.exception()
 
@@ -191,10 +198,10 @@ class Coordinator:
         number = -1
         for past in self._rounds:
             number = past.round
-            self._strategy.next_round(past.reports, number)
+            self._strategy.consider(past.reports, number)
             # A strategy that draws its random numbers elsewhere may decide otherwise now; what was told stands.
+            self._strategy.told(past.decisions, number)
             self._decided = past.decisions
-            self._strategy.finished = set(past.clients(FINISH))
         return number + 1
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -453,7 +453,7 @@ def test_report_while_it_is_being_decided(serve: Serve, ask: Ask) -> None:
         decide.wait(DEADLINE)
         return {client: Decision() for client in reports}
 
-    served = serve(slowly, round_timeout=2.0)
+    served = serve(slowly, round_timeout=5.0)
     first = ask(served, 0, 0)
     assert deciding.wait(DEADLINE)
     second = ask(served, 1, 0)

@@ -114,11 +114,17 @@ class Strategy(ABC):
         }
 
     def next_round(self, reports: Mapping[int, ClientReport], round: int) -> dict[int, Decision]:
-        """One decision for every client: the coordinator's call, not to be overridden.
+        """One decision for every client, who is told so: the coordinator's call, not to be overridden.
 
         Raises:
             RunError: `decide` failed, or did not return decisions.
         """
+        decisions = self.consider(reports, round)
+        self.told(decisions, round)
+        return decisions
+
+    def consider(self, reports: Mapping[int, ClientReport], round: int) -> dict[int, Decision]:
+        """As `next_round`, and nobody is told yet."""
         for client, report in sorted(reports.items()):
             standing = self.standing[client]
             standing.report = report
@@ -129,14 +135,16 @@ class Strategy(ABC):
         except Exception as err:
             raise RunError(f"{self} failed in round {round}: {type(err).__name__}: {err}") from err
         self._check(decided, round)
-        decisions = {client: self._complete(client, decided, reports, round) for client in self.fleet}
+        return {client: self._complete(client, decided, reports, round) for client in self.fleet}
+
+    def told(self, decisions: Mapping[int, Decision], round: int) -> None:
+        """Notes who joined, and who has finished."""
         for client, decision in decisions.items():
             if decision.next_state == FINISH:
                 self.finished.add(client)
             elif decision.next_state == JOIN:
                 self.standing[client].times_joined += 1
                 self.standing[client].last_joined = round
-        return decisions
 
     def __str__(self) -> str:
         return f"the strategy {type(self).__name__}"

@@ -1,0 +1,48 @@
+"""The strategy ddpg and its pre-training. What needs Paddle is in ddpg_with_paddle.py, run in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fl_rec.coordinator.pretraining import FIRST_SEED
+from fl_rec.coordinator.simulation import permuted_slow_downs
+from fl_rec.coordinator.strategies.ddpg import Options
+
+PROJECT = Path(__file__).parents[2]
+PADDLE_TESTS = Path(__file__).with_name("ddpg_with_paddle.py")
+DEADLINE = 180.0
+
+
+def test_with_paddle() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(PADDLE_TESTS)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_modules_need_no_paddle() -> None:
+    code = (
+        "import sys, fl_rec.coordinator.pretraining, fl_rec.coordinator.strategies.ddpg\n"
+        "sys.exit('paddle' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, timeout=DEADLINE).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"),
+    # Seconds of an epoch are 1, 0.5 and 0.01 of the slowest's.
+    [(-1, [0.1, 0.2, 2.0]), (0, [np.sqrt(0.2), 2 * np.sqrt(0.2), 2.0]), (1, [2.0, 2.0, 2.0])],
+)
+def test_one_amount_is_the_same_time_for_all_within_limits(amount: float, expected: list[float]) -> None:
+    needed = np.array([1.0, 0.5, 0.01])
+    assert Options().local_epochs(np.full(3, amount), needed) == pytest.approx(expected)
+
+
+def test_fleets_of_pre_training_are_none_of_the_benchmark() -> None:
+    compared = {tuple(permuted_slow_downs(10, seed)) for seed in range(100)}
+    learned = {tuple(permuted_slow_downs(10, FIRST_SEED + seed)) for seed in range(5000)}
+    assert not compared & learned
