@@ -1,7 +1,7 @@
 """Teaches ddpg a policy on simulated fleets, before it decides for a real one. Paddle is imported when it starts.
 
-What fleets it meets is drawn anew for every episode: which client has which speed, how much a client's metric hangs on
-its own work (`locality` of `simulation`), and how many rounds there are. So the policy is of use beyond one of them.
+What fleets it meets is drawn anew for every episode: which client has which speed, how the metric hangs on who trains
+(`locality` and `participation` of `simulation`), and how many rounds there are. So the policy is of use beyond one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from fl_rec.coordinator.strategies.ddpg import Agent, Ddpg, Options
 
 # Seeds of speeds from here on are for pre-training; a comparison of strategies takes smaller ones.
 FIRST_SEED = 1_000_000
+EPISODES = 500
 VALIDATION_FLEETS = 6
-ROUNDS = (30, 60, 100)
-LOCALITY = (0.3, 0.9)
+ROUNDS = (20, 40, 80)
+LOCALITY, PARTICIPATION = (0.2, 0.6), (0.15, 0.5)
 # Exploration of the first and of the last episode.
-NOISE = (0.6, 0.1)
+NOISE = (0.5, 0.05)
 
 
 def fleets(recordings: Sequence[Recording], seed: int) -> Iterator[tuple[SimulatedFleet, Fleet]]:
@@ -35,6 +36,7 @@ def fleets(recordings: Sequence[Recording], seed: int) -> Iterator[tuple[Simulat
             permuted_slow_downs(recording.clients, number),
             seed=number,
             locality=float(random.uniform(*LOCALITY)),
+            participation=float(random.uniform(*PARTICIPATION)),
         )
         yield simulated, Fleet(recording.clients, int(random.choice(ROUNDS)), number)
 
@@ -44,7 +46,7 @@ def pretrain(
     episodes: int,
     seed: int = 0,
     options: Options | None = None,
-    every: int = 20,
+    every: int = 10,
     progress: Callable[[int, float], None] = lambda _episode, _reward: None,
 ) -> Agent:
     """Learns from episodes, and keeps the policy that did best on fleets that it does not learn from.
@@ -53,12 +55,13 @@ def pretrain(
         recordings: runs to simulate.
         episodes: plays of one fleet each.
         seed: of everything random.
-        options: of the strategy; None for its defaults. Noise is set here.
+        options: of the strategy; None for its defaults, with larger batches. Noise is set here.
         every: episodes between two validations.
         progress: told of (episodes done, mean reward of a validation play) at each validation, the untrained policy's
             first.
     """
-    options = replace(options or Options(), policy=None, learn=True, explore=True, noise_decay=1.0)
+    given = options or Options(batch_size=64, updates=2)
+    options = replace(given, policy=None, learn=True, explore=True, noise_decay=1.0)
     agent, training, others = Agent(options, seed), fleets(recordings, seed), fleets(recordings, seed + FIRST_SEED)
     validation = [next(others) for _ in range(VALIDATION_FLEETS)]
     best, kept = -np.inf, _copy(agent.arrays())

@@ -9,7 +9,8 @@ speed. What it makes of them is a model, and a simple one:
   locality 0.3 and participation 0.25 were fitted to two real runs on MovieLens 1M: five of ten clients at random, and
   all with a tenth to a whole local epoch each (benchmarks/recorded). They predict each client's HR@10 to 0.02, which is
   its standard error; participation 1, progress by rows alone, is off by 0.05 where five train: fewer clients a round
-  cost less than their share of the rows, and less local work costs what it is.
+  cost less than their share of the rows, and less local work costs what it is. Where joiners hold less than 0.4 of the
+  rows, which neither run shows, progress falls in proportion, lest a strategy be led to train one fast client alone.
 - Its metrics are read off its recorded curve at e_i: made monotone, linear between epochs, and flat before the first
   and after the last one. That work on one client alone wears off is thus not in the model, nor are interference and
   overfitting. A learning rate's factor has no effect.
@@ -37,7 +38,7 @@ from fl_rec.errors import DataError
 from fl_rec.history import RunDirectory
 
 SLOWEST = 10.0
-# Of the rows; the model was fitted to rounds of more.
+# Part of the rows; the model was fitted to rounds of more.
 LEAST_SHARE = 0.4
 RISING, FALLING = ("train_auc", "test_auc", "hr", "ndcg"), ("train_loss",)
 

@@ -43,6 +43,7 @@ FEATURES = (
 EPOCH_SECONDS, ROW_SHARE = FEATURES.index("epoch_seconds"), FEATURES.index("row_share")
 SCORE, AMOUNT = 0, 1
 ACTIONS = 2
+OUTCOMES = 3
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class Options:
     memory: int = key(integer(at_least=1), "rounds that are remembered at most", 20000)
     hidden: int = key(integer(at_least=1), "width of the networks' layers", 32)
     discount: float = key(fraction(), "worth of a reward that comes one round of join_all later", 0.9)
-    actor_learning_rate: float = key(number(above=0), "step size of the actor (Adam)", 3e-4)
+    actor_learning_rate: float = key(number(above=0), "step size of the actor (Adam)", 5e-4)
     critic_learning_rate: float = key(number(above=0), "step size of the critic (Adam)", 1e-3)
-    soft_update: float = key(fraction(), "how far the target networks follow in a step", 0.01)
+    soft_update: float = key(fraction(), "how far the target networks follow in a step", 0.02)
     dense_field: str | None = key(optional(text()), "a declared report field that the actor sees, projected", None)
     dense_size: int = key(integer(at_least=1), "numbers that the field is projected to, at random", 8)
 
@@ -126,7 +127,7 @@ class Agent:
         self.features = features = len(FEATURES) + (options.dense_size if options.dense_field else 0)
         actor = mlp(2 * features, ACTIONS)
         # Two of them, each a net of single clients and one of what is pooled.
-        critic = nn.LayerList([mlp(*sizes) for sizes in 2 * [(features + ACTIONS + 2, width), (2 * width, 1)]])
+        critic = nn.LayerList([mlp(*sizes) for sizes in 2 * [(features + ACTIONS, width), (2 * width + OUTCOMES, 1)]])
         # Untrained, it lets nearly everyone train.
         actor[-1].weight.set_value(0.1 * actor[-1].weight)
         actor[-1].bias.set_value(np.array([0.5, 0.0], np.float32))
@@ -229,17 +230,16 @@ class Agent:
 
     def _values(self, critic: Any, states: Any, actions: Any) -> tuple[Any, Any]:
         """[batch, 1]: expected discounted rewards, by either critic."""
-        # What the actions come to is spelt out, since reward hangs on products of work and speed or size.
         needed, size = (states[:, :, at : at + 1].exp() for at in (EPOCH_SECONDS, ROW_SHARE))
         joins = self._paddle.nn.functional.sigmoid(8 * actions[:, :, SCORE:AMOUNT])
         work = joins * self.options.local_epochs(actions[:, :, AMOUNT:], needed)
-        seconds, rows = needed * work, size * work
-        inputs = self._paddle.concat([states, actions, seconds, rows], -1)
+        inputs = self._paddle.concat([states, actions], -1)
+        # What the reward hangs on is spelt out: the time of the slowest, the rows trained, and whose they are.
+        outcome = [(needed * work).max(1), (size * work).mean(1), (size * joins).mean(1)]
 
         def value(each: Any, pooled: Any) -> Any:
             hidden = each(inputs)
-            # The gain adds up over clients; the time is the slowest one's.
-            return pooled(self._paddle.concat([hidden.mean(1), hidden.max(1)], -1))
+            return pooled(self._paddle.concat([hidden.mean(1), hidden.max(1), *outcome], -1))
 
         return value(critic[0], critic[1]), value(critic[2], critic[3])
 
@@ -340,8 +340,9 @@ class Ddpg(Strategy):
         """
         action = self.agent.act(state)
         if self.options.explore:
-            # Half of it is the whole fleet's: a round that is shorter for all is seldom found by each client alone.
-            noise = (random.standard_normal(action.shape) + random.standard_normal(ACTIONS)) / math.sqrt(2)
+            # Most of it is the whole fleet's: a round that is shorter for all is never found by each client alone.
+            own, common = random.standard_normal(action.shape), random.standard_normal(ACTIONS)
+            noise = math.sqrt(0.2) * own + math.sqrt(0.8) * common
             action = action + self.options.noise * self.options.noise_decay**round * noise
         return np.clip(action, -1, 1)
 
