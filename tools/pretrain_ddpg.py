@@ -3,7 +3,7 @@
     python tools/pretrain_ddpg.py --record runs/NAME --out policy.npz
 
 A record is a run directory or a metrics.jsonl of a run without a coordinator. `coordinator.options.policy` names the
-policy in a configuration. That of configs/ was made on one core in some minutes by
+policy in a configuration. That of configs/ was made on one core in about ten minutes by
 
     python tools/pretrain_ddpg.py --record benchmarks/recorded/ml-1m.jsonl --out configs/ddpg_policy.npz
 """

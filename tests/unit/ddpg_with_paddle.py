@@ -137,6 +137,21 @@ def test_policy_survives_saving_and_loading(tmp_path: Path) -> None:
         assert shown(saved.next_round(reports, round)) == shown(again.next_round(reports, round))
 
 
+def test_reports_of_nothing() -> None:
+    """Empty shards, rows trained in no time, nobody at all."""
+    strategy = Ddpg(Fleet(2, 20), EAGER)
+    told: list[Reports] = [
+        {0: report(0, 0, shard_rows=0), 1: report(1, 0, shard_rows=0)},
+        {0: report(0, 1, shard_rows=0), 1: report(1, 1, rows=5, seconds=0.0, hr=0.1)},
+        {},
+        {1: report(1, 3, hr=0.2)},
+    ]
+    decided = [strategy.next_round(reports, round) for round, reports in enumerate(told)]
+    joined = [[client for client, each in one.items() if each.next_state == JOIN] for one in decided]
+    assert all(joined[:2]) and joined[2:] == [[], [1]]
+    assert math.isfinite(strategy.total_reward)
+
+
 def test_without_learning_nothing_changes_and_nothing_is_saved(tmp_path: Path) -> None:
     strategy, _ = play(replace(EAGER, learn=False), folder=tmp_path)
     for name, weight in Agent(EAGER, 0).arrays().items():
@@ -227,8 +242,23 @@ def test_it_learns() -> None:
     assert rewards["trained"] > rewards["untrained"] + 1, rewards
 
 
-def test_shipped_policy_is_small_and_fits() -> None:
+def test_shipped_policy_is_small_and_of_use() -> None:
     path = PROJECT / "configs" / "ddpg_policy.npz"
     assert path.stat().st_size < 200_000
-    strategy = new_strategy("ddpg", {"policy": str(path)}, Fleet(10, 20))
-    assert isinstance(strategy, Ddpg)
+    recorded = Recording.read(PROJECT / "benchmarks" / "recorded" / "ml-1m.jsonl")
+    untrained = {"learn": False, "explore": False}
+    compared = {"join_all": {}, "random_k": {}, "utility": {}, "ddpg": {"policy": str(path)}, "untrained": untrained}
+    seconds = {}
+    for name, options in compared.items():
+        plays = (
+            SimulatedFleet(recorded, permuted_slow_downs(10, seed), seed).play(
+                new_strategy("ddpg" if name == "untrained" else name, options, Fleet(10, 60, seed)), 0.55
+            )
+            for seed in range(3)
+        )
+        ends = [played.reached(0.55) for played in plays]
+        seconds[name] = np.mean([end.seconds for end in ends if end is not None])
+        assert all(ends)
+    # benchmarks/scheduling.py has the figures.
+    assert seconds["ddpg"] < 0.7 * min(seconds["join_all"], seconds["random_k"])
+    assert seconds["ddpg"] < seconds["utility"] and seconds["ddpg"] < seconds["untrained"]

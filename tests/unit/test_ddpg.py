@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fl_rec.coordinator.pretraining import FIRST_SEED
-from fl_rec.coordinator.simulation import permuted_slow_downs
+from fl_rec.coordinator.pretraining import EPISODES, FIRST_SEED, VALIDATION_FLEETS, fleets
+from fl_rec.coordinator.simulation import Recording, permuted_slow_downs
 from fl_rec.coordinator.strategies.ddpg import Options
 
 PROJECT = Path(__file__).parents[2]
+RECORD = PROJECT / "benchmarks" / "recorded" / "ml-1m.jsonl"
 PADDLE_TESTS = Path(__file__).with_name("ddpg_with_paddle.py")
 DEADLINE = 180.0
 
@@ -43,6 +45,11 @@ def test_one_amount_is_the_same_time_for_all_within_limits(amount: float, expect
 
 
 def test_fleets_of_pre_training_are_none_of_the_benchmark() -> None:
+    recording = Recording.read(RECORD)
     compared = {tuple(permuted_slow_downs(10, seed)) for seed in range(100)}
-    learned = {tuple(permuted_slow_downs(10, FIRST_SEED + seed)) for seed in range(5000)}
-    assert not compared & learned
+    # As many as the shipped policy has seen.
+    learned = {tuple(simulated.slow_downs) for simulated, _ in islice(fleets([recording], 0), EPISODES)}
+    others = fleets([recording], FIRST_SEED)
+    validated = {tuple(simulated.slow_downs) for simulated, _ in islice(others, VALIDATION_FLEETS)}
+    assert (len(learned), len(validated)) == (EPISODES, VALIDATION_FLEETS)
+    assert not compared & (learned | validated) and not learned & validated

@@ -1,8 +1,9 @@
 """A learned strategy: deep deterministic policy gradient (DDPG, arXiv:1509.02971). Paddle is imported when it is made.
 
 One actor, shared by all clients, sees a client's features beside the fleet's mean and gives two numbers: a score, which
-decides whether the client trains, and how much it trains. One critic pools over clients (Deep Sets, arXiv:1703.06114).
-So a policy is indifferent to how clients are numbered, and fits any number of them.
+decides whether the client trains, and how long. The critic pools over clients (Deep Sets, arXiv:1703.06114). So a policy
+is indifferent to how clients are numbered, and fits any number of them. Against overestimation there are two critics,
+of which the lower one counts, a smoothed target and an actor that learns every other step (TD3, arXiv:1802.09477).
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ class Options:
     )
     min_local_epochs: float = key(number(above=0), "least that a client trains when it joins", 0.1)
     max_local_epochs: float = key(number(above=0), "most that a client trains in a round", 2.0)
-    noise: float = key(number(above=0), "standard deviation of exploration in round 0; actions are from -1 to 1", 0.2)
+    noise: float = key(number(above=0), "standard deviation of exploration in round 0; actions are from -1 to 1", 0.1)
     noise_decay: float = key(fraction(), "factor on it each round", 0.9)
     updates: int = key(integer(at_least=1), "steps of learning in a round", 4)
-    batch_size: int = key(integer(at_least=1), "rounds in a step; learning starts when so many are remembered", 32)
+    batch_size: int = key(integer(at_least=1), "rounds in a step; learning starts when so many are remembered", 16)
     memory: int = key(integer(at_least=1), "rounds that are remembered at most", 20000)
     hidden: int = key(integer(at_least=1), "width of the networks' layers", 32)
     discount: float = key(fraction(), "worth of a reward that comes one round of join_all later", 0.9)
@@ -329,6 +330,8 @@ class Ddpg(Strategy):
                 if self.fleet.folder is not None:
                     self.agent.save(self.fleet.folder / POLICY_NAME)
         action = self.behave(state, round, random)
+        # The critic learns from what was done, and who did not report waits.
+        action[[client for client in self.fleet if client not in reports], SCORE] = -1
         decisions = self._decisions(action, state, reports)
         self._before = (state, action.astype(np.float32), max(self.epoch_seconds().values(), default=math.nan))
         return decisions
@@ -369,8 +372,9 @@ class Ddpg(Strategy):
         heard = {client: each.report for client, each in self.standing.items() if each.report is not None}
         needed = self.epoch_seconds()
         per_row = {client: needed[client] / max(1, heard[client].shard_rows) for client in needed}
-        mean_rows = float(np.mean([each.shard_rows for each in heard.values()])) if heard else 1.0
-        slowest, mean_per_row = max(needed.values(), default=1.0), np.mean(list(per_row.values()) or [1.0])
+        mean_rows = float(np.mean([each.shard_rows for each in heard.values()] or [0])) or 1.0
+        mean_per_row = float(np.mean(list(per_row.values()) or [0])) or 1.0
+        slowest = max(needed.values(), default=0) or 1.0
         gain = self._metrics[-1] - self._metrics[-2] if len(self._metrics) > 1 else math.nan
         state = np.zeros((clients, self.agent.features))
         for client, report in heard.items():
