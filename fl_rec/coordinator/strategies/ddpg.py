@@ -1,9 +1,9 @@
 """A learned strategy: deep deterministic policy gradient (DDPG, arXiv:1509.02971). Paddle is imported when it is made.
 
 One actor, shared by all clients, sees a client's features beside the fleet's mean and gives two numbers: a score, which
-decides whether the client trains, and how long. The critic pools over clients (Deep Sets, arXiv:1703.06114). So a policy
-is indifferent to how clients are numbered, and fits any number of them. Against overestimation there are two critics,
-of which the lower one counts, a smoothed target and an actor that learns every other step (TD3, arXiv:1802.09477).
+decides whether the client trains, and how long. The critic pools over clients (Deep Sets, arXiv:1703.06114). So a
+policy is indifferent to how clients are numbered, and fits any number of them. Against overestimation there are two
+critics, of which the lower one counts, a smoothed target and an actor that learns every other step (arXiv:1802.09477).
 """
 
 from __future__ import annotations
