@@ -83,16 +83,17 @@ def integer(at_least: int) -> Rule:
     return Rule(f"an integer of at least {at_least}", f"Set it to {at_least} or more.", convert)
 
 
-def number(above: float) -> Rule:
+def number(above: float = -math.inf, at_least: float | None = None) -> Rule:
     """A finite float; text such as "1e-3" is accepted."""
 
     def convert(value: Any, _folder: Path) -> float:
         converted = float(_as_number(value))
-        if converted <= above:
+        if converted <= above or (at_least is not None and converted < at_least):
             raise _RuleError
         return converted
 
-    return Rule(f"a number above {above:g}", f"Set it to a finite number above {above:g}.", convert)
+    limit = f"above {above:g}" if at_least is None else f"of at least {at_least:g}"
+    return Rule(f"a number {limit}", f"Set it to a finite number {limit}.", convert)
 
 
 def fraction() -> Rule:
@@ -356,7 +357,7 @@ class ClientConfig:
     """The device that a client is taken to be."""
 
     type: str = key(text(), "any word, such as phone", "machine")
-    slow_down: float = key(number(above=0), "its processor takes this many times longer than this machine's", 1.0)
+    slow_down: float = key(number(at_least=1), "its processor takes this many times longer than this machine's", 1.0)
     bandwidth: float | None = key(optional(number(above=0)), "bytes per second to the servers; null: no limit", None)
 
 

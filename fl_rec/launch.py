@@ -120,6 +120,7 @@ def watch(
     """
     start_deadline = time.monotonic() + start_timeout
     workers = [name for name in expected if name.startswith("worker")]
+    lost: set[str] = set()
     while True:
         # Who has ended is looked for first: a role writes that it is done, and then ends.
         over = roles.has_ended(leader)
@@ -131,6 +132,16 @@ def watch(
             return failure
         done = [name for name in workers if name in statuses and statuses[name].state == roles.DONE]
         missing = [name for name in expected if name not in statuses]
+        gone = {name for name in ended if not done and not _is_needed(statuses[name])}
+        for name in gone - lost:
+            run.append_table(
+                f"note: {name} is gone. Workers try to reach it for coordinator.coordinator_timeout; until then this "
+                f"starts it again: fl-rec coordinator {run.path}"
+            )
+        for name in lost - gone:
+            if not done:
+                run.append_table(f"note: {name} is back.")
+        lost = gone
         if len(done) == len(workers):
             if not missing:
                 return None
@@ -141,6 +152,7 @@ def watch(
             return Failure(name, f"it never came to its end. {_first_error(logs(name))}", logs(name))
         if late and time.monotonic() > start_deadline:
             reason = f"not running {start_timeout:g} s after the start (runner.start_timeout), as {', '.join(late)}."
+            reason += " Raise it if this machine is busy."
             return Failure(late[0], f"{reason} {_first_error(logs(late[0]))}", logs(late[0]))
         time.sleep(POLL_SECONDS)
 

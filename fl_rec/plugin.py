@@ -24,12 +24,20 @@ def load(name: str, what: str, folder: Path | None = None) -> Any:
         ConfigError: there is no such thing, or it can't be imported.
     """
     source, _, attribute = name.rpartition(":")
+    path = (folder or Path()) / Path(source).expanduser()
     try:
-        if source.endswith(".py"):
-            module = load_file((folder or Path()) / Path(source).expanduser())
-        else:
-            module = importlib.import_module(source)
+        module = load_file(path) if source.endswith(".py") else importlib.import_module(source)
         return getattr(module, attribute)
+    except SyntaxError as err:
+        raise ConfigError(
+            f"{what[0].upper()}{what[1:]} must be importable. Received: {name!r}; {err.filename}, line {err.lineno}: "
+            f"{err.msg}."
+        ) from err
+    except FileNotFoundError as err:
+        raise ConfigError(
+            f"{what[0].upper()}{what[1:]} must be importable. Received: {name!r}; there is no file {path.resolve()}. "
+            "A relative path starts at the configuration's folder, or on a command line where you are."
+        ) from err
     except Exception as err:  # a user's file may fail in any way while it is imported
         raise ConfigError(
             f"{what[0].upper()}{what[1:]} must be importable. Received: {name!r} ({err!r}). "

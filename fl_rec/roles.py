@@ -91,7 +91,7 @@ class RoleStatus:
         pid, created: its process, and when that was created, in seconds since 1970.
         state: "starting", "running", "done" or "failed".
         error: why it failed.
-        times: when it came to each state, in seconds since 1970.
+        times: when it first came to each state, in seconds since 1970.
     """
 
     role: str
@@ -132,7 +132,7 @@ def write_status(folder: Path, role: str, state: str, error: str = "") -> None:
     target = folder / f"{role}.json"
     times = json.loads(target.read_text(encoding="utf-8"))["times"] if target.exists() else {}
     created = psutil.Process().create_time()
-    status = RoleStatus(role, os.getpid(), created, state, error, {**times, state: time.time()})
+    status = RoleStatus(role, os.getpid(), created, state, error, {**times, state: times.get(state, time.time())})
     temporary = target.with_suffix(".tmp")
     temporary.write_text(json.dumps(dataclasses.asdict(status)), encoding="utf-8")
     os.replace(temporary, target)

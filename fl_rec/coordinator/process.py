@@ -132,8 +132,12 @@ async def _serve(config: Config, run: RunDirectory, address: Address) -> None:
         print(table, flush=True)
         run.append_table(table)
 
+    def fail(err: Exception) -> None:
+        # Before the clients hear of it, and fail too: the launcher names who failed first.
+        roles.write_status(run.roles, ROLE, roles.FAILED, str(err))
+
     coordinator = Coordinator(
-        lambda: strategy_of(config, fleet), settings.strategy, settings, RoundLog(run.rounds), show
+        lambda: strategy_of(config, fleet), settings.strategy, settings, RoundLog(run.rounds), show, fail
     )
     await coordinator.start()
     server, _ = await new_server(coordinator, address.endpoint, address.token, settings.max_message_bytes)

@@ -84,6 +84,8 @@ class Round:
         counts = ", ".join(f"{len(self.clients(state))} {state}" for state in (JOIN, WAIT, FINISH))
         when = f"for epoch {self.round + 1} of {epochs}" if self.round < epochs else f"after {epochs} epochs"
         title = f"round {self.round}, {when}, {self.strategy}: {counts}"
+        if self.round < epochs and not self.clients(JOIN):
+            title += "; nobody trains"
         if self.missing:
             title += f"; no report in time from {', '.join(map(str, self.missing))}"
         lines = [["client", "next", "epochs", "rate x", "why"]]

@@ -62,6 +62,7 @@ class Coordinator:
         rounds: where rounds are written. Those that are there already were decided before a restart: the strategy is
             shown their reports again, and their decisions stand.
         on_round: told of each round, after it was written and before it is answered.
+        on_failure: told why the strategy failed, before the clients are.
 
     Attributes:
         failure: set when the strategy has failed, after which no report is accepted.
@@ -74,9 +75,10 @@ class Coordinator:
         settings: CoordinatorConfig,
         rounds: RoundLog,
         on_round: Callable[[Round], None] = lambda _: None,
+        on_failure: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self._new_strategy, self._strategy_name = new_strategy, strategy_name
-        self._settings, self._rounds, self._on_round = settings, rounds, on_round
+        self._settings, self._rounds, self._on_round, self._on_failure = settings, rounds, on_round, on_failure
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._reports: dict[int, ClientReport] = {}
         self._decided: Mapping[int, Decision] = {}
@@ -186,6 +188,8 @@ class Coordinator:
             err = RunError(f"{self._strategy} must decide within {limit}, and did not in round {number}.")
         elif isinstance(err, OSError):
             err = RunError(f"Round {number} must be written to the run directory, and was not: {err.strerror}.")
+        log.error("round %d failed", number, exc_info=err)
+        self._on_failure(err)
         self.failure.set_exception(err)
         if not answer.done():
             answer.set_exception(Refused(grpc.StatusCode.ABORTED, str(err)))

@@ -36,7 +36,7 @@ class CoordinatedTrainer(FLTrainer):
         if not role.coordinator_endpoints:
             raise ConfigError(
                 f"{cls.__name__} needs a coordinator. Received: none. Start the job with --coordinator_num=1, or use "
-                "tools/static_fl_trainer.py."
+                "fl_rec.trainer.FLTrainer and tools/static_fl_trainer.py, which need none."
             )
         if role.kind == "coordinator":
             from fl_rec.coordinator.process import coordinate

@@ -229,6 +229,9 @@ def test_coordinator_started_again(job: Job, shards: Path) -> None:
         again.kill()
     assert finished.code == 0
     assert again.returncode == 0, said
+    assert "note: coordinator.0 is gone. Workers try to reach it" in finished.output
+    assert f"fl-rec coordinator {job.run.path}" in finished.output
+    assert "note: coordinator.0 is back." in finished.output
     rounds = rounds_of(finished)
     assert [each.round for each in rounds] == list(range(9)), "each round once"
     assert_done_as_decided(finished, shards)
@@ -269,7 +272,12 @@ def test_strategy_that_fails(job: Job, tmp_path: Path) -> None:
     started = job.start("--coordinator_num", 1)
     finished = job.wait(started, PROMPT)
     assert finished.code == 1
-    assert "the strategy Bad failed in round 0: ZeroDivisionError: division by zero" in finished.errors
+    assert (
+        "coordinator.0 failed: the strategy Bad failed in round 0: ZeroDivisionError: division by zero"
+        in finished.errors
+    )
+    assert "(bad.py, line 4)" in finished.errors
+    assert "Traceback" in (finished.run.log / "coordinator.0").read_text()
 
 
 def test_bare_fleetrun(job: Job, tmp_path: Path) -> None:

@@ -342,8 +342,8 @@ def test_replay_of_a_run_that_was_without_a_coordinator_for_a_while(
     log.append(fake_round(3, {0: 100, 1: 100}))
     titles = [text.split("\n")[0] for text in replayed(load_job(f"coordinator.strategy={strategy}"), run)]
     assert titles[1:] == [
-        f"round 1, for epoch 2 of 3, {strategy}: 0 JOIN, 2 WAIT, 0 FINISH",
-        f"round 2, for epoch 3 of 3, {strategy}: 0 JOIN, 2 WAIT, 0 FINISH",
+        f"round 1, for epoch 2 of 3, {strategy}: 0 JOIN, 2 WAIT, 0 FINISH; nobody trains",
+        f"round 2, for epoch 3 of 3, {strategy}: 0 JOIN, 2 WAIT, 0 FINISH; nobody trains",
         f"round 3, after 3 epochs, {strategy}: 0 JOIN, 0 WAIT, 2 FINISH",
     ]
 
@@ -357,7 +357,7 @@ def test_replay_with_a_strategy_that_fails(run: RunDirectory, make_job: MakeJob)
     RoundLog(run.rounds).append(fake_round(0, {0: 0}))
     yaml = make_job()
     (yaml.parent / "fails.py").write_text(FAILS)
-    with pytest.raises(RunError, match="^the strategy Fails failed in round 0: ValueError: no idea$"):
+    with pytest.raises(RunError, match=r"^the strategy Fails failed in round 0: ValueError: no idea \(.*, line \d+\)$"):
         replayed(Config.load(yaml, ["coordinator.strategy=fails.py:Fails"]), run)
     with pytest.raises(ConfigError, match="coordinator.strategy must be one of join_all, "):
         replayed(Config.load(yaml, ["coordinator.strategy=joinall2"]), run)

@@ -363,7 +363,8 @@ def test_role_that_never_starts(watch: Watch, set_status: SetStatus, run: RunDir
     set_status("worker.0", roles.RUNNING)
     assert watch(start_timeout=0.05) == Failure(
         "worker.1",
-        "not running 0.05 s after the start (runner.start_timeout), as worker.1. It left no log.",
+        "not running 0.05 s after the start (runner.start_timeout), as worker.1. "
+        "Raise it if this machine is busy. It left no log.",
         run.log / "workerlog.1",
     )
 
@@ -374,7 +375,9 @@ def test_all_late_roles_are_named(watch: Watch, set_status: SetStatus, run: RunD
     write_log(run, "server.0", "INFO waiting\n")
     failure = watch(start_timeout=0.05)
     assert failure is not None and failure.role == "server.0"
-    assert failure.reason.endswith(", as server.0, worker.0. Last line of its log: INFO waiting")
+    assert failure.reason.endswith(
+        ", as server.0, worker.0. Raise it if this machine is busy. Last line of its log: INFO waiting"
+    )
 
 
 def test_start_timeout_is_not_for_those_that_run(watch: Watch, set_status: SetStatus) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Mapping
@@ -149,12 +150,26 @@ def test_what_is_no_decision(nonsense: Any) -> None:
     assert len(text) < 300
 
 
+def test_no_such_file(tmp_path: Path) -> None:
+    text = refusal(find_strategy, "nothing.py:Mine", tmp_path)
+    assert f"Received: 'nothing.py:Mine'; there is no file {tmp_path / 'nothing.py'}." in text
+
+
+def test_file_with_a_syntax_error(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("\nclass Mine(\n")
+    text = refusal(find_strategy, "mine.py:Mine", tmp_path)
+    assert text.startswith("A strategy must be importable. Received: 'mine.py:Mine'; ")
+    assert re.search(r"mine\.py, line 2: .+\.$", text)
+
+
 def test_strategy_that_raises() -> None:
     def decide(reports: Mapping[int, ClientReport], round: int) -> Any:
         raise KeyError("lost")
 
     strategy = Scripted(Fleet(2, 9), decide)
-    with pytest.raises(RunError, match=r"^the strategy Scripted failed in round 7: KeyError: 'lost'$") as caught:
+    with pytest.raises(
+        RunError, match=r"^the strategy Scripted failed in round 7: KeyError: 'lost' \(test_strategies\.py, line \d+\)$"
+    ) as caught:
         strategy.next_round(reports(waiting(7)), 7)
     assert isinstance(caught.value.__cause__, KeyError)
 
@@ -473,7 +488,7 @@ def test_unknown_name() -> None:
     assert refusal(find_strategy, "zzz") == head + "'zzz'."
 
 
-@pytest.mark.parametrize("name", ["no_such_module:Mine", "fl_rec.coordinator:Mine", "nothing.py:Mine", ":", "a:"])
+@pytest.mark.parametrize("name", ["no_such_module:Mine", "fl_rec.coordinator:Mine", ":", "a:"])
 def test_nothing_of_that_name(name: str, tmp_path: Path) -> None:
     text = refusal(find_strategy, name, tmp_path)
     assert text.startswith(f"A strategy must be importable. Received: {name!r} (")

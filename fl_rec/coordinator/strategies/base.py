@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,9 @@ class Strategy(ABC):
         try:
             decided = self.decide(dict(sorted(reports.items())), round) if reports else {}
         except Exception as err:
-            raise RunError(f"{self} failed in round {round}: {type(err).__name__}: {err}") from err
+            at = traceback.extract_tb(err.__traceback__)[-1]
+            where = f"{Path(at.filename).name}, line {at.lineno}"
+            raise RunError(f"{self} failed in round {round}: {type(err).__name__}: {err} ({where})") from err
         self._check(decided, round)
         return {client: self._complete(client, decided, reports, round) for client in self.fleet}
 
