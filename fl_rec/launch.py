@@ -133,15 +133,16 @@ def watch(
         done = [name for name in workers if name in statuses and statuses[name].state == roles.DONE]
         missing = [name for name in expected if name not in statuses]
         gone = {name for name in ended if not done and not _is_needed(statuses[name])}
-        for name in gone - lost:
-            run.append_table(
-                f"note: {name} is gone. Workers try to reach it for coordinator.coordinator_timeout; until then this "
-                f"starts it again: fl-rec coordinator {run.path}"
-            )
-        for name in lost - gone:
-            if not done:
-                run.append_table(f"note: {name} is back.")
+        notes = [
+            f"note: {name} is gone. Workers try to reach it for coordinator.coordinator_timeout; until then this "
+            f"starts it again: fl-rec coordinator {run.path}"
+            for name in gone - lost
+        ]
+        notes += [f"note: {name} is back." for name in lost - gone if not done]
         lost = gone
+        with suppress(OSError):  # a full disk must not end the watch
+            for note in notes:
+                run.append_table(note)
         if len(done) == len(workers):
             if not missing:
                 return None

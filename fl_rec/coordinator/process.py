@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import signal
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable
@@ -134,7 +135,8 @@ async def _serve(config: Config, run: RunDirectory, address: Address) -> None:
 
     def fail(err: Exception) -> None:
         # Before the clients hear of it, and fail too: the launcher names who failed first.
-        roles.write_status(run.roles, ROLE, roles.FAILED, str(err))
+        with suppress(OSError):  # on a full disk the clients must hear of it all the same
+            roles.write_status(run.roles, ROLE, roles.FAILED, str(err))
 
     coordinator = Coordinator(
         lambda: strategy_of(config, fleet), settings.strategy, settings, RoundLog(run.rounds), show, fail
