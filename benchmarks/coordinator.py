@@ -49,7 +49,7 @@ import numpy as np
 import psutil
 
 from fl_rec.config import CoordinatorConfig
-from fl_rec.coordinator.client import FIRST_PAUSE, LONGEST_PAUSE, CoordinatorClient
+from fl_rec.coordinator.client import PAUSE, CoordinatorClient
 from fl_rec.coordinator.messages import JOIN, ClientReport, Device, decode_decision, encode
 from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.coordinator.service import METHOD, TOKEN_KEY, Coordinator, channel_options, new_server
@@ -210,7 +210,7 @@ async def _ask_all(service: Service, clients: Sequence[int], rounds: int) -> tup
     async def ask(call: Callable[..., Any], client: int, number: int) -> tuple[float, float]:
         nonlocal retries
         data = encode(_new_report(client, number, False))
-        sent, pause = time.monotonic(), FIRST_PAUSE
+        sent = time.monotonic()
         while True:
             try:
                 answer = await call(data, timeout=2 * ROUND_TIMEOUT, metadata=metadata)
@@ -219,8 +219,7 @@ async def _ask_all(service: Service, clients: Sequence[int], rounds: int) -> tup
                 if err.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() - sent > CONNECT_TIMEOUT:
                     raise RunError(f"Simulated client {client} must get an answer. Received: {err.details()}") from err
             retries += 1
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(PAUSE)
         decision = decode_decision(answer)
         received = time.monotonic()
         _require_join(decision.next_state)
