@@ -29,7 +29,7 @@ from fl_rec.coordinator.pretraining import EPISODES, pretrain
 from fl_rec.coordinator.simulation import Play, Recording, SimulatedFleet, permuted_slow_downs
 from fl_rec.coordinator.strategies import Fleet, new_strategy
 
-RECORD = PROJECT / "benchmarks" / "recorded" / "ml-1m.jsonl"
+RECORD = PROJECT / "benchmarks" / "recorded" / "metrics_join_all.jsonl"
 POLICY = PROJECT / "configs" / "ddpg_policy.npz"
 SHARES = (0.95, 0.90)
 # More than any strategy needs; who does not get there has no time.

@@ -5,7 +5,7 @@
 A record is a run directory or a metrics.jsonl of a run without a coordinator. `coordinator.options.policy` names the
 policy in a configuration. That of configs/ was made on one core in about ten minutes by
 
-    python tools/pretrain_ddpg.py --record benchmarks/recorded/ml-1m.jsonl --out configs/ddpg_policy.npz
+    python tools/pretrain_ddpg.py --record benchmarks/recorded/metrics_join_all.jsonl --out configs/ddpg_policy.npz
 """
 
 import argparse

@@ -245,7 +245,7 @@ def test_it_learns() -> None:
 def test_shipped_policy_is_small_and_of_use() -> None:
     path = PROJECT / "configs" / "ddpg_policy.npz"
     assert path.stat().st_size < 200_000
-    recorded = Recording.read(PROJECT / "benchmarks" / "recorded" / "ml-1m.jsonl")
+    recorded = Recording.read(PROJECT / "benchmarks" / "recorded" / "metrics_join_all.jsonl")
     untrained = {"learn": False, "explore": False}
     compared = {"join_all": {}, "random_k": {}, "utility": {}, "ddpg": {"policy": str(path)}, "untrained": untrained}
     seconds = {}

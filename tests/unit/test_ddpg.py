@@ -15,7 +15,7 @@ from fl_rec.coordinator.simulation import Recording, permuted_slow_downs
 from fl_rec.coordinator.strategies.ddpg import Options
 
 PROJECT = Path(__file__).parents[2]
-RECORD = PROJECT / "benchmarks" / "recorded" / "ml-1m.jsonl"
+RECORD = PROJECT / "benchmarks" / "recorded" / "metrics_join_all.jsonl"
 PADDLE_TESTS = Path(__file__).with_name("ddpg_with_paddle.py")
 DEADLINE = 180.0
 

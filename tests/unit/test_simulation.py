@@ -15,7 +15,7 @@ from fl_rec.coordinator.simulation import LEAST_SHARE, Recording, SimulatedFleet
 from fl_rec.coordinator.strategies import Fleet, Strategy, new_strategy
 from fl_rec.errors import DataError
 
-RECORD = Path(__file__).parents[2] / "benchmarks" / "recorded" / "ml-1m.jsonl"
+RECORD = Path(__file__).parents[2] / "benchmarks" / "recorded" / "metrics_join_all.jsonl"
 ROWS, USERS = [100, 200, 300], [1, 1, 2]
 HR = [[0.1, 0.3, 0.2, 0.4], [0.2, 0.2, 0.4, 0.6], [0.0, 0.2, 0.4, 0.6]]
 NOISELESS = {"time_noise": 0.0, "loss_noise": 0.0, "overhead": 5.0}
@@ -224,7 +224,7 @@ def test_strategies_on_the_recorded_run() -> None:
     assert seconds["resource_aware"] < 0.8 * seconds["join_all"]
 
 
-@pytest.mark.parametrize("name", ["ml-1m-random-5.jsonl", "ml-1m-parts.jsonl"])
+@pytest.mark.parametrize("name", ["metrics_random_5.jsonl", "metrics_parts.jsonl"])
 def test_progress_is_that_of_real_runs(name: str) -> None:
     """Each client's HR@10 of a real run in which not all trained all is predicted, to what its standard error is."""
     recording = Recording.read(RECORD)
@@ -243,5 +243,5 @@ def test_progress_is_that_of_real_runs(name: str) -> None:
         return np.array(found[3:])
 
     assert np.sqrt(np.mean(errors(fleet.participation) ** 2)) < 0.025
-    if name == "ml-1m-random-5.jsonl":
+    if name == "metrics_random_5.jsonl":
         assert np.sqrt(np.mean(errors(1.0) ** 2)) > 0.045, "progress is not by rows alone"
