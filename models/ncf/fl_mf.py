@@ -1,22 +1,27 @@
-"""A user's own net, as an example: matrix factorisation, the sigmoid of a dot product.
+"""A user's own net, as an example: matrix factorisation, the dot product of the embeddings.
 
-Chosen by `runner.model_path: ../models/ncf/fl_mf.py`. Its own key is `hyper_parameters.extra.bias`.
+Chosen by `runner.model_path: ../models/ncf/fl_mf.py`. Its own keys are `hyper_parameters.extra.bias`, whether an item
+has a bias (default true), and `extra.std`, the standard deviation that embeddings are drawn with (default 0.05).
 """
 
 import paddle
-from net import embedding, look_up
+from net import embedding
 from static_model import StaticModel as NCF
 
 
 class StaticModel(NCF):
-    """NCF's feeds, loss and optimizer around another score."""
+    """NCF's feeds, loss and optimizer around other logits."""
 
-    def score(self, user, item):
+    def logits(self, user, item):
         num_users, num_items, width = (
             self.config.get(f"hyper_parameters.{name}") for name in ("num_users", "num_items", "mf_dim")
         )
-        users, items = embedding(num_users, width), embedding(num_items, width)
-        score = paddle.sum(look_up(users, user) * look_up(items, item), axis=-1, keepdim=True)
+        std = self.config.get("hyper_parameters.extra.std", 0.05)
+        users = embedding(num_users, width, "mf_user_embedding", std)
+        items = embedding(num_items, width, "mf_item_embedding", std)
+        # [batch, 1, width] by [batch, group, width]
+        logits = paddle.squeeze(paddle.matmul(users(user), items(item), transpose_y=True), axis=1)
         if self.config.get("hyper_parameters.extra.bias", True):
-            score = score + look_up(embedding(num_items, 1), item)
-        return paddle.nn.functional.sigmoid(score)
+            bias = embedding(num_items, 1, "mf_item_bias", std)
+            logits = paddle.add(logits, paddle.squeeze(bias(item), axis=-1))
+        return logits

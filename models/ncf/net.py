@@ -1,82 +1,79 @@
 """The nets of neural collaborative filtering (He et al., arXiv:1708.05031), with sparse embeddings.
 
-All take user and item ids, int64 [batch, 1], and give scores in (0, 1), float32 [batch, 1].
+All take user ids, int64 [batch, 1], and item ids, int64 [batch, group], and give one number per item. A user is looked
+up once for all items of a row. The parameters' names say what they are: fl_rec/pretraining.py goes by them.
 """
 
 import math
 
 import paddle
-from paddle import nn
+from paddle import ParamAttr, nn
 
 
-def embedding(rows, width):
+def embedding(rows, width, name, std=0.05):
     """A table float32 [rows, width] whose gradient holds only the rows of a batch, as GEO needs it.
 
     The paper draws from N(0, 0.01), from which an MLP takes longer to learn more than the items' popularity.
     """
-    return nn.Embedding(
-        rows,
-        width,
-        sparse=True,
-        weight_attr=nn.initializer.Normal(mean=0.0, std=0.05),
-    )
+    initializer = nn.initializer.Normal(mean=0.0, std=std)
+    return nn.Embedding(rows, width, sparse=True, weight_attr=ParamAttr(name=name, initializer=initializer))
 
 
-def look_up(table, ids):
-    """float32 [batch, width] of int64 [batch, 1]."""
-    return paddle.flatten(table(ids), start_axis=1, stop_axis=2)
+def linear(fan_in, fan_out, name, initializer):
+    """A fully connected layer: float32 [fan_in, fan_out] NAME.w and [fan_out] NAME.b."""
+    weight = ParamAttr(name=f"{name}.w", initializer=initializer)
+    return nn.Linear(fan_in, fan_out, weight_attr=weight, bias_attr=ParamAttr(name=f"{name}.b"))
 
 
 class GMF(nn.Layer):
-    """Generalised matrix factorisation, eq. 9 of the paper: the product of the embeddings, [batch, mf_dim]."""
+    """Generalised matrix factorisation, eq. 9 of the paper: the embeddings' product, [batch, group, mf_dim]."""
 
     def __init__(self, num_users, num_items, mf_dim):
         super().__init__()
-        self.users = embedding(num_users, mf_dim)
-        self.items = embedding(num_items, mf_dim)
+        self.users = embedding(num_users, mf_dim, "gmf_user_embedding")
+        self.items = embedding(num_items, mf_dim, "gmf_item_embedding")
         self.width = mf_dim
 
     def forward(self, user, item):
-        return look_up(self.users, user) * look_up(self.items, item)
+        return paddle.multiply(self.users(user), self.items(item))
 
 
 class MLP(nn.Layer):
-    """Eq. 10: the concatenated embeddings through fully connected layers, [batch, fc_layers[-1]]."""
+    """Eq. 10: the embeddings side by side through fully connected layers, [batch, group, fc_layers[-1]]."""
 
     def __init__(self, num_users, num_items, fc_layers):
         super().__init__()
-        self.users = embedding(num_users, fc_layers[0] // 2)
-        self.items = embedding(num_items, fc_layers[0] // 2)
+        self.users = embedding(num_users, fc_layers[0] // 2, "mlp_user_embedding")
+        self.items = embedding(num_items, fc_layers[0] // 2, "mlp_item_embedding")
         self.layers = nn.LayerList(
-            nn.Linear(
-                fan_in,
-                fan_out,
-                weight_attr=nn.initializer.TruncatedNormal(mean=0.0, std=1.0 / math.sqrt(fan_in)),
-            )
-            for fan_in, fan_out in zip(fc_layers, fc_layers[1:])
+            linear(fan_in, fan_out, f"mlp_fc_{number}", nn.initializer.TruncatedNormal(0.0, 1.0 / math.sqrt(fan_in)))
+            for number, (fan_in, fan_out) in enumerate(zip(fc_layers, fc_layers[1:]))
         )
         self.width = fc_layers[-1]
 
     def forward(self, user, item):
-        x = paddle.concat([look_up(self.users, user), look_up(self.items, item)], axis=-1)
+        users = self.users(user)
+        if item.shape[1] != 1:
+            users = paddle.expand(users, [-1, item.shape[1], -1])
+        x = paddle.concat([users, self.items(item)], axis=-1)
         for layer in self.layers:
             x = nn.functional.relu(layer(x))
         return x
 
 
 class NCF(nn.Layer):
-    """One or both of the above, and the predicting layer; with both it is NeuMF, eq. 12."""
+    """One or both of the above, and the predicting layer; with both it is NeuMF, eq. 12. Logits, [batch, group]."""
 
     def __init__(self, towers):
         super().__init__()
         self.towers = nn.LayerList(towers)
-        self.prediction = nn.Linear(
-            sum(tower.width for tower in towers), 1, weight_attr=nn.initializer.KaimingUniform()
-        )
+        width = sum(tower.width for tower in towers)
+        self.prediction = linear(width, 1, "prediction", nn.initializer.KaimingUniform())
 
     def forward(self, user, item):
-        x = paddle.concat([tower(user, item) for tower in self.towers], axis=-1)
-        return nn.functional.sigmoid(self.prediction(x))
+        features = [tower(user, item) for tower in self.towers]
+        x = paddle.concat(features, axis=-1) if len(features) > 1 else features[0]
+        return paddle.squeeze(self.prediction(x), axis=-1)
 
 
 def build(mode, num_users, num_items, mf_dim, fc_layers):

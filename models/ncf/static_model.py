@@ -2,29 +2,36 @@
 
 import paddle
 from net import build
-from paddle.nn import functional as F
+
+from fl_rec.losses import find_loss
 
 
 class StaticModel:
-    """NCF_MLP, NCF_GMF or NCF_NeuMF with a log loss, by `hyper_parameters.mode`."""
+    """NCF_MLP, NCF_GMF or NCF_NeuMF by `hyper_parameters.mode`, with the configured loss."""
 
     def __init__(self, config):
         self.config = config
 
     def create_feeds(self, is_infer=False):
-        return [paddle.static.data(name, [-1, 1], "int64") for name in ("user_input", "item_input", "label")]
+        group = 1 if is_infer else self.config.get("hyper_parameters.group_size", 1)
+        widths = {"user_input": 1, "item_input": group, "label": group}
+        return [paddle.static.data(name, [-1, width], "int64") for name, width in widths.items()]
 
-    def score(self, user, item):
-        """Scores in (0, 1), float32 [batch, 1]; a net of your own may replace just this."""
+    def logits(self, user, item):
+        """Scores before the sigmoid, float32 [batch, group]; a net of your own may replace just this.
+
+        user: int64 [batch, 1]. item: int64 [batch, group], of which group is 1 in inference.
+        """
         sizes = ("mode", "num_users", "num_items", "mf_dim", "fc_layers")
         return build(*(self.config.get(f"hyper_parameters.{name}") for name in sizes))(user, item)
 
     def net(self, feeds, is_infer=False):
         user, item, label = feeds
-        self.inference_target_var = self.score(user, item)
+        logits = self.logits(user, item)
+        self.inference_target_var = paddle.nn.functional.sigmoid(logits)
         if is_infer:
             return {"prediction": self.inference_target_var}
-        self._cost = paddle.mean(F.log_loss(self.inference_target_var, paddle.cast(label, "float32")))
+        self._cost = find_loss(self.config)(logits, paddle.cast(label, "float32"))
         return {"Loss": self._cost}
 
     def infer_net(self, feeds):
