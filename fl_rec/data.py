@@ -6,6 +6,9 @@ A *row* is ``(user, item, label)``: 0-based ids and a label of 0 or 1. Two text 
   QueueDataset reads it with no reader process.
 * ``csv``: ``<user>,<item>,<label>``, no header.
 
+MultiSlot text also holds *groups*, a positive and its negatives in one line, for losses that compare them:
+``1 <user> G <positive> <negative>... G 1 0 0 ...``.
+
 Numpy only; nothing here imports Paddle.
 """
 
@@ -35,15 +38,16 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
 TRAIN_FOLDER = "fl_train_data"
 TEST_FOLDER = "fl_test_data"
+VALIDATION_FOLDER = "fl_valid_data"
 
 _ROWS_PER_WRITE = 1 << 18
 _MAX_DIGITS = 18  # 10**18 - 1 is the longest run of nines that an int64 holds
 
 
 class Layout(NamedTuple):
-    """How a row is written: one template per column, and the file's suffix."""
+    """How a line is written: one template per column, and the file's suffix."""
 
-    columns: tuple[str, str, str]
+    columns: tuple[str, ...]
     suffix: str
 
 
@@ -53,9 +57,16 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 
 
-def generator(seed: int, stream: int) -> np.random.Generator:
+def grouped_layout(group_size: int) -> Layout:
+    """Return how MultiSlot text holds groups of ``group_size`` items: columns are the user and then the items."""
+    labels = " ".join(["1"] + ["0"] * (group_size - 1))
+    first, last = f"1 {{}} {group_size} ", f"{{}} {group_size} {labels}\n"
+    return Layout((first, *["{} "] * (group_size - 1), last), LAYOUTS["multislot"].suffix)
+
+
+def generator(seed: int, *stream: int) -> np.random.Generator:
     """Return the PCG64 generator of one ``stream`` of ``seed``; streams are independent of each other."""
-    return np.random.Generator(np.random.PCG64([seed, stream]))
+    return np.random.Generator(np.random.PCG64([seed, *stream]))
 
 
 @contextlib.contextmanager
@@ -247,7 +258,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_rows(path: Path, rows: np.ndarray, layout: Layout) -> tuple[int, str]:
-    """Write int64 rows [n, 3] as text, atomically; return the file's size in bytes and its SHA-256 in hex."""
+    """Write int64 rows [n, columns] as text, atomically; return the file's size in bytes and its SHA-256 in hex."""
     digest = hashlib.sha256()
     size = 0
     with atomic_write(path) as file:
@@ -260,13 +271,15 @@ def write_rows(path: Path, rows: np.ndarray, layout: Layout) -> tuple[int, str]:
 
 def _text_chunks(rows: np.ndarray, templates: Sequence[str]) -> Iterator[bytes]:
     # Ids repeat, so each one's text is made once and looked up; a format call per row is 20 times slower.
-    columns = list(zip(rows.T, templates))
-    tables = [np.array([text.format(n) for n in range(column.max(initial=0) + 1)], object) for column, text in columns]
+    tables = {}
+    for template in dict.fromkeys(templates):
+        alike = [column for column, other in enumerate(templates) if other == template]
+        tables[template] = np.array([template.format(n) for n in range(rows[:, alike].max(initial=0) + 1)], object)
     for start in range(0, len(rows), _ROWS_PER_WRITE):
         part = rows[start : start + _ROWS_PER_WRITE]
-        text = tables[0][part[:, 0]]
-        for column, table in enumerate(tables[1:], 1):
-            text = text + table[part[:, column]]
+        text = tables[templates[0]][part[:, 0]]
+        for column, template in enumerate(templates[1:], 1):
+            text = text + tables[template][part[:, column]]
         yield "".join(text.tolist()).encode("ascii")
 
 
@@ -275,7 +288,7 @@ def _text_chunks(rows: np.ndarray, templates: Sequence[str]) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """One file of rows, ``file`` relative to the manifest's folder, with its counts, size and checksum."""
+    """One file, ``file`` relative to the manifest's folder, with its counts, size and checksum; ``rows`` are lines."""
 
     file: str
     rows: int
@@ -288,10 +301,11 @@ class ShardFile:
 
 @dataclass(frozen=True)
 class Shard:
-    """What one worker trains and tests on."""
+    """What one worker trains and tests on, and what its best epoch is chosen by."""
 
     train: ShardFile
     test: ShardFile
+    validation: ShardFile | None = None
 
 
 @dataclass(frozen=True)
@@ -300,7 +314,8 @@ class Manifest:
 
     ``num_users`` and ``num_items`` are upper bounds of the ids (an embedding's number of rows). ``bad_zip``
     has the policy (null if the partitioner takes no zip code), and the users and training rows it concerns.
-    ``folder`` is where the manifest was found; it is not in the file.
+    ``folder`` is where the manifest was found; it is not in the file. ``group_size`` is the number of items in a
+    line of the training files.
     """
 
     version: int
@@ -317,6 +332,7 @@ class Manifest:
     totals: Mapping[str, int]
     shards: tuple[Shard, ...]
     folder: Path
+    group_size: int = 1
 
     def to_json(self) -> dict[str, Any]:
         content = dataclasses.asdict(self)
@@ -347,7 +363,8 @@ def _parse_manifest(path: Path) -> Manifest:
         raise DataError(f"A manifest must be of version {MANIFEST_VERSION}. Received: {version} in {path}. {remedy}")
     try:
         shards = tuple(
-            Shard(ShardFile(**shard.pop("train")), ShardFile(**shard.pop("test"))) for shard in content.pop("shards")
+            Shard(**{kind: ShardFile(**file) for kind, file in shard.items() if file is not None})
+            for shard in content.pop("shards")
         )
         manifest = Manifest(slots=tuple(content.pop("slots")), shards=shards, folder=path.parent, **content)
         if manifest.num_shards != len(shards):
@@ -357,15 +374,31 @@ def _parse_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def check_shards(manifest: Manifest, train_dir: Path, test_dir: Path | None = None, *, verify: bool = False) -> None:
+def check_shards(
+    manifest: Manifest,
+    train_dir: Path,
+    test_dir: Path | None = None,
+    validation_dir: Path | None = None,
+    *,
+    verify: bool = False,
+) -> None:
     """Check that the folders hold the manifest's shard files and no others, with the sizes it lists.
 
-    ``verify`` also compares checksums, which reads every byte. ``test_dir`` None leaves the test files
-    unchecked. DataError names the first file that is missing, surplus or different.
+    ``verify`` also compares checksums, which reads every byte. A folder that is None is left unchecked. DataError
+    names the first file that is missing, surplus or different.
     """
     _check_folder([shard.train for shard in manifest.shards], train_dir, verify)
     if test_dir is not None:
         _check_folder([shard.test for shard in manifest.shards], test_dir, verify)
+    if validation_dir is not None:
+        files = [shard.validation for shard in manifest.shards if shard.validation is not None]
+        if len(files) < manifest.num_shards:
+            raise DataError(
+                f"{validation_dir} can be used only if the manifest lists a validation file for every shard. Received: "
+                f"{len(files)} of {manifest.num_shards} in {manifest.folder / MANIFEST_NAME}. Run prepare.py "
+                "--validation and gen_heter_data.py again."
+            )
+        _check_folder(files, validation_dir, verify)
 
 
 def _check_folder(files: Sequence[ShardFile], folder: Path, verify: bool) -> None:
@@ -403,6 +436,30 @@ def split_rows(rows: np.ndarray, shard_of_user: np.ndarray, num_shards: int) -> 
     return [rows[shard == k] for k in range(num_shards)]
 
 
+def group_rows(rows: np.ndarray, name: str) -> np.ndarray:
+    """Group rows [n, 3] in which each positive is followed by its negatives, all of one user and equally many.
+
+    Returns int64 [groups, group_size, 3]. DataError, with ``name`` and the line's number, if the rows are not so.
+    """
+    positives = np.flatnonzero(rows[:, 2])
+    size = int(positives[1] - positives[0]) if len(positives) > 1 else len(rows)
+    place = np.arange(len(rows))
+    wrong = (rows[:, 2] != (place % size == 0)) | (rows[:, 0] != rows[place - place % size, 0])
+    if len(rows) % size:
+        wrong[-1] = True  # the last group ends too early
+    if size == 1:
+        wrong[0] = True
+    if wrong.any():
+        line = int(np.argmax(wrong))
+        raise DataError(
+            f"{name}, line {line + 1}: rows can be grouped only if each positive is followed by its negatives, all of "
+            f"one user and as many as the first positive has. Received: user {rows[line, 0]}, label {rows[line, 2]}, "
+            f"after a first group of {size} row(s). Leave --group out, or prepare a source that leaves the training "
+            "negatives to prepare.py."
+        )
+    return rows.reshape(-1, size, 3)
+
+
 def require_rows(shards: Sequence[np.ndarray], kind: str) -> None:
     """DataError if a shard is empty: its worker could neither train nor take part in the others' barriers."""
     empty = [k for k, rows in enumerate(shards) if not len(rows)]
@@ -415,33 +472,44 @@ def require_rows(shards: Sequence[np.ndarray], kind: str) -> None:
 
 
 def write_shards(
-    out: Path, train: Sequence[np.ndarray], test: Sequence[np.ndarray], layout: Layout, seed: int
+    out: Path,
+    train: Sequence[np.ndarray],
+    test: Sequence[np.ndarray],
+    layout: Layout,
+    seed: int,
+    validation: Sequence[np.ndarray] | None = None,
+    group_size: int = 1,
 ) -> tuple[Shard, ...]:
-    """Write one train and one test file per shard, after removing those of an earlier generation.
+    """Write each shard's rows [n, 3] to one file per kind, after removing those of an earlier generation.
 
-    Training rows are shuffled, since a trainer reads them in file order; test rows keep theirs. A shard's
-    shuffle depends on ``seed`` and its number only.
+    Training rows are shuffled, since a trainer reads them in file order; the others keep theirs. A shard's shuffle
+    depends on ``seed`` and its number only. With a ``group_size`` above 1 every so many training rows are a group
+    (see `group_rows`), shuffled and written as one line of MultiSlot text.
     """
     clear_shards(out)
     shards = []
     for k, (train_rows, test_rows) in enumerate(zip(train, test)):
         name = f"part-{k:03d}{layout.suffix}"
         with stage(f"shard {k}") as counts:
-            shuffled = train_rows[generator(seed, k + 1).permutation(len(train_rows))]
-            shards.append(
-                Shard(
-                    _write_shard(out, f"{TRAIN_FOLDER}/{name}", shuffled, layout),
-                    _write_shard(out, f"{TEST_FOLDER}/{name}", test_rows, layout),
-                )
+            groups = train_rows.reshape(-1, group_size, 3)
+            shuffled = groups[generator(seed, k + 1).permutation(len(groups))]
+            written = Shard(
+                _write_shard(out, f"{TRAIN_FOLDER}/{name}", shuffled, layout),
+                _write_shard(out, f"{TEST_FOLDER}/{name}", test_rows[:, None], layout),
             )
-            counts.update({"training rows": len(train_rows), "test rows": len(test_rows)})
+            counts.update({"training rows": len(groups), "test rows": len(test_rows)})
+            if validation is not None:
+                file = _write_shard(out, f"{VALIDATION_FOLDER}/{name}", validation[k][:, None], layout)
+                written = dataclasses.replace(written, validation=file)
+                counts["validation rows"] = file.rows
+            shards.append(written)
     return tuple(shards)
 
 
 def clear_shards(out: Path) -> None:
     """Remove an earlier generation; its manifest first, as that vouches for the others."""
     stale = [out / MANIFEST_NAME]
-    for folder in (TRAIN_FOLDER, TEST_FOLDER):
+    for folder in (TRAIN_FOLDER, TEST_FOLDER, VALIDATION_FOLDER):
         stale += sorted((out / folder).glob("part-*.*")) + sorted((out / folder).glob(".part-*.tmp"))
     discard(stale)
 
@@ -459,15 +527,19 @@ def discard(files: Sequence[Path]) -> None:
         ) from err
 
 
-def _write_shard(out: Path, file: str, rows: np.ndarray, layout: Layout) -> ShardFile:
-    size, sha256 = write_rows(out / file, rows, layout)
-    return ShardFile(file=file, bytes=size, sha256=sha256, **count_rows(rows))
+def _write_shard(out: Path, file: str, groups: np.ndarray, layout: Layout) -> ShardFile:
+    columns, group_size = groups[:, 0], groups.shape[1]
+    if group_size > 1:
+        columns = np.concatenate([groups[:, 0, :1], groups[:, :, 1]], axis=1)
+        layout = grouped_layout(group_size)
+    size, sha256 = write_rows(out / file, columns, layout)
+    return ShardFile(file=file, bytes=size, sha256=sha256, **count_rows(groups.reshape(-1, 3), group_size))
 
 
-def count_rows(rows: np.ndarray) -> dict[str, int]:
-    """Count rows [n, 3], their positives, and their distinct users and items."""
+def count_rows(rows: np.ndarray, group_size: int = 1) -> dict[str, int]:
+    """Count the lines that rows [n, 3] make, their positives, and their distinct users and items."""
     return {
-        "rows": len(rows),
+        "rows": len(rows) // group_size,
         "positives": int(rows[:, 2].sum()),
         "users": int(np.count_nonzero(np.bincount(rows[:, 0]))),
         "items": int(np.count_nonzero(np.bincount(rows[:, 1]))),

@@ -4,9 +4,9 @@
     python datasets/movielens/gen_heter_data.py --partitioner dirichlet_genre:alpha=0.3
     python datasets/movielens/gen_heter_data.py --verify
 
-Reads what prepare.py wrote into --data. Writes into --out: fl_train_data/part-NNN.txt,
-fl_test_data/part-NNN.txt (MultiSlot text, or .csv) and, last, manifest.json. A user's training and test rows
-go to the same shard.
+Reads what prepare.py wrote into --data. Writes into --out: fl_train_data/part-NNN.txt, fl_test_data/part-NNN.txt,
+after prepare.py --validation fl_valid_data/part-NNN.txt (MultiSlot text, or .csv) and, last, manifest.json. All rows
+of a user go to the same shard.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from fl_rec.data import (
     SLOTS,
     TEST_FOLDER,
     TRAIN_FOLDER,
+    VALIDATION_FOLDER,
     Manifest,
     check_shards,
     count_rows,
     generator,
+    group_rows,
     load_manifest,
     read_bytes,
     read_csv_rows,
@@ -48,9 +50,12 @@ from fl_rec.partition import find_partitioner, has_bad_zip
 from fl_rec.sources import read_users
 
 _PARTITION_STREAM = 0
+_TITLES = {"train": "training", "test": "test", "validation": "validation"}
 
 
-def generate(data: Path, out: Path, num_shards: int, partitioner: str, layout: str, seed: int) -> Manifest:
+def generate(
+    data: Path, out: Path, num_shards: int, partitioner: str, layout: str, seed: int, group: bool = False
+) -> Manifest:
     """Read ``data``, write the shards and their manifest into ``out``, and return it.
 
     Everything that can be wrong with the input is found before the first file is written.
@@ -59,18 +64,22 @@ def generate(data: Path, out: Path, num_shards: int, partitioner: str, layout: s
     with stage(f"read {data}") as counts:
         meta = _read_meta(data)
         users = read_users(data / "users.csv")
-        train = read_csv_rows(data / "big_train" / "train_data.csv")
-        test = read_csv_rows(data / "big_test" / "test_data.csv")
-        counts.update({"users": len(users), "training rows": len(train), "test rows": len(test)})
-    for rows in (train, test):
-        _require_known_ids(data, rows, len(users), meta["num_items"])
+        train_file, valid_file = data / "big_train" / "train_data.csv", data / "big_valid" / "valid_data.csv"
+        rows = {"train": read_csv_rows(train_file), "test": read_csv_rows(data / "big_test" / "test_data.csv")}
+        if valid_file.is_file():
+            rows["validation"] = read_csv_rows(valid_file)
+        counts.update({"users": len(users), **{f"{_TITLES[kind]} rows": len(rows[kind]) for kind in rows}})
+    for kind in rows:
+        _require_known_ids(data, rows[kind], len(users), meta["num_items"])
+    group_size = group_rows(rows["train"], str(train_file)).shape[1] if group else 1
     shard_of_user = partition(users, num_shards, generator(seed, _PARTITION_STREAM))
-    train_shards = split_rows(train, shard_of_user, num_shards)
-    test_shards = split_rows(test, shard_of_user, num_shards)
-    require_rows(train_shards, "training")
-    require_rows(test_shards, "test")
+    split = {kind: split_rows(rows[kind], shard_of_user, num_shards) for kind in rows}
+    for kind in split:
+        require_rows(split[kind], _TITLES[kind])
     bad_zip = has_bad_zip(users)
-    shards = write_shards(out, train_shards, test_shards, LAYOUTS[layout], seed)
+    shards = write_shards(
+        out, split["train"], split["test"], LAYOUTS[layout], seed, split.get("validation"), group_size
+    )
     manifest = Manifest(
         version=MANIFEST_VERSION,
         format=layout,
@@ -84,20 +93,20 @@ def generate(data: Path, out: Path, num_shards: int, partitioner: str, layout: s
         bad_zip={
             "policy": partition.options.get("bad_zip"),
             "users": int(bad_zip.sum()),
-            "train_rows": int(bad_zip[train[:, 0]].sum()),
+            "train_rows": int(bad_zip[rows["train"][:, 0]].sum()) // group_size,
         },
         dropped_users=int((shard_of_user < 0).sum()),
-        totals=_totals(np.concatenate(train_shards), np.concatenate(test_shards)),
+        totals={
+            f"{kind}_{name}": count
+            for kind in split
+            for name, count in count_rows(np.concatenate(split[kind]), group_size if kind == "train" else 1).items()
+        },
         shards=shards,
         folder=out,
+        group_size=group_size,
     )
     write_json(out / MANIFEST_NAME, manifest.to_json())
     return manifest
-
-
-def _totals(train: np.ndarray, test: np.ndarray) -> dict[str, int]:
-    both = {"train": count_rows(train), "test": count_rows(test)}
-    return {f"{kind}_{name}": count for kind, counts in both.items() for name, count in counts.items()}
 
 
 def _read_meta(data: Path) -> dict[str, Any]:
@@ -129,7 +138,10 @@ def verify(out: Path) -> Manifest:
     manifest = load_manifest(out)
     if manifest is None:
         raise DataError(f"--out must be a folder with a {MANIFEST_NAME}. Received: {out}. Generate the shards first.")
-    check_shards(manifest, manifest.folder / TRAIN_FOLDER, manifest.folder / TEST_FOLDER, verify=True)
+    folders = [TRAIN_FOLDER, TEST_FOLDER]
+    if any(shard.validation for shard in manifest.shards):
+        folders.append(VALIDATION_FOLDER)
+    check_shards(manifest, *(manifest.folder / folder for folder in folders), verify=True)
     return manifest
 
 
@@ -147,11 +159,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "(default: zip_first_digit, which spreads bad zip codes over all shards by user id)",
     )
     parser.add_argument("--format", choices=sorted(LAYOUTS), default="multislot", help="(default: multislot)")
+    parser.add_argument(
+        "--group", action="store_true", help="write each training positive and its negatives as one row"
+    )
     parser.add_argument("--seed", type=int, default=2022, help="(default: %(default)s)")
     parser.add_argument("--verify", action="store_true", help="write nothing; check the shards in --out against it")
     args = parser.parse_args(argv)
     if args.seed < 0:
         parser.error(f"--seed must be 0 or more. Received: {args.seed}")
+    if args.group and args.format != "multislot":
+        parser.error(
+            f"--group needs --format multislot, which can hold several items in a row. Received: {args.format}"
+        )
     return args
 
 
@@ -162,7 +181,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.verify:
             manifest = verify(args.out)
         else:
-            manifest = generate(args.data, args.out, args.num_shards, args.partitioner, args.format, args.seed)
+            manifest = generate(
+                args.data, args.out, args.num_shards, args.partitioner, args.format, args.seed, args.group
+            )
     except FLRecError as err:
         print(f"gen_heter_data.py: error: {err}", file=sys.stderr)
         return 2

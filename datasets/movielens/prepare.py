@@ -1,10 +1,11 @@
 """Split interactions leave-one-out and sample negatives: the step from a data set to training and test rows.
 
     python datasets/movielens/prepare.py --source ml-1m.zip --test_negative ml-1m.test.negative.gz
-    python datasets/movielens/prepare.py --source synthetic
+    python datasets/movielens/prepare.py --source synthetic --validation
 
-Writes into --out: big_train/train_data.csv and big_test/test_data.csv (user,item,label, no header),
-users.csv and items.csv (with a header), meta.json. README.md describes sources and columns.
+Writes into --out: big_train/train_data.csv, big_test/test_data.csv and, with --validation, big_valid/valid_data.csv
+(user,item,label, no header), users.csv and items.csv (with a header), meta.json. README.md describes sources and
+columns.
 """
 
 from __future__ import annotations
@@ -22,17 +23,66 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # so that it runs from a clone without installing
 
 from fl_rec.data import LAYOUTS, discard, generator, stage, write_json, write_rows
-from fl_rec.errors import FLRecError
-from fl_rec.sampling import TEST_NEGATIVES, adopt_test_positives, read_test_rows, sample_test_rows, sample_train_rows
+from fl_rec.errors import DataError, FLRecError
+from fl_rec.sampling import (
+    TEST_NEGATIVES,
+    adopt_test_positives,
+    leave_one_out,
+    read_test_rows,
+    sample_test_rows,
+    sample_train_rows,
+)
 from fl_rec.sources import Dataset, load_source, with_zip_codes, write_items, write_users
 
 log = logging.getLogger("prepare")
 
-_TRAIN_STREAM, _TEST_STREAM = 1, 2
+_TRAIN_STREAM, _TEST_STREAM, _VALIDATION_STREAM = 1, 2, 5  # 3 and 4 are those of fl_rec.sources and fl_rec.sampling
 
 
-def make_rows(dataset: Dataset, num_neg: int, test_negative: Path | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return training and test rows, int64 [rows, 3] each, sampling the negatives that are not given."""
+def adopt(dataset: Dataset, test_negative: Path) -> Dataset:
+    """Return the data set with the test positives that the file names."""
+    train, test, moved = adopt_test_positives(test_negative, dataset.train, dataset.test)
+    if moved:
+        log.info("%d users' test positive is the one of %s, not the last line rated", moved, test_negative)
+    time = dataset.train_time
+    if time is not None:
+        # What was the test positive is the user's latest interaction.
+        time = np.where(train[:, 1] != dataset.train[:, 1], np.iinfo(np.int64).max, time)
+    notes = {**dataset.notes, "test_positives_from_file": moved}
+    return dataclasses.replace(dataset, train=train, train_time=time, test=test, notes=notes)
+
+
+def hold_out_latest(dataset: Dataset, source: str) -> tuple[Dataset, np.ndarray]:
+    """Take each user's latest training positive out of the data set, unless it is the only one.
+
+    Returns the data set and the validation positives, int64 [k, 2] of (user, item). DataError if the source can't say
+    which is the latest.
+    """
+    if dataset.train_rows is not None or dataset.train_time is None:
+        lacks = "no times" if dataset.train_rows is None else "training rows of its own, without times"
+        raise DataError(
+            "--validation holds out each user's latest training interaction, so the source must say when each was "
+            f"made. Received: {source} ({dataset.kind}), which has {lacks}. Leave --validation out, or prepare the "
+            "ratings themselves, such as ml-1m.zip."
+        )
+    rest, latest = leave_one_out(dataset.train[:, 0], dataset.train_time)
+    if not len(latest):
+        raise DataError(
+            "--validation needs a user with at least two training interactions. Received: "
+            f"{source}, where all of {dataset.num_users} users have fewer. Leave --validation out."
+        )
+    left = dataclasses.replace(dataset, train=dataset.train[rest], train_time=dataset.train_time[rest])
+    return left, dataset.train[latest]
+
+
+def make_rows(
+    dataset: Dataset, validation: np.ndarray | None, num_neg: int, test_negative: Path | None, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return training, test and validation rows, int64 [rows, 3] each, sampling the negatives that are not given.
+
+    What is held out for the test or the validation can be drawn as a training negative, and the test item as a
+    validation negative: to leave it out would tell which item it is.
+    """
     if dataset.train_rows is not None:
         log.info("this source comes with training negatives: its rows are kept, and --num_neg is not used")
         train = dataset.train_rows
@@ -49,28 +99,48 @@ def make_rows(dataset: Dataset, num_neg: int, test_negative: Path | None, seed: 
             test = dataset.test_rows
         else:
             test = sample_test_rows(
-                dataset.train,
+                dataset.train if validation is None else np.concatenate([dataset.train, validation]),
                 dataset.test,
                 dataset.num_users,
                 dataset.num_items,
                 generator(seed, _TEST_STREAM),
             )
         counts.update({"users": len(dataset.test), "rows": len(test)})
-    return train, test
+    if validation is None:
+        return train, test, None
+    with stage("make the validation set") as counts:
+        rng = generator(seed, _VALIDATION_STREAM)
+        valid = sample_test_rows(dataset.train, validation, dataset.num_users, dataset.num_items, rng)
+        counts.update({"users": len(validation), "rows": len(valid)})
+    return train, test, valid
 
 
-def describe(
-    dataset: Dataset, name: str, train: np.ndarray, test: np.ndarray, args: argparse.Namespace
-) -> dict[str, Any]:
-    """Return the content of meta.json."""
-    negatives = np.bincount(test[:, 0])[dataset.test[:, 0]] - 1
+def _count_ranked(kind: str, rows: np.ndarray) -> dict[str, int]:
+    """Return the counts of test or validation rows for meta.json, and warn of users with few negatives."""
+    negatives = np.bincount(rows[:, 0])[rows[rows[:, 2] == 1, 0]] - 1
     short = int((negatives < TEST_NEGATIVES).sum())
     if short:
         log.warning(
-            "warning: %d of %d test users have fewer than %d negatives (the smallest number is %d): all "
+            "warning: %d of %d %s users have fewer than %d negatives (the smallest number is %d): all "
             "there are, but their ranks are not comparable with published ones",
-            *(short, len(negatives), TEST_NEGATIVES, negatives.min()),
+            *(short, len(negatives), kind, TEST_NEGATIVES, negatives.min()),
         )
+    return {
+        f"{kind}_rows": len(rows),
+        f"{kind}_users": len(negatives),
+        f"{kind}_users_with_fewer_negatives": short,
+    }
+
+
+def describe(
+    dataset: Dataset,
+    name: str,
+    train: np.ndarray,
+    test: np.ndarray,
+    valid: np.ndarray | None,
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """Return the content of meta.json."""
     given = "sampled" if dataset.test_rows is None else "source"
     if args.test_negative is not None:
         given = args.test_negative.name
@@ -83,9 +153,8 @@ def describe(
         "num_items": dataset.num_items,
         "train_rows": len(train),
         "train_positives": len(dataset.train),
-        "test_rows": len(test),
-        "test_users": len(dataset.test),
-        "test_users_with_fewer_negatives": short,
+        **_count_ranked("test", test),
+        **({} if valid is None else _count_ranked("validation", valid)),
         **dataset.notes,
     }
 
@@ -104,24 +173,24 @@ def prepare(args: argparse.Namespace) -> None:
             }
         )
     if args.test_negative is not None and dataset.train_rows is None:
-        positives = adopt_test_positives(args.test_negative, dataset.train, dataset.test)
-        moved = {"test_positives_from_file": positives[2]}
-        dataset = dataclasses.replace(dataset, train=positives[0], test=positives[1], notes={**dataset.notes, **moved})
-        if positives[2]:
-            log.info(
-                "%d users' test positive is the one of %s, not the last line rated", positives[2], args.test_negative
-            )
-    train, test = make_rows(dataset, args.num_neg, args.test_negative, args.seed)
-    meta = describe(dataset, Path(args.source).name, train, test, args)
+        dataset = adopt(dataset, args.test_negative)
+    validation = None
+    if args.validation:
+        dataset, validation = hold_out_latest(dataset, args.source)
+    train, test, valid = make_rows(dataset, validation, args.num_neg, args.test_negative, args.seed)
+    meta = describe(dataset, Path(args.source).name, train, test, valid, args)
     with stage(f"write {args.out}") as counts:
         # meta.json vouches for the others: it goes first and comes last.
-        discard([args.out / "meta.json"])
+        valid_file = args.out / "big_valid" / "valid_data.csv"
+        discard([args.out / "meta.json", valid_file])
         write_rows(args.out / "big_train" / "train_data.csv", train, LAYOUTS["csv"])
         write_rows(args.out / "big_test" / "test_data.csv", test, LAYOUTS["csv"])
+        if valid is not None:
+            write_rows(valid_file, valid, LAYOUTS["csv"])
         write_users(args.out / "users.csv", dataset)
         write_items(args.out / "items.csv", dataset.items)
         write_json(args.out / "meta.json", meta)
-        counts["rows"] = len(train) + len(test)
+        counts["rows"] = len(train) + len(test) + (0 if valid is None else len(valid))
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -135,6 +204,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write into (default: %(default)s)")
     parser.add_argument("--num_neg", type=int, default=4, help="negatives per training positive (default: 4)")
     parser.add_argument("--test_negative", type=Path, help="the NCF paper's .test.negative file, or .gz, used as it is")
+    parser.add_argument("--validation", action="store_true", help="hold out each user's latest training positive too")
     parser.add_argument("--users", type=Path, help="users.dat or u.user with zip codes, for a source that has none")
     parser.add_argument("--seed", type=int, default=2022, help="(default: %(default)s)")
     args = parser.parse_args(argv)

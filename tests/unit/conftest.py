@@ -54,15 +54,29 @@ def make_job(tmp_path: Path) -> MakeJob:
     """`make_job(...)` writes `a job/job.yaml` and its data, and returns the YAML's path. The space is on purpose."""
 
     def make_job(
-        num_shards: int = 2, *, manifest: bool = True, layout: str = "multislot", test: bool = True, **runner: Any
+        num_shards: int = 2,
+        *,
+        manifest: bool = True,
+        layout: str = "multislot",
+        test: bool = True,
+        validation: bool = False,
+        group_size: int = 1,
+        **runner: Any,
     ) -> Path:
         folder = tmp_path / "a job"
         data = folder / "data"
         data.mkdir(parents=True)
-        # Shard k has k + 2 training rows: user k, item 0, 1, ..., every other one a positive.
+        # Shard k has k + 2 training rows: user k, item 0, 1, ..., every other one a positive. Of a group only the first
+        # is one.
         train = [np.array([[k, item, item % 2] for item in range(k + 2)]) for k in range(num_shards)]
+        if group_size > 1:
+            train = [
+                np.array([[k, item, int(item == 0)] for _ in range(k + 2) for item in range(group_size)])
+                for k in range(num_shards)
+            ]
         tests = [np.array([[k, 0, 1], [k, 1, 0]]) for k in range(num_shards)]
-        shards = write_shards(data, train, tests, LAYOUTS[layout], seed=1)
+        held_out = tests if validation else None
+        shards = write_shards(data, train, tests, LAYOUTS[layout], 1, held_out, group_size)
         if manifest:
             content = Manifest(
                 version=MANIFEST_VERSION,
@@ -76,14 +90,17 @@ def make_job(tmp_path: Path) -> MakeJob:
                 num_items=num_shards + 1,
                 bad_zip={},
                 dropped_users=0,
-                totals={"train_rows": sum(map(len, train))},
+                totals={"train_rows": sum(shard.train.rows for shard in shards)},
                 shards=shards,
                 folder=data,
+                group_size=group_size,
             ).to_json()
             (data / MANIFEST_NAME).write_text(json.dumps(content), encoding="utf-8")
         settings = {"train_data_dir": "data/fl_train_data", "run_dir": "../run", **runner}
         if test:
             settings["test_data_dir"] = "data/fl_test_data"
+        if validation:
+            settings["validation_data_dir"] = "data/fl_valid_data"
         path = folder / "job.yaml"
         path.write_text(json.dumps({"runner": settings}), encoding="utf-8")
         return path

@@ -119,6 +119,15 @@ def test_malformed_multislot_names_the_line(text: bytes, message: str) -> None:
         data.parse_multislot(text, 2)
 
 
+def test_a_group_is_a_line_with_a_users_items_and_labels(tmp_path: Path) -> None:
+    assert data.grouped_layout(3) == (("1 {} 3 ", "{} ", "{} ", "{} 3 1 0 0\n"), ".txt")
+    data.write_rows(tmp_path / "groups", np.array([[12, 7, 3, 100], [0, 0, 12, 3]]), data.grouped_layout(3))
+    assert (tmp_path / "groups").read_bytes() == b"1 12 3 7 3 100 3 1 0 0\n1 0 3 0 12 3 3 1 0 0\n"
+    user, items, labels = data.parse_multislot((tmp_path / "groups").read_bytes(), 3)
+    assert user.tolist() == [[12], [0]] and items.tolist() == [[7, 3, 100], [0, 12, 3]]
+    assert labels.tolist() == [[1, 0, 0]] * 2
+
+
 def test_interrupted_write_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
@@ -132,7 +141,7 @@ def test_interrupted_write_leaves_the_old_file_and_no_temporary(tmp_path: Path) 
 # ---------------------------------------------------------------------------------------------- shards
 
 
-def make_manifest(out: Path, num_shards: int = 2, layout: str = "multislot") -> data.Manifest:
+def make_manifest(out: Path, num_shards: int = 2, layout: str = "multislot", validation: bool = False) -> data.Manifest:
     shards = [np.array([[k, 1, 1], [k, 2, 0], [k, 3, 0]]) for k in range(num_shards)]
     manifest = data.Manifest(
         version=data.MANIFEST_VERSION,
@@ -147,7 +156,9 @@ def make_manifest(out: Path, num_shards: int = 2, layout: str = "multislot") -> 
         bad_zip={"policy": None, "users": 0, "train_rows": 0},
         dropped_users=0,
         totals={},
-        shards=data.write_shards(out, shards, shards, data.LAYOUTS[layout], seed=1),
+        shards=data.write_shards(
+            out, shards, shards, data.LAYOUTS[layout], seed=1, validation=shards if validation else None
+        ),
         folder=out,
     )
     data.write_json(out / data.MANIFEST_NAME, manifest.to_json())
@@ -161,6 +172,43 @@ def test_manifest_is_found_in_the_folder_or_its_parent(tmp_path: Path) -> None:
     assert written.shards[1].train.file == "fl_train_data/part-001.txt"
     assert (written.shards[1].train.rows, written.shards[1].train.positives) == (3, 1)
     assert (written.shards[1].test.users, written.shards[1].test.items) == (1, 3)
+
+
+def test_a_manifest_from_before_groups_and_validation_loads(tmp_path: Path) -> None:
+    written = make_manifest(tmp_path)
+    content = written.to_json()
+    assert content.pop("group_size") == 1
+    assert [shard.pop("validation") for shard in content["shards"]] == [None, None]
+    data.write_json(tmp_path / data.MANIFEST_NAME, content)
+    assert data.load_manifest(tmp_path) == written
+
+
+def test_validation_shards_are_listed_written_as_they_are_and_checked(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path, validation=True)
+    assert data.load_manifest(tmp_path) == manifest
+    file = manifest.shards[1].validation
+    assert file is not None and file.file == "fl_valid_data/part-001.txt"
+    assert (file.rows, file.positives, file.users, file.items) == (3, 1, 1, 3)
+    folders = [tmp_path / name for name in (data.TRAIN_FOLDER, data.TEST_FOLDER, data.VALIDATION_FOLDER)]
+    part = folders[2] / "part-001.txt"
+    assert part.read_bytes() == b"1 1 1 1 1 1\n1 1 1 2 1 0\n1 1 1 3 1 0\n"
+    data.check_shards(manifest, *folders, verify=True)
+    part.write_bytes(part.read_bytes().replace(b"3", b"4"))
+    data.check_shards(manifest, *folders)
+    with pytest.raises(DataError, match=r"fl_valid_data/part-001.txt must have the SHA-256"):
+        data.check_shards(manifest, *folders, verify=True)
+
+
+@pytest.mark.parametrize("listed", [0, 1])
+def test_validation_shards_that_the_manifest_does_not_list(tmp_path: Path, listed: int) -> None:
+    manifest = make_manifest(tmp_path, validation=True)
+    shards = [shard if k < listed else replace(shard, validation=None) for k, shard in enumerate(manifest.shards)]
+    with pytest.raises(DataError) as caught:
+        data.check_shards(replace(manifest, shards=tuple(shards)), tmp_path / data.TRAIN_FOLDER, None, tmp_path / "v")
+    assert str(caught.value) == (
+        f"{tmp_path}/v can be used only if the manifest lists a validation file for every shard. Received: {listed} of "
+        f"2 in {tmp_path}/manifest.json. Run prepare.py --validation and gen_heter_data.py again."
+    )
 
 
 def test_no_manifest_is_none(tmp_path: Path) -> None:
@@ -206,8 +254,9 @@ def test_check_shards_finds_missing_surplus_and_changed_files(tmp_path: Path) ->
 
 
 def test_an_earlier_generation_is_removed(tmp_path: Path) -> None:
-    make_manifest(tmp_path, num_shards=5)
+    make_manifest(tmp_path, num_shards=5, validation=True)
     make_manifest(tmp_path, num_shards=2, layout="csv")
+    assert list((tmp_path / data.VALIDATION_FOLDER).iterdir()) == []
     for folder in (data.TRAIN_FOLDER, data.TEST_FOLDER):
         assert sorted(p.name for p in (tmp_path / folder).iterdir()) == ["part-000.csv", "part-001.csv"]
 
@@ -220,6 +269,49 @@ def test_training_shards_are_shuffled_and_test_shards_are_not(tmp_path: Path) ->
     shuffled = data.read_csv_rows(tmp_path / "a" / first[0].train.file)
     assert shuffled.tolist() != rows.tolist() and sorted(shuffled.tolist()) == rows.tolist()
     assert data.read_csv_rows(tmp_path / "a" / first[0].test.file).tolist() == rows.tolist()
+
+
+def test_groups_are_shuffled_whole_and_counted_as_rows(tmp_path: Path) -> None:
+    groups = np.array([[[n % 7, n, 1], [n % 7, 200 + n, 0], [n % 7, 400 + n, 0]] for n in range(100)])
+    rows, test = groups.reshape(-1, 3), np.array([[0, 1, 1], [0, 2, 0]])
+    (shard,) = data.write_shards(tmp_path, [rows], [test], data.LAYOUTS["multislot"], seed=3, group_size=3)
+    train = shard.train
+    assert (train.rows, train.positives, train.users, train.items) == (100, 100, 7, 300)
+    user, items, labels = data.parse_multislot((tmp_path / train.file).read_bytes(), 3)
+    assert labels.tolist() == [[1, 0, 0]] * 100
+    written = np.concatenate([user, items], axis=1).tolist()
+    expected = [[n % 7, n, 200 + n, 400 + n] for n in range(100)]
+    assert written != expected and sorted(written) == sorted(expected)
+    assert (tmp_path / shard.test.file).read_bytes() == b"1 0 1 1 1 1\n1 0 1 2 1 0\n"
+
+
+def test_rows_are_grouped_in_their_order() -> None:
+    groups = data.group_rows(np.array([[0, 7, 1], [0, 1, 0], [0, 8, 1], [0, 2, 0], [3, 1, 1], [3, 9, 0]]), "x")
+    assert groups[:, :, 1].tolist() == [[7, 1], [8, 2], [1, 9]] and groups[:, 0, 0].tolist() == [0, 0, 3]
+    assert data.group_rows(np.array([[0, 7, 1], [0, 1, 0], [0, 2, 0]]), "x").shape == (1, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "received"),
+    [
+        ([(0, 0), (0, 1), (0, 0), (0, 1)], 1, "user 0, label 0, after a first group of 2 row(s)"),
+        ([(0, 1), (0, 0), (0, 1), (0, 0), (0, 0)], 5, "user 0, label 0, after a first group of 2 row(s)"),
+        ([(0, 1), (0, 0), (0, 0), (0, 1), (0, 0)], 5, "user 0, label 0, after a first group of 3 row(s)"),
+        ([(0, 1), (0, 0), (0, 0), (0, 1), (0, 1), (0, 0)], 5, "user 0, label 1, after a first group of 3 row(s)"),
+        ([(0, 1), (0, 0), (1, 1), (2, 0)], 4, "user 2, label 0, after a first group of 2 row(s)"),
+        ([(0, 1), (0, 1)], 1, "user 0, label 1, after a first group of 1 row(s)"),
+        ([(0, 1)], 1, "user 0, label 1, after a first group of 1 row(s)"),
+        ([(0, 0), (0, 0)], 1, "user 0, label 0, after a first group of 2 row(s)"),
+    ],
+)
+def test_rows_in_another_order_are_not_grouped(rows: list[tuple[int, int]], line: int, received: str) -> None:
+    with pytest.raises(DataError) as caught:
+        data.group_rows(np.array([(user, 5, label) for user, label in rows]), "a.csv")
+    assert str(caught.value) == (
+        f"a.csv, line {line}: rows can be grouped only if each positive is followed by its negatives, all of one user "
+        f"and as many as the first positive has. Received: {received}. Leave --group out, or prepare a source that "
+        "leaves the training negatives to prepare.py."
+    )
 
 
 def test_an_empty_shard_is_an_error_with_a_remedy() -> None:
@@ -360,6 +452,7 @@ def test_movielens_1m_ids_split_and_titles(tmp_path: Path) -> None:
     assert loaded.zip_code.tolist() == ["48067", "T8H1N"]
     assert loaded.test.tolist() == [[0, 2], [1, 0]]
     assert loaded.train.tolist() == [[0, 1], [1, 3], [1, 1]]
+    assert loaded.train_time is not None and loaded.train_time.tolist() == [7, 80, 90]
     assert loaded.items.title[1] == "Café (1995)" and loaded.items.genres[1] == "Comedy|Drama"
     assert loaded.user_table().genre.tolist() == ["Comedy", "Drama"]
     assert loaded.user_table().activity.tolist() == [1, 2]
@@ -409,14 +502,14 @@ def test_paddlerec_rows_are_kept_and_the_first_one_counts(tmp_path: Path, folder
     assert loaded.train_rows.tolist() == [[0, 3, 1], [0, 1, 0], [1, 2, 1]]
     assert loaded.test_rows.tolist() == [[0, 2, 1], [0, 4, 0], [0, 3, 0], [1, 5, 1], [1, 4, 0]]
     assert loaded.train.tolist() == [[0, 3], [1, 2]] and loaded.test.tolist() == [[0, 2], [1, 5]]
-    assert loaded.zip_code.tolist() == ["", ""]
+    assert loaded.zip_code.tolist() == ["", ""] and loaded.train_time is None
     (test / "test_data.csv").write_text("0,2,1\n1,4,0\n")
     with pytest.raises(DataError, match=r"must have exactly one positive. Received 0 for user 1"):
         sources.load_source(str(tmp_path), 0)
 
 
 def write_ncf(folder: Path, name: str = "ml") -> Path:
-    (folder / f"{name}.train.rating").write_text("0\t1\t5\t9\n1\t0\t5\t9\n0\t4\t5\t9\n")
+    (folder / f"{name}.train.rating").write_text("0\t1\t5\t8\n1\t0\t5\t9\n0\t4\t5\t7\n")
     (folder / f"{name}.test.rating").write_text("1\t3\t5\t9\n0\t2\t5\t9\n")
     (folder / f"{name}.test.negative.gz").write_bytes(gzip.compress(negative_lines("(0,2)", "(1,3)")))
     return folder / name
@@ -429,9 +522,16 @@ def test_ncf_files_by_prefix_or_folder(tmp_path: Path) -> None:
         assert loaded.kind == "ncf" and (loaded.num_users, loaded.num_items) == (2, 109)
         assert loaded.train.tolist() == [[0, 1], [0, 4], [1, 0]] and loaded.test.tolist() == [[0, 2], [1, 3]]
         assert loaded.train_rows is None and loaded.test_rows is not None and len(loaded.test_rows) == 200
+        assert loaded.train_time is not None and loaded.train_time.tolist() == [8, 7, 9]
     write_ncf(tmp_path, "pinterest")
     with pytest.raises(DataError, match=r"one data set. Received: .* with ml, pinterest. Give the prefix"):
         sources.load_source(str(tmp_path), 0)
+
+
+def test_ncf_files_without_times(tmp_path: Path) -> None:
+    prefix = write_ncf(tmp_path)
+    (tmp_path / "ml.train.rating").write_text("0\t1\t5\n1\t0\t5\n")
+    assert sources.load_source(str(prefix), 0).train_time is None
 
 
 def test_zip_codes_can_come_from_a_users_file(tmp_path: Path) -> None:

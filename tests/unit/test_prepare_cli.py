@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fl_rec.data import load_manifest, parse_multislot, read_csv_rows
+from fl_rec.sources import load_source
 
 MOVIELENS = Path(__file__).resolve().parents[2] / "datasets" / "movielens"
 EXAMPLE = MOVIELENS / "fl_partitioner_example.py"
@@ -188,6 +189,172 @@ def test_given_negatives_become_the_test_set(prepared: Path, tmp_path: Path) -> 
     assert json.loads((tmp_path / "out" / "meta.json").read_text())["test_negative"] == "x.test.negative"
 
 
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("validated")
+    result = run("prepare.py", "--source", "synthetic", "--validation", "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert "make the validation set: 600 users, 60,000 rows (" in result.stderr
+    return out
+
+
+def test_validation_holds_out_the_latest_training_positive(prepared: Path, validated: Path) -> None:
+    assert tree(validated)["big_test/test_data.csv"] == tree(prepared)["big_test/test_data.csv"]
+    source = load_source("synthetic", 2022)
+    latest = dict(source.train.tolist())  # the last of each user's, which are in the order of time
+    valid = read_csv_rows(validated / "big_valid" / "valid_data.csv").reshape(600, 100, 3)
+    train = read_csv_rows(validated / "big_train" / "train_data.csv")
+    assert dict(valid[:, 0, :2].tolist()) == latest and len(latest) == 600
+    assert (valid[:, :, 0] == np.arange(600)[:, None]).all()
+    assert valid[:, :, 2].tolist() == [[1] + [0] * 99] * 600
+    left = sorted(set(map(tuple, source.train.tolist())) - set(latest.items()))
+    assert sorted(map(tuple, train[train[:, 2] == 1, :2].tolist())) == left
+    meta = json.loads((validated / "meta.json").read_text())
+    before = json.loads((prepared / "meta.json").read_text())
+    assert {key: meta[key] for key in meta if key not in before} == {
+        "validation_rows": 60_000,
+        "validation_users": 600,
+        "validation_users_with_fewer_negatives": 0,
+    }
+    assert meta["train_positives"] == before["train_positives"] - 600 == len(left)
+    assert meta["train_rows"] == len(train) == 5 * len(left)
+    users = (validated / "users.csv").read_text().splitlines()[1:]
+    assert sum(int(line.split(",")[3]) for line in users) == len(left)
+
+
+def test_who_is_held_out_is_an_item_like_others(validated: Path) -> None:
+    """A validation negative can be the test item, and a training negative either, as often as any other item."""
+    valid = read_csv_rows(validated / "big_valid" / "valid_data.csv").reshape(600, 100, 3)
+    test = read_csv_rows(validated / "big_test" / "test_data.csv").reshape(600, 100, 3)
+    train = read_csv_rows(validated / "big_train" / "train_data.csv")
+    positives = train[train[:, 2] == 1]
+    seen = set(map(tuple, positives[:, :2].tolist()))
+    pairs = [tuple(pair) for pair in valid[:, 1:, :2].reshape(-1, 2).tolist()]
+    assert len(set(pairs)) == len(pairs) and not set(pairs) & (seen | set(map(tuple, valid[:, 0, :2].tolist())))
+    count = np.bincount(positives[:, 0], minlength=600)
+    test_items = set(map(tuple, test[:, 0, :2].tolist()))
+    expected = (99 / (399 - count)).sum()  # of the items of which 99 are taken
+    assert len(test_items & set(pairs)) == pytest.approx(expected, abs=4 * expected**0.5)
+    held_out = (test_items, set(map(tuple, valid[:, 0, :2].tolist())))
+    expected = (4 * count / (400 - count)).sum()
+    for items in held_out:
+        drawn = sum(tuple(pair) in items for pair in train[train[:, 2] == 0, :2].tolist())
+        assert drawn == pytest.approx(expected, abs=4 * expected**0.5)
+
+
+def test_an_only_training_item_is_not_held_out(tmp_path: Path) -> None:
+    # Users of 3, 2 and 1 ratings; the published split makes user 0's first rating the test positive.
+    ratings = [(1, 10, 5), (1, 20, 6), (1, 30, 7), (2, 10, 5), (2, 20, 6), (3, 30, 1), (3, 40, 1), (3, 50, 1)]
+    (tmp_path / "ratings.dat").write_text("".join(f"{u}::{i}::5::{t}\n" for u, i, t in ratings))
+    (tmp_path / "users.dat").write_text("".join(f"{u}::F::1::10::10000\n" for u in (1, 2, 3)))
+    (tmp_path / "negatives").write_text("".join(f"({u},{i})" + "\t4" * 99 + "\n" for u, i in ((0, 0), (1, 1), (2, 2))))
+    args = ("--source", tmp_path, "--validation", "--test_negative", tmp_path / "negatives", "--out", tmp_path / "out")
+    result = run("prepare.py", *args)
+    assert result.returncode == 0, result.stderr
+    train = read_csv_rows(tmp_path / "out" / "big_train" / "train_data.csv")
+    valid = read_csv_rows(tmp_path / "out" / "big_valid" / "valid_data.csv")
+    # User 0's latest rating took the place of its first. Of user 2's equal times the later line is held out.
+    assert train[train[:, 2] == 1].tolist() == [[0, 1, 1], [1, 0, 1], [2, 3, 1]]
+    assert valid[valid[:, 2] == 1].tolist() == [[0, 2, 1], [2, 4, 1]]
+    assert sorted(valid[(valid[:, 0] == 0) & (valid[:, 2] == 0), 1].tolist()) == [0, 3, 4]
+    assert "warning: 2 of 2 validation users have fewer than 99 negatives (the smallest number is 3)" in result.stderr
+    meta = json.loads((tmp_path / "out" / "meta.json").read_text())
+    assert (meta["validation_users"], meta["validation_users_with_fewer_negatives"]) == (2, 2)
+    assert (meta["test_positives_from_file"], meta["train_positives"], meta["test_users"]) == (2, 3, 3)
+
+
+def test_validation_without_times_or_training_items(tmp_path: Path) -> None:
+    csvs, paper, few = (tmp_path / name for name in ("csvs", "paper", "few"))
+    for folder in (csvs, paper, few):
+        folder.mkdir()
+    (csvs / "train_data.csv").write_text("0,3,1\n0,1,0\n")
+    (csvs / "test_data.csv").write_text("0,2,1\n0,4,0\n")
+    (paper / "x.train.rating").write_text("0\t1\t5\n0\t2\t5\n")
+    (paper / "x.test.rating").write_text("0\t3\t5\n")
+    (few / "ratings.dat").write_text("1::10::5::1\n1::20::5::2\n")
+    (few / "users.dat").write_text("1::F::1::10::10000\n")
+    rule = "--validation holds out each user's latest training interaction, so the source must say when each was made."
+    remedy = "Leave --validation out, or prepare the ratings themselves, such as ml-1m.zip."
+    for source, message in (
+        (csvs, f"{rule} Received: {csvs} (paddlerec), which has training rows of its own, without times. {remedy}"),
+        (paper, f"{rule} Received: {paper} (ncf), which has no times. {remedy}"),
+        (
+            few,
+            f"--validation needs a user with at least two training interactions. Received: {few}, where all of 1 users "
+            "have fewer. Leave --validation out.",
+        ),
+    ):
+        result = run("prepare.py", "--source", source, "--validation", "--out", tmp_path / "out")
+        assert result.returncode == 2 and result.stderr.endswith(f"prepare.py: error: {message}\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_validation_shards_come_and_go_with_the_validation_set(validated: Path, tmp_path: Path) -> None:
+    shutil.copytree(validated, tmp_path / "data")
+    generate = ("gen_heter_data.py", "--data", tmp_path / "data", "--out", tmp_path / "out", "--num_shards", 4)
+    result = run(*generate)
+    assert result.returncode == 0, result.stderr
+    manifest = load_manifest(tmp_path / "out")
+    assert manifest is not None
+    valid = read_csv_rows(validated / "big_valid" / "valid_data.csv")
+    found = []
+    for k, shard in enumerate(manifest.shards):
+        file = shard.validation
+        assert file is not None and file.file == f"fl_valid_data/part-00{k}.txt"
+        rows = np.concatenate(parse_multislot((tmp_path / "out" / file.file).read_bytes(), 3), axis=1)
+        np.testing.assert_array_equal(rows, valid[np.isin(valid[:, 0], rows[:, 0])])  # in their order
+        assert (file.rows, file.positives, file.users) == (len(rows), len(rows) // 100, len(rows) // 100)
+        trained = np.concatenate(parse_multislot((tmp_path / "out" / shard.train.file).read_bytes(), 3), axis=1)
+        assert set(trained[:, 0].tolist()) == set(rows[:, 0].tolist())
+        found.append(rows)
+    assert sorted(np.concatenate(found).tolist()) == sorted(valid.tolist())
+    assert manifest.totals["validation_rows"] == 60_000 and manifest.totals["validation_positives"] == 600
+    assert run("gen_heter_data.py", "--out", tmp_path / "out", "--verify").returncode == 0
+    part = tmp_path / "out" / "fl_valid_data" / "part-002.txt"
+    part.write_bytes(part.read_bytes().replace(b"1 1\n", b"1 0\n", 1))
+    damaged = run("gen_heter_data.py", "--out", tmp_path / "out", "--verify")
+    assert damaged.returncode == 2 and "fl_valid_data/part-002.txt must have the SHA-256" in damaged.stderr
+
+    assert run("prepare.py", "--source", "synthetic", "--out", tmp_path / "data").returncode == 0
+    assert not (tmp_path / "data" / "big_valid" / "valid_data.csv").exists()
+    assert run(*generate).returncode == 0
+    assert not [name for name in tree(tmp_path / "out") if name.startswith("fl_valid_data")]
+    manifest = load_manifest(tmp_path / "out")
+    assert manifest is not None and [shard.validation for shard in manifest.shards] == [None] * 4
+    assert not [name for name in manifest.totals if name.startswith("validation")]
+
+
+def test_groups_are_the_prepared_rows_by_line(prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared, tmp_path / "data")
+    result = run("gen_heter_data.py", "--data", tmp_path / "data", "--out", tmp_path / "out", "--group")
+    assert result.returncode == 0, result.stderr
+    manifest = load_manifest(tmp_path / "out")
+    assert manifest is not None and manifest.group_size == 5
+    train_file = tmp_path / "data" / "big_train" / "train_data.csv"
+    train = read_csv_rows(train_file).reshape(-1, 5, 3)
+    found = []
+    for shard in manifest.shards:
+        user, items, labels = parse_multislot((tmp_path / "out" / shard.train.file).read_bytes(), 3)
+        assert labels.tolist() == [[1, 0, 0, 0, 0]] * len(user) and shard.train.rows == len(user)
+        assert (shard.train.positives, shard.train.users) == (len(user), len(np.unique(user)))
+        assert shard.train.items == len(np.unique(items))
+        test = parse_multislot((tmp_path / "out" / shard.test.file).read_bytes(), 3)
+        assert [slot.shape for slot in test] == [(shard.test.rows, 1)] * 3
+        found += np.concatenate([user, items], axis=1).tolist()
+    assert sorted(found) == sorted(np.concatenate([train[:, 0, :1], train[:, :, 1]], axis=1).tolist())
+    assert manifest.totals["train_rows"] == manifest.totals["train_positives"] == len(train)
+    assert result.stdout.startswith(f"written: 10 shards, {len(train):,} training rows (")
+    again = run("gen_heter_data.py", "--data", tmp_path / "data", "--out", tmp_path / "again", "--group")
+    assert again.returncode == 0 and tree(tmp_path / "out") == tree(tmp_path / "again")
+
+    assert run("gen_heter_data.py", "--out", tmp_path / "out", "--verify").returncode == 0
+    lines = train_file.read_text().splitlines()
+    train_file.write_text("\n".join([*lines[1:6], lines[0], *lines[6:]]) + "\n")
+    refused = run("gen_heter_data.py", "--data", tmp_path / "data", "--out", tmp_path / "refused", "--group")
+    assert refused.returncode == 2 and "big_train/train_data.csv, line 1: rows can be grouped only if" in refused.stderr
+    assert not (tmp_path / "refused").exists()
+
+
 def test_few_items_are_warned_of_and_counted(tmp_path: Path) -> None:
     (tmp_path / "ratings.dat").write_text("".join(f"{u}::{u * 3 + i}::5::{i}\n" for u in (1, 2) for i in range(3)))
     (tmp_path / "users.dat").write_text("1::F::1::10::10000\n2::F::1::10::90000\n")
@@ -211,6 +378,11 @@ def test_few_items_are_warned_of_and_counted(tmp_path: Path) -> None:
         ("prepare.py", ("--source", "synthetic", "--out", "file/below"), "must be writable. Received: file"),
         ("gen_heter_data.py", ("--data", "."), "--data must be a folder that prepare.py wrote. Received: ."),
         ("gen_heter_data.py", ("--partitioner", "idd"), "Did you mean 'iid'?"),
+        (
+            "gen_heter_data.py",
+            ("--group", "--format", "csv"),
+            "--group needs --format multislot, which can hold several items in a row. Received: csv",
+        ),
         ("gen_heter_data.py", ("--verify", "--out", "."), "--out must be a folder with a manifest.json"),
         ("run.sh", ("nowhere.zip",), "run.sh: error: SOURCE must be a URL, a file or a folder"),
         ("run.sh", ("--nosuch",), "run.sh: error: an option must be one of"),
