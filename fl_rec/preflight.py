@@ -6,10 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl_rec.config import Config, CoordinatorConfig, to_plain
+from fl_rec.config import Config, CoordinatorConfig, RunnerConfig, to_plain
 from fl_rec.coordinator.strategies import Fleet, new_strategy
 from fl_rec.data import MANIFEST_NAME, Manifest, check_shards, load_manifest
 from fl_rec.errors import ConfigError, DataError
+from fl_rec.losses import find_loss
 from fl_rec.reader import AS_IS, Reader
 
 _NO_SYNC = (
@@ -30,14 +31,15 @@ class Job:
 
     Attributes:
         config: with every size filled in.
-        train_shards, test_shards: for each worker, its files; no test files without an evaluation.
-        train_rows: for each worker, the rows of its training files; None if there is no manifest to say.
-        notes: what the user should know of a setting that has no effect.
+        train_shards, test_shards, validation_shards: for each worker, its files; none of a kind that is not configured.
+        train_rows: for each worker, the rows that it trains in an epoch; None if there is no manifest to say.
+        notes: what the user should know of a setting that has no effect, or another than it seems.
     """
 
     config: Config
     train_shards: tuple[tuple[Path, ...], ...]
     test_shards: tuple[tuple[Path, ...], ...]
+    validation_shards: tuple[tuple[Path, ...], ...]
     train_rows: tuple[int | None, ...]
     notes: tuple[str, ...]
 
@@ -59,13 +61,22 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
             "runner.use_gpu must be false: the GEO communicator and its tables work on CPU tensors only. "
             "Received: true."
         )
+    _check_training(runner)
     train = list_shards(runner.train_data_dir, "train_data_dir")
-    test = list_shards(runner.test_data_dir, "test_data_dir") if runner.test_data_dir else []
+    test, validation = (
+        list_shards(folder, key) if folder else []
+        for folder, key in (
+            (runner.test_data_dir, "test_data_dir"),
+            (runner.validation_data_dir, "validation_data_dir"),
+        )
+    )
     manifest = load_manifest(runner.train_data_dir)
     if manifest is not None:
-        tests = load_manifest(runner.test_data_dir) if runner.test_data_dir else None
-        same = tests is not None and tests.folder == manifest.folder
-        check_shards(manifest, runner.train_data_dir, runner.test_data_dir if same else None)
+        others = (
+            folder if folder and _belongs(folder, manifest) else None
+            for folder in (runner.test_data_dir, runner.validation_data_dir)
+        )
+        check_shards(manifest, runner.train_data_dir, *others)
         if manifest.format != "multislot" and runner.pipe_command.strip() == AS_IS:
             raise ConfigError(
                 f"The shards in {runner.train_data_dir} are {manifest.format}, and Paddle reads MultiSlot text. "
@@ -79,9 +90,13 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
                 f"hyper_parameters.{name} can be left out only if the data has a manifest.json. Received: no manifest "
                 f"in {runner.train_data_dir} or beside it. Set the key, or make the shards with gen_heter_data.py."
             )
+    config = _with_group_size(config, manifest)
+    find_loss(config)
     _require_one_per_worker(train, num_workers, config, "train_data_dir")
     if test:
         _require_one_per_worker(test, num_workers, config, "test_data_dir")
+    if validation:
+        _require_one_per_worker(validation, num_workers, config, "validation_data_dir")
     if not runner.model_path.is_file():
         raise ConfigError(
             f"runner.model_path must name a Python file. Received: {runner.model_path}, which is not a file."
@@ -93,8 +108,9 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
         config,
         _deal(train, num_workers, config),
         _deal(test, num_workers, config),
+        _deal(validation, num_workers, config),
         _deal_rows(manifest, num_workers, config),
-        _notes(config, num_coordinators),
+        _notes(config, manifest, num_coordinators),
     )
 
 
@@ -102,10 +118,10 @@ def list_shards(folder: Path, key: str) -> list[Path]:
     """A folder's shards by name. Raises DataError, naming `runner.KEY`, if there is none or one is empty."""
     if not folder.is_dir():
         why = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(
-            f"runner.{key} must be a folder of shards. Received: {folder}, which {why}. "
-            "Make the shards with datasets/movielens/run.sh, or run ./fl_run.sh without -m for built-in data."
-        )
+        remedy = "Make the shards with datasets/movielens/run.sh, or run ./fl_run.sh without -m for built-in data."
+        if key == "validation_data_dir":
+            remedy = "Make the shards with prepare.py --validation and gen_heter_data.py."
+        raise DataError(f"runner.{key} must be a folder of shards. Received: {folder}, which {why}. {remedy}")
     files = sorted(
         path
         for path in folder.iterdir()
@@ -117,6 +133,55 @@ def list_shards(folder: Path, key: str) -> list[Path]:
     if empty:
         raise DataError(f"A shard must not be empty. Received: {', '.join(empty)} in {folder}. Make the shards again.")
     return files
+
+
+def _check_training(runner: RunnerConfig) -> None:
+    """Refuses settings whose needs are not met by others."""
+    geo, stream, shard = ("sync_mode", "geo"), ("reader_type", "QueueDataset"), ("split_file_list", True)
+    for name, is_set, (other, needed), why in (
+        ("resample_negatives", runner.resample_negatives, stream, "an InmemoryDataset keeps the rows it read first"),
+        ("resample_negatives", runner.resample_negatives, shard, "a worker draws for the positives of its shard"),
+        ("rounds_per_epoch", runner.rounds_per_epoch, geo, "only GEO's workers have a model that they exchange"),
+        ("rounds_per_epoch", runner.rounds_per_epoch, stream, "a round trains a part of a shard, read as a stream"),
+        ("private_params", runner.private_params, geo, "with async every parameter is the servers'"),
+        ("private_params", runner.private_params, shard, "a worker's own parameters know its own shard only"),
+    ):
+        value = getattr(runner, other)
+        if is_set and value != needed:
+            needed, value = (str(v).lower() if isinstance(v, bool) else v for v in (needed, value))
+            raise ConfigError(
+                f"runner.{name} needs runner.{other}={needed}, because {why}. Received: {value}. "
+                f"Set runner.{other}={needed}, or leave runner.{name} out."
+            )
+    if runner.early_stopping and runner.validation_data_dir is None:
+        raise ConfigError(
+            "runner.early_stopping needs validation shards, by which the epochs are compared. Received: "
+            f"early_stopping={runner.early_stopping} without runner.validation_data_dir. Set it to the folder that "
+            "prepare.py --validation and gen_heter_data.py make, or leave runner.early_stopping out."
+        )
+
+
+def _belongs(folder: Path, manifest: Manifest) -> bool:
+    found = load_manifest(folder)
+    return found is not None and found.folder == manifest.folder
+
+
+def _with_group_size(config: Config, manifest: Manifest | None) -> Config:
+    """The configuration with the number of items that a training row holds."""
+    given, negatives = config.hyper_parameters.group_size, config.runner.resample_negatives
+    sizes: tuple[int, ...] = (given or 1,)
+    rule = remedy = ""
+    if negatives is not None:
+        sizes = (1 + negatives, 1)
+        rule = f"{1 + negatives}, a positive with its runner.resample_negatives={negatives}, or 1"
+        remedy = f"Leave it out for {1 + negatives}, or set it to 1 for a row per item."
+    elif manifest is not None:
+        sizes = (manifest.group_size,)
+        rule = f"{manifest.group_size}, which is what a row in {manifest.folder} holds"
+        remedy = "Leave it out, make other shards with gen_heter_data.py --group, or set runner.resample_negatives."
+    if given is not None and given not in sizes:
+        raise ConfigError(f"hyper_parameters.group_size must be {rule}. Received: {given}. {remedy}")
+    return config.replace(**{"hyper_parameters.group_size": sizes[0] if given is None else given})
 
 
 def _check_coordinator(config: Config, num_workers: int, num_coordinators: int) -> Config:
@@ -152,7 +217,7 @@ def _check_coordinator(config: Config, num_workers: int, num_coordinators: int) 
     )
 
 
-def _notes(config: Config, num_coordinators: int) -> tuple[str, ...]:
+def _notes(config: Config, manifest: Manifest | None, num_coordinators: int) -> tuple[str, ...]:
     runner = config.runner
     notes = [
         f"runner.{name}={getattr(runner, name)} is not read: training and test shards both go through "
@@ -167,6 +232,18 @@ def _notes(config: Config, num_coordinators: int) -> tuple[str, ...]:
             "With them Paddle would build another program, NuPS, whose loss falls while its servers give back other "
             "values of a remote table than were trained, so that what is evaluated and saved would not be the model."
         )
+    num_items = config.hyper_parameters.num_items
+    if runner.resample_negatives and manifest and num_items and num_items > manifest.num_items:
+        notes.append(
+            f"runner.resample_negatives draws from hyper_parameters.num_items={num_items} items, of which the data has "
+            f"{manifest.num_items}: negatives that nobody could like teach less. Leave num_items out."
+        )
+    if not runner.rounds_per_epoch:
+        notes += [
+            f"runner.{name}={getattr(runner, name)} has no effect without rounds: set runner.rounds_per_epoch."
+            for name in ("aggregation", "server_learning_rate")
+            if getattr(runner, name) != getattr(RunnerConfig, name)
+        ]
     if not num_coordinators and config.coordinator != CoordinatorConfig():
         notes.append("coordinator.* has no effect without a coordinator: start the job with --coordinator_num 1.")
     return tuple(notes)
@@ -184,6 +261,9 @@ def _require_one_per_worker(files: list[Path], num_workers: int, config: Config,
 def _deal_rows(manifest: Manifest | None, num_workers: int, config: Config) -> tuple[int | None, ...]:
     if manifest is None:
         return (None,) * num_workers
+    negatives, group_size = config.runner.resample_negatives, config.hyper_parameters.group_size
+    if negatives is not None and group_size is not None:
+        return tuple(shard.train.positives * (1 + negatives) // group_size for shard in manifest.shards)
     if config.runner.split_file_list:
         return tuple(shard.train.rows for shard in manifest.shards)
     return (manifest.totals["train_rows"],) * num_workers
