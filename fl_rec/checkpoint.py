@@ -2,7 +2,10 @@
 
 EPOCH/rec_static.pdmodel, .pdiparams   an inference model, as PaddleRec names it
 EPOCH/tables/                          the servers' tables, as Paddle writes them
+EPOCH/private/WORKER.npz               each worker's part of the private parameters, written by that worker
 EPOCH/model.json                       feeds, versions, figures and configuration
+
+What is private is zero in the inference model.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import paddle
 
+from fl_rec import private
 from fl_rec.errors import DataError, RunError
 
 PREFIX = "rec_static"
@@ -64,25 +68,44 @@ class InferenceNet:
             scores[batch] = np.asarray(score).reshape(-1)
         return scores
 
+    def parameter(self, name: str) -> np.ndarray:
+        """A copy of a parameter, float32."""
+        return np.array(self.scope.find_var(name).get_tensor())
 
-def save(net: InferenceNet, folder: Path, signature: Mapping[str, Any], save_tables: Callable[[Path], None]) -> None:
-    """Writes a checkpoint, whole or not at all.
+    def set_parameter(self, name: str, values: np.ndarray) -> None:
+        """Replaces a parameter by values of its shape."""
+        self.scope.find_var(name).get_tensor().set(values.astype(np.float32, copy=False), paddle.CPUPlace())
+
+
+def save(
+    net: InferenceNet,
+    folder: Path,
+    signature: Mapping[str, Any],
+    save_tables: Callable[[Path], None],
+    private_names: Collection[str] = (),
+) -> None:
+    """Writes a checkpoint's shared part, whole or not at all.
 
     Args:
+        net: the model; its private parameters are not written.
         folder: the epoch's folder; a checkpoint that is there is replaced.
         signature: what goes into model.json besides the feeds.
         save_tables: writes the servers' tables into the folder it is given.
+        private_names: the private parameters.
 
     Raises:
         RunError: if the folder can't be written.
     """
     draft = folder.with_name(f".{folder.name}.tmp")
+    withheld = {name: net.parameter(name) for name in private_names}
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         save_tables(draft / "tables")
         block = net.program.global_block()
         executor = paddle.static.Executor(paddle.CPUPlace())
+        for name, values in withheld.items():
+            net.set_parameter(name, np.zeros_like(values))
         with paddle.static.scope_guard(net.scope):
             paddle.static.save_inference_model(
                 str(draft / PREFIX),
@@ -91,7 +114,12 @@ def save(net: InferenceNet, folder: Path, signature: Mapping[str, Any], save_tab
                 executor,
                 program=net.program,
             )
-        content = {"feeds": list(net.feeds), "paddle": paddle.__version__, **signature}
+        content = {
+            "feeds": list(net.feeds),
+            "private": sorted(private_names),
+            "paddle": paddle.__version__,
+            **signature,
+        }
         (draft / SIGNATURE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(draft, folder)
@@ -102,11 +130,20 @@ def save(net: InferenceNet, folder: Path, signature: Mapping[str, Any], save_tab
         ) from err
 
 
-def load(folder: Path) -> InferenceNet:
+def private_path(folder: Path, client: int) -> Path:
+    """Where a worker's part of an epoch's private parameters is."""
+    return folder / "private" / f"{client}.npz"
+
+
+def load(folder: Path, client: int | None = None) -> InferenceNet:
     """Reads a checkpoint's model for inference, in any process.
 
+    Args:
+        folder: an epoch's folder.
+        client: the worker whose private part goes into the model; None for those of all workers.
+
     Raises:
-        DataError: if the folder holds none.
+        DataError: if the folder holds no model, or a private part is missing or does not fit.
     """
     if not (folder / f"{PREFIX}.pdmodel").is_file():
         raise DataError(f"A saved model has {PREFIX}.pdmodel in its folder. Received: {folder}, which has not.")
@@ -114,24 +151,40 @@ def load(folder: Path) -> InferenceNet:
     executor = paddle.static.Executor(paddle.CPUPlace())
     with paddle.static.scope_guard(scope):
         program, feeds, (target,) = paddle.static.load_inference_model(str(folder / PREFIX), executor)
-    return InferenceNet(program, tuple(feeds), target, scope)
+    net = InferenceNet(program, tuple(feeds), target, scope)
+    names = _private_names(folder)
+    if names:
+        wanted = clients(folder) if client is None else [client]
+        if not wanted:
+            raise DataError(f"A model with private parameters needs a worker's part of them. Received: {folder}, none.")
+        parts = [private.load(private_path(folder, each)) for each in wanted]
+        for name, values in private.join(parts, {name: net.parameter(name) for name in names}).items():
+            net.set_parameter(name, values)
+    return net
 
 
-def load_parameters(folder: Path, names: Sequence[str], scope: Any) -> None:
-    """Copies a checkpoint's parameters of these names into a scope, as a warm start.
+def clients(folder: Path) -> list[int]:
+    """The workers whose private parts are in a checkpoint."""
+    return sorted(int(path.stem) for path in (folder / "private").glob("*.npz"))
+
+
+def _private_names(folder: Path) -> list[str]:
+    """The private parameters of a checkpoint. DataError if its signature is not readable."""
+    try:
+        return list(json.loads((folder / SIGNATURE).read_text(encoding="utf-8")).get("private", ()))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, AttributeError) as err:
+        raise DataError(f"A saved model has a readable {SIGNATURE}. Received: {folder} ({err}).") from err
+
+
+def load_parameters(folder: Path, client: int) -> dict[str, np.ndarray]:
+    """A checkpoint's parameters as a worker starts from them: what is shared, and its own private part.
 
     Raises:
-        DataError: if one is missing there, or has another shape.
+        DataError: see `load`.
     """
-    saved = load(folder).scope
-    for name in names:
-        source, target = saved.find_var(name), scope.find_var(name).get_tensor()
-        if source is None:
-            raise DataError(f"A warm start needs every parameter of the net. Missing in {folder}: {name}.")
-        value = np.array(source.get_tensor())
-        if list(value.shape) != list(target.shape()):
-            raise DataError(
-                f"A warm start needs parameters of the net's own shapes. Received: {name} of {list(value.shape)} in "
-                f"{folder}, and the net has {list(target.shape())}. Check num_users, num_items, mf_dim and fc_layers."
-            )
-        target.set(value, paddle.CPUPlace())
+    net = load(folder, client)
+    # A loaded program has no Parameters, only variables that persist: these, and its feeds and fetches.
+    names = [variable.name for variable in net.program.list_vars() if variable.persistable]
+    return {name: net.parameter(name) for name in names if name not in ("feed", "fetch")}

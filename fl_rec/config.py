@@ -269,6 +269,9 @@ class RunnerConfig:
 
     train_data_dir: Path = key(location(), "folder of training shards, shard k for worker k")
     test_data_dir: Path | None = key(optional(location()), "folder of test shards; null: no evaluation", None)
+    validation_data_dir: Path | None = key(
+        optional(location()), "folder of validation shards, to choose the epoch that is kept; null: the last one", None
+    )
 
     sync_mode: str = key(
         choice("geo", "async", "sync", refused={"heter": _NO_HETER, "gpubox": _NO_HETER}),
@@ -276,7 +279,27 @@ class RunnerConfig:
         "geo",
     )
     geo_step: int = key(integer(at_least=1), "geo: at most this many batches between two exchanges", 100)
+    rounds_per_epoch: int = key(
+        integer(at_least=0), "geo: synchronised exchanges of all workers in an epoch; 0: each when it comes to it", 0
+    )
+    aggregation: str = key(
+        choice("mean", "weighted", "sum"),
+        "what a synchronised exchange makes of the workers' changes; weighted: by rows",
+        "mean",
+    )
+    server_learning_rate: float = key(number(above=0), "factor of what a synchronised exchange changes", 1.0)
+    private_params: tuple[str, ...] | None = key(
+        optional(list_of(text(), "texts")),
+        "geo: parameters that never leave their worker, by name, * for any text; null: the users' embeddings",
+        None,
+    )
     epochs: int = key(integer(at_least=1), "passes over the training data", 1)
+    early_stopping: int = key(
+        integer(at_least=0), "epochs without a better NDCG on the validation shards until training stops; 0: never", 0
+    )
+    resample_negatives: int | None = key(
+        optional(integer(at_least=1)), "negatives drawn anew per positive, every epoch; null: those of the shards", None
+    )
     train_batch_size: int = key(integer(at_least=1), "rows per training step", 512)
     infer_batch_size: int = key(integer(at_least=1), "rows per evaluation step", 8192)
     thread_num: int = key(integer(at_least=1), "training threads in each worker", 1)
@@ -337,6 +360,10 @@ class OptimizerConfig:
 
     class_: str = key(choice("adam", "sgd"), "optimizer", "adam")
     learning_rate: float = key(number(above=0), "step size", 0.001)
+    schedule: str = key(
+        choice("constant", "linear", "cosine"), "how it falls to 0 until the last epoch's end", "constant"
+    )
+    warmup_epochs: float = key(number(at_least=0), "epochs in which it rises from 0 first", 0.0)
 
 
 @dataclass(frozen=True)
@@ -349,6 +376,18 @@ class HyperParameters:
     mode: str = key(choice("NCF_MLP", "NCF_GMF", "NCF_NeuMF"), "which network of arXiv:1708.05031", "NCF_MLP")
     mf_dim: int = key(integer(at_least=1), "width of an embedding of NCF_GMF and NCF_NeuMF", 8)
     fc_layers: tuple[int, ...] = key(layer_widths(), "widths of the fully connected layers", (64, 32, 16, 8))
+    group_size: int | None = key(
+        optional(integer(at_least=1)),
+        "items of a training row, a positive first; null: 1 + runner.resample_negatives, or what the shards hold",
+        None,
+    )
+    loss: str = key(text(), "a loss's name, or your own as module:function or file.py:function", "log_loss")
+    loss_options: Mapping[str, Any] = key(mapping(), "what the loss lets you set", factory=dict)
+    l2: float = key(number(at_least=0), "weight of the squares of the embeddings that a row looks up", 0.0)
+    proximal: float = key(number(at_least=0), "FedProx's mu: weight of the distance to the model trained from", 0.0)
+    pretrained_gmf: Path | None = key(optional(location()), "saved epoch of NCF_GMF for NCF_NeuMF to start from", None)
+    pretrained_mlp: Path | None = key(optional(location()), "the same of NCF_MLP", None)
+    pretrain_alpha: float = key(fraction(), "weight of GMF in the predicting layer that they start with", 0.5)
     extra: Mapping[str, Any] = key(mapping(), "keys of your own net, with any content", factory=dict)
 
 
@@ -603,6 +642,30 @@ _RELATIONS = (
         lambda start, end: end is None or end > start,
         "runner.infer_end_epoch must be above runner.infer_start_epoch. "
         "Received: infer_start_epoch={}, infer_end_epoch={}. The end is not evaluated itself: add 1 to it.",
+    ),
+    _Relation(
+        ("hyper_parameters.optimizer.warmup_epochs", "runner.epochs"),
+        lambda warmup, epochs: warmup < epochs,
+        "hyper_parameters.optimizer.warmup_epochs must be below runner.epochs, or the rate never arrives. "
+        "Received: warmup_epochs={}, epochs={}. Lower the one or raise the other.",
+    ),
+    _Relation(
+        ("hyper_parameters.pretrained_gmf", "hyper_parameters.pretrained_mlp"),
+        lambda gmf, mlp: (gmf is None) == (mlp is None),
+        "hyper_parameters.pretrained_gmf and pretrained_mlp go together: NCF_NeuMF starts from both nets. "
+        "Received: pretrained_gmf={}, pretrained_mlp={}. Set the other one too, or leave both out.",
+    ),
+    _Relation(
+        ("hyper_parameters.pretrained_gmf", "hyper_parameters.mode"),
+        lambda gmf, mode: gmf is None or mode == "NCF_NeuMF",
+        "hyper_parameters.pretrained_gmf={} is for NCF_NeuMF to start from. Received: mode={}. "
+        "Set hyper_parameters.mode to NCF_NeuMF, or leave pretrained_gmf and pretrained_mlp out.",
+    ),
+    _Relation(
+        ("hyper_parameters.proximal", "runner.sync_mode"),
+        lambda proximal, mode: proximal == 0 or mode == "geo",
+        "hyper_parameters.proximal={} needs a worker's own copy of the embeddings, which only geo keeps. "
+        "Received: sync_mode={}. Set runner.sync_mode to geo, or proximal to 0.",
     ),
 )
 

@@ -133,6 +133,7 @@ class EpochMetrics:
         test_users: users ranked.
         hits: users with a positive among the first `top_k`.
         ndcg_sum: sum over users of NDCG at `top_k`.
+        validation_users, validation_hits, validation_ndcg_sum: the same of the validation shards.
         top_k: K of HR@K and NDCG@K.
     """
 
@@ -146,6 +147,9 @@ class EpochMetrics:
     test_users: int = 0
     hits: int = 0
     ndcg_sum: float = 0.0
+    validation_users: int = 0
+    validation_hits: int = 0
+    validation_ndcg_sum: float = 0.0
     top_k: int = 10
 
     def __post_init__(self) -> None:
@@ -183,6 +187,16 @@ class EpochMetrics:
         """NDCG@K, mean over users (arXiv:1708.05031); NaN without users."""
         return _ratio(self.ndcg_sum, self.test_users)
 
+    @property
+    def validation_hit_rate(self) -> float:
+        """HR@K on the validation shards; NaN without them."""
+        return _ratio(self.validation_hits, self.validation_users)
+
+    @property
+    def validation_ndcg(self) -> float:
+        """NDCG@K on the validation shards; NaN without them."""
+        return _ratio(self.validation_ndcg_sum, self.validation_users)
+
     @classmethod
     def total(cls, metrics: Sequence[EpochMetrics]) -> EpochMetrics:
         """All workers together: counts and buckets added, and the longest time, since they run side by side.
@@ -205,6 +219,9 @@ class EpochMetrics:
             test_users=sum(each.test_users for each in metrics),
             hits=sum(each.hits for each in metrics),
             ndcg_sum=math.fsum(each.ndcg_sum for each in metrics),
+            validation_users=sum(each.validation_users for each in metrics),
+            validation_hits=sum(each.validation_hits for each in metrics),
+            validation_ndcg_sum=math.fsum(each.validation_ndcg_sum for each in metrics),
             top_k=top_k,
         )
 
@@ -258,6 +275,8 @@ class EpochMetrics:
             "ndcg": self.ndcg,
             "top_k": self.top_k,
         }
+        if self.validation_users:
+            record.update(validation_hr=self.validation_hit_rate, validation_ndcg=self.validation_ndcg)
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in record.items()
@@ -279,7 +298,8 @@ def format_table(metrics: Sequence[EpochMetrics], title: str) -> str:
     total = EpochMetrics.total(clients)
     at = f"@{total.top_k}"
     header = ["client", "rows", "seconds", "rows/s", "train loss", "train AUC", "test AUC", "users"]
-    lines = [[*header, f"HR{at}", f"NDCG{at}"]]
+    validated = [f"valid. HR{at}", f"valid. NDCG{at}"] if total.validation_users else []
+    lines = [[*header, f"HR{at}", f"NDCG{at}", *validated]]
     for each in [*clients, total]:
         lines.append(
             [
@@ -293,6 +313,11 @@ def format_table(metrics: Sequence[EpochMetrics], title: str) -> str:
                 f"{each.test_users:,}" if each.test_users else "-",
                 _figure(each.hit_rate, ".4f"),
                 _figure(each.ndcg, ".4f"),
+                *(
+                    [_figure(each.validation_hit_rate, ".4f"), _figure(each.validation_ndcg, ".4f")]
+                    if validated
+                    else []
+                ),
             ]
         )
     widths = [max(map(len, column)) for column in zip(*lines)]

@@ -3,9 +3,11 @@
 The contract, with feeds int64 [-1, 1] unless the net says otherwise:
 
     StaticModel(config)                   config.get("hyper_parameters.mf_dim") and the like
-    create_feeds(is_infer=False) -> list  of feeds; the first is the user's id, the last one the label
+    create_feeds(is_infer=False) -> list  of feeds; the first is the user's id, the last one the label; all but the
+                                          first are [-1, group_size] in training, if hyper_parameters.group_size is
+                                          above 1
     net(feeds, is_infer=False) -> dict    of name to variable; sets `_cost`, the scalar loss to minimise, and
-                                          `inference_target_var`, float32 [-1, 1], scores in [0, 1]
+                                          `inference_target_var`, float32 as the label, scores in [0, 1]
     infer_net(feeds) -> dict              the same without a loss
     create_optimizer(strategy)            fleet.distributed_optimizer(optimizer, strategy).minimize(self._cost)
 """

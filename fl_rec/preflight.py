@@ -92,6 +92,8 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
             )
     config = _with_group_size(config, manifest)
     find_loss(config)
+    # The job's own copy of the configuration lies elsewhere.
+    config = config.replace(**{"hyper_parameters.loss": _absolute(config.hyper_parameters.loss, config)})
     _require_one_per_worker(train, num_workers, config, "train_data_dir")
     if test:
         _require_one_per_worker(test, num_workers, config, "test_data_dir")
@@ -143,6 +145,7 @@ def _check_training(runner: RunnerConfig) -> None:
         ("resample_negatives", runner.resample_negatives, shard, "a worker draws for the positives of its shard"),
         ("rounds_per_epoch", runner.rounds_per_epoch, geo, "only GEO's workers have a model that they exchange"),
         ("rounds_per_epoch", runner.rounds_per_epoch, stream, "a round trains a part of a shard, read as a stream"),
+        ("rounds_per_epoch", runner.rounds_per_epoch, shard, "a round trains a part of a worker's own shard"),
         ("private_params", runner.private_params, geo, "with async every parameter is the servers'"),
         ("private_params", runner.private_params, shard, "a worker's own parameters know its own shard only"),
     ):
@@ -198,6 +201,11 @@ def _check_coordinator(config: Config, num_workers: int, num_coordinators: int) 
                 f"runner.{name} must be {str(needed).lower() if needed is True else needed} with a coordinator, which "
                 f"may have a client train a part of its own shard, read as a stream. Received: {value}."
             )
+    if runner.early_stopping:
+        raise ConfigError(
+            "runner.early_stopping must be 0 with a coordinator, whose strategy decides when clients have finished. "
+            f"Received: {runner.early_stopping}. Leave the key out."
+        )
     strangers = [client for client in settings.clients if client != "*" and int(client) >= num_workers]
     if strangers:
         raise ConfigError(
@@ -206,15 +214,20 @@ def _check_coordinator(config: Config, num_workers: int, num_coordinators: int) 
     folder = config.yaml_path.parent
     fleet = Fleet(num_workers, runner.epochs, runner.seed)
     strategy = new_strategy(settings.strategy, settings.options, fleet, folder)
-    source, _, name = settings.strategy.rpartition(":")
     return config.replace(
         **{
-            "coordinator.strategy": f"{(folder / Path(source).expanduser()).resolve()}:{name}"
-            if source.endswith(".py")
-            else settings.strategy,
+            "coordinator.strategy": _absolute(settings.strategy, config),
             "coordinator.options": to_plain(strategy.options),
         }
     )
+
+
+def _absolute(name: str, config: Config) -> str:
+    """A user's `file.py:name` with the file's whole path; any other name as it is."""
+    source, _, attribute = name.rpartition(":")
+    if not source.endswith(".py"):
+        return name
+    return f"{(config.yaml_path.parent / Path(source).expanduser()).resolve()}:{attribute}"
 
 
 def _notes(config: Config, manifest: Manifest | None, num_coordinators: int) -> tuple[str, ...]:

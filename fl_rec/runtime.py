@@ -18,7 +18,7 @@ import struct
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Collection, Iterator
 
 import numpy as np
 import paddle
@@ -41,12 +41,13 @@ _TCP_INFO_BYTES_ACKED, _TCP_INFO_SIZE = 120, 136
 class PsRuntime:
     """A process's end of Paddle's parameter server.
 
-    A server calls `run_server`. A worker calls, in this order, `start_worker`, any number of `barrier`,
-    `gather`, `settled` and `pull`, and at the end `stop_worker`.
+    Both call `keep_private` and `strategy` while they build the training program. A server then calls `run_server`. A
+    worker calls, in this order, `start_worker`, any number of `barrier`, `gather`, `exchange`, `settled` and `pull`,
+    and at the end `stop_worker`.
 
     Args:
         role: this process's part.
-        config: `runner.sync_mode`, `geo_step` and the two deadlines are read.
+        config: `runner.sync_mode`, `geo_step`, `rounds_per_epoch` and the two deadlines are read.
 
     Raises:
         RunError: if a port that this role must open is taken, or a peer does not come up in time.
@@ -60,6 +61,8 @@ class PsRuntime:
         self.config = config
         self._fleet = fleet
         self._exchanging = self._behind = False
+        # In rounds nobody exchanges between two `exchange`, which sends each row once.
+        self._geo_step = 1 if self.synchronised else config.runner.geo_step
         self._bytes: dict[tuple[Any, Any], tuple[int, int]] = {}
         os.environ["PADDLE_WITH_GLOO"] = "1"
         # Paddle's own channel to a coordinator, which can't be made reliable; see fl_rec.coordinator.
@@ -83,13 +86,25 @@ class PsRuntime:
     def geo(self) -> bool:
         return self.config.runner.sync_mode == "geo"
 
+    @property
+    def synchronised(self) -> bool:
+        """Whether the workers exchange in rounds, by `exchange`, and not each when it comes to it."""
+        return self.config.runner.rounds_per_epoch > 0
+
+    def keep_private(self, names: Collection[str]) -> None:
+        """Before the optimizer is made: these parameters stay with their worker, and no server has a table for them.
+
+        Args:
+            names: parameters of the training program.
+        """
+        _leave_out(frozenset(names))
+
     def strategy(self) -> Any:
         """The `DistributedStrategy` for a model's `create_optimizer`."""
-        runner = self.config.runner
         strategy = self._fleet.DistributedStrategy()
         strategy.a_sync = True
         # launch_barrier would call wait_server_ready, which 3.0.0 has emptied and 2.6.2 lets wait for ever.
-        strategy.a_sync_configs = {"k_steps": runner.geo_step if self.geo else 0, "launch_barrier": False}
+        strategy.a_sync_configs = {"k_steps": self._geo_step if self.geo else 0, "launch_barrier": False}
         strategy.trainer_desc_configs = {
             "dump_fields_path": "",
             "dump_fields": [],
@@ -167,7 +182,8 @@ class PsRuntime:
         options = {
             "need_global_step": "0",
             "trainer_id": 1,
-            "trainers": self.role.num_workers,
+            # What a worker sends is divided by this. In rounds, the worker has taken its share by itself.
+            "trainers": 1 if self.synchronised else self.role.num_workers,
             "barrier_table_id": handle.ps_desc_builder.barrier_table_id,
         }
         handle._communicator = Communicator(trainer.mode, options, trainer.get_communicator_flags())
@@ -177,7 +193,8 @@ class PsRuntime:
             raise ConfigError(
                 "GEO needs a net with at least one paddle.nn.Embedding(..., sparse=True): Paddle begins to exchange "
                 "when the first sparse gradient is sent, so that workers of an all-dense net would never do so. "
-                "Received: a net with no sparse embedding. Make its embeddings sparse."
+                "Received: a net with no sparse embedding to share. Make its embeddings sparse, or name fewer of them "
+                "in runner.private_params."
             )
         if self.role.is_first_worker:
             handle._init_all_params([self._scope], send, dense)
@@ -187,6 +204,9 @@ class PsRuntime:
         handle._communicator.init_params(dense)
         self.barrier("every worker's start")
         self._build_flush_program()
+        if self.synchronised:
+            self._remove_sends()
+            self._base = self._shared_parameters()
 
     def _set_tables(self, context: Any, send: Any) -> None:
         from paddle.distributed.ps import the_one_ps
@@ -258,6 +278,8 @@ class PsRuntime:
         A worker that trains nothing must not exchange: even an idle communicator goes on to push what GEO's division
         has left over of the dense part, until the servers have the sum of all workers' steps and not their mean.
         """
+        if self.synchronised:
+            return
         if self.geo and not self._exchanging:
             if self._behind:
                 # What GEO's division has left over of its last steps was meant for the model of that time: pushed now,
@@ -265,6 +287,51 @@ class PsRuntime:
                 self._handle._communicator.init_params(self._dense_tables)
             self._handle._communicator.start()
         self._exchanging, self._behind = True, False
+
+    def exchange(self, share: float, what: str) -> None:
+        """Adds a share of what this worker has learned since the last time to the servers' model, and takes that over.
+
+        All workers call it together. With shares that add up to 1 the model becomes the weighted mean of theirs, as in
+        FedAvg (arXiv:1602.05629), exact but for the rounding of float32.
+
+        Args:
+            share: factor of this worker's changes; 0 if it has trained nothing.
+            what: what is waited for, for the error's text.
+        """
+        if share:
+            self._push(share)
+        self.barrier(f"{what}: all sent")
+        # For any trainer_id but 0 this only pulls, and forgets what was not sent.
+        self._handle._communicator.init_params(self._dense_tables)
+        self._base = self._shared_parameters()
+
+    def _push(self, share: float) -> None:
+        """GEO's communicator sends the difference to what it has last pulled, and so that becomes the share of it."""
+        for name, base in self._base.items():
+            tensor = self._scope.find_var(name).get_tensor()
+            change = np.array(tensor) - base
+            tensor.set(base + np.float32(share) * change, paddle.CPUPlace())
+            if name in self._sparse_tables:
+                rows = self._flush_scope.var(f"{name}@GRAD").get_selected_rows()
+                rows.set_height(len(base))
+                rows.set_rows(np.flatnonzero(change.any(axis=1)).tolist())
+        self._handle._communicator.start()
+        self._executor.run(self._flush_program, scope=self._flush_scope)
+        for name in self._sparse_tables:
+            self._flush_scope.var(f"{name}@GRAD").get_selected_rows().set_rows([])
+        self._flush()
+        self._handle._communicator.stop()
+
+    def _shared_parameters(self) -> dict[str, np.ndarray]:
+        """A copy of what this worker has of every parameter that the servers hold."""
+        dense = (name for names in self._dense_tables.values() for name in names)
+        return {name: np.array(self._scope.find_var(name).get_tensor()) for name in (*self._sparse_tables, *dense)}
+
+    def _remove_sends(self) -> None:
+        """Takes the operators that queue each batch's rows for the communicator out of the training program."""
+        block = self._main_program.global_block()
+        for index in reversed([index for index, op in enumerate(block.ops) if op.type == "send"]):
+            block._remove_op(index)
 
     @contextlib.contextmanager
     def settled(self, what: str) -> Iterator[None]:
@@ -281,14 +348,17 @@ class PsRuntime:
         self.barrier(f"{what}: all evaluated")
 
     def _build_flush_program(self) -> None:
-        """A program of the training program's `send` operators, with no rows to send."""
+        """A program of the training program's `send` operators, with no rows to send but those that are set."""
         block_of = self._main_program.global_block()
         self._flush_program = paddle.static.Program()
         block = self._flush_program.global_block()
         for op in block_of.ops:
             if op.type == "send" and op.input_arg_names[0][: -len("@GRAD")] in self._sparse_tables:
                 rows = block.create_var(
-                    name=op.input_arg_names[0], type=core.VarDesc.VarType.SELECTED_ROWS, dtype="float32"
+                    name=op.input_arg_names[0],
+                    type=core.VarDesc.VarType.SELECTED_ROWS,
+                    dtype="float32",
+                    persistable=True,  # else each run makes another one
                 )
                 kept = ("send_varnames", "is_sparse", "table_id")
                 block.append_op(
@@ -308,11 +378,11 @@ class PsRuntime:
         most and a round merges as many at most, so that after twice as many empty batches have found room, one of them
         has been taken up in a round after the last real batch's, which is therefore over.
         """
-        for _ in range(2 * self.config.runner.geo_step + 1):
+        for _ in range(2 * self._geo_step + 1):
             self._executor.run(self._flush_program, scope=self._flush_scope)
 
     def pull(self, executor: paddle.static.Executor, program: paddle.static.Program, scope: Any) -> None:
-        """Copies the model as the servers hold it.
+        """Copies the model as the servers hold it, which does not hold private parameters.
 
         Args:
             executor: any CPU executor.
@@ -410,6 +480,19 @@ def _raise_brpc_concurrency() -> None:
     library = ctypes.CDLL(paddle.base.libpaddle.__file__)
     if library.bthread_setconcurrency(BRPC_THREADS) != 0:
         log.warning("brpc refused %d threads; it keeps %d", BRPC_THREADS, library.bthread_getconcurrency())
+
+
+def _leave_out(private: frozenset[str]) -> None:
+    """Paddle derives the servers' tables, the `send` operators and the communicator's context from one list."""
+    from paddle.distributed.ps.utils import public
+
+    original = getattr(public.get_param_grads, "fl_rec_original", public.get_param_grads)
+
+    def get_param_grads(program: paddle.static.Program) -> tuple[list[Any], ...]:
+        return tuple([pair for pair in pairs if pair[0].name not in private] for pairs in original(program))
+
+    get_param_grads.fl_rec_original = original  # type: ignore[attr-defined]
+    public.get_param_grads = get_param_grads
 
 
 def _patch_barrier_table() -> None:

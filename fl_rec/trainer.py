@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -22,16 +23,21 @@ from typing import Any, Sequence
 import numpy as np
 import psutil
 
-from fl_rec import __version__, environment, roles
+from fl_rec import __version__, environment, private, roles
 from fl_rec.config import Config, add_config_arguments, load_from_args
-from fl_rec.errors import ConfigError, FLRecError, RunError
+from fl_rec.data import parse_multislot
+from fl_rec.errors import ConfigError, DataError, FLRecError, RunError
 from fl_rec.evaluation import TestRows
 from fl_rec.history import ENVIRONMENT_KEY, RunDirectory, default_path
 from fl_rec.launch import FLEETRUN_MARK, start_watch
+from fl_rec.losses import add_penalties
 from fl_rec.metrics import AucBuckets, EpochMetrics, format_table
 from fl_rec.preflight import Job, check_job
+from fl_rec.private import Part, private_parameters
 from fl_rec.reader import Reader
 from fl_rec.roles import Role
+from fl_rec.rows import FreshRows, ShardRows, TrainingRows
+from fl_rec.sampling import FreshNegatives
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +70,9 @@ class FLTrainer:
         self.role = role
         self.run_directory = run
         self.history: list[dict[str, Any]] = []
-        self._shard_rows = job.train_rows[role.index] if role.kind == "worker" else None
-        self._next_row = 0
+        # The epoch whose model is kept, and the validation shards' NDCG that it is kept for.
+        self.best_epoch, self.best_figure = -1, math.nan
+        self.learning_rate_factor = 1.0
         self.runtime = PsRuntime(role, job.config)
 
     @classmethod
@@ -127,32 +134,23 @@ class FLTrainer:
         if epoch > 0:  # the reader of data in memory has run before the first epoch
             self.reader.begin_epoch()
         start = time.perf_counter()
-        parts = self._parts(local_epochs)
-        if parts:
-            self.runtime.begin_exchange()
-        for part in parts:
-            self.dataset._set_pipe_command(self.reader.pipe(part))
-            self.executor.train_from_dataset(
-                program=self.program,
-                dataset=self.dataset,
-                fetch_list=list(self.fetches.values()),
-                fetch_info=[f"epoch {epoch} {name}" for name in self.fetches],
-                print_period=runner.print_interval,
-                debug=runner.dataset_debug or runner.need_dump,
-            )
+        portions = self._portions(local_epochs)
+        for part, wanted in enumerate(portions):
+            self._set_learning_rate(epoch + (part + 0.5) / len(portions))
+            self._train(wanted, f"epoch {epoch}")
+            if self.runtime.synchronised:
+                self._exchange(wanted or 0, f"epoch {epoch}, round {part + 1} of {len(portions)}")
         seconds = time.perf_counter() - start
         rows = int(self._statistic(ROWS)[0])
-        if parts:
-            wanted = self.job.train_rows[self.role.index]
-            if parts != [None]:
-                wanted = sum(part.stop - part.start for part in parts)
-            self.reader.check(self.job.train_shards[self.role.index][0], rows, wanted)
+        if any(portion != 0 for portion in portions):
+            expected = self.job.train_rows[self.role.index] if portions == [None] else sum(filter(None, portions))
+            self.reader.check(self.job.train_shards[self.role.index][0], rows, expected)
         positives, negatives = (self._statistic(name) for name in self._auc_statistics)
         counted = int(positives.sum() + negatives.sum())
-        if counted != rows:
+        if counted != rows * self.group_size:
             raise RunError(
-                f"The AUC of an epoch counts each of its rows once. Received: {counted:,} counts for {rows:,} rows. "
-                "The net must not write to the statistics of its auc operator."
+                f"The AUC of an epoch counts each item of its rows once. Received: {counted:,} counts for {rows:,} "
+                f"rows of {self.group_size}. The net must not write to the statistics of its auc operator."
             )
         return EpochMetrics(
             client=self.role.index,
@@ -173,16 +171,25 @@ class FLTrainer:
         Returns:
             the same, with the test's figures.
         """
+        runner = self.config.runner
         with self.runtime.settled(f"epoch {metrics.epoch}"):
             self.pull_model()
             if self.test_rows is not None:
-                runner = self.config.runner
                 buckets, ranked = self.test_rows.measure(self.net, runner.infer_batch_size, runner.top_k)
                 metrics = dataclasses.replace(
                     metrics, test=buckets, test_users=ranked.users, hits=ranked.hits, ndcg_sum=ranked.ndcg_sum
                 )
+            if self.validation_rows is not None:
+                _, ranked = self.validation_rows.measure(self.net, runner.infer_batch_size, runner.top_k)
+                metrics = dataclasses.replace(
+                    metrics,
+                    validation_users=ranked.users,
+                    validation_hits=ranked.hits,
+                    validation_ndcg_sum=ranked.ndcg_sum,
+                )
             if self.role.is_first_worker:
                 self.save_model(metrics.epoch)
+        self.save_private_part(metrics.epoch)
         return metrics
 
     def report(self, metrics: EpochMetrics) -> list[EpochMetrics]:
@@ -193,6 +200,7 @@ class FLTrainer:
         """
         gathered = self.runtime.gather(metrics.to_vector(), f"figures of epoch {metrics.epoch}")
         everyone = [EpochMetrics.from_vector(row) for row in gathered]
+        self._keep_the_best(self.total(everyone))
         self.run_directory.append_metrics([metrics.to_record()])
         if self.role.is_first_worker:
             total = self.total(everyone).to_record()
@@ -207,9 +215,11 @@ class FLTrainer:
         """Decides, from every worker's figures, whether to go on; all workers must decide alike.
 
         Returns:
-            True for another epoch. Without a coordinator there is always another, until `runner.epochs`.
+            True for another epoch. Without a coordinator there is always another until `runner.epochs`, or until the
+            validation shards' figures have not been better for `runner.early_stopping` epochs.
         """
-        return True
+        patience = self.config.runner.early_stopping
+        return not patience or everyone[0].epoch - self.best_epoch < patience
 
     @staticmethod
     def total(everyone: Sequence[EpochMetrics]) -> EpochMetrics:
@@ -233,10 +243,16 @@ class FLTrainer:
             self.fetches = dict(self.model.net(self.feeds))
             cost = attribute(self.model, "_cost", path)
             prediction = attribute(self.model, "inference_target_var", path)
+            self._require_group_size()
+            self.private = private_parameters(self.config, cost.block.program, self.feeds[0].name)
+            self.runtime.keep_private(self.private)
+            hyper = self.config.hyper_parameters
+            shared = {parameter.name for parameter in cost.block.program.all_parameters()} - set(self.private)
+            self.model._cost, self._anchors = add_penalties(cost, hyper.l2, hyper.proximal, shared)
             if self.role.kind == "worker":
                 self._add_auc(prediction)
             self.model.create_optimizer(self.runtime.strategy())
-            self.program = cost.block.program
+            self.program = cost.block.program  # fleet has put another in its place
             self.startup = paddle.static.default_startup_program()
             if self.role.kind == "worker":
                 self._add_counters(cost)
@@ -245,27 +261,36 @@ class FLTrainer:
         """Initialises the parameters, joins the servers and opens the shards."""
         import paddle
 
-        runner = self.config.runner
         self.executor = paddle.static.Executor(paddle.CPUPlace())
         self.scope = paddle.static.global_scope()
         self.executor.run(self.startup)
-        if runner.warmup_model_path is not None and self.role.is_first_worker:
-            from fl_rec.checkpoint import load_parameters
-
-            names = [parameter.name for parameter in self.program.all_parameters()]
-            load_parameters(runner.warmup_model_path, names, self.scope)
+        optimizers = [op for op in self.program.global_block().ops if "LearningRate" in op.input_names]
+        rates = {name for op in optimizers for name in op.input("LearningRate")}
+        self._learning_rates = {name: float(self._statistic(name)[0]) for name in rates}
+        self._untrained = {name: self._parameter(name) for name in self.private}
+        self._warm_up()
         self.reader = Reader.from_config(
             self.config, self.run_directory.config, self.run_directory.log / f"reader.{self.role.index}"
         )
         self.runtime.start_worker(self.program, self.scope)
         self._build_evaluation()
         self.dataset = self._open_dataset()
-        shards = self.job.test_shards[self.role.index]
-        self.test_rows = TestRows.read(shards, self.reader, len(self.feeds), runner.start_timeout) if shards else None
+        self.rows = self._open_rows()
+        self.test_rows = self._read_test_rows(self.job.test_shards)
+        self.validation_rows = self._read_test_rows(self.job.validation_shards)
 
     def pull_model(self) -> None:
-        """Copies the servers' model into `net`; call it within `runtime.settled`."""
+        """Copies the servers' model, and this worker's private part, into `net`; call it within `runtime.settled`."""
         self.runtime.pull(self.executor, self._infer_program, self.net.scope)
+        for name, part in self.private_parts().items():
+            self.net.set_parameter(name, part.into(np.zeros_like(self._untrained[name])))
+
+    def private_parts(self) -> dict[str, Part]:
+        """What this worker has of each private parameter."""
+        return {
+            name: Part.trained(self._parameter(name), untrained, self.private[name])
+            for name, untrained in self._untrained.items()
+        }
 
     def save_model(self, epoch: int) -> None:
         """Writes the model that `net` holds as the checkpoint of an epoch."""
@@ -273,15 +298,30 @@ class FLTrainer:
 
         folder = self.model_folder / str(epoch)
         signature = {"fl_rec": __version__, "epoch": epoch, "config": self.config.to_dict()}
-        checkpoint.save(self.net, folder, signature, self.runtime.save_tables)
+        checkpoint.save(self.net, folder, signature, self.runtime.save_tables, self.private)
+
+    def save_private_part(self, epoch: int) -> None:
+        """Writes this worker's private part into the checkpoint of an epoch, which `save_model` has written.
+
+        Raises:
+            RunError: it can't be written.
+        """
+        from fl_rec import checkpoint
+
+        if self.private:
+            path = checkpoint.private_path(self.model_folder / str(epoch), self.role.index)
+            try:
+                private.save(path, self.private_parts())
+            except OSError as err:
+                raise RunError(
+                    f"The private part must be saved, and {path} can't be written ({err.strerror or err}). Free some "
+                    "space or name another runner.model_save_path."
+                ) from err
 
     @property
     def shard_rows(self) -> int:
-        """Rows of this worker's training shard: the manifest's, or else counted once."""
-        if self._shard_rows is None:
-            runner, shards = self.config.runner, self.job.train_shards[self.role.index]
-            self._shard_rows = sum(self.reader.read(path, runner.start_timeout).count(b"\n") for path in shards)
-        return self._shard_rows
+        """Rows of one pass over this worker's training shard: the manifest's, or else counted once."""
+        return self.rows.count
 
     @property
     def model_folder(self) -> Path:
@@ -291,6 +331,7 @@ class FLTrainer:
         """Leaves the servers, and writes the result."""
         if self.config.runner.reader_type == "InmemoryDataset":
             self.dataset.release_memory()
+        self.rows.close()
         self.runtime.stop_worker()
         if self.role.is_first_worker:
             if not self.history:
@@ -303,8 +344,9 @@ class FLTrainer:
                     "state": roles.DONE,
                     "workers": self.role.num_workers,
                     "servers": len(self.role.server_endpoints),
-                    "model": str(self.model_folder / str(last["epoch"])),
+                    "model": str(self.model_folder / str(self.best_epoch)),
                     "last": last,
+                    "best": next(each for each in self.history if each["epoch"] == self.best_epoch),
                     "epochs": self.history,
                 }
             )
@@ -315,8 +357,9 @@ class FLTrainer:
 
         program = paddle.static.default_main_program()
         if _find_auc(program) is None:
-            scores = paddle.concat([1 - prediction, prediction], axis=1)
-            paddle.static.auc(input=scores, label=self.feeds[-1], num_thresholds=AUC_BUCKETS, slide_steps=0)
+            flat, label = paddle.reshape(prediction, [-1, 1]), paddle.reshape(self.feeds[-1], [-1, 1])
+            scores = paddle.concat([1 - flat, flat], axis=1)
+            paddle.static.auc(input=scores, label=label, num_thresholds=AUC_BUCKETS, slide_steps=0)
             # auc() also makes a first operator, for each batch alone, of which nobody asks.
             block = program.global_block()
             block._remove_op(next(index for index, op in enumerate(block.ops) if op.type == "auc"))
@@ -338,20 +381,116 @@ class FLTrainer:
                 )
         self._statistics = (LOSS_SUM, ROWS, *self._auc_statistics)
 
-    def _parts(self, local_epochs: float) -> list[Any]:
-        """The slices of the shard's rows that come next, one per reading of it; [None] is all of them."""
-        if local_epochs == 1.0 and self._next_row == 0:
+    def _portions(self, local_epochs: float) -> list[int | None]:
+        """Rows to train between two exchanges of an epoch, as many entries in every worker; None is a whole reading."""
+        rounds = self.config.runner.rounds_per_epoch
+        if local_epochs == 1.0 and not rounds and self.rows.at_start:
             return [None]
-        parts, wanted = [], math.ceil(local_epochs * self.shard_rows)
-        while wanted > 0:
-            stop = min(self._next_row + wanted, self.shard_rows)
-            parts.append(slice(self._next_row, stop))
-            wanted -= stop - self._next_row
-            self._next_row = stop % self.shard_rows
-        return parts
+        wanted = math.ceil(local_epochs * self.rows.count)
+        edges = [wanted * part // max(rounds, 1) for part in range(max(rounds, 1) + 1)]
+        return [stop - start for start, stop in zip(edges, edges[1:])]
+
+    def _train(self, wanted: int | None, title: str) -> None:
+        """Trains the next rows; see `TrainingRows.take`."""
+        import paddle
+
+        if wanted != 0:
+            self.runtime.begin_exchange()
+        for name, anchor in self._anchors.items():
+            value = np.array(self.scope.find_var(name).get_tensor())
+            self.scope.find_var(anchor).get_tensor().set(value, paddle.CPUPlace())
+        runner = self.config.runner
+        for files, command in self.rows.take(wanted):
+            self.dataset._set_pipe_command(command)
+            self.dataset.set_filelist([str(path) for path in files])
+            self.executor.train_from_dataset(
+                program=self.program,
+                dataset=self.dataset,
+                fetch_list=list(self.fetches.values()),
+                fetch_info=[f"{title} {name}" for name in self.fetches],
+                print_period=runner.print_interval,
+                debug=runner.dataset_debug or runner.need_dump,
+            )
+
+    def _exchange(self, rows: int, what: str) -> None:
+        """Ends a round: the servers' model takes in what every worker has learned, as runner.aggregation says."""
+        runner = self.config.runner
+        everyone = self.runtime.gather(np.array([rows], np.float64), f"{what}: everyone's rows")
+        joined, total = max(int(np.count_nonzero(everyone)), 1), max(float(everyone.sum()), 1.0)
+        shares = {"sum": 1.0, "mean": 1 / joined, "weighted": rows / total}
+        self.runtime.exchange(runner.server_learning_rate * shares[runner.aggregation] if rows else 0.0, what)
+
+    def _set_learning_rate(self, epochs_done: float) -> None:
+        """Sets the rate of the optimizers' next steps, by the configured schedule and `learning_rate_factor`."""
+        import paddle
+
+        factor = self.learning_rate_factor * schedule(self.config, epochs_done)
+        for name, rate in self._learning_rates.items():
+            tensor = self.scope.find_var(name).get_tensor()
+            tensor.set(np.full(tensor.shape(), rate * factor, np.float32), paddle.CPUPlace())
+
+    def _parameter(self, name: str) -> np.ndarray:
+        return np.array(self.scope.find_var(name).get_tensor())
 
     def _statistic(self, name: str) -> np.ndarray:
-        return np.array(self.scope.find_var(name).get_tensor()).reshape(-1)
+        return self._parameter(name).reshape(-1)
+
+    def _require_group_size(self) -> None:
+        """The net's rows must be the data's."""
+        wanted = self.config.hyper_parameters.group_size or 1
+        widths = sorted({int(feed.shape[-1]) for feed in self.feeds[1:]})
+        if wanted > 1 and widths != [wanted]:
+            raise ConfigError(
+                f"hyper_parameters.group_size={wanted} has each training row hold {wanted} items and as many labels, "
+                f"and the net's feeds must do so too. Received: feeds of widths {widths} from "
+                f"{self.config.runner.model_path}. Set hyper_parameters.group_size=1, or have create_feeds read it."
+            )
+        self.group_size = wanted
+
+    def _warm_up(self) -> None:
+        """Starts from saved models, if the configuration names any."""
+        from fl_rec import checkpoint
+        from fl_rec.pretraining import neumf_parameters
+
+        runner, hyper = self.config.runner, self.config.hyper_parameters
+        if runner.warmup_model_path is not None:
+            saved, source = checkpoint.load_parameters(runner.warmup_model_path, self.role.index), "the warm start"
+        elif hyper.pretrained_gmf is not None and hyper.pretrained_mlp is not None:
+            gmf = checkpoint.load_parameters(hyper.pretrained_gmf, self.role.index)
+            mlp = checkpoint.load_parameters(hyper.pretrained_mlp, self.role.index)
+            saved, source = neumf_parameters(gmf, mlp, hyper.pretrain_alpha), "the pretrained nets"
+        else:
+            return
+        import paddle
+
+        for parameter in self.program.all_parameters():
+            name, shape = parameter.name, list(parameter.shape)
+            if name not in saved or list(saved[name].shape) != shape:
+                found = f"of shape {list(saved[name].shape)}" if name in saved else "missing"
+                raise DataError(
+                    f"A warm start needs every parameter of the net, in its shape. Received from {source}: {name} "
+                    f"{found}, and the net's is of shape {shape}. Check mode, num_users, num_items, mf_dim and "
+                    "fc_layers against those of the saved model."
+                )
+            self.scope.find_var(name).get_tensor().set(saved[name], paddle.CPUPlace())
+
+    def _keep_the_best(self, total: EpochMetrics) -> None:
+        """With validation shards, an epoch's model stays only until a better one is there; without, the last counts."""
+        figure = total.validation_ndcg
+        if self.validation_rows is None:
+            self.best_epoch = total.epoch
+            return
+        if self.best_epoch >= 0 and not figure > self.best_figure:
+            worse = total.epoch
+        else:
+            worse, self.best_epoch, self.best_figure = self.best_epoch, total.epoch, figure
+        # Every worker has written its private part: this comes after they have gathered their figures.
+        if self.role.is_first_worker and worse >= 0:
+            shutil.rmtree(self.model_folder / str(worse), ignore_errors=True)
+
+    def _read_test_rows(self, shards: Sequence[Sequence[Path]]) -> TestRows | None:
+        mine = shards[self.role.index] if shards else ()
+        return TestRows.read(mine, self.reader, len(self.feeds), self.config.runner.start_timeout) if mine else None
 
     def _build_evaluation(self) -> None:
         import paddle
@@ -380,6 +519,28 @@ class FLTrainer:
         names = tuple(feed.name for feed in inputs)
         self.net = InferenceNet(pruned, names, pruned.global_block().var(target.name), scope)
 
+    def _open_rows(self) -> TrainingRows:
+        runner, index = self.config.runner, self.role.index
+        shards, timeout = self.job.train_shards[index], runner.start_timeout
+        if runner.resample_negatives is None:
+            return ShardRows(shards, self.reader, self.job.train_rows[index], timeout)
+        if len(self.feeds) != 3:
+            raise ConfigError(
+                "runner.resample_negatives draws items for rows of a user, items and labels. Received: a net with "
+                f"{len(self.feeds)} feeds. Leave the key out."
+            )
+        # Rows may be groups already, of which the first item is the positive.
+        users, items, labels = parse_multislot(self.reader.read(shards[0], timeout), 3, str(shards[0]))
+        if users.shape[1] != 1 or items.shape != labels.shape:
+            raise DataError(
+                "A training row has one user, and as many labels as items. Received: "
+                f"{[slot.shape[1] for slot in (users, items, labels)]} values in the slots of {shards[0]}."
+            )
+        rows = np.stack([np.broadcast_to(users, items.shape), items, labels], axis=-1).reshape(-1, 3)
+        num_items = self.config["hyper_parameters.num_items"]
+        fresh = FreshNegatives(rows, num_items, runner.resample_negatives, self.group_size, runner.seed + index)
+        return FreshRows(fresh, self.run_directory.path / "rows" / f"{index}.txt")
+
     def _open_dataset(self) -> Any:
         import paddle
 
@@ -397,6 +558,17 @@ class FLTrainer:
         if in_memory:
             dataset.load_into_memory()
         return dataset
+
+
+def schedule(config: Config, epochs_done: float) -> float:
+    """The factor of the learning rate by hyper_parameters.optimizer.schedule and warmup_epochs, from 0 to 1."""
+    optimizer, epochs = config.hyper_parameters.optimizer, config.runner.epochs
+    if epochs_done < optimizer.warmup_epochs:
+        return epochs_done / optimizer.warmup_epochs
+    if optimizer.schedule == "constant":
+        return 1.0
+    done = min((epochs_done - optimizer.warmup_epochs) / (epochs - optimizer.warmup_epochs), 1.0)
+    return 1 - done if optimizer.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
 
 
 def _find_auc(program: Any) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fl_rec.config import add_config_arguments, load_from_args
-from fl_rec.errors import ConfigError, FLRecError
+from fl_rec.errors import ConfigError, DataError, FLRecError
 from fl_rec.metrics import AucBuckets, EpochMetrics
 from fl_rec.preflight import list_shards
 from fl_rec.reader import Reader
@@ -49,25 +49,39 @@ def evaluate(config):
         )
     paddle.enable_static()
     reader = Reader.from_config(config, config.yaml_path, Path(os.devnull))
-    rows = None
+    rows: list[TestRows] = []
     for epoch in runner.infer_epochs:
-        net = checkpoint.load(folder / str(epoch))
-        if rows is None:
+        # A client's shard is scored with its own private part, if there are any.
+        clients = checkpoint.clients(folder / str(epoch)) or [None]
+        nets = [checkpoint.load(folder / str(epoch), client) for client in clients]
+        if not rows:
             shards = list_shards(runner.test_data_dir, "test_data_dir")
-            rows = TestRows.read(shards, reader, len(net.feeds) + 1, runner.start_timeout)
-        buckets, ranked = rows.measure(net, runner.infer_batch_size, runner.top_k)
-        metrics = EpochMetrics(
-            client=None,
-            epoch=epoch,
-            rows=0,
-            seconds=0.0,
-            loss_sum=0.0,
-            train=AucBuckets.empty(),
-            test=buckets,
-            test_users=ranked.users,
-            hits=ranked.hits,
-            ndcg_sum=ranked.ndcg_sum,
-            top_k=runner.top_k,
+            if len(nets) > 1 and len(nets) != len(shards):
+                raise DataError(
+                    "A model with private parts is evaluated on the test shards of the workers that have trained it. "
+                    f"Received: {len(nets)} parts in {folder / str(epoch)} and {len(shards)} shards in "
+                    f"{runner.test_data_dir}. Set runner.test_data_dir to the shards it was trained with."
+                )
+            portions = [shards] if len(nets) == 1 else [[shard] for shard in shards]
+            rows = [TestRows.read(files, reader, len(nets[0].feeds) + 1, runner.start_timeout) for files in portions]
+        measured = [each.measure(net, runner.infer_batch_size, runner.top_k) for each, net in zip(rows, nets)]
+        metrics = EpochMetrics.total(
+            [
+                EpochMetrics(
+                    client=None,
+                    epoch=epoch,
+                    rows=0,
+                    seconds=0.0,
+                    loss_sum=0.0,
+                    train=AucBuckets.empty(),
+                    test=buckets,
+                    test_users=ranked.users,
+                    hits=ranked.hits,
+                    ndcg_sum=ranked.ndcg_sum,
+                    top_k=runner.top_k,
+                )
+                for buckets, ranked in measured
+            ]
         )
         record = metrics.to_record()
         yield {name: record[name] for name in ("epoch", "test_auc", "test_users", "hr", "ndcg", "top_k")}

@@ -82,7 +82,7 @@ class CoordinatedTrainer(FLTrainer):
         decision = self.decision
         if decision.next_state != JOIN:
             return super().train_epoch(epoch, 0)
-        self.set_learning_rate_factor(decision.learning_rate_factor)
+        self.learning_rate_factor = decision.learning_rate_factor
         start, processor = time.perf_counter(), time.process_time()
         before = self.runtime.bytes_exchanged()
         metrics = super().train_epoch(epoch, local_epochs * decision.local_epochs)
@@ -156,25 +156,9 @@ class CoordinatedTrainer(FLTrainer):
         check_fields(report, self.config.coordinator.report_fields)
         return report
 
-    def set_learning_rate_factor(self, factor: float) -> None:
-        """Has this epoch's steps taken with `factor` times the configured learning rate."""
-        import paddle
-
-        for name, rate in self._learning_rates().items():
-            tensor = self.scope.find_var(name).get_tensor()
-            tensor.set(np.full(tensor.shape(), rate * factor, np.float32), paddle.CPUPlace())
-
     def pull_dense(self) -> dict[str, np.ndarray]:
         """The dense parameters as the servers hold them: name -> float32 array."""
         return self.runtime.pull_dense()
-
-    def _learning_rates(self) -> dict[str, float]:
-        """The variables that optimizers read their rate from, with what they were at the start."""
-        if not hasattr(self, "_rates"):
-            optimizers = [op for op in self.program.global_block().ops if "LearningRate" in op.input_names]
-            names = {name for op in optimizers for name in op.input("LearningRate")}
-            self._rates = {name: float(np.array(self.scope.find_var(name).get_tensor()).item()) for name in names}
-        return self._rates
 
     def _ask(self, report: ClientReport, timeout: float) -> None:
         from fl_rec.coordinator.client import CoordinatorLost

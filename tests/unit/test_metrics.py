@@ -145,7 +145,7 @@ class TestEpochMetrics:
     def test_comes_back_from_its_vector(self, metrics: EpochMetrics) -> None:
         vector = metrics.to_vector()
         assert vector.dtype == np.float64
-        assert vector.shape == (10 + 4 * 4097,)
+        assert vector.shape == (13 + 4 * 4097,)
         back = EpochMetrics.from_vector(vector)
         assert back.to_record() == metrics.to_record()
         assert (back.test is None) == (metrics.test is None)
@@ -160,8 +160,8 @@ class TestEpochMetrics:
         assert EpochMetrics.total(gathered).to_record() == EpochMetrics.total(workers).to_record()
 
     def test_a_vector_of_another_length_is_refused(self) -> None:
-        with pytest.raises(DataError, match=r"has 10 numbers and 4 parts\. Received: 13"):
-            EpochMetrics.from_vector(np.zeros(13))
+        with pytest.raises(DataError, match=r"has 13 numbers and 4 parts\. Received: 16"):
+            EpochMetrics.from_vector(np.zeros(16))
 
     def test_record_is_json_with_none_for_nan(self) -> None:
         metrics = worker(1, test=None, test_users=np.int64(0), rows=np.int64(300), seconds=np.float32(1.5))
