@@ -26,6 +26,21 @@ def leave_one_out(user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.nd
     return order[~is_test], order[is_test]
 
 
+def hold_out_one(train: np.ndarray, num_items: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Split one random item of each user off, uniformly: the paper's validation data (section 4.1).
+
+    ``train`` is int64 [n, 2] of (user, item), items below ``num_items``, in any order, repeats allowed: an item goes
+    with all its repeats, or it would be both trained and validated. A user's only item stays in training. Returns the
+    pairs that stay, in their order, and the validation pairs, by user, int64 [k, 2]. Which items are drawn does not
+    depend on the order of ``train``.
+    """
+    keys = train[:, 0] * num_items + train[:, 1]
+    distinct = np.unique(keys)
+    _, drawn = leave_one_out(distinct // num_items, rng.permutation(len(distinct)))
+    held_out = distinct[drawn]
+    return train[~np.isin(keys, held_out)], np.stack(np.divmod(held_out, num_items), axis=1)
+
+
 class AbsentItems:
     """For each user the items that are in none of their pairs, by rank, without listing them.
 

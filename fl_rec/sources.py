@@ -42,9 +42,9 @@ class Dataset:
     """Interactions, split, before any negative is sampled.
 
     ``train`` int64 [n, 2] and ``test`` int64 [m, 2] hold positives (user, item), by user; ``test`` has at
-    most one per user. ``train_time`` int64 [n] says when those of ``train`` were made, None if the source does not.
-    ``train_rows`` and ``test_rows``, int64 [rows, 3] of (user, item, label), are set when the source comes with
-    negatives. ``original_user`` int64 and ``zip_code`` str are [users]. ``notes`` go to meta.json.
+    most one per user. ``train_rows`` and ``test_rows``, int64 [rows, 3] of (user, item, label), are set when
+    the source comes with negatives. ``original_user`` int64 and ``zip_code`` str are [users]. ``notes`` go to
+    meta.json.
     """
 
     kind: str
@@ -53,7 +53,6 @@ class Dataset:
     original_user: np.ndarray
     zip_code: np.ndarray
     items: Items
-    train_time: np.ndarray | None = None
     train_rows: np.ndarray | None = None
     test_rows: np.ndarray | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -224,7 +223,6 @@ def _from_ratings(
         original_user=original_user,
         zip_code=np.array([zip_codes.get(n, "") for n in original_user.tolist()]),
         items=Items(original_item, [title for title, _ in found], [genres for _, genres in found]),
-        train_time=ratings[kept, 3][train],
         notes={
             "repeated_ratings_dropped": len(ratings) - len(kept),
             "users_without_test_item": len(original_user) - len(test),
@@ -241,8 +239,7 @@ def _paddlerec(files: _Files, train_name: str, test_name: str) -> Dataset:
     _require_one_test_item(files.where(test_name), np.unique(users), positives[:, 0])
     both = np.concatenate([train_rows, test_rows])
     train = train_rows[train_rows[:, 2] == 1, :2]
-    dataset = _without_catalogue("paddlerec", train, positives[:, :2], both[:, :2])
-    return dataclasses.replace(dataset, train_rows=train_rows, test_rows=test_rows)
+    return _without_catalogue("paddlerec", train, positives[:, :2], both[:, :2], train_rows, test_rows)
 
 
 def _ncf_prefix(path: Path) -> Path:
@@ -268,25 +265,23 @@ def _ncf_files(prefix: Path) -> dict[str, Path]:
 
 
 def _ncf(files: Mapping[str, Path]) -> Dataset:
-    train, test = _read_ratings(files["train.rating"]), _read_ratings(files["test.rating"])[:, :2]
-    train, test = (ratings[np.argsort(ratings[:, 0], kind="stable")] for ratings in (train, test))
+    train, test = _read_pairs(files["train.rating"]), _read_pairs(files["test.rating"])
+    test = test[np.argsort(test[:, 0], kind="stable")]
     _require_one_test_item(str(files["test.rating"]), np.unique(test[:, 0]), test[:, 0])
     test_rows = None
-    seen = np.concatenate([train[:, :2], test])
+    seen = np.concatenate([train, test])
     if "test.negative" in files:
         test_rows = read_test_rows(files["test.negative"], test, num_items=_MAX_IDS)
         seen = np.concatenate([seen, test_rows[:, :2]])
-    dataset = _without_catalogue("ncf", train[:, :2], test, seen)
-    time = train[:, 3] if train.shape[1] > 3 else None
-    return dataclasses.replace(dataset, train_time=time, test_rows=test_rows)
+    return _without_catalogue("ncf", train, test, seen, None, test_rows)
 
 
-def _read_ratings(path: Path) -> np.ndarray:
+def _read_pairs(path: Path) -> np.ndarray:
     content = read_bytes(path)
     columns = content.split(b"\n", 1)[0].count(b"\t") + 1
     if columns < 2:
         raise DataError(f"{path}, line 1: a line must have a user and an item, separated by a tab. Received one field.")
-    return parse_table(content, columns, b"\t", str(path))
+    return parse_table(content, columns, b"\t", str(path))[:, :2]
 
 
 def _require_one_test_item(name: str, users: np.ndarray, positives: np.ndarray) -> None:
@@ -301,7 +296,14 @@ def _require_one_test_item(name: str, users: np.ndarray, positives: np.ndarray) 
         )
 
 
-def _without_catalogue(kind: str, train: np.ndarray, test: np.ndarray, pairs: np.ndarray) -> Dataset:
+def _without_catalogue(
+    kind: str,
+    train: np.ndarray,
+    test: np.ndarray,
+    pairs: np.ndarray,
+    train_rows: np.ndarray | None,
+    test_rows: np.ndarray | None,
+) -> Dataset:
     """Build a data set whose users are numbered by UserID - 1, and of whose items only the ids are known."""
     num_users, num_items = (int(n) + 1 for n in pairs.max(axis=0))
     if max(num_users, num_items) > _MAX_IDS:
@@ -315,6 +317,8 @@ def _without_catalogue(kind: str, train: np.ndarray, test: np.ndarray, pairs: np
         original_user=np.arange(num_users) + 1,
         zip_code=np.full(num_users, "", dtype="U1"),
         items=Items(np.arange(num_items), [""] * num_items, [""] * num_items),
+        train_rows=train_rows,
+        test_rows=test_rows,
     )
 
 

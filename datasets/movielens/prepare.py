@@ -27,7 +27,7 @@ from fl_rec.errors import DataError, FLRecError
 from fl_rec.sampling import (
     TEST_NEGATIVES,
     adopt_test_positives,
-    leave_one_out,
+    hold_out_one,
     read_test_rows,
     sample_test_rows,
     sample_train_rows,
@@ -36,43 +36,29 @@ from fl_rec.sources import Dataset, load_source, with_zip_codes, write_items, wr
 
 log = logging.getLogger("prepare")
 
-_TRAIN_STREAM, _TEST_STREAM, _VALIDATION_STREAM = 1, 2, 5  # 3 and 4 are those of fl_rec.sources and fl_rec.sampling
+# 3 and 4 are those of fl_rec.sources and fl_rec.sampling.
+_TRAIN_STREAM, _TEST_STREAM, _VALIDATION_STREAM, _HOLD_OUT_STREAM = 1, 2, 5, 6
 
 
-def adopt(dataset: Dataset, test_negative: Path) -> Dataset:
-    """Return the data set with the test positives that the file names."""
-    train, test, moved = adopt_test_positives(test_negative, dataset.train, dataset.test)
-    if moved:
-        log.info("%d users' test positive is the one of %s, not the last line rated", moved, test_negative)
-    time = dataset.train_time
-    if time is not None:
-        # What was the test positive is the user's latest interaction.
-        time = np.where(train[:, 1] != dataset.train[:, 1], np.iinfo(np.int64).max, time)
-    notes = {**dataset.notes, "test_positives_from_file": moved}
-    return dataclasses.replace(dataset, train=train, train_time=time, test=test, notes=notes)
+def hold_out(dataset: Dataset, source: str, seed: int) -> tuple[Dataset, np.ndarray]:
+    """Take one random training item of each user out of the data set, as `hold_out_one` does.
 
-
-def hold_out_latest(dataset: Dataset, source: str) -> tuple[Dataset, np.ndarray]:
-    """Take each user's latest training positive out of the data set, unless it is the only one.
-
-    Returns the data set and the validation positives, int64 [k, 2] of (user, item). DataError if the source can't say
-    which is the latest.
+    Returns the data set and the validation positives, int64 [k, 2] of (user, item). DataError if the source has
+    training negatives already, or if nobody has two training items.
     """
-    if dataset.train_rows is not None or dataset.train_time is None:
-        lacks = "no times" if dataset.train_rows is None else "training rows of its own, without times"
+    if dataset.train_rows is not None:
         raise DataError(
-            "--validation holds out each user's latest training interaction, so the source must say when each was "
-            f"made. Received: {source} ({dataset.kind}), which has {lacks}. Leave --validation out, or prepare the "
-            "ratings themselves, such as ml-1m.zip."
+            "--validation holds out one training interaction of each user before training negatives are sampled, so "
+            f"the source must leave them to prepare.py. Received: {source} ({dataset.kind}), which has training rows "
+            "of its own. Leave --validation out, or prepare the ratings themselves, such as ml-1m.zip."
         )
-    rest, latest = leave_one_out(dataset.train[:, 0], dataset.train_time)
-    if not len(latest):
+    train, validation = hold_out_one(dataset.train, dataset.num_items, generator(seed, _HOLD_OUT_STREAM))
+    if not len(validation):
         raise DataError(
-            "--validation needs a user with at least two training interactions. Received: "
+            "--validation needs a user with at least two different training items. Received: "
             f"{source}, where all of {dataset.num_users} users have fewer. Leave --validation out."
         )
-    left = dataclasses.replace(dataset, train=dataset.train[rest], train_time=dataset.train_time[rest])
-    return left, dataset.train[latest]
+    return dataclasses.replace(dataset, train=train), validation
 
 
 def make_rows(
@@ -173,10 +159,16 @@ def prepare(args: argparse.Namespace) -> None:
             }
         )
     if args.test_negative is not None and dataset.train_rows is None:
-        dataset = adopt(dataset, args.test_negative)
+        positives = adopt_test_positives(args.test_negative, dataset.train, dataset.test)
+        moved = {"test_positives_from_file": positives[2]}
+        dataset = dataclasses.replace(dataset, train=positives[0], test=positives[1], notes={**dataset.notes, **moved})
+        if positives[2]:
+            log.info(
+                "%d users' test positive is the one of %s, not the last line rated", positives[2], args.test_negative
+            )
     validation = None
     if args.validation:
-        dataset, validation = hold_out_latest(dataset, args.source)
+        dataset, validation = hold_out(dataset, args.source, args.seed)
     train, test, valid = make_rows(dataset, validation, args.num_neg, args.test_negative, args.seed)
     meta = describe(dataset, Path(args.source).name, train, test, valid, args)
     with stage(f"write {args.out}") as counts:
@@ -204,7 +196,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write into (default: %(default)s)")
     parser.add_argument("--num_neg", type=int, default=4, help="negatives per training positive (default: 4)")
     parser.add_argument("--test_negative", type=Path, help="the NCF paper's .test.negative file, or .gz, used as it is")
-    parser.add_argument("--validation", action="store_true", help="hold out each user's latest training positive too")
+    parser.add_argument(
+        "--validation",
+        action="store_true",
+        help="hold out one random training positive of each user too, drawn with --seed, as the NCF paper does",
+    )
     parser.add_argument("--users", type=Path, help="users.dat or u.user with zip codes, for a source that has none")
     parser.add_argument("--seed", type=int, default=2022, help="(default: %(default)s)")
     args = parser.parse_args(argv)

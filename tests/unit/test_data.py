@@ -332,6 +332,30 @@ def test_latest_is_left_out_and_of_equal_times_the_later_line() -> None:
     assert train.tolist() == [3, 4, 0, 5]  # user 2's only interaction stays
 
 
+def test_one_item_of_each_user_is_held_out_with_its_repeats() -> None:
+    train = np.array([[4, 2], [0, 1], [4, 0], [0, 1], [2, 3], [4, 2], [2, 3], [4, 1]])  # users 0 and 2 have one item
+    drawn = np.zeros(3, dtype=int)
+    for seed in range(3000):
+        rest, held_out = sampling.hold_out_one(train, 5, np.random.default_rng(seed))
+        ((user, item),) = held_out.tolist()
+        assert user == 4 and rest.tolist() == [pair for pair in train.tolist() if pair != [4, item]]
+        drawn[item] += 1
+    assert drawn.tolist() == pytest.approx([1000] * 3, abs=4 * (3000 * 2 / 9) ** 0.5)
+
+
+def test_who_is_held_out_depends_on_the_seed_and_not_on_the_order() -> None:
+    rng = np.random.default_rng(0)
+    items = rng.random((200, 50)).argsort(axis=1)[:, :10]
+    train = np.stack([np.repeat(np.arange(200), 10), items.ravel()], axis=1)
+    rest, first = sampling.hold_out_one(train, 50, np.random.default_rng(1))
+    assert first[:, 0].tolist() == list(range(200)) and len(rest) == 1800
+    assert sorted(np.concatenate([rest, first]).tolist()) == sorted(train.tolist())
+    _, again = sampling.hold_out_one(rng.permutation(train), 50, np.random.default_rng(1))
+    assert again.tolist() == first.tolist()
+    _, other = sampling.hold_out_one(train, 50, np.random.default_rng(2))
+    assert (other[:, 1] == first[:, 1]).sum() == pytest.approx(20, abs=4 * 18**0.5)
+
+
 def test_absent_items_lists_exactly_the_complement() -> None:
     pairs = np.array([[0, 0], [0, 1], [0, 4], [2, 3], [2, 3]])
     absent = sampling.AbsentItems(pairs, num_users=3, num_items=5)
@@ -452,7 +476,6 @@ def test_movielens_1m_ids_split_and_titles(tmp_path: Path) -> None:
     assert loaded.zip_code.tolist() == ["48067", "T8H1N"]
     assert loaded.test.tolist() == [[0, 2], [1, 0]]
     assert loaded.train.tolist() == [[0, 1], [1, 3], [1, 1]]
-    assert loaded.train_time is not None and loaded.train_time.tolist() == [7, 80, 90]
     assert loaded.items.title[1] == "Café (1995)" and loaded.items.genres[1] == "Comedy|Drama"
     assert loaded.user_table().genre.tolist() == ["Comedy", "Drama"]
     assert loaded.user_table().activity.tolist() == [1, 2]
@@ -502,14 +525,14 @@ def test_paddlerec_rows_are_kept_and_the_first_one_counts(tmp_path: Path, folder
     assert loaded.train_rows.tolist() == [[0, 3, 1], [0, 1, 0], [1, 2, 1]]
     assert loaded.test_rows.tolist() == [[0, 2, 1], [0, 4, 0], [0, 3, 0], [1, 5, 1], [1, 4, 0]]
     assert loaded.train.tolist() == [[0, 3], [1, 2]] and loaded.test.tolist() == [[0, 2], [1, 5]]
-    assert loaded.zip_code.tolist() == ["", ""] and loaded.train_time is None
+    assert loaded.zip_code.tolist() == ["", ""]
     (test / "test_data.csv").write_text("0,2,1\n1,4,0\n")
     with pytest.raises(DataError, match=r"must have exactly one positive. Received 0 for user 1"):
         sources.load_source(str(tmp_path), 0)
 
 
 def write_ncf(folder: Path, name: str = "ml") -> Path:
-    (folder / f"{name}.train.rating").write_text("0\t1\t5\t8\n1\t0\t5\t9\n0\t4\t5\t7\n")
+    (folder / f"{name}.train.rating").write_text("0\t1\t5\t9\n1\t0\t5\t9\n0\t4\t5\t9\n")
     (folder / f"{name}.test.rating").write_text("1\t3\t5\t9\n0\t2\t5\t9\n")
     (folder / f"{name}.test.negative.gz").write_bytes(gzip.compress(negative_lines("(0,2)", "(1,3)")))
     return folder / name
@@ -522,16 +545,9 @@ def test_ncf_files_by_prefix_or_folder(tmp_path: Path) -> None:
         assert loaded.kind == "ncf" and (loaded.num_users, loaded.num_items) == (2, 109)
         assert loaded.train.tolist() == [[0, 1], [0, 4], [1, 0]] and loaded.test.tolist() == [[0, 2], [1, 3]]
         assert loaded.train_rows is None and loaded.test_rows is not None and len(loaded.test_rows) == 200
-        assert loaded.train_time is not None and loaded.train_time.tolist() == [8, 7, 9]
     write_ncf(tmp_path, "pinterest")
     with pytest.raises(DataError, match=r"one data set. Received: .* with ml, pinterest. Give the prefix"):
         sources.load_source(str(tmp_path), 0)
-
-
-def test_ncf_files_without_times(tmp_path: Path) -> None:
-    prefix = write_ncf(tmp_path)
-    (tmp_path / "ml.train.rating").write_text("0\t1\t5\n1\t0\t5\n")
-    assert sources.load_source(str(prefix), 0).train_time is None
 
 
 def test_zip_codes_can_come_from_a_users_file(tmp_path: Path) -> None:

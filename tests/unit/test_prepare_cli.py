@@ -198,16 +198,16 @@ def validated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_validation_holds_out_the_latest_training_positive(prepared: Path, validated: Path) -> None:
+def test_validation_holds_out_one_training_positive_of_each_user(prepared: Path, validated: Path) -> None:
     assert tree(validated)["big_test/test_data.csv"] == tree(prepared)["big_test/test_data.csv"]
-    source = load_source("synthetic", 2022)
-    latest = dict(source.train.tolist())  # the last of each user's, which are in the order of time
+    trained = set(map(tuple, load_source("synthetic", 2022).train.tolist()))
     valid = read_csv_rows(validated / "big_valid" / "valid_data.csv").reshape(600, 100, 3)
     train = read_csv_rows(validated / "big_train" / "train_data.csv")
-    assert dict(valid[:, 0, :2].tolist()) == latest and len(latest) == 600
+    held_out = set(map(tuple, valid[:, 0, :2].tolist()))
+    assert held_out < trained
     assert (valid[:, :, 0] == np.arange(600)[:, None]).all()
     assert valid[:, :, 2].tolist() == [[1] + [0] * 99] * 600
-    left = sorted(set(map(tuple, source.train.tolist())) - set(latest.items()))
+    left = sorted(trained - held_out)
     assert sorted(map(tuple, train[train[:, 2] == 1, :2].tolist())) == left
     meta = json.loads((validated / "meta.json").read_text())
     before = json.loads((prepared / "meta.json").read_text())
@@ -220,6 +220,22 @@ def test_validation_holds_out_the_latest_training_positive(prepared: Path, valid
     assert meta["train_rows"] == len(train) == 5 * len(left)
     users = (validated / "users.csv").read_text().splitlines()[1:]
     assert sum(int(line.split(",")[3]) for line in users) == len(left)
+
+
+def test_the_seed_says_who_is_held_out(tmp_path: Path) -> None:
+    """Of one set of ratings, which unlike the synthetic one is the same for all seeds."""
+    pairs = [(user, item) for user in range(30) for item in range(user, user + 10)]
+    (tmp_path / "x.train.rating").write_text("".join(f"{u}\t{i}\n" for u, i in pairs))  # without times
+    (tmp_path / "x.test.rating").write_text("".join(f"{u}\t{u + 150}\n" for u in range(30)))
+    valid = []
+    for options in ((), ("--num_neg", 7), ("--seed", 7)):
+        result = run("prepare.py", "--source", tmp_path / "x", "--validation", "--out", tmp_path / "out", *options)
+        assert result.returncode == 0, result.stderr
+        valid.append(read_csv_rows(tmp_path / "out" / "big_valid" / "valid_data.csv"))
+    assert valid[0].tolist() == valid[1].tolist()
+    first, _, other = (rows[rows[:, 2] == 1, :2].tolist() for rows in valid)
+    assert [user for user, _ in first] == [user for user, _ in other] == list(range(30))
+    assert first != other and set(map(tuple, first + other)) < set(pairs)
 
 
 def test_who_is_held_out_is_an_item_like_others(validated: Path) -> None:
@@ -253,9 +269,10 @@ def test_an_only_training_item_is_not_held_out(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     train = read_csv_rows(tmp_path / "out" / "big_train" / "train_data.csv")
     valid = read_csv_rows(tmp_path / "out" / "big_valid" / "valid_data.csv")
-    # User 0's latest rating took the place of its first. Of user 2's equal times the later line is held out.
-    assert train[train[:, 2] == 1].tolist() == [[0, 1, 1], [1, 0, 1], [2, 3, 1]]
-    assert valid[valid[:, 2] == 1].tolist() == [[0, 2, 1], [2, 4, 1]]
+    # User 0's latest rating took the place of its first, and user 2's too: either can be held out like the others.
+    kept, held_out = (rows[rows[:, 2] == 1, :2].tolist() for rows in (train, valid))
+    assert [user for user, _ in kept] == [0, 1, 2] and [user for user, _ in held_out] == [0, 2]
+    assert sorted(kept + held_out) == [[0, 1], [0, 2], [1, 0], [2, 3], [2, 4]]
     assert sorted(valid[(valid[:, 0] == 0) & (valid[:, 2] == 0), 1].tolist()) == [0, 3, 4]
     assert "warning: 2 of 2 validation users have fewer than 99 negatives (the smallest number is 3)" in result.stderr
     meta = json.loads((tmp_path / "out" / "meta.json").read_text())
@@ -263,25 +280,25 @@ def test_an_only_training_item_is_not_held_out(tmp_path: Path) -> None:
     assert (meta["test_positives_from_file"], meta["train_positives"], meta["test_users"]) == (2, 3, 3)
 
 
-def test_validation_without_times_or_training_items(tmp_path: Path) -> None:
-    csvs, paper, few = (tmp_path / name for name in ("csvs", "paper", "few"))
-    for folder in (csvs, paper, few):
+def test_validation_of_given_training_rows_or_without_enough_items(tmp_path: Path) -> None:
+    csvs, few = tmp_path / "csvs", tmp_path / "few"
+    for folder in (csvs, few):
         folder.mkdir()
     (csvs / "train_data.csv").write_text("0,3,1\n0,1,0\n")
     (csvs / "test_data.csv").write_text("0,2,1\n0,4,0\n")
-    (paper / "x.train.rating").write_text("0\t1\t5\n0\t2\t5\n")
-    (paper / "x.test.rating").write_text("0\t3\t5\n")
-    (few / "ratings.dat").write_text("1::10::5::1\n1::20::5::2\n")
-    (few / "users.dat").write_text("1::F::1::10::10000\n")
-    rule = "--validation holds out each user's latest training interaction, so the source must say when each was made."
-    remedy = "Leave --validation out, or prepare the ratings themselves, such as ml-1m.zip."
+    (few / "x.train.rating").write_text("0\t1\t5\n0\t1\t4\n1\t2\t3\n")
+    (few / "x.test.rating").write_text("0\t3\t5\n")
     for source, message in (
-        (csvs, f"{rule} Received: {csvs} (paddlerec), which has training rows of its own, without times. {remedy}"),
-        (paper, f"{rule} Received: {paper} (ncf), which has no times. {remedy}"),
+        (
+            csvs,
+            "--validation holds out one training interaction of each user before training negatives are sampled, so "
+            f"the source must leave them to prepare.py. Received: {csvs} (paddlerec), which has training rows of its "
+            "own. Leave --validation out, or prepare the ratings themselves, such as ml-1m.zip.",
+        ),
         (
             few,
-            f"--validation needs a user with at least two training interactions. Received: {few}, where all of 1 users "
-            "have fewer. Leave --validation out.",
+            f"--validation needs a user with at least two different training items. Received: {few}, where all of 2 "
+            "users have fewer. Leave --validation out.",
         ),
     ):
         result = run("prepare.py", "--source", source, "--validation", "--out", tmp_path / "out")
