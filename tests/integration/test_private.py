@@ -1,0 +1,178 @@
+"""What never leaves a worker, looked for in everything that the others have; and rounds, which must be exact."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fl_rec import private
+from fl_rec.launch import log_path
+
+from .conftest import ROOT, WORKERS, Finished, Job
+
+USERS = "mlp_user_embedding"
+ITEMS = 400
+
+# A worker that writes down what it had before and after each exchange, and what the server has at the end.
+WITNESS = """
+import sys
+sys.path.insert(0, {root!r})
+import numpy as np
+from fl_rec.trainer import FLTrainer, main
+
+class Trainer(FLTrainer):
+    '''Remembers every exchange.'''
+
+    def parameters(self):
+        shared = [each.name for each in self.program.all_parameters() if each.name not in self.private]
+        return {{name: self._parameter(name) for name in shared}}
+
+    def _exchange(self, rows, what):
+        if not hasattr(self, "seen"):
+            self.seen = []
+        before = self.parameters()
+        super()._exchange(rows, what)
+        self.seen.append((rows, before, self.parameters()))
+
+    def finish(self):
+        arrays = {{}}
+        for number, (rows, before, after) in enumerate(self.seen):
+            arrays[f"{{number}}/rows"] = rows
+            for name in before:
+                arrays[f"{{number}}/before/{{name}}"] = before[name]
+                arrays[f"{{number}}/after/{{name}}"] = after[name]
+        np.savez(self.run_directory.path / f"seen.{{self.role.index}}.npz", **arrays)
+        super().finish()
+
+if __name__ == "__main__":
+    sys.exit(main(Trainer))
+"""
+
+
+def trained_users(finished: Finished, epoch: int) -> list[private.Part]:
+    folder = finished.run.model / str(epoch) / "private"
+    assert sorted(path.name for path in folder.iterdir()) == [f"{worker}.npz" for worker in range(WORKERS)]
+    return [private.load(folder / f"{worker}.npz")[USERS] for worker in range(WORKERS)]
+
+
+@pytest.mark.parametrize("rounds", [0, 3], ids=["plain GEO", "rounds"])
+def test_no_row_of_a_private_parameter_is_anywhere_else(job: Job, shards: Path, rounds: int) -> None:
+    job.runner.update(epochs=2, rounds_per_epoch=rounds)
+    finished = job.succeed()
+    parts = trained_users(finished, 1)
+    rows = [set(part.rows.tolist()) for part in parts if part.rows is not None]
+    assert sum(map(len, rows)) == len(set.union(*rows)) == 600, "every user is one worker's"
+
+    # The server: its table list, as it made them at its start, and the rows that it holds.
+    log = log_path(finished.run, "server.0").read_text(errors="replace")
+    listed = set(re.findall(r"idx, name, ctx: \d+ (\S+)@GRAD", log))
+    assert listed == {"mlp_item_embedding", "Dense"}
+    made = set(re.findall(r"accessor initializing: table_id: (\d+)", log))
+    assert len(made) == 3, "the items', the dense one, and the barrier's, which holds nothing"
+    tables = finished.run.model / "1" / "tables"
+    assert {path.name for path in tables.iterdir()} == {"mlp_item_embedding", "001"}
+    content = (tables / "mlp_item_embedding").read_bytes()
+    items = np.frombuffer(content[-ITEMS * 32 * 4 :], np.float32).reshape(ITEMS, 32)
+    assert np.count_nonzero(items.any(axis=1)) == ITEMS
+    assert len(content) < (ITEMS + 1) * 32 * 4, "it has the items' rows and no more"
+
+    # Every file of the run but the worker's own, as bytes and as the text that a dense table is written in.
+    for worker, part in enumerate(parts):
+        mine = finished.run.model / "1" / "private" / f"{worker}.npz"
+        needles = [row[:2].tobytes() for row in part.values]
+        assert all(needle in mine.read_bytes() for needle in needles), "they would be found"
+        for path in sorted(finished.run.path.rglob("*")):
+            if not path.is_file() or path == mine or path == finished.run.model / "0" / "private" / mine.name:
+                continue
+            content = path.read_bytes()
+            content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+            found = [needle for needle in needles if needle in content]
+            assert not found, f"{len(found)} rows of worker {worker} are in {path}"
+            if path.parent.name == "001":
+                numbers = np.array(re.findall(rb"-?\d+\.?\d*(?:e-?\d+)?", content), float)
+                assert len(numbers) > 2000, "the dense table is text"
+                pairs = np.column_stack([numbers[:-1], numbers[1:]])
+                distance = np.abs(part.values[:, None, :2] - pairs).max(axis=2)
+                assert distance.min() > 1e-6, f"a row of worker {worker} is in {path}"
+
+
+def seen(finished: Finished) -> list[dict[str, Any]]:
+    return [dict(np.load(finished.run.path / f"seen.{worker}.npz")) for worker in range(WORKERS)]
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "rate"), [("mean", 1.0), ("weighted", 1.0), ("sum", 0.5)], ids=lambda value: str(value)
+)
+def test_a_round_is_the_aggregate_of_what_all_have_learned(
+    job: Job, tmp_path: Path, aggregation: str, rate: float
+) -> None:
+    (tmp_path / "witness.py").write_text(WITNESS.format(root=str(ROOT)))
+    job.runner.update(epochs=2, rounds_per_epoch=2, aggregation=aggregation, server_learning_rate=rate)
+    finished = job.succeed("--script", tmp_path / "witness.py")
+    workers = seen(finished)
+    rows = np.array([[worker[f"{number}/rows"] for worker in workers] for number in range(4)], float)
+    weights = {"mean": np.full_like(rows, 1 / WORKERS), "weighted": rows / rows.sum(axis=1, keepdims=True)}
+    names = [key.split("/", 2)[2] for key in workers[0] if key.startswith("0/before/")]
+    assert len(names) == 9 and USERS not in names
+    for number in range(1, 4):
+        share = rate * weights.get(aggregation, np.ones_like(rows))[number]
+        for name in names:
+            start = workers[0][f"{number - 1}/after/{name}"].astype(np.float64)
+            changes = [worker[f"{number}/before/{name}"] - start for worker in workers]
+            wanted = start + sum(part * change for part, change in zip(share, changes))
+            for worker in workers:
+                assert worker[f"{number}/after/{name}"] == pytest.approx(wanted, abs=1e-6)
+            assert max(np.abs(change).max() for change in changes) > 1e-4, "there was something to exchange"
+    assert finished.records("all")[1]["train_loss"] < finished.records("all")[0]["train_loss"]
+
+
+def test_everything_else_that_a_round_may_meet(job: Job, shards: Path, tmp_path: Path) -> None:
+    """Two servers, more rounds than batches, groups of fresh negatives, penalties, a schedule, validation."""
+    job.runner.update(
+        epochs=2, rounds_per_epoch=4, aggregation="sum", resample_negatives=3, train_batch_size=4096, early_stopping=1
+    )
+    job.runner["validation_data_dir"] = str(shutil.copytree(shards / "fl_test_data", tmp_path / "validation"))
+    job.hyper_parameters.update(
+        loss="sampled_softmax", loss_options={"temperature": 0.5}, l2=0.001, proximal=0.01,
+        optimizer={"class": "adam", "learning_rate": 0.01, "schedule": "cosine", "warmup_epochs": 0.5},
+    )  # fmt: skip
+    finished = job.succeed("--server_num", 2)
+    positives = [
+        json.loads((shards / "manifest.json").read_text())["shards"][k]["train"]["positives"] for k in range(3)
+    ]
+    for worker, count in enumerate(positives):
+        assert [record["rows"] for record in finished.records(worker)] == [count, count]
+    for record in finished.records("all"):
+        assert (record["validation_hr"], record["validation_ndcg"]) == (record["hr"], record["ndcg"])
+    best = max(finished.records("all"), key=lambda record: record["validation_ndcg"])
+    assert finished.result["best"] == best
+    assert [path.name for path in finished.run.model.iterdir()] == [str(best["epoch"])], "no other epoch's model stays"
+    assert not list((finished.run.path / "rows").iterdir()), "the rows that were drawn are gone"
+
+
+def test_a_name_that_fits_no_parameter(job: Job) -> None:
+    job.runner["private_params"] = ["user*"]
+    finished = job.finish()
+    assert finished.code == 1
+    assert (
+        "runner.private_params must name parameters of the net. Received: 'user*'. "
+        "The net has mlp_user_embedding, mlp_item_embedding, mlp_fc_0.w" in finished.errors
+    )
+
+
+def test_a_private_layer_and_shared_users(job: Job) -> None:
+    """Any parameter can be private: here each worker has a predicting layer of its own."""
+    job.runner.update(epochs=2, private_params=["prediction.*"])
+    finished = job.succeed()
+    folder = finished.run.model / "1"
+    parts = [private.load(folder / "private" / f"{worker}.npz") for worker in range(WORKERS)]
+    assert all(set(part) == {"prediction.w", "prediction.b"} for part in parts)
+    assert len({part["prediction.w"].values.tobytes() for part in parts}) == WORKERS
+    assert USERS in {path.name for path in (folder / "tables").iterdir()}
