@@ -17,31 +17,51 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence, TypeVar
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))  # so that it runs from a clone without installing
 
+import numpy as np
 import psutil
 
 from fl_rec import environment, roles
-from fl_rec.data import TEST_FOLDER, TRAIN_FOLDER, Manifest, check_shards, load_manifest
+from fl_rec.config import Config
+from fl_rec.data import (
+    TEST_FOLDER,
+    TRAIN_FOLDER,
+    VALIDATION_FOLDER,
+    Manifest,
+    ShardFile,
+    check_shards,
+    load_manifest,
+    parse_multislot,
+)
 from fl_rec.errors import DataError, FLRecError, RunError
 from fl_rec.history import ENVIRONMENT_KEY, RunDirectory
 from fl_rec.launch import Mark
+from fl_rec.ranking import RankingSums, rank_metrics
 
 CONFIG = PROJECT / "configs" / "config_fl.yaml"
+BEST_CONFIG = PROJECT / "configs" / "ml1m_best.yaml"
 MOVIELENS = PROJECT / "datasets" / "movielens"
 QUICK_WORKERS = 3
 POLL_SECONDS = 0.1
 POLLS_PER_MEMORY_SAMPLE = 5
 STOP_SECONDS = 30.0
 GIB = 1 << 30
+# A ranking's figures, by their names in a record.
+TOP_K = 10
+METRICS = {"hr": f"HR@{TOP_K}", "ndcg": f"NDCG@{TOP_K}"}
+
+T = TypeVar("T")
 
 
 # --- The command line ----------------------------------------------------------------------------------
@@ -78,6 +98,17 @@ def add_data_argument(parser: argparse.ArgumentParser) -> None:
         metavar="FL_DATA_DIR",
         help="a folder that gen_heter_data.py wrote (default: datasets/movielens/fl_data; --quick: synthetic)",
         default=MOVIELENS / "fl_data",
+    )
+
+
+def add_config_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--config``."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the configuration that is measured (default: configs/ml1m_best.yaml)",
+        default=BEST_CONFIG,
     )
 
 
@@ -155,34 +186,45 @@ def _temporary_folder(name: str, keep: bool) -> Iterator[Path]:
 # --- Data ----------------------------------------------------------------------------------------------
 
 
-def open_data(folder: Path | None, temporary: Path, workers: int = QUICK_WORKERS) -> Manifest:
+def open_data(folder: Path | None, temporary: Path, workers: int = QUICK_WORKERS, config: Path = CONFIG) -> Manifest:
     """The shards to train on.
 
     Args:
         folder: where gen_heter_data.py wrote them; None for synthetic ones, made now.
         temporary: where to make them.
         workers: how many to make.
+        config: what will be trained with them; if it uses validation shards, there must be some.
 
     Raises:
         DataError: there are none, or they are not what their manifest says.
     """
+    validation = _validates(config)
     if folder is None:
-        folder = _make_synthetic(temporary / "data", workers)
+        folder = _make_synthetic(temporary / "data", workers, validation)
     manifest = load_manifest(folder.resolve())
     if manifest is None:
         raise DataError(
             f"--data must be a folder with a manifest.json. Received: {folder}. "
             "Make one with datasets/movielens/run.sh, or try --quick, which needs none."
         )
-    check_shards(manifest, manifest.folder / TRAIN_FOLDER, manifest.folder / TEST_FOLDER)
+    check_shards(
+        manifest,
+        manifest.folder / TRAIN_FOLDER,
+        manifest.folder / TEST_FOLDER,
+        manifest.folder / VALIDATION_FOLDER if validation else None,
+    )
     return manifest
 
 
-def _make_synthetic(folder: Path, shards: int) -> Path:
+def _validates(config: Path) -> bool:
+    return Config.load(config).runner.validation_data_dir is not None
+
+
+def _make_synthetic(folder: Path, shards: int, validation: bool) -> Path:
     say(f"data      synthetic, {shards} shards")
     # There are ten regions, and so at most ten shards of them.
     partitioner = "zip_first_digit" if shards <= 10 else "iid"
-    _run_tool("prepare.py", "--source", "synthetic", "--out", folder)
+    _run_tool("prepare.py", "--source", "synthetic", "--out", folder, *(["--validation"] if validation else []))
     _run_tool(
         *("gen_heter_data.py", "--data", folder, "--out", folder / "fl_data"),
         *("--num_shards", shards, "--partitioner", partitioner),
@@ -205,6 +247,37 @@ def describe_data(manifest: Manifest) -> dict[str, Any]:
         "train_rows": manifest.totals["train_rows"],
         "test_negative": manifest.source.get("test_negative"),
     }
+
+
+def read_rows(data: Manifest, file: ShardFile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A shard's rows.
+
+    Returns:
+        users, int64 [rows, 1]; items and labels, int64 [rows, items of a row].
+
+    Raises:
+        DataError: it is not MultiSlot text.
+    """
+    if data.format != "multislot":
+        raise DataError(
+            f"--data must hold MultiSlot shards. Received: {data.format} in {data.folder}. Write them with "
+            "gen_heter_data.py --format multislot."
+        )
+    users, items, labels = parse_multislot((data.folder / file.file).read_bytes(), len(data.slots), file.file)
+    return users, items, labels
+
+
+def popularity(data: Manifest, top_k: int) -> list[RankingSums]:
+    """How well each test shard's users are served by the items with the most training positives of all shards."""
+    positives: np.ndarray = np.zeros(data.num_items, np.int64)
+    for shard in data.shards:
+        _, items, labels = read_rows(data, shard.train)
+        positives += np.bincount(items[labels == 1], minlength=data.num_items)
+    ranked = []
+    for shard in data.shards:
+        users, items, labels = read_rows(data, shard.test)
+        ranked.append(rank_metrics(users, labels, positives[items], top_k))
+    return ranked
 
 
 # --- One job -------------------------------------------------------------------------------------------
@@ -255,8 +328,10 @@ def run_job(
     servers: int = 1,
     coordinators: int = 0,
     show: bool = False,
+    config: Path = CONFIG,
+    stop: threading.Event | None = None,
 ) -> JobRun:
-    """Runs the main job's configuration once, as a user does, and sees that nothing of it is left.
+    """Runs a job once, as a user does, and sees that nothing of it is left.
 
     Args:
         path: the run directory to make.
@@ -265,10 +340,12 @@ def run_job(
         timeout: seconds after which it counts as hung, and is stopped.
         servers, coordinators: how many.
         show: whether the job's own tables are shown as progress.
+        config: its configuration, of which the folders of data are replaced.
+        stop: once it is set, the job is stopped as one that hung.
     """
     run = RunDirectory(path)
     mark = Mark(ENVIRONMENT_KEY, str(run.path))
-    command = _command(run, data, overrides, servers, coordinators)
+    command = _command(run, data, overrides, servers, coordinators, config)
     expected = roles.role_names(data.num_shards, servers, coordinators)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
         started, clock = time.time(), time.monotonic()
@@ -282,7 +359,7 @@ def run_job(
             start_new_session=True,
         )
         try:
-            running, peak_pss = _watch(launcher, run, mark, clock + timeout)
+            running, peak_pss = _watch(launcher, run, mark, clock + timeout, stop or threading.Event())
             exit_code, seconds = launcher.poll(), time.monotonic() - clock
             statuses = roles.read_statuses(run.roles)
         finally:
@@ -310,34 +387,62 @@ def run_job(
     )
 
 
+def run_side_by_side(jobs: Sequence[Callable[[threading.Event], T]], width: int) -> list[T]:
+    """Calls the jobs in threads, so many at a time, in their order.
+
+    Args:
+        jobs: each gets an event, for `run_job`. If one raises an error, or this process is to end, it is set.
+        width: how many at a time.
+
+    Returns:
+        what they have returned, in their order.
+    """
+    stop = threading.Event()
+    with ThreadPoolExecutor(width) as pool:
+        futures = [pool.submit(job, stop) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            stop.set()
+            for future in futures:
+                future.cancel()
+            raise
+    return [future.result() for future in futures]
+
+
 def _command(
-    run: RunDirectory, data: Manifest, overrides: Mapping[str, Any], servers: int, coordinators: int
+    run: RunDirectory, data: Manifest, overrides: Mapping[str, Any], servers: int, coordinators: int, config: Path
 ) -> list[str]:
     keys = {
         "runner.run_dir": str(run.path),
         "runner.train_data_dir": str(data.folder / TRAIN_FOLDER),
         "runner.test_data_dir": str(data.folder / TEST_FOLDER),
+        **({"runner.validation_data_dir": str(data.folder / VALIDATION_FOLDER)} if _validates(config) else {}),
         **overrides,
     }
-    command = [sys.executable, "-m", "fl_rec.cli", "run", "-m", str(CONFIG)]
+    # A job starts in the project's folder, where a relative path would name another file.
+    command = [sys.executable, "-m", "fl_rec.cli", "run", "-m", str(config.resolve())]
     command += [f"--worker_num={data.num_shards}", f"--server_num={servers}"]
     command += [f"--coordinator_num={coordinators}", "-o"]
     return command + [f"{key}={json.dumps(value)}" for key, value in keys.items()]  # JSON is YAML
 
 
-def _watch(launcher: psutil.Popen, run: RunDirectory, mark: Mark, deadline: float) -> tuple[dict[str, float], int]:
-    """Waits for the launcher's end or the deadline; returns when each role came to run, and the peak memory."""
+def _watch(
+    launcher: psutil.Popen, run: RunDirectory, mark: Mark, deadline: float, stop: threading.Event
+) -> tuple[dict[str, float], int]:
+    """Waits for the end, the deadline or the event; returns when each role came to run, and the peak memory."""
     running: dict[str, float] = {}
     peak_pss = 0
     for poll in itertools.count():
-        if launcher.poll() is not None or time.monotonic() > deadline:
+        if launcher.poll() is not None or time.monotonic() > deadline or stop.is_set():
             break
         for status in roles.read_statuses(run.roles).values():
             if status.state == roles.RUNNING:
                 running[status.role] = status.time
         if poll % POLLS_PER_MEMORY_SAMPLE == 0:
             peak_pss = max(peak_pss, _pss([launcher, *mark.processes()]))
-        time.sleep(POLL_SECONDS)
+        stop.wait(POLL_SECONDS)
     return running, peak_pss
 
 
@@ -383,6 +488,11 @@ def median(values: Iterable[float | None]) -> float | None:
 def ratio(part: float | None, whole: float | None) -> float | None:
     """None if either is missing."""
     return part / whole if part is not None and whole else None
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Sample standard deviation; None of fewer than two figures."""
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def figure(value: float | None, spec: str) -> str:
