@@ -49,6 +49,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
         options = {"policy": str(args.policy.resolve())} if strategy == "ddpg" and args.policy else {}
         keys = {
             "runner.epochs": args.rounds,
+            "runner.private_params": [],  # as in the recorded runs that ddpg's policy has learned from
             "coordinator.strategy": f"{Path(__file__).parent / 'until_target.py'}:UntilTarget",
             "coordinator.options": {"strategy": strategy, "options": options, "target": args.target},
             "coordinator.clients": clients,
