@@ -9,6 +9,9 @@ version = next(
     if line.startswith("__version__")
 )
 
+# The accountant of differential privacy. From 0.4.1 on it does not run on Python 3.8, whatever its wheels say.
+dp = ["dp-accounting>=0.4.3; python_version>='3.9'", "dp-accounting==0.4.0; python_version<'3.9'"]
+
 setup(
     name="fl_rec",
     version=version,
@@ -36,8 +39,9 @@ setup(
     ],
     extras_require={
         "paddle2": ["paddlepaddle==2.6.2", "numpy<2"],
-        "test": ["pytest>=7"],
-        "dev": ["pytest>=7", "pre-commit", "ruff", "mypy", "types-PyYAML", "types-psutil"],
+        "dp": dp,
+        "test": ["pytest>=7", *dp],
+        "dev": ["pytest>=7", *dp, "pre-commit", "ruff", "mypy", "types-PyYAML", "types-psutil"],
     },
     entry_points={"console_scripts": ["fl-rec=fl_rec.cli:main"]},
 )

@@ -108,6 +108,18 @@ def fraction() -> Rule:
     return Rule("a number from 0 to 1", "Set it to 0, 1 or something between.", convert)
 
 
+def probability() -> Rule:
+    """A float above 0, up to 1."""
+
+    def convert(value: Any, _folder: Path) -> float:
+        converted = float(_as_number(value))
+        if not 0 < converted <= 1:
+            raise _RuleError
+        return converted
+
+    return Rule("a number above 0, up to 1", "Set it to 1 or something between.", convert)
+
+
 def flag() -> Rule:
     """A bool; true, "True", "false", 0 and 1 are accepted."""
     meanings = {"true": True, "1": True, "false": False, "0": False}
@@ -418,6 +430,24 @@ class CoordinatorConfig:
         return ClientConfig(**(self.clients.get(str(number)) or self.clients.get("*") or {}))
 
 
+@dataclass(frozen=True)
+class PrivacyConfig:
+    """Differential privacy of what a worker shares, for each of its users; fl_rec/privacy.py says what it covers."""
+
+    clip: float | None = key(
+        optional(number(above=0)),
+        "L2 norm to which a user's change of all shared parameters is clipped; null: no differential privacy",
+        None,
+    )
+    noise_multiplier: float = key(
+        number(at_least=0), "standard deviation of the noise on every coordinate, over clip; 0: only clipped", 1.0
+    )
+    delta: float = key(probability(), "delta for which epsilon is told; keep it well below 1 / users", 1e-5)
+    users_per_round: float | None = key(
+        optional(probability()), "chance of each user to be drawn for a round; null: 1 / runner.rounds_per_epoch", None
+    )
+
+
 # Keys that PaddleRec's configurations may hold and this project leaves out on purpose.
 _ABSENT = {
     "runner.with_coordinator": "Remove it: fleetrun --coordinator_num=1 starts a coordinator.",
@@ -452,6 +482,7 @@ class Config(Mapping[str, Any]):
     runner: RunnerConfig = section(RunnerConfig)
     hyper_parameters: HyperParameters = section(HyperParameters)
     coordinator: CoordinatorConfig = section(CoordinatorConfig)
+    privacy: PrivacyConfig = section(PrivacyConfig)
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -546,7 +577,8 @@ class Config(Mapping[str, Any]):
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as YAML and JSON write them; a copy."""
-        return {name: to_plain(getattr(self, name)) for name in ("runner", "hyper_parameters", "coordinator")}
+        sections = ("runner", "hyper_parameters", "coordinator", "privacy")
+        return {name: to_plain(getattr(self, name)) for name in sections}
 
     def dump(self, path: str | Path) -> None:
         """Write the resolved configuration as YAML, which `load` reads back to an equal one.

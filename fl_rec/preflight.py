@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl_rec.config import Config, CoordinatorConfig, RunnerConfig, to_plain
+from fl_rec import privacy
+from fl_rec.config import Config, CoordinatorConfig, PrivacyConfig, RunnerConfig, to_plain
 from fl_rec.coordinator.strategies import Fleet, new_strategy
 from fl_rec.data import MANIFEST_NAME, Manifest, check_shards, load_manifest
 from fl_rec.errors import ConfigError, DataError
@@ -62,6 +63,7 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
             "Received: true."
         )
     _check_training(runner)
+    _check_privacy(config, num_coordinators)
     train = list_shards(runner.train_data_dir, "train_data_dir")
     test, validation = (
         list_shards(folder, key) if folder else []
@@ -164,6 +166,37 @@ def _check_training(runner: RunnerConfig) -> None:
         )
 
 
+def _check_privacy(config: Config, num_coordinators: int) -> None:
+    """Refuses what would share more of a user than the accounting knows of."""
+    if config.privacy.clip is None:
+        return
+    runner = config.runner
+    if not runner.rounds_per_epoch:
+        raise ConfigError(
+            "privacy.clip needs runner.rounds_per_epoch: without rounds Paddle's communicator sends while a worker "
+            "trains, and leaves no place for clipping and noise. Received: 0. Set it to 1 or more, or leave "
+            "privacy.clip out."
+        )
+    if num_coordinators:
+        raise ConfigError(
+            "privacy.clip works without a coordinator: which clients wait, and for how long, is decided by figures "
+            f"that no noise protects. Received: --coordinator_num={num_coordinators}. Leave one of them out."
+        )
+    optimizer = config.hyper_parameters.optimizer.class_
+    for wrong, name, needed, why in (
+        (optimizer != "sgd", "hyper_parameters.optimizer.class", "sgd", "others carry one user's rows to the next"),
+        (runner.aggregation == "weighted", "runner.aggregation", "mean", "weights tell how many rows a worker has"),
+        (runner.private_params is not None, "runner.private_params", "null", "only users' embeddings may be private"),
+    ):
+        if wrong:
+            raise ConfigError(
+                f"privacy.clip needs {name}={needed}, because {why}. Received: {config[name]}. Set {name}={needed}, or "
+                "leave privacy.clip out."
+            )
+    if config.privacy.noise_multiplier:
+        privacy.require_accountant()
+
+
 def _belongs(folder: Path, manifest: Manifest) -> bool:
     found = load_manifest(folder)
     return found is not None and found.folder == manifest.folder
@@ -256,6 +289,21 @@ def _notes(config: Config, manifest: Manifest | None, num_coordinators: int) -> 
             f"runner.{name}={getattr(runner, name)} has no effect without rounds: set runner.rounds_per_epoch."
             for name in ("aggregation", "server_learning_rate")
             if getattr(runner, name) != getattr(RunnerConfig, name)
+        ]
+    if config.privacy.clip is None and config.privacy != PrivacyConfig():
+        notes.append("privacy.* has no effect without privacy.clip: set it, such as to 1.")
+    if config.privacy.clip is not None:
+        # One step from the round's model, at which the distance to that model has no gradient.
+        unused = {
+            "runner.train_batch_size": runner.train_batch_size != RunnerConfig.train_batch_size,
+            "runner.need_dump": runner.need_dump,
+            "hyper_parameters.proximal": config.hyper_parameters.proximal > 0,
+        }
+        notes += [
+            f"{name}={config[name]} has no effect with privacy.clip: a round is one step of each user drawn, with all "
+            "of the user's rows, from the round's model."
+            for name, given in unused.items()
+            if given
         ]
     if not num_coordinators and config.coordinator != CoordinatorConfig():
         notes.append("coordinator.* has no effect without a coordinator: start the job with --coordinator_num 1.")

@@ -52,6 +52,10 @@ class TrainingRows(ABC):
             self._reading += self.at_start
 
     @abstractmethod
+    def text(self, reading: int) -> bytes:
+        """All rows of a reading as MultiSlot text, for who does not train through Paddle's data feed."""
+
+    @abstractmethod
     def _stretch(self, reading: int, rows: slice | None) -> tuple[list[Path], str]:
         """The files and the pipe command that give these rows of a reading, or all of them."""
 
@@ -83,6 +87,9 @@ class ShardRows(TrainingRows):
             self._count = sum(self._reader.read(path, self._timeout).count(b"\n") for path in self._shards)
         return self._count
 
+    def text(self, reading: int) -> bytes:
+        return b"".join(self._reader.read(path, self._timeout) for path in self._shards)
+
     def _stretch(self, reading: int, rows: slice | None) -> tuple[list[Path], str]:
         return self._shards, self._reader.pipe(rows)
 
@@ -107,6 +114,9 @@ class FreshRows(TrainingRows):
     @property
     def count(self) -> int:
         return self._source.lines
+
+    def text(self, reading: int) -> bytes:
+        return self._source.epoch(reading).tobytes()
 
     def _stretch(self, reading: int, rows: slice | None) -> tuple[list[Path], str]:
         if reading != self._drawn:

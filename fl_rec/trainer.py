@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import math
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -34,6 +35,7 @@ from fl_rec.losses import add_penalties
 from fl_rec.metrics import AucBuckets, EpochMetrics, format_table
 from fl_rec.preflight import Job, check_job
 from fl_rec.private import Part, private_parameters
+from fl_rec.private_training import PrivateRounds
 from fl_rec.reader import Reader
 from fl_rec.roles import Role
 from fl_rec.rows import FreshRows, ShardRows, TrainingRows
@@ -58,6 +60,7 @@ class FLTrainer:
         config: the configuration, with every size filled in.
         runtime: barriers, sums over workers and the servers' model; see `fl_rec.runtime.PsRuntime`.
         program, scope: the training program and its parameters.
+        private_rounds: what trains with differential privacy; None without.
         net: the model as the servers held it at the last `evaluate`; see `fl_rec.checkpoint.InferenceNet`.
     """
 
@@ -73,6 +76,7 @@ class FLTrainer:
         # The epoch whose model is kept, and the validation shards' NDCG that it is kept for.
         self.best_epoch, self.best_figure = -1, math.nan
         self.learning_rate_factor = 1.0
+        self.private_rounds: PrivateRounds | None = None
         self.runtime = PsRuntime(role, job.config)
 
     @classmethod
@@ -139,10 +143,12 @@ class FLTrainer:
             self._set_learning_rate(epoch + (part + 0.5) / len(portions))
             self._train(wanted, f"epoch {epoch}")
             if self.runtime.synchronised:
-                self._exchange(wanted or 0, f"epoch {epoch}, round {part + 1} of {len(portions)}")
+                # In private rounds all take the same part: how many rows a worker has drawn is nobody's business.
+                taken = 1 if self.private_rounds else wanted or 0
+                self._exchange(taken, f"epoch {epoch}, round {part + 1} of {len(portions)}")
         seconds = time.perf_counter() - start
         rows = int(self._statistic(ROWS)[0])
-        if any(portion != 0 for portion in portions):
+        if not self.private_rounds and any(portion != 0 for portion in portions):
             expected = self.job.train_rows[self.role.index] if portions == [None] else sum(filter(None, portions))
             self.reader.check(self.job.train_shards[self.role.index][0], rows, expected)
         positives, negatives = (self._statistic(name) for name in self._auc_statistics)
@@ -204,9 +210,14 @@ class FLTrainer:
         self.run_directory.append_metrics([metrics.to_record()])
         if self.role.is_first_worker:
             total = self.total(everyone).to_record()
+            title = f"epoch {metrics.epoch + 1} of {self.config.runner.epochs}"
+            if self.private_rounds:
+                spent = self.private_rounds.spent()
+                total["epsilon"] = spent.epsilon
+                title += f": {spent}"
             self.history.append(total)
             self.run_directory.append_metrics([total])
-            table = format_table(everyone, f"epoch {metrics.epoch + 1} of {self.config.runner.epochs}")
+            table = format_table(everyone, title)
             print(table, flush=True)
             self.run_directory.append_table(table)
         return everyone
@@ -276,6 +287,17 @@ class FLTrainer:
         self._build_evaluation()
         self.dataset = self._open_dataset()
         self.rows = self._open_rows()
+        if self.config.privacy.clip is not None:
+            self.private_rounds = PrivateRounds(
+                self.config,
+                self.program,
+                self.scope,
+                self.executor,
+                self.feeds,
+                self.private,
+                self._statistics,
+                self.rows,
+            )
         self.test_rows = self._read_test_rows(self.job.test_shards)
         self.validation_rows = self._read_test_rows(self.job.validation_shards)
 
@@ -339,6 +361,7 @@ class FLTrainer:
                     "A run reports at least one epoch, and this one reported none: run_worker must call report."
                 )
             last = self.history[-1]
+            spent = {"privacy": self.private_rounds.spent().to_record()} if self.private_rounds else {}
             self.run_directory.write_result(
                 {
                     "state": roles.DONE,
@@ -348,6 +371,7 @@ class FLTrainer:
                     "last": last,
                     "best": next(each for each in self.history if each["epoch"] == self.best_epoch),
                     "epochs": self.history,
+                    **spent,
                 }
             )
 
@@ -384,6 +408,11 @@ class FLTrainer:
     def _portions(self, local_epochs: float) -> list[int | None]:
         """Rows to train between two exchanges of an epoch, as many entries in every worker; None is a whole reading."""
         rounds = self.config.runner.rounds_per_epoch
+        if self.private_rounds and local_epochs != 1.0:
+            raise ConfigError(
+                "With privacy.clip every worker takes part in every round, in which it draws users and not rows. "
+                f"Received: local_epochs={local_epochs:g}. Have run_worker call train_epoch(epoch)."
+            )
         if local_epochs == 1.0 and not rounds and self.rows.at_start:
             return [None]
         wanted = math.ceil(local_epochs * self.rows.count)
@@ -399,6 +428,9 @@ class FLTrainer:
         for name, anchor in self._anchors.items():
             value = np.array(self.scope.find_var(name).get_tensor())
             self.scope.find_var(anchor).get_tensor().set(value, paddle.CPUPlace())
+        if self.private_rounds:
+            self.private_rounds.train()
+            return
         runner = self.config.runner
         for files, command in self.rows.take(wanted):
             self.dataset._set_pipe_command(command)
@@ -538,7 +570,9 @@ class FLTrainer:
             )
         rows = np.stack([np.broadcast_to(users, items.shape), items, labels], axis=-1).reshape(-1, 3)
         num_items = self.config["hyper_parameters.num_items"]
-        fresh = FreshNegatives(rows, num_items, runner.resample_negatives, self.group_size, runner.seed + index)
+        # With a seed that can be guessed, one user's negatives would tell of the users before.
+        seed = runner.seed + index if self.config.privacy.clip is None else secrets.randbits(128)
+        fresh = FreshNegatives(rows, num_items, runner.resample_negatives, self.group_size, seed)
         return FreshRows(fresh, self.run_directory.path / "rows" / f"{index}.txt")
 
     def _open_dataset(self) -> Any:
