@@ -225,6 +225,23 @@ def shapes() -> Rule:
     return Rule("a mapping of names to shapes", "Write [] for a number and [16] for an array of 16 numbers.", convert)
 
 
+def weights() -> Rule:
+    """Names, with * for any text, and their weights, of at least 0; a number is that of all names."""
+    weight = number(at_least=0)
+
+    def convert(value: Any, folder: Path) -> dict[str, float]:
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            value = {"*": value}
+        if not all(isinstance(name, str) for name in value):
+            raise _RuleError
+        return {name: weight.convert(each, folder) for name, each in value.items()}
+
+    accepts = "a number of at least 0, or a mapping of names to such numbers"
+    return Rule(accepts, 'Write it as 0.001 or {"*user*": 0.002, "*item*": 0.001}.', convert)
+
+
 def by_client(cls: type) -> Rule:
     """Settings of single clients: client number -> a dataclass of `key` fields, as plain values; "*" is all others."""
 
@@ -372,10 +389,7 @@ class OptimizerConfig:
 
     class_: str = key(choice("adam", "sgd"), "optimizer", "adam")
     learning_rate: float = key(number(above=0), "step size", 0.001)
-    schedule: str = key(
-        choice("constant", "linear", "cosine"), "how it falls to 0 until the last epoch's end", "constant"
-    )
-    warmup_epochs: float = key(number(at_least=0), "epochs in which it rises from 0 first", 0.0)
+    schedule: str = key(choice("constant", "linear"), "linear: it falls to 0 at the last epoch's end", "constant")
 
 
 @dataclass(frozen=True)
@@ -395,7 +409,11 @@ class HyperParameters:
     )
     loss: str = key(text(), "a loss's name, or your own as module:function or file.py:function", "log_loss")
     loss_options: Mapping[str, Any] = key(mapping(), "what the loss lets you set", factory=dict)
-    l2: float = key(number(at_least=0), "weight of the squares of the embeddings that a row looks up", 0.0)
+    l2: Mapping[str, float] = key(
+        weights(),
+        "weight of the squares of the embeddings that a row looks up, or one for each by name; the first that fits",
+        factory=dict,
+    )
     proximal: float = key(number(at_least=0), "FedProx's mu: weight of the distance to the model trained from", 0.0)
     pretrained_gmf: Path | None = key(optional(location()), "saved epoch of NCF_GMF for NCF_NeuMF to start from", None)
     pretrained_mlp: Path | None = key(optional(location()), "the same of NCF_MLP", None)
@@ -674,12 +692,6 @@ _RELATIONS = (
         lambda start, end: end is None or end > start,
         "runner.infer_end_epoch must be above runner.infer_start_epoch. "
         "Received: infer_start_epoch={}, infer_end_epoch={}. The end is not evaluated itself: add 1 to it.",
-    ),
-    _Relation(
-        ("hyper_parameters.optimizer.warmup_epochs", "runner.epochs"),
-        lambda warmup, epochs: warmup < epochs,
-        "hyper_parameters.optimizer.warmup_epochs must be below runner.epochs, or the rate never arrives. "
-        "Received: warmup_epochs={}, epochs={}. Lower the one or raise the other.",
     ),
     _Relation(
         ("hyper_parameters.pretrained_gmf", "hyper_parameters.pretrained_mlp"),

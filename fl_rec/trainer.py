@@ -456,7 +456,9 @@ class FLTrainer:
         """Sets the rate of the optimizers' next steps, by the configured schedule and `learning_rate_factor`."""
         import paddle
 
-        factor = self.learning_rate_factor * schedule(self.config, epochs_done)
+        factor = self.learning_rate_factor
+        if self.config.hyper_parameters.optimizer.schedule == "linear":
+            factor *= max(0.0, 1 - epochs_done / self.config.runner.epochs)
         for name, rate in self._learning_rates.items():
             tensor = self.scope.find_var(name).get_tensor()
             tensor.set(np.full(tensor.shape(), rate * factor, np.float32), paddle.CPUPlace())
@@ -592,17 +594,6 @@ class FLTrainer:
         if in_memory:
             dataset.load_into_memory()
         return dataset
-
-
-def schedule(config: Config, epochs_done: float) -> float:
-    """The factor of the learning rate by hyper_parameters.optimizer.schedule and warmup_epochs, from 0 to 1."""
-    optimizer, epochs = config.hyper_parameters.optimizer, config.runner.epochs
-    if epochs_done < optimizer.warmup_epochs:
-        return epochs_done / optimizer.warmup_epochs
-    if optimizer.schedule == "constant":
-        return 1.0
-    done = min((epochs_done - optimizer.warmup_epochs) / (epochs - optimizer.warmup_epochs), 1.0)
-    return 1 - done if optimizer.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
 
 
 def _find_auc(program: Any) -> Any:

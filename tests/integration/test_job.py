@@ -163,6 +163,23 @@ def test_warm_start_goes_on_where_the_model_was(job: Job, tmp_path: Path, shards
     assert second.records("all")[0]["train_loss"] < (cold + last) / 2
 
 
+def test_neumf_starts_from_gmf_and_mlp(job: Job, tmp_path: Path, shards: Path) -> None:
+    """Private users and shared items of both; it begins below where a NeuMF ends that starts from nothing."""
+    for mode in ("gmf", "mlp"):
+        (tmp_path / mode).mkdir()
+        tower = Job(tmp_path / mode, shards)
+        tower.runner["epochs"] = 3
+        tower.hyper_parameters["mode"] = f"NCF_{mode.upper()}"
+        job.hyper_parameters[f"pretrained_{mode}"] = tower.succeed().result["model"]
+    job.hyper_parameters.update(mode="NCF_NeuMF", pretrain_alpha=0.4)
+    job.runner["epochs"] = 1
+    pretrained = job.succeed()
+    (tmp_path / "cold").mkdir()
+    cold = Job(tmp_path / "cold", shards)
+    cold.hyper_parameters["mode"] = "NCF_NeuMF"
+    assert pretrained.result["last"]["train_loss"] < cold.succeed().result["last"]["train_loss"] - 0.05
+
+
 def test_dump_of_fields(job: Job, tmp_path: Path) -> None:
     job.runner.update(need_dump=True, dump_fields_path="dump", dump_fields=["user_input", "item_input"])
     job.succeed()

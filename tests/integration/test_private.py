@@ -141,7 +141,7 @@ def test_everything_else_that_a_round_may_meet(job: Job, shards: Path, tmp_path:
     job.runner["validation_data_dir"] = str(shutil.copytree(shards / "fl_test_data", tmp_path / "validation"))
     job.hyper_parameters.update(
         loss="sampled_softmax", loss_options={"temperature": 0.5}, l2=0.001, proximal=0.01,
-        optimizer={"class": "adam", "learning_rate": 0.01, "schedule": "cosine", "warmup_epochs": 0.5},
+        optimizer={"class": "adam", "learning_rate": 0.01, "schedule": "linear"},
     )  # fmt: skip
     finished = job.succeed("--server_num", 2)
     positives = [

@@ -209,7 +209,9 @@ def small_net(user: Any, item: Any) -> Any:
     return paddle.mean(dense(paddle.multiply(users, paddle.add(items, popularity))))
 
 
-def step(l2: float, proximal: float, shared: Sequence[str], net: Callable[[Any, Any], Any] = small_net) -> Stepped:
+def step(
+    l2: Mapping[str, float], proximal: float, shared: Sequence[str], net: Callable[[Any, Any], Any] = small_net
+) -> Stepped:
     rng = np.random.default_rng(7)
     with new_program() as executor:
         user, item = paddle.static.data("user", [-1, 1], "int64"), paddle.static.data("item", [-1, GROUP], "int64")
@@ -257,10 +259,10 @@ def small_cost(values: Mapping[str, np.ndarray]) -> float:
     return float(((users * items) @ values["dense.w"] + values["dense.b"]).mean())
 
 
-def penalty(values: Mapping[str, np.ndarray], l2: float, proximal: float, shared: Sequence[str]) -> float:
+def penalty(values: Mapping[str, np.ndarray], l2: Mapping[str, float], proximal: float, shared: Sequence[str]) -> float:
     batch, total = len(USER_IDS), 0.0
     for name, ids in (("users", USER_IDS), ("items", ITEM_IDS)):
-        total += l2 * (values[name][ids] ** 2).sum() / batch
+        total += l2.get(name, l2.get("*", 0.0)) * (values[name][ids] ** 2).sum() / batch
         if name in shared:
             anchors = anchor_of(name, values[name].shape)
             total += proximal / 2 * ((values[name][ids] - anchors[ids]) ** 2).sum() / batch
@@ -276,13 +278,15 @@ ALL = ("users", "items", "frozen", "dense.w", "dense.b")
 @pytest.mark.parametrize(
     ("l2", "proximal", "shared", "anchored"),
     [
-        (0.3, 0.0, ALL, []),
-        (0.0, 0.7, ALL, ["dense.b", "dense.w", "items", "users"]),
-        (0.0, 0.7, ["items", "dense.w", "of another net"], ["dense.w", "items"]),
-        (0.3, 0.7, ["items", "dense.w", "dense.b"], ["dense.b", "dense.w", "items"]),
+        ({"*": 0.3}, 0.0, ALL, []),
+        ({}, 0.7, ALL, ["dense.b", "dense.w", "items", "users"]),
+        ({}, 0.7, ["items", "dense.w", "of another net"], ["dense.w", "items"]),
+        ({"items": 0.2, "*": 0.3}, 0.7, ["items", "dense.w", "dense.b"], ["dense.b", "dense.w", "items"]),
     ],
 )
-def test_penalties_and_their_gradients(l2: float, proximal: float, shared: Sequence[str], anchored: list[str]) -> None:
+def test_penalties_and_their_gradients(
+    l2: Mapping[str, float], proximal: float, shared: Sequence[str], anchored: list[str]
+) -> None:
     """Ids are there several times, within a row and in several rows; each lookup counts."""
     done = step(l2, proximal, shared)
     assert done.frozen == {name: name + ANCHOR for name in anchored}
@@ -301,8 +305,8 @@ def test_penalties_and_their_gradients(l2: float, proximal: float, shared: Seque
 
 
 def test_penalties_of_nothing_add_nothing() -> None:
-    plain = step(0.0, 0.0, [])
-    for done in (step(0.0, 0.0, ALL), step(0.0, 0.7, []), step(0.0, 0.7, ["frozen"])):
+    plain = step({}, 0.0, [])
+    for done in (step({}, 0.0, ALL), step({}, 0.7, []), step({}, 0.7, ["frozen"])):
         assert done.operators == plain.operators and done.cost == plain.cost and done.frozen == {}
 
 
@@ -313,7 +317,7 @@ def test_an_embedding_that_is_looked_up_twice() -> None:
         table = paddle.nn.Embedding(8, 2, weight_attr=paddle.ParamAttr(name="users"), sparse=True)
         return paddle.mean(table(user)) + 0 * paddle.mean(table(item))
 
-    done = step(0.5, 0.7, ["users"], net)
+    done = step({"*": 0.5}, 0.7, ["users"], net)
     table, anchors = done.before["users"], anchor_of("users", (8, 2))
     expected = table[USER_IDS].mean()
     for ids in (USER_IDS, ITEM_IDS):
@@ -330,7 +334,7 @@ def test_a_dense_embedding_and_a_padding_index() -> None:
         name = paddle.ParamAttr(name="items")
         return 0 * paddle.mean(paddle.nn.Embedding(8, 2, padding_idx=2, weight_attr=name)(item))
 
-    done = step(0.0, 2.0, ["items"], net)
+    done = step({}, 2.0, ["items"], net)
     ids = ITEM_IDS[ITEM_IDS != 2]
     expected = ((done.before["items"][ids] - anchor_of("items", (8, 2))[ids]) ** 2).sum() / len(ITEM_IDS)
     assert done.cost == pytest.approx(expected, rel=1e-5) and done.sparse == {"items": False}
@@ -340,7 +344,7 @@ def test_an_anchor_that_was_never_set_shows() -> None:
     with new_program() as executor:
         user = paddle.static.data("user", [-1, 1], "int64")
         table = paddle.nn.Embedding(8, 2, weight_attr=paddle.ParamAttr(name="users"), sparse=True)
-        cost, _ = add_penalties(paddle.mean(table(user)), 0.0, 1.0, ["users"])
+        cost, _ = add_penalties(paddle.mean(table(user)), {}, 1.0, ["users"])
         executor.run(paddle.static.default_startup_program())
         (value,) = executor.run(feed={"user": USER_IDS}, fetch_list=[cost])
     assert np.isnan(value)
@@ -537,7 +541,7 @@ def test_every_loss_and_every_net_trains(tmp_path: Path, net: str, loss: str) ->
         model.net(feeds)
         plain, program = model._cost, model._cost.block.program
         names = [each.name for each in program.all_parameters()]
-        model._cost, frozen = add_penalties(plain, 1e-4, 1e-4, names)
+        model._cost, frozen = add_penalties(plain, {"*": 1e-4}, 1e-4, names)
         assert sorted(frozen) == sorted(names)
         model.create_optimizer()
         for name in EMBEDDINGS[net]:
@@ -561,3 +565,11 @@ def test_pointwise_rows_with_a_grouped_loss(tmp_path: Path) -> None:
         build(config, USER_ROWS, ITEM_ROWS[:, :1])
     # What is evaluated has no loss.
     assert build(config, USER_ROWS, ITEM_ROWS[:, :1], is_infer=True).scores.shape == (4, 1)
+
+
+def test_a_weight_for_an_embedding_that_is_not_there() -> None:
+    with pytest.raises(ConfigError) as caught:
+        step({"users": 0.1, "item": 0.2}, 0.0, ALL)
+    assert str(caught.value) == (
+        "hyper_parameters.l2 must name embeddings of the net. Received: 'item'. The net has items, users."
+    )

@@ -423,3 +423,12 @@ class TestCommandLine:
         assert lines[0] == str(minimal)
         assert "  runner.epochs                             7" in lines
         assert len(lines) == 1 + len(Config.load(minimal))
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("0.5", {"*": 0.5}), ("{a*: 1e-3, b: 0}", {"a*": 0.001, "b": 0.0}), ("", {})],
+)
+def test_weights_by_name(minimal: Path, written: str, read: dict[str, float]) -> None:
+    config = Config.load(minimal, [f"hyper_parameters.l2={written}"])
+    assert config.hyper_parameters.l2 == read
