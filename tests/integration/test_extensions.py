@@ -40,6 +40,20 @@ def test_a_users_net(job: Job) -> None:
     assert {"mf_item_embedding", "mf_item_bias"} <= tables, "items and their bias; users stay with their worker"
 
 
+def test_a_users_loss(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "fl_hinge.py").write_text(
+        "import paddle\n"
+        "def hinge(logits, labels, *, margin=1.0):\n"
+        "    return paddle.mean(paddle.nn.functional.relu(margin - logits * (2 * labels - 1)))\n"
+    )
+    job.runner["epochs"] = 2
+    job.hyper_parameters.update(loss="fl_hinge.py:hinge", loss_options={"margin": 2})
+    finished = job.succeed()
+    first, last = finished.records("all")
+    assert last["train_loss"] < first["train_loss"] < 2.5
+    assert f"loss: {tmp_path}/fl_hinge.py:hinge" in finished.run.config.read_text(), "found from the run's folder too"
+
+
 STYLE = Path(__file__).parent / "paddlerec_style"
 
 
