@@ -506,7 +506,14 @@ class FLTrainer:
                     f"{found}, and the net's is of shape {shape}. Check mode, num_users, num_items, mf_dim and "
                     "fc_layers against those of the saved model."
                 )
-            self.scope.find_var(name).get_tensor().set(saved[name], paddle.CPUPlace())
+            values = saved[name]
+            if self.private.get(name):  # by row
+                held = values.any(axis=1, keepdims=True)
+                if held.all():  # of a table that all had, nothing is this worker's until it is trained here
+                    self._untrained[name] = values
+                # Rows of other workers' users stay untrained here: else they would be saved as this worker's.
+                values = np.where(held, values, self._parameter(name))
+            self.scope.find_var(name).get_tensor().set(values, paddle.CPUPlace())
 
     def _keep_the_best(self, total: EpochMetrics) -> None:
         """With validation shards, an epoch's model stays only until a better one is there; without, the last counts."""

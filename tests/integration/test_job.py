@@ -68,8 +68,8 @@ def test_what_a_run_trains_reports_and_saves(job: Job, shards: Path, tmp_path: P
     assert_saved_is_evaluated(finished, shards, tmp_path)
 
 
-def assert_saved_is_evaluated(finished: Finished, shards: Path, tmp_path: Path) -> None:
-    """The saved model, loaded in a process without fleet, gives the logged hit rate and AUC."""
+def assert_saved_scores_are_the_logged_ones(finished: Finished, shards: Path, tmp_path: Path) -> Path:
+    """The saved model, loaded in a process without fleet, gives the logged hit rate and AUC; returns its folder."""
     from sklearn.metrics import roc_auc_score
 
     texts = [path.read_bytes() for path in sorted((shards / "fl_test_data").iterdir())]
@@ -91,7 +91,12 @@ def assert_saved_is_evaluated(finished: Finished, shards: Path, tmp_path: Path) 
     logged = finished.result["last"]
     assert logged["hr"] == pytest.approx(hits / logged["test_users"], abs=1e-12)
     assert logged["test_auc"] == pytest.approx(roc_auc_score(rows[:, 2], scores), abs=1e-3)
+    return model
 
+
+def assert_saved_is_evaluated(finished: Finished, shards: Path, tmp_path: Path) -> None:
+    """The model is saved whole, and evaluated again from what was saved."""
+    model = assert_saved_scores_are_the_logged_ones(finished, shards, tmp_path)
     tables = {path.name for path in (model / "tables").iterdir()}
     assert "mlp_item_embedding" in tables, "the servers' sparse table is saved"
     assert len(tables) == 2, "and the dense one"
@@ -161,6 +166,8 @@ def test_warm_start_goes_on_where_the_model_was(job: Job, tmp_path: Path, shards
     second = again.succeed()
     cold, last = (record["train_loss"] for record in first.records("all"))
     assert second.records("all")[0]["train_loss"] < (cold + last) / 2
+    # Nobody has taken other workers' users for its own: the parts join again.
+    assert_saved_scores_are_the_logged_ones(second, shards, tmp_path)
 
 
 def test_neumf_starts_from_gmf_and_mlp(job: Job, tmp_path: Path, shards: Path) -> None:
