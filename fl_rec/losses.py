@@ -263,7 +263,7 @@ def add_penalties(
         return rows
 
     def per_row(rows: Any) -> Any:
-        # One operator in place of square and sum, which with their gradients took half of a training step.
+        # One operator in place of square and sum, and one gradient: each goes over all rows of every step.
         squares = block.create_var(name=paddle.utils.unique_name.generate("squares"), dtype=rows.dtype)
         block.append_op(type="squared_l2_norm", inputs={"X": [rows]}, outputs={"Out": [squares]})
         return paddle.divide(paddle.sum(squares), paddle.cast(paddle.shape(rows)[0], rows.dtype))

@@ -7,6 +7,7 @@ model, and who wants to score joins the two.
 from __future__ import annotations
 
 import fnmatch
+import zipfile
 from pathlib import Path
 from typing import Any, Collection, Mapping, NamedTuple
 
@@ -99,7 +100,7 @@ def load(path: Path) -> dict[str, Part]:
     try:
         with np.load(path) as file:
             arrays = dict(file)
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
         raise DataError(f"A worker's private part must be readable. Received: {path} ({err}).") from err
     names = [key[: -len("/values")] for key in arrays if key.endswith("/values")]
     return {name: Part(arrays.get(f"{name}/rows"), arrays[f"{name}/values"]) for name in names}

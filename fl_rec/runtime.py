@@ -470,7 +470,7 @@ def _tune_malloc() -> None:
 
     Each epoch trains in new threads, and glibc gives each a heap that it never returns: ten workers on MovieLens 1M
     held 4.2 GiB after five epochs so, and 3.1 GiB after four with two heaps each. And it maps and unmaps a step's
-    tensors of a megabyte or two anew, page by page: that took a third of the steps of a net 192 wide.
+    tensors of a megabyte or two anew, page by page: that took a fifth to a third of the steps of a net 192 wide.
     """
     m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8
     with contextlib.suppress(AttributeError):  # another C library

@@ -144,6 +144,7 @@ class _Files:
             return read_bytes(self.path / self.find(name))
         try:
             content = self._zip.read(self.find(name))
+        # The last is what zipfile raises for a compression that it does not know.
         except (OSError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as err:
             raise DataError(
                 f"A zip member must be readable. Received: {self.where(name)} ({err}). Download the archive again."
