@@ -25,7 +25,8 @@ from typing import Callable, Iterator, Mapping, Sequence
 import psutil
 
 from fl_rec import environment, roles
-from fl_rec.config import PROJECT, Config
+from fl_rec.cli import count
+from fl_rec.config import PROJECT, Config, add_config_arguments
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.history import ENVIRONMENT_KEY, RunDirectory, default_path
 from fl_rec.preflight import check_job, list_shards
@@ -298,6 +299,42 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
     result = json.loads(run.result.read_text(encoding="utf-8"))
     say(f"done      {run.result}\nmodel     {result['model']}")
     return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `fl-rec run`."""
+    add_config_arguments(parser)
+    parser.add_argument(
+        "--worker_num", type=count, metavar="N", help="workers, one per shard; default: the number of shards"
+    )
+    parser.add_argument("--server_num", type=count, default=1, metavar="N", help="parameter servers; default: 1")
+    parser.add_argument("--coordinator_num", type=int, choices=(0, 1), default=0, help="coordinators; default: 0")
+    parser.add_argument(
+        "--servers",
+        metavar="HOST:PORT,...",
+        help="the servers' addresses; default: free ports of this machine",
+    )
+    parser.add_argument(
+        "--script",
+        type=Path,
+        help="training script; default: the one in tools/ with or without a coordinator",
+    )
+
+
+def command(options: argparse.Namespace) -> int:
+    """Plays `fl-rec run`."""
+    return launch(
+        LaunchOptions(
+            config_yaml=Path(options.config_yaml),
+            overrides=tuple(options.opt),
+            worker_num=options.worker_num,
+            server_num=options.server_num,
+            coordinator_num=options.coordinator_num,
+            servers=options.servers,
+            script=options.script,
+        ),
+        say=lambda text: print(text, flush=True),
+    )
 
 
 def _write_failure(run: RunDirectory, failure: Failure) -> None:

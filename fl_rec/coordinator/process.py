@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import logging
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Callable
 
 from fl_rec import roles
-from fl_rec.config import Config
+from fl_rec.config import Config, add_config_arguments
 from fl_rec.coordinator.rounds import Round, RoundLog, recorded_reports
 from fl_rec.coordinator.service import Coordinator, new_server
 from fl_rec.coordinator.strategies import Fleet, Strategy, new_strategy
@@ -113,6 +114,27 @@ def replay(config: Config, run: RunDirectory, say: Callable[[str], None]) -> Non
     for number, reports in enumerate(recorded):
         decisions = strategy.next_round(reports, number)
         say(Round(number, config.coordinator.strategy, reports, decisions).table(epochs) + "\n")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `fl-rec coordinator`."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("--dry", action="store_true", help="show what a strategy would decide on the recorded run")
+    add_config_arguments(parser, required=False)
+
+
+def command(options: argparse.Namespace) -> int:
+    """Plays `fl-rec coordinator`."""
+    run = RunDirectory(options.run.resolve())
+    if not run.metrics.is_file():
+        raise RunError(f"RUN must be a run's folder. Received: {run.path}, which has no metrics.jsonl.")
+    config = Config.load(options.config_yaml or run.config, options.opt)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if options.dry:
+        replay(config, run, print)
+    else:
+        coordinate_again(config, run)
+    return 0
 
 
 def strategy_of(config: Config, fleet: Fleet) -> Strategy:
