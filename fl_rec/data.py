@@ -39,6 +39,8 @@ MANIFEST_VERSION = 1
 TRAIN_FOLDER = "fl_train_data"
 TEST_FOLDER = "fl_test_data"
 VALIDATION_FOLDER = "fl_valid_data"
+# Which user and which item an id is; beside the manifest, as prepare.py wrote them.
+MAPPINGS = ("items.csv", "users.csv")
 
 _ROWS_PER_WRITE = 1 << 18
 _MAX_DIGITS = 18  # 10**18 - 1 is the longest run of nines that an int64 holds
@@ -315,7 +317,7 @@ class Manifest:
     ``num_users`` and ``num_items`` are upper bounds of the ids (an embedding's number of rows). ``bad_zip``
     has the policy (null if the partitioner takes no zip code), and the users and training rows it concerns.
     ``folder`` is where the manifest was found; it is not in the file. ``group_size`` is the number of items in a
-    line of the training files.
+    line of the training files. ``mappings`` has the SHA-256 of each of `MAPPINGS`; a manifest may be older than that.
     """
 
     version: int
@@ -333,6 +335,7 @@ class Manifest:
     shards: tuple[Shard, ...]
     folder: Path
     group_size: int = 1
+    mappings: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         content = dataclasses.asdict(self)
@@ -417,6 +420,16 @@ def _check_folder(files: Sequence[ShardFile], folder: Path, verify: bool) -> Non
         raise DataError(
             f"A shard folder must hold the manifest's files only. Received: {folder / surplus[0]}. {remedy}"
         )
+
+
+def changed_file(folder: Path, checksums: Mapping[str, str]) -> tuple[Path, str] | None:
+    """The first of a folder's files whose SHA-256 is not the given one, and what it is instead; None if all are."""
+    for name, expected in sorted(checksums.items()):
+        path = folder / name
+        found = _sha256(path) if path.is_file() else "no such file"
+        if found != expected:
+            return path, found
+    return None
 
 
 def _sha256(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Mapping
 
 from fl_rec import privacy
 from fl_rec.config import Config, CoordinatorConfig, PrivacyConfig, RunnerConfig, to_plain
@@ -35,6 +36,7 @@ class Job:
         train_shards, test_shards, validation_shards: for each worker, its files; none of a kind that is not configured.
         train_rows: for each worker, the rows that it trains in an epoch; None if there is no manifest to say.
         notes: what the user should know of a setting that has no effect, or another than it seems.
+        mappings: see `Manifest`; empty without one.
     """
 
     config: Config
@@ -43,6 +45,7 @@ class Job:
     validation_shards: tuple[tuple[Path, ...], ...]
     train_rows: tuple[int | None, ...]
     notes: tuple[str, ...]
+    mappings: Mapping[str, str]
 
 
 def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Job:
@@ -115,6 +118,7 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
         _deal(validation, num_workers, config),
         _deal_rows(manifest, num_workers, config),
         _notes(config, manifest, num_coordinators),
+        manifest.mappings if manifest else {},
     )
 
 

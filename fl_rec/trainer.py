@@ -319,7 +319,8 @@ class FLTrainer:
         from fl_rec import checkpoint
 
         folder = self.model_folder / str(epoch)
-        signature = {"fl_rec": __version__, "epoch": epoch, "config": self.config.to_dict()}
+        mappings = dict(self.job.mappings)
+        signature = {"fl_rec": __version__, "epoch": epoch, "mappings": mappings, "config": self.config.to_dict()}
         checkpoint.save(self.net, folder, signature, self.runtime.save_tables, self.private)
 
     def save_private_part(self, epoch: int) -> None:

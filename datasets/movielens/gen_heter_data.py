@@ -5,13 +5,14 @@
     python datasets/movielens/gen_heter_data.py --verify
 
 Reads what prepare.py wrote into --data. Writes into --out: fl_train_data/part-NNN.txt, fl_test_data/part-NNN.txt,
-after prepare.py --validation fl_valid_data/part-NNN.txt (MultiSlot text, or .csv) and, last, manifest.json. All rows
-of a user go to the same shard.
+after prepare.py --validation fl_valid_data/part-NNN.txt (MultiSlot text, or .csv), copies of items.csv and users.csv
+and, last, manifest.json. All rows of a user go to the same shard.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import sys
@@ -27,11 +28,14 @@ from fl_rec.data import (
     LAYOUTS,
     MANIFEST_NAME,
     MANIFEST_VERSION,
+    MAPPINGS,
     SLOTS,
     TEST_FOLDER,
     TRAIN_FOLDER,
     VALIDATION_FOLDER,
     Manifest,
+    atomic_write,
+    changed_file,
     check_shards,
     count_rows,
     generator,
@@ -64,6 +68,7 @@ def generate(
     with stage(f"read {data}") as counts:
         meta = _read_meta(data)
         users = read_users(data / "users.csv")
+        mappings = {name: read_bytes(data / name) for name in MAPPINGS}
         train_file, valid_file = data / "big_train" / "train_data.csv", data / "big_valid" / "valid_data.csv"
         rows = {"train": read_csv_rows(train_file), "test": read_csv_rows(data / "big_test" / "test_data.csv")}
         if valid_file.is_file():
@@ -80,6 +85,9 @@ def generate(
     shards = write_shards(
         out, split["train"], split["test"], LAYOUTS[layout], seed, split.get("validation"), group_size
     )
+    for name, content in mappings.items():
+        with atomic_write(out / name) as file:
+            file.write(content)
     manifest = Manifest(
         version=MANIFEST_VERSION,
         format=layout,
@@ -104,6 +112,7 @@ def generate(
         shards=shards,
         folder=out,
         group_size=group_size,
+        mappings={name: hashlib.sha256(content).hexdigest() for name, content in mappings.items()},
     )
     write_json(out / MANIFEST_NAME, manifest.to_json())
     return manifest
@@ -134,7 +143,7 @@ def _require_known_ids(data: Path, rows: np.ndarray, num_users: int, num_items: 
 
 
 def verify(out: Path) -> Manifest:
-    """Compare every shard with the manifest's checksum; DataError names the first that differs."""
+    """Compare every shard and mapping with the manifest's checksum; DataError names the first that differs."""
     manifest = load_manifest(out)
     if manifest is None:
         raise DataError(f"--out must be a folder with a {MANIFEST_NAME}. Received: {out}. Generate the shards first.")
@@ -142,6 +151,12 @@ def verify(out: Path) -> Manifest:
     if any(shard.validation for shard in manifest.shards):
         folders.append(VALIDATION_FOLDER)
     check_shards(manifest, *(manifest.folder / folder for folder in folders), verify=True)
+    changed = changed_file(manifest.folder, manifest.mappings)
+    if changed:
+        raise DataError(
+            f"{changed[0]} must have the SHA-256 {manifest.mappings[changed[0].name]}, says the manifest. Received: "
+            f"{changed[1]}. Run datasets/movielens/gen_heter_data.py again."
+        )
     return manifest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -61,6 +62,31 @@ def test_prepare_writes_rows_tables_and_meta(prepared: Path) -> None:
     groups = test.reshape(600, 100, 3)
     assert (groups[:, :, 0] == np.arange(600)[:, None]).all()
     assert (groups[:, 0, 2] == 1).all() and (groups[:, 1:, 2] == 0).all()
+
+
+def test_the_shards_come_with_the_names_of_users_and_items(prepared: Path, tmp_path: Path) -> None:
+    assert run("gen_heter_data.py", "--data", prepared, "--out", tmp_path).returncode == 0
+    manifest = load_manifest(tmp_path)
+    assert manifest is not None
+    for name in ("items.csv", "users.csv"):
+        assert (tmp_path / name).read_bytes() == (prepared / name).read_bytes()
+        assert manifest.mappings[name] == hashlib.sha256((prepared / name).read_bytes()).hexdigest()
+    assert run("gen_heter_data.py", "--out", tmp_path, "--verify").returncode == 0
+    with open(tmp_path / "items.csv", "a") as file:
+        file.write("400,401,One more,Drama\n")
+    changed = run("gen_heter_data.py", "--out", tmp_path, "--verify")
+    assert changed.returncode == 2
+    assert f"{tmp_path / 'items.csv'} must have the SHA-256 {manifest.mappings['items.csv']}" in changed.stderr
+
+
+def test_a_manifest_that_is_older_than_the_mappings_is_read(prepared: Path, tmp_path: Path) -> None:
+    run("gen_heter_data.py", "--data", prepared, "--out", tmp_path)
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    del content["mappings"]
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    manifest = load_manifest(tmp_path)
+    assert manifest is not None and manifest.mappings == {}
+    assert run("gen_heter_data.py", "--out", tmp_path, "--verify").returncode == 0
 
 
 def test_the_same_seed_gives_the_same_bytes_and_progress_goes_to_stderr(prepared: Path, tmp_path: Path) -> None:
