@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Collection, Mapping, Sequence
+from typing import Any, Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import paddle
@@ -96,38 +97,44 @@ def save(
     Raises:
         RunError: if the folder can't be written.
     """
-    draft = folder.with_name(f".{folder.name}.tmp")
-    withheld = {name: net.parameter(name) for name in private_names}
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        save_tables(draft / "tables")
-        block = net.program.global_block()
-        executor = paddle.static.Executor(paddle.CPUPlace())
-        for name, values in withheld.items():
-            net.set_parameter(name, np.zeros_like(values))
-        with paddle.static.scope_guard(net.scope):
-            paddle.static.save_inference_model(
-                str(draft / PREFIX),
-                [block.var(name) for name in net.feeds],
-                [net.target],
-                executor,
-                program=net.program,
-            )
-        content = {
-            "feeds": list(net.feeds),
-            "private": sorted(private_names),
-            "paddle": paddle.__version__,
-            **signature,
-        }
-        (draft / SIGNATURE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(draft, folder)
+        with drafted(folder) as draft:
+            save_tables(draft / "tables")
+            write(net, draft, signature, private_names)
     except OSError as err:
         raise RunError(
             f"The model must be saved, and {folder} can't be written ({err.strerror or err}). Free some space or name "
             "another runner.model_save_path."
         ) from err
+
+
+@contextmanager
+def drafted(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of `folder` when all is written, and only then."""
+    draft = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    yield draft
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(draft, folder)
+
+
+def write(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private_names: Collection[str] = ()) -> None:
+    """Writes a model and its signature into a folder that is there; for the arguments see `save`. OSError if not."""
+    for name in private_names:
+        net.set_parameter(name, np.zeros_like(net.parameter(name)))
+    block = net.program.global_block()
+    executor = paddle.static.Executor(paddle.CPUPlace())
+    with paddle.static.scope_guard(net.scope):
+        paddle.static.save_inference_model(
+            str(folder / PREFIX),
+            [block.var(name) for name in net.feeds],
+            [net.target],
+            executor,
+            program=net.program,
+        )
+    content = {"feeds": list(net.feeds), "private": sorted(private_names), "paddle": paddle.__version__, **signature}
+    (folder / SIGNATURE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def private_path(folder: Path, client: int) -> Path:
