@@ -114,9 +114,12 @@ def drafted(folder: Path) -> Iterator[Path]:
     draft = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    yield draft
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(draft, folder)
+    try:
+        yield draft
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private_names: Collection[str] = ()) -> None:
@@ -150,14 +153,24 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
         client: the worker whose private part goes into the model; None for those of all workers.
 
     Raises:
-        DataError: if the folder holds no model, or a private part is missing or does not fit.
+        DataError: if the folder holds no model or one that is cut off, or a private part is missing or does not fit.
+            `private.NoCommonModel` if the workers' parts can't be joined.
     """
-    if not (folder / f"{PREFIX}.pdmodel").is_file():
+    program_path = folder / f"{PREFIX}.pdmodel"
+    if not program_path.is_file():
         raise DataError(f"A saved model has {PREFIX}.pdmodel in its folder. Received: {folder}, which has not.")
     scope = paddle.base.core.Scope()
     executor = paddle.static.Executor(paddle.CPUPlace())
-    with paddle.static.scope_guard(scope):
-        program, feeds, (target,) = paddle.static.load_inference_model(str(folder / PREFIX), executor)
+    try:
+        if not program_path.stat().st_size:  # of which Paddle 2.6.2 dies
+            raise ValueError(f"{program_path.name} is empty")
+        with paddle.static.scope_guard(scope):
+            program, feeds, (target,) = paddle.static.load_inference_model(str(folder / PREFIX), executor)
+    except (OSError, RuntimeError, ValueError, LookupError) as err:
+        raise DataError(
+            f"A saved model must be whole. Received: {folder}, whose {PREFIX} files Paddle can't read. Copy it "
+            "again, or export it again."
+        ) from err
     net = InferenceNet(program, tuple(feeds), target, scope)
     names = _private_names(folder)
     if names:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 
 from fl_rec.errors import RunError
@@ -47,3 +49,13 @@ def check(version_info: tuple[int, int] = sys.version_info[:2]) -> None:
             f"do not. Received: paddlepaddle {version or 'not installed'}, which said: {said[0]}. Install one of them "
             "(pip install paddlepaddle==3.0.0), or build Paddle with -DWITH_PSCORE=ON."
         )
+
+
+def quiet_paddle() -> None:
+    """Imports Paddle for static programs, without what it says about itself on stderr."""
+    os.environ.setdefault("GLOG_minloglevel", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import paddle
+
+    paddle.enable_static()

@@ -19,6 +19,10 @@ from fl_rec.errors import ConfigError, DataError
 LOOK_UPS = ("lookup_table_v2", "lookup_table")
 
 
+class NoCommonModel(DataError):
+    """Workers' parts of a parameter that can't be one model."""
+
+
 class Part(NamedTuple):
     """What one worker has of a private parameter.
 
@@ -110,17 +114,18 @@ def join(parts: Collection[Mapping[str, Part]], values: Mapping[str, np.ndarray]
     """Puts several workers' parts into the whole parameters, zeros where nobody has trained.
 
     Raises:
-        DataError: two workers have trained the same row, or the whole parameter: that can't be one model.
+        NoCommonModel: two workers have trained the same row, or the whole parameter.
+        DataError: a part does not fit.
     """
     joined = {name: np.zeros_like(value) for name, value in values.items()}
     taken: dict[str, np.ndarray] = {name: np.zeros(len(value), np.int64) for name, value in values.items()}
     for part in parts:
         for name, each in part.items():
-            taken[name][slice(None) if each.rows is None else each.rows] += 1
             joined[name] = each.into(joined[name])
+            taken[name][slice(None) if each.rows is None else each.rows] += 1
     for name, times in taken.items():
         if times.max(initial=0) > 1:
-            raise DataError(
+            raise NoCommonModel(
                 f"Workers that have each trained their own {name} have no common one. Received: rows of it from "
                 f"{times.max()} workers. Load one worker's model at a time."
             )
