@@ -331,6 +331,11 @@ class RunnerConfig:
     )
     train_batch_size: int = key(integer(at_least=1), "rows per training step", 512)
     infer_batch_size: int = key(integer(at_least=1), "rows per evaluation step", 8192)
+    compress_report: str = key(
+        choice("none", "float16", "int8"),
+        "how float arrays of reports and decisions travel; they arrive as float32",
+        "none",
+    )
     thread_num: int = key(integer(at_least=1), "training threads in each worker", 1)
     use_gpu: bool = key(flag(), "train on a GPU", False)
     seed: int = key(integer(at_least=0), "seed of everything random", 2022)

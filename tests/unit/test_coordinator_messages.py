@@ -311,7 +311,14 @@ def test_extra_is_a_mapping() -> None:
         (array_ext("float32", [1], None), ""),
         (array_ext("float32", [1]), "not enough values"),
         (msgpack.ExtType(1, b"\xc1"), ""),
-        (array_ext("float32", [1], b"1234", code=2), "type 2"),
+        (array_ext("float32", [1], b"1234", code=3), "type 3"),
+        (array_ext("float32", [1], b"1234", b"", code=2), "dtype float32"),
+        (array_ext("float16", [2], b"12", b"", code=2), "cannot reshape array of size 1 into shape (2,)"),
+        (array_ext("int8", [2], b"1", b"1234", code=2), "cannot reshape array of size 1 into shape (2,)"),
+        (array_ext("int8", [2], b"12", b"", code=2), "cannot reshape array of size 0 into shape (1,)"),
+        (array_ext("int8", [2], b"12", b"12345678", code=2), "cannot reshape array of size 2 into shape (1,)"),
+        (array_ext("int8", [], b"1", b"1234", code=2), ""),
+        (array_ext("int8", [2], b"12", code=2), "missing 1 required positional argument"),
     ],
 )
 def test_malformed_array(array: msgpack.ExtType, reason: str) -> None:
@@ -336,6 +343,137 @@ def test_only_messages_errors_come_of_any_bytes() -> None:
         for decode in (decode_report, decode_decision):
             with contextlib.suppress(MessageError):
                 decode(bytes(mutated))
+
+
+# -- how arrays are compressed -----------------------------------------------------------------------------
+
+
+def arrived(array: Any, compression: str) -> Any:
+    """The array at the other end, the same in a report and in a decision."""
+    reported = decode_report(encode(ClientReport(0, 1, extra={"x": array}), compression)).extra["x"]
+    decided = decode_decision(encode(Decision(extra={"x": array}), compression)).extra["x"]
+    np.testing.assert_array_equal(reported, decided)
+    return reported
+
+
+def rows_of(dtype: str, shape: tuple[int, ...] = (3, 5, 40)) -> np.ndarray:
+    """Rows whose sizes differ by far."""
+    chance = np.random.default_rng(0)
+    return (chance.normal(size=shape) * np.exp(chance.normal(size=(*shape[:-1], 1)))).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", ">f4"])
+def test_float16(dtype: str) -> None:
+    array = rows_of(dtype)
+    found = arrived(array, "float16")
+    assert (found.dtype, found.shape) == (np.float32, array.shape)
+    np.testing.assert_array_equal(found, array.astype(np.float16).astype(np.float32))
+    assert 0 < np.abs(found / array - 1).max() <= 2**-11
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
+@pytest.mark.parametrize("shape", [(40,), (3, 5, 40), (2, 5)])
+def test_int8(dtype: str, shape: tuple[int, ...]) -> None:
+    array = rows_of(dtype, shape)
+    found = arrived(array, "int8")
+    assert (found.dtype, found.shape) == (np.float32, shape)
+    steps = np.abs(array.astype(np.float64)).max(-1, keepdims=True) / 127
+    assert 0.25 < (np.abs(found - array.astype(np.float64)) / steps).max() <= 0.5001
+    # A row's largest is told with the scale's own precision.
+    np.testing.assert_allclose(np.abs(found).max(-1), np.abs(array.astype(np.float64)).max(-1), rtol=1e-6)
+
+
+def test_int8_of_rows_without_memory_order() -> None:
+    array = rows_of("float32", (40, 30))
+    for each in (np.asfortranarray(array), np.repeat(array, 2, axis=1)[:, ::2]):
+        np.testing.assert_array_equal(arrived(each, "int8"), arrived(array, "int8"))
+
+
+def test_row_of_zeros_and_of_the_smallest() -> None:
+    # The smallest float16, whose 127th part no float16 holds.
+    array = np.array([[0] * 10, [2**-24] * 10, [-1] * 10], np.float16)
+    np.testing.assert_allclose(arrived(array, "int8"), array.astype(np.float32), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("compression", "size"), [("none", 4000), ("float16", 2000), ("int8", 1040)])
+def test_compressed_arrays_are_shorter(compression: str, size: int) -> None:
+    array = rows_of("float32", (10, 100))
+    bare = len(encode(Decision(), compression))
+    assert size < len(encode(Decision(extra={"x": array}), compression)) - bare < size + 40
+    assert encode(Decision(extra={"x": array}), compression) == encode(Decision(extra={"x": array}), compression)
+
+
+@pytest.mark.parametrize("compression", ["none", "float16", "int8"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        1.1,
+        5,
+        np.array(1.1),
+        np.zeros((0, 5)),
+        np.zeros((5, 0), np.float32),
+        np.arange(300).reshape(3, 100),
+        np.ones((3, 100), np.int8),
+        np.full((3, 100), 255, np.uint8),
+    ],
+)
+def test_what_is_not_compressed(value: Any, compression: str) -> None:
+    found = arrived(value, compression)
+    assert type(found) is type(value)
+    assert np.asarray(found).dtype == np.asarray(value).dtype
+    np.testing.assert_array_equal(found, value)
+
+
+def test_what_would_not_become_smaller() -> None:
+    for array in (np.array([[0.1], [0.2]], np.float32), np.array([0.1, 0.2, 0.3, 0.4], np.float16)):
+        found = arrived(array, "int8")
+        assert (found.dtype, found.tobytes()) == (array.dtype, array.tobytes())
+    array = np.array([0.1, 0.2], np.float16)
+    found = arrived(array, "float16")
+    assert (found.dtype, found.tobytes()) == (array.dtype, array.tobytes())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_never_a_number(dtype: str, value: float) -> None:
+    array = rows_of(dtype)
+    array[1, 2, 3] = value
+    found = arrived(array, "int8")
+    assert (found.dtype, found.tobytes()) == (array.dtype, array.tobytes())
+    found = arrived(array, "float16")
+    np.testing.assert_array_equal(found, array.astype(np.float16).astype(np.float32))
+    assert repr(float(found[1, 2, 3])) == repr(value)
+
+
+@pytest.mark.parametrize(
+    "array", [np.full((2, 50), -1e300), np.full((2, 50), 1e39), np.full((2, 50), np.finfo(np.float32).max, np.float32)]
+)
+def test_what_int8_can_not_scale(array: np.ndarray) -> None:
+    found = arrived(array, "int8")
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, array, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(70000.0, "70000"), (-1e30, "-1e+30"), (65520.0, "65520")])
+def test_what_float16_can_not_hold(value: float, shown: str) -> None:
+    array = np.array([[1.0, np.inf, value]], np.float32)
+    assert text_of(encode, ClientReport(0, 1, extra={"logits": array}), "float16") == (
+        "extra logits must be within 65504 to travel as runner.compress_report=float16. "
+        f"Received: {shown}. Scale it down, or set runner.compress_report to int8 or none."
+    )
+    np.testing.assert_array_equal(arrived(np.array([65504.0, -65504.0]), "float16"), [65504, -65504])
+
+
+def test_only_messages_errors_come_of_any_compressed_bytes() -> None:
+    chance = random.Random(2)
+    for compression in ("float16", "int8"):
+        data = encode(Decision(extra={"x": np.ones((2, 9), np.float32)}), compression)
+        for _ in range(2000):
+            mutated = bytearray(data)
+            for _ in range(chance.randint(1, 4)):
+                mutated[chance.randrange(len(mutated))] = chance.randrange(256)
+            with contextlib.suppress(MessageError), np.errstate(all="ignore"):
+                decode_decision(bytes(mutated))
 
 
 # -- declared fields ---------------------------------------------------------------------------------------
