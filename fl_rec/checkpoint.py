@@ -23,9 +23,7 @@ import paddle
 
 from fl_rec import private
 from fl_rec.errors import DataError, RunError
-
-PREFIX = "rec_static"
-SIGNATURE = "model.json"
+from fl_rec.saved import PREFIX, SIGNATURE
 
 
 @dataclass(frozen=True)
@@ -56,18 +54,21 @@ class InferenceNet:
         Returns:
             float32 [rows].
         """
-        variables = [self.program.global_block().var(name) for name in self.feeds]
-        dtypes = [paddle.base.data_feeder.convert_dtype(variable.dtype) for variable in variables]
+        dtypes = [self.dtype(name) for name in self.feeds]
         rows = len(inputs[0])
         scores = np.empty(rows, np.float32)
         for start in range(0, rows, batch_size):
             batch = slice(start, min(start + batch_size, rows))
-            feed = {
+            feed: dict[str, np.ndarray] = {
                 name: values[batch].astype(dtype, copy=False) for name, values, dtype in zip(self.feeds, inputs, dtypes)
             }
             (score,) = self.executor.run(self.program, feed=feed, fetch_list=[self.target], scope=self.scope)
             scores[batch] = np.asarray(score).reshape(-1)
         return scores
+
+    def dtype(self, name: str) -> str:
+        """That of an input or the output, as numpy names it."""
+        return str(paddle.base.data_feeder.convert_dtype(self.program.global_block().var(name).dtype))
 
     def parameter(self, name: str) -> np.ndarray:
         """A copy of a parameter, float32."""

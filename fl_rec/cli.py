@@ -16,6 +16,7 @@ COMMANDS = {
         "fl_rec.coordinator.process",
         "start a run's lost coordinator again, or try a strategy on a recorded run",
     ),
+    "export": ("fl_rec.export", "write a saved model as a folder that needs nothing else"),
     "compress": ("fl_rec.compress", "make a saved model smaller"),
 }
 

@@ -518,7 +518,12 @@ class Config(Mapping[str, Any]):
         Raises:
             ConfigError: the file cannot be read, or a key or value is refused; lists every problem found.
         """
-        given = {name: (value, str(path)) for name, value in _flatten(_read(path))}
+        return cls.from_tree(_read(path), path, overrides)
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[Any, Any], path: str | Path, overrides: Sequence[str] = ()) -> Config:
+        """As `load`, of what has been read from the file."""
+        given = {name: (value, str(path)) for name, value in _flatten(tree)}
         problems: list[str] = []
         changes = []
         for override in overrides:
