@@ -118,7 +118,7 @@ class Catalogue:
         """A user's line of users.csv. DataError if the model does not know the user."""
         found = np.flatnonzero(self.original_users == original_id)
         if not found.size:
-            low, high = self.original_users.min(initial=0), self.original_users.max(initial=0)
+            low, high = self.original_users.min(), self.original_users.max()
             raise DataError(
                 f"A user must be one of the {len(self.users):,} that the model serves, by the data set's own id (from "
                 f"{low} to {high}). Received: {original_id}. users.csv in the exported folder lists them all."

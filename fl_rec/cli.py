@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from importlib import import_module
 from typing import Sequence
@@ -17,6 +19,7 @@ COMMANDS = {
         "start a run's lost coordinator again, or try a strategy on a recorded run",
     ),
     "export": ("fl_rec.export", "write a saved model as a folder that needs nothing else"),
+    "recommend": ("fl_rec.recommend", "show what an exported model would recommend to a user"),
     "compress": ("fl_rec.compress", "make a saved model smaller"),
 }
 
@@ -37,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = import_module(COMMANDS[options.command][0]).command(options)
         return code
+    except BrokenPipeError:  # as in `fl-rec ... | head`; Python would complain of it once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (FLRecError, OSError) as err:
         print(f"fl-rec: error: {err}", file=sys.stderr)
         return 2
