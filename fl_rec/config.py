@@ -365,6 +365,7 @@ class RunnerConfig:
     run_dir: Path | None = key(optional(location()), "folder of logs and results; null: a new one", None)
     model_save_path: Path | None = key(optional(location()), "folder of saved models; null: in run_dir", None)
     warmup_model_path: Path | None = key(optional(location()), "folder of one saved epoch to start from", None)
+    keep_zeros: bool = key(flag(), "weights of dense layers that are 0 in the model to start from stay 0", False)
     infer_load_path: Path | None = key(optional(location()), "saved models; null: model_save_path", None)
     infer_start_epoch: int = key(integer(at_least=0), "first epoch whose saved model is evaluated", 0)
     infer_end_epoch: int | None = key(
@@ -720,6 +721,13 @@ _RELATIONS = (
         lambda proximal, mode: proximal == 0 or mode == "geo",
         "hyper_parameters.proximal={} needs a worker's own copy of the embeddings, which only geo keeps. "
         "Received: sync_mode={}. Set runner.sync_mode to geo, or proximal to 0.",
+    ),
+    _Relation(
+        ("runner.keep_zeros", "runner.warmup_model_path", "privacy.clip"),
+        lambda keep, model, clip: not keep or (model is not None and clip is None),
+        "runner.keep_zeros={} keeps the zeros of a model to start from, and noise for privacy would fall on them. "
+        "Received: warmup_model_path={}, privacy.clip={}. Name a model that `fl-rec compress --prune` wrote in "
+        "runner.warmup_model_path and leave privacy.clip out, or leave keep_zeros out.",
     ),
 )
 

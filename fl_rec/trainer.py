@@ -25,6 +25,7 @@ import numpy as np
 import psutil
 
 from fl_rec import __version__, environment, private, roles
+from fl_rec.compress import keep_zeros
 from fl_rec.config import Config, add_config_arguments, load_from_args
 from fl_rec.data import parse_multislot
 from fl_rec.errors import ConfigError, DataError, FLRecError, RunError
@@ -260,6 +261,7 @@ class FLTrainer:
             hyper = self.config.hyper_parameters
             shared = {parameter.name for parameter in cost.block.program.all_parameters()} - set(self.private)
             self.model._cost, self._anchors = add_penalties(cost, hyper.l2, hyper.proximal, shared)
+            self._masks = keep_zeros(cost.block.program) if self.config.runner.keep_zeros else {}
             if self.role.kind == "worker":
                 self._add_auc(prediction)
             self.model.create_optimizer(self.runtime.strategy())
@@ -515,6 +517,9 @@ class FLTrainer:
                 # Rows of other workers' users stay untrained here: else they would be saved as this worker's.
                 values = np.where(held, values, self._parameter(name))
             self.scope.find_var(name).get_tensor().set(values, paddle.CPUPlace())
+            if name in self._masks:
+                mask = (values != 0).astype(values.dtype)
+                self.scope.find_var(self._masks[name]).get_tensor().set(mask, paddle.CPUPlace())
 
     def _keep_the_best(self, total: EpochMetrics) -> None:
         """With validation shards, an epoch's model stays only until a better one is there; without, the last counts."""

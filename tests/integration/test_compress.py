@@ -1,0 +1,65 @@
+"""Compressed models that come from a job, and one that goes back into a job."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .conftest import ROOT, TIMEOUT, Job
+
+MATRICES = ("mlp_fc_0.w", "mlp_fc_1.w", "mlp_fc_2.w", "prediction.w")
+# What a worker starts from: what is shared, and its own private part.
+PARAMETERS = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from fl_rec import environment
+environment.quiet_paddle()
+from pathlib import Path
+import numpy as np
+from fl_rec import checkpoint
+np.savez(sys.argv[2], **checkpoint.load_parameters(Path(sys.argv[1]), 0))
+"""
+
+
+def compress(*arguments: Any) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "fl_rec.cli", "compress", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=TIMEOUT)
+
+
+def parameters(model: Path, to: Path) -> dict[str, np.ndarray]:
+    command = [sys.executable, "-c", PARAMETERS, str(model), str(to)]
+    subprocess.run(command, check=True, cwd=ROOT, timeout=TIMEOUT)
+    return dict(np.load(to))
+
+
+def test_a_job_that_starts_from_a_pruned_model(job: Job, shards: Path, tmp_path: Path) -> None:
+    """The zeros stay zeros in every worker and on the server, with GEO and with rounds, and all else is trained."""
+    done = compress(job.succeed().result["model"], "--out", tmp_path / "pruned", "--prune", 0.5)
+    assert done.returncode == 0, done.stderr
+    before = parameters(tmp_path / "pruned", tmp_path / "before.npz")
+    zeros = {name: before[name] == 0 for name in MATRICES}
+    assert sum(each.sum() for each in zeros.values()) == round(0.5 * sum(each.size for each in zeros.values()))
+    for rounds in (0, 2):
+        folder = tmp_path / f"rounds {rounds}"
+        folder.mkdir()
+        again = Job(folder, shards)
+        again.runner.update(warmup_model_path=str(tmp_path / "pruned"), keep_zeros=True, rounds_per_epoch=rounds)
+        again.hyper_parameters["proximal"] = 0.01
+        after = parameters(Path(again.succeed().result["model"]), folder / "after.npz")
+        for name in MATRICES:
+            assert not after[name][zeros[name]].any(), f"{name}, {rounds} rounds"
+        for name, values in before.items():  # of layers of ReLU some units may be dead
+            trained = after[name][~zeros[name]] != values[~zeros[name]] if name in zeros else after[name] != values
+            assert trained.mean() > 0.3, f"{name}, {rounds} rounds"
+
+
+def test_keep_zeros_without_a_model_to_start_from(job: Job) -> None:
+    job.runner["keep_zeros"] = True
+    finished = job.finish()
+    assert finished.code == 2
+    assert "runner.keep_zeros=True keeps the zeros of a model to start from" in finished.errors
+    assert "Received: warmup_model_path=None, privacy.clip=None." in finished.errors
