@@ -20,6 +20,7 @@ COMMANDS = {
     ),
     "export": ("fl_rec.export", "write a saved model as a folder that needs nothing else"),
     "recommend": ("fl_rec.recommend", "show what an exported model would recommend to a user"),
+    "evaluate": ("fl_rec.evaluate", "measure saved models on test shards, as the training log does"),
     "compress": ("fl_rec.compress", "make a saved model smaller"),
 }
 

@@ -102,7 +102,7 @@ def assert_saved_is_evaluated(finished: Finished, shards: Path, tmp_path: Path) 
     assert len(tables) == 2, "and the dense one"
 
     inferred = run_script(
-        "tools/static_infer.py",
+        "tools/evaluate.py",
         "-m",
         finished.run.config,
         "-o",
@@ -110,11 +110,13 @@ def assert_saved_is_evaluated(finished: Finished, shards: Path, tmp_path: Path) 
         "runner.infer_start_epoch=1",
         "runner.infer_end_epoch=3",
     )
-    lines = [json.loads(line) for line in inferred.stdout.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in inferred.stdout.splitlines()]
+    assert [line.pop("model") for line in lines] == [str(finished.run.model / str(epoch)) for epoch in (1, 2)]
+    assert {line.pop("client") for line in lines} == {"all"}
     assert [line["epoch"] for line in lines] == [1, 2]
     for line in lines:
         record = finished.records("all")[line["epoch"]]
-        assert {key: record[key] for key in line} == pytest.approx(line)
+        assert {key: record[key] for key in line} == pytest.approx(line, rel=0, abs=1e-9)
 
 
 def test_two_servers(job: Job, shards: Path) -> None:
