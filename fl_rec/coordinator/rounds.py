@@ -1,14 +1,20 @@
 """The rounds of a run on disk: every report and every decision, one JSON line a round.
 
 From it a coordinator that is started again takes up the round where it was, and a strategy is tried on a recorded run.
+Arrays above LARGEST_INLINE bytes are in the run's folder coordinator/arrays, each once, however many clients were told
+it. All of them stay, since both want every report: logits of 500 KB from ten clients, and one answer to all, are 5.5 MB
+a round.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
 import json
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
@@ -28,6 +34,50 @@ from fl_rec.coordinator.messages import (
 from fl_rec.errors import DataError
 from fl_rec.history import RunDirectory
 
+# Bytes of an array that stands in the line itself.
+LARGEST_INLINE = 4096
+# Bytes of a message; the table tells sizes if one is above.
+LARGEST_UNTOLD = 4096
+
+
+class Arrays:
+    """Arrays in files that are named after their content, its SHA-256."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, array: np.ndarray) -> str:
+        """Writes it unless it is there, and gives its name."""
+        file = io.BytesIO()
+        np.save(file, array, allow_pickle=False)
+        content = file.getvalue()
+        name = hashlib.sha256(content).hexdigest()
+        path = self._path(name)
+        if not path.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            draft = path.with_suffix(".tmp")
+            draft.write_bytes(content)
+            os.replace(draft, path)
+        return name
+
+    def get(self, name: str) -> np.ndarray:
+        """The inverse of `put`. Raises `DataError`."""
+        path = self._path(name)
+        try:
+            content = path.read_bytes()
+        except OSError as err:
+            raise DataError(
+                f"Large arrays of rounds.jsonl are in files of their own. Received: {path}, which can't be read "
+                f"({err.strerror}). Copy a run with all of its folders."
+            ) from err
+        if hashlib.sha256(content).hexdigest() != name:
+            raise DataError(f"An array's file is named after its content. Received: {path}, which has another.")
+        array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+        return array
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.npy"
+
 
 @dataclass(frozen=True)
 class Round:
@@ -40,6 +90,7 @@ class Round:
         decisions: one for every client.
         missing: who was expected and did not report in time.
         seconds: from the first report to the decision.
+        report_bytes, decision_bytes: of each report and decision as it travelled, by client; empty if not known.
     """
 
     round: int
@@ -48,39 +99,54 @@ class Round:
     decisions: Mapping[int, Decision]
     missing: tuple[int, ...] = ()
     seconds: float = 0.0
+    report_bytes: Mapping[int, int] = field(default_factory=dict)
+    decision_bytes: Mapping[int, int] = field(default_factory=dict)
 
     def clients(self, state: str) -> list[int]:
         """Who was told so."""
         return sorted(client for client, decision in self.decisions.items() if decision.next_state == state)
 
-    def to_json(self) -> str:
-        """One line; what is not finite is left out, as the default of its field is the same."""
+    def to_json(self, arrays: Arrays | None = None) -> str:
+        """One line; what is not finite is left out, as the default of its field is the same.
+
+        Args:
+            arrays: where large arrays go; None: they are in the line too.
+        """
         content = {
             "round": self.round,
             "strategy": self.strategy,
             "missing": list(self.missing),
             "seconds": self.seconds,
-            "reports": {str(client): _plain(to_record(each)) for client, each in self.reports.items()},
-            "decisions": {str(client): _plain(to_record(each)) for client, each in self.decisions.items()},
+            "report_bytes": {str(client): size for client, size in self.report_bytes.items()},
+            "decision_bytes": {str(client): size for client, size in self.decision_bytes.items()},
+            "reports": {str(client): _plain(to_record(each), arrays) for client, each in self.reports.items()},
+            "decisions": {str(client): _plain(to_record(each), arrays) for client, each in self.decisions.items()},
         }
         return json.dumps(content)
 
     @classmethod
-    def from_json(cls, line: str) -> Round:
+    def from_json(cls, line: str, arrays: Arrays | None = None) -> Round:
         """The inverse of `to_json`. Raises `DataError`."""
         try:
             content = json.loads(line)
-            reports = {int(client): report_from_record(_rich(each)) for client, each in content["reports"].items()}
+            reports = {
+                int(client): report_from_record(_rich(each, arrays)) for client, each in content["reports"].items()
+            }
             decisions = {
-                int(client): decision_from_record(_rich(each)) for client, each in content["decisions"].items()
+                int(client): decision_from_record(_rich(each, arrays)) for client, each in content["decisions"].items()
             }
             missing = tuple(content["missing"])
-            return cls(content["round"], content["strategy"], reports, decisions, missing, content["seconds"])
+            # Rounds of earlier versions have no sizes.
+            sizes = [
+                {int(client): size for client, size in content.get(name, {}).items()}
+                for name in ("report_bytes", "decision_bytes")
+            ]
+            return cls(content["round"], content["strategy"], reports, decisions, missing, content["seconds"], *sizes)
         except (ValueError, KeyError, TypeError, AttributeError, MessageError) as err:
             raise DataError(f"A line of rounds.jsonl is a round. Received: {line[:80]!r} ({err!r}).") from err
 
     def table(self, epochs: int) -> str:
-        """For people: who joins, who waits, and why."""
+        """For people: who joins, who waits, and why; and how long the messages are, in KiB, if one is of note."""
         counts = ", ".join(f"{len(self.clients(state))} {state}" for state in (JOIN, WAIT, FINISH))
         when = f"for epoch {self.round + 1} of {epochs}" if self.round < epochs else f"after {epochs} epochs"
         title = f"round {self.round}, {when}, {self.strategy}: {counts}"
@@ -88,26 +154,33 @@ class Round:
             title += "; nobody trains"
         if self.missing:
             title += f"; no report in time from {', '.join(map(str, self.missing))}"
-        lines = [["client", "next", "epochs", "rate x", "why"]]
+        # Small messages would only take up the table's space.
+        sizes = {"up KiB": self.report_bytes, "down KiB": self.decision_bytes}
+        if max((size for each in sizes.values() for size in each.values()), default=0) <= LARGEST_UNTOLD:
+            sizes = {}
+        lines = [["client", "next", "epochs", "rate x", *sizes, "why"]]
         for client, decision in sorted(self.decisions.items()):
             joins = decision.next_state == JOIN
             numbers = [f"{decision.local_epochs:.2f}", f"{decision.learning_rate_factor:g}"] if joins else ["-", "-"]
-            lines.append([str(client), decision.next_state, *numbers, decision.reason])
+            told = [f"{each[client] / 1024:.1f}" if client in each else "-" for each in sizes.values()]
+            lines.append([str(client), decision.next_state, *numbers, *told, decision.reason])
         widths = [max(map(len, column)) for column in zip(*lines)]
         shown = ["  ".join([*(c.rjust(w) for c, w in zip(line[:-1], widths)), line[-1]]).rstrip() for line in lines]
         return "\n".join([title, shown[0], "-" * max(map(len, shown)), *shown[1:]])
 
 
 class RoundLog:
-    """The file rounds.jsonl of a run."""
+    """The file rounds.jsonl of a run, and the arrays that belong to it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._arrays = path, Arrays(RunDirectory(path.parent).coordinator / "arrays")
 
     def append(self, round: Round) -> None:
+        # The arrays first: a line that is there has them.
+        line = round.to_json(self._arrays)
         # Buffered: an unbuffered write may take a part of the line and say nothing.
         with open(self._path, "ab") as file:
-            file.write((round.to_json() + "\n").encode("utf-8"))
+            file.write((line + "\n").encode("utf-8"))
 
     def __iter__(self) -> Iterator[Round]:
         """The rounds in order; a last line that was cut off, by a killed coordinator or a full disk, is left out."""
@@ -115,7 +188,7 @@ class RoundLog:
             return
         lines = self._path.read_text(encoding="utf-8").split("\n")
         for line in lines[:-1]:
-            yield Round.from_json(line)
+            yield Round.from_json(line, self._arrays)
 
     def mend(self) -> None:
         """Removes a last line that was cut off, so that another can follow."""
@@ -164,13 +237,13 @@ def recorded_reports(run: RunDirectory) -> list[dict[int, ClientReport]]:
     return reports
 
 
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(record: Mapping[str, Any], arrays: Arrays | None) -> dict[str, Any]:
     plain = {}
     for name, value in record.items():
         if name == "extra":
-            value = {field: _pack(each) for field, each in value.items()}
+            value = {field: _pack(each, arrays) for field, each in value.items()}
         elif isinstance(value, dict):
-            value = _plain(value)
+            value = _plain(value, arrays)
         elif isinstance(value, np.generic):
             value = value.item()
         if not (isinstance(value, float) and not math.isfinite(value)):
@@ -178,21 +251,30 @@ def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _rich(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {**record, "extra": {field: _unpack(each) for field, each in record.get("extra", {}).items()}}
+def _rich(record: Mapping[str, Any], arrays: Arrays | None) -> dict[str, Any]:
+    return {**record, "extra": {field: _unpack(each, arrays) for field, each in record.get("extra", {}).items()}}
 
 
-def _pack(value: Any) -> Any:
+def _pack(value: Any, arrays: Arrays | None) -> Any:
+    if not isinstance(value, np.ndarray):
+        value = value.item() if isinstance(value, np.generic) else value
+        # JSON knows no NaN and no infinity.
+        return value if math.isfinite(value) else {"number": repr(value)}
+    array = np.ascontiguousarray(value, value.dtype.name).reshape(value.shape)
+    packed = {"dtype": array.dtype.name, "shape": array.shape}
+    if arrays is not None and array.nbytes > LARGEST_INLINE:
+        return {**packed, "sha256": arrays.put(array)}
     # Base64 keeps every bit; an array of logits as decimal digits would be five times as long.
-    if isinstance(value, (int, float)) and math.isfinite(value):
-        return value
-    array = np.asarray(value)
-    content = array.astype(array.dtype.name, copy=False).tobytes()
-    return {"dtype": array.dtype.name, "shape": array.shape, "base64": base64.b64encode(content).decode()}
+    return {**packed, "base64": base64.b64encode(array.tobytes()).decode()}
 
 
-def _unpack(value: Any) -> Any:
+def _unpack(value: Any, arrays: Arrays | None) -> Any:
     if not isinstance(value, dict):
         return value
-    array = np.frombuffer(base64.b64decode(value["base64"]), value["dtype"]).reshape(value["shape"])
-    return array if array.ndim else float(array)
+    if "number" in value:
+        return float(value["number"])
+    if "sha256" in value:
+        if arrays is None:
+            raise ValueError("an array that is in a file")
+        return arrays.get(value["sha256"])
+    return np.frombuffer(base64.b64decode(value["base64"]), value["dtype"]).reshape(value["shape"])

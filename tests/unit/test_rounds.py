@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import resource
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from fl_rec.coordinator.messages import FINISH, JOIN, WAIT, ClientReport, Decision, Device
-from fl_rec.coordinator.rounds import Round, RoundLog, recorded_reports
+from fl_rec.coordinator.rounds import LARGEST_INLINE, Round, RoundLog, recorded_reports
 from fl_rec.errors import DataError
 from fl_rec.history import RunDirectory
 
@@ -208,6 +209,107 @@ def test_round_that_fits_the_disk_in_part_is_not_written(log: RoundLog, tmp_path
     assert numbers(log) == [0, 1]
 
 
+# -- large arrays ------------------------------------------------------------------------------------------
+
+
+LARGE = np.arange(LARGEST_INLINE // 2 + 1, dtype=np.float16)
+
+
+def arrays_in(folder: Path) -> list[Path]:
+    return sorted((folder / "coordinator" / "arrays").glob("*"))
+
+
+def with_arrays(number: int, *arrays: np.ndarray) -> Round:
+    return Round(number, "s", {}, {client: Decision(extra={"x": array}) for client, array in enumerate(arrays)})
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "uint8", "int32", "int64"])
+def test_large_array_keeps_every_bit(log: RoundLog, tmp_path: Path, dtype: str) -> None:
+    bits = np.random.default_rng(0).integers(0, 256, (2, 3, LARGEST_INLINE), np.uint8)
+    array = bits.view(dtype)
+    report = ClientReport(0, 1, extra={"logits": array})
+    for number, each in enumerate((array, np.asfortranarray(array), array.astype(array.dtype.newbyteorder(">")))):
+        log.append(Round(number, "s", {0: report}, {0: Decision(extra={"x": each})}))
+        found = list(log)[number]
+        for read in (found.decisions[0].extra["x"], found.reports[0].extra["logits"]):
+            assert isinstance(read, np.ndarray)
+            assert (read.dtype, read.shape, read.tobytes()) == (array.dtype, array.shape, array.tobytes())
+    (path,) = arrays_in(tmp_path)
+    assert path.name == hashlib.sha256(path.read_bytes()).hexdigest() + ".npy"
+
+
+def test_line_refers_to_a_large_array(log: RoundLog, tmp_path: Path) -> None:
+    log.append(with_arrays(0, LARGE, LARGE[:-1]))
+    line = (tmp_path / "rounds.jsonl").read_text()
+    (path,) = arrays_in(tmp_path)
+    decisions = strictly(line)["decisions"]
+    assert decisions["0"]["extra"]["x"] == {"dtype": "float16", "shape": [len(LARGE)], "sha256": path.stem}
+    assert sorted(decisions["1"]["extra"]["x"]) == ["base64", "dtype", "shape"], "of the largest that is in the line"
+    np.testing.assert_array_equal(np.load(path), LARGE)
+    with pytest.raises(DataError, match="an array that is in a file"):
+        Round.from_json(line)
+
+
+def test_equal_arrays_are_one_file(log: RoundLog, tmp_path: Path) -> None:
+    log.append(with_arrays(0, *[LARGE.copy() for _ in range(10)]))
+    (path,) = arrays_in(tmp_path)
+    written = path.stat().st_mtime_ns
+    log.append(with_arrays(1, LARGE, LARGE + 1, LARGE.astype(np.float32), LARGE.reshape(1, -1)))
+    assert len(arrays_in(tmp_path)) == 4
+    assert path.stat().st_mtime_ns == written, "it was there"
+    assert [len(each.decisions) for each in log] == [10, 4]
+
+
+def test_array_that_is_missing(log: RoundLog, tmp_path: Path) -> None:
+    log.append(with_arrays(0, LARGE))
+    (path,) = arrays_in(tmp_path)
+    path.unlink()
+    with pytest.raises(DataError) as caught:
+        list(log)
+    assert str(caught.value) == (
+        f"Large arrays of rounds.jsonl are in files of their own. Received: {path}, which can't be read "
+        "(No such file or directory). Copy a run with all of its folders."
+    )
+
+
+@pytest.mark.parametrize("content", [b"", LARGE.tobytes()])
+def test_array_that_was_damaged(log: RoundLog, tmp_path: Path, content: bytes) -> None:
+    log.append(with_arrays(0, LARGE))
+    (path,) = arrays_in(tmp_path)
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        list(log)
+    assert str(caught.value) == f"An array's file is named after its content. Received: {path}, which has another."
+
+
+def test_array_that_fits_the_disk_in_part_is_not_written(log: RoundLog, tmp_path: Path) -> None:
+    log.append(done(0))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            log.append(with_arrays(1, LARGE))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert numbers(log) == [0]
+    log.append(with_arrays(1, LARGE))
+    np.testing.assert_array_equal(list(log)[1].decisions[0].extra["x"], LARGE)
+    assert len(arrays_in(tmp_path)) == 1
+
+
+def test_line_of_an_earlier_version(log: RoundLog, tmp_path: Path) -> None:
+    line = (
+        '{"round": 0, "strategy": "s", "missing": [], "seconds": 0.5, "reports": {}, "decisions": {"0": {"extra": '
+        '{"x": {"dtype": "float16", "shape": [2], "base64": "ADwAQA=="}, '
+        '"none": {"dtype": "float64", "shape": [], "base64": "AAAAAAAA+H8="}}}}}\n'
+    )
+    (tmp_path / "rounds.jsonl").write_text(line)
+    (found,) = log
+    assert (found.report_bytes, found.decision_bytes) == ({}, {})
+    np.testing.assert_array_equal(found.decisions[0].extra["x"], np.array([1, 2], np.float16))
+    assert np.isnan(found.decisions[0].extra["none"])
+
+
 # -- for people --------------------------------------------------------------------------------------------
 
 
@@ -227,6 +329,28 @@ def test_table() -> None:
         "     3  FINISH       -       -  converged",
         "    10    WAIT       -       -  not chosen",
     ]
+
+
+def test_table_with_sizes() -> None:
+    decisions = {0: Decision(JOIN), 2: Decision(WAIT, reason="no report in time")}
+    one = Round(0, "mine", {}, decisions, (2,), 0.0, {0: 520_000}, {0: 1_100_000, 2: 100})
+    assert one.table(5).split("\n")[1:] == [
+        "client  next  epochs  rate x  up KiB  down KiB  why",
+        "-----------------------------------------------------------------",
+        "     0  JOIN    1.00       1   507.8    1074.2",
+        "     2  WAIT       -       -       -       0.1  no report in time",
+    ]
+
+
+@pytest.mark.parametrize(("up", "down", "shown"), [(4096, 4096, False), (4097, 0, True), (0, 4097, True)])
+def test_small_sizes_are_not_told(up: int, down: int, shown: bool) -> None:
+    one = Round(0, "mine", {}, {0: Decision(), 1: Decision()}, (), 0.0, {0: 100, 1: up}, {0: 100, 1: down})
+    assert ("  up KiB  down KiB  " in one.table(5)) is shown
+
+
+def test_sizes_are_read_back() -> None:
+    found = there_and_back(Round(0, "s", {3: REPORT}, {0: Decision()}, (), 0.0, {3: 123}, {0: 45, 11: 67}))
+    assert (found.report_bytes, found.decision_bytes) == ({3: 123}, {0: 45, 11: 67})
 
 
 def test_title_of_the_last_table() -> None:
