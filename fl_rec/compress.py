@@ -27,6 +27,7 @@ import psutil
 
 from fl_rec import environment
 from fl_rec.errors import ConfigError, DataError, RunError
+from fl_rec.evaluate import evaluate
 from fl_rec.private import LOOK_UPS
 from fl_rec.saved import PREFIX, SIGNATURE, SavedModel
 
@@ -88,47 +89,33 @@ def quantise(values: np.ndarray, bits: int) -> Quantised:
         bits: 8 or 4.
     """
     largest = np.abs(values).max(axis=1, keepdims=True, initial=0)
+    # Of rows with a largest value of 1, so that no square of a difference is too large, or too small, for float32.
+    rows, width = values / np.where(largest > 0, largest, np.float32(1)), values.shape[1]
     if bits == 8:
-        scales = (largest / 127).astype(np.float32)
-        return Quantised(np.rint(values / _divisor(scales)).astype(np.int8), scales, bits, values.shape[1])
+        return Quantised(np.rint(rows * 127).astype(np.int8), largest / np.float32(127), bits, width)
     levels = np.zeros(values.shape, np.int8)
-    scales = np.zeros(largest.shape, np.float32)
+    steps = np.zeros(largest.shape, np.float32)
     errors = np.full(largest.shape, np.inf, np.float32)
     for part in _CLIPPING:
-        tried = (largest * np.float32(part / 7.5)).astype(np.float32)
-        codes = np.clip(np.floor(values / _divisor(tried)), -8, 7)
-        error = np.square((codes + 0.5) * tried - values).sum(axis=1, keepdims=True)
+        step = np.float32(part / 7.5)
+        tried = np.clip(np.floor(rows / step), -8, 7)
+        error = np.square((tried + 0.5) * step - rows).sum(axis=1, keepdims=True)
         better = error < errors
-        levels = np.where(better, codes.astype(np.int8), levels)
-        scales, errors = np.where(better, tried, scales), np.where(better, error, errors)
-    low, high = levels[:, : (values.shape[1] + 1) // 2], levels[:, (values.shape[1] + 1) // 2 :]
+        levels = np.where(better, tried.astype(np.int8), levels)
+        steps, errors = np.where(better, step, steps), np.where(better, error, errors)
+    low, high = levels[:, : (width + 1) // 2], levels[:, (width + 1) // 2 :]
     high = np.pad(high, ((0, 0), (0, low.shape[1] - high.shape[1])))
-    return Quantised((16 * high.astype(np.int16) + low + 8).astype(np.int8), scales, bits, values.shape[1])
-
-
-def _divisor(scales: np.ndarray) -> np.ndarray:
-    return np.where(scales > 0, scales, np.float32(1))
+    return Quantised((16 * high.astype(np.int16) + low + 8).astype(np.int8), largest * steps, bits, width)
 
 
 # --- Zeros ---------------------------------------------------------------------------------------------
 
 
-def prune(matrices: Mapping[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
-    """Copies of matrices with their smallest weights set to 0, that share of all of them together.
-
-    Args:
-        matrices: by name.
-        share: above 0, below 1; rounded to whole weights. One threshold for all matrices lets the layers that need
-            more weights keep more (arXiv:2003.03033).
-    """
-    sizes = np.abs(np.concatenate([values.reshape(-1) for values in matrices.values()]))
-    kept = np.ones(sizes.shape, bool)
-    kept[np.argsort(sizes, kind="stable")[: round(share * len(sizes))]] = False
-    ends = np.cumsum([values.size for values in matrices.values()])[:-1]
-    return {
-        name: np.where(mask.reshape(values.shape), values, np.float32(0))
-        for (name, values), mask in zip(matrices.items(), np.split(kept, ends))
-    }
+def prune(matrix: np.ndarray, share: float) -> np.ndarray:
+    """A copy of a matrix with its smallest weights set to 0, that share of them, rounded to whole weights."""
+    flat = matrix.reshape(-1).copy()
+    flat[np.argsort(np.abs(flat), kind="stable")[: round(share * len(flat))]] = 0
+    return flat.reshape(matrix.shape)
 
 
 @dataclass(frozen=True)
@@ -376,7 +363,7 @@ class Figures:
         memory: bytes of its parameters when it is loaded.
         milliseconds: to score all items for one user on one core, the median of several times; None of a net that has
             other inputs than a user and an item.
-        hr, ndcg, auc: on the test shards; None without any.
+        hr, ndcg, auc: on the test shards, HR@K and NDCG@K of the model's configuration; None without any.
     """
 
     bytes: int
@@ -400,15 +387,18 @@ def compress(
         source: a folder with a model; see `SavedModel.open`.
         out: a folder that is not there; beside the model it gets what else is in `source`, but the servers' tables.
         bits: 8 or 4 for each number of an embedding; None: as they are.
-        share: of the dense layers' weights that are set to 0; None: none. Private ones are left alone.
+        share: of each dense layer's weights that are set to 0, the smallest ones (arXiv:1710.01878); None: none. One
+            threshold for all layers would cut whole layers off: of an NCF-MLP, trained weights of the first layer are
+            the largest. Left alone are private layers, and those with one output, of which each weight is a whole unit.
         data: the folder with the test shards; None for that of the model's configuration.
 
     Returns:
-        what the new model.json has under `compression`: what was done, and the `Figures` before and after.
+        what the new model.json has under `compression`: what was done, the `Figures` before and after, and why there
+        are none of the test shards, or null.
 
     Raises:
         ConfigError: `bits` or `share` is refused, or the net has no dense layers to prune.
-        DataError: there is no model, or it can't be compressed; see `split`.
+        DataError: there is no model, or it can't be compressed, see `split`; or `data` will not do.
         RunError: `out` is there already, or can't be written.
     """
     if bits is None and share is None:
@@ -428,28 +418,35 @@ def compress(
     client = clients[0] if private_names and clients else None
     net = checkpoint.load(model.folder, client)
     record: dict[str, Any] = {"bits": bits, "prune": share}
-    before = _measured(model.folder, net, data)
     _, matrices = split(net)
+    tested, record["not_tested"] = _tested(model, data)
+    before = _measured(model.folder, net, tested)
     if share is not None:
-        matrices = {name: values for name, values in matrices.items() if name not in private_names}
-        if not matrices:
+        pruned = {
+            name: prune(values, share)
+            for name, values in matrices.items()
+            if name not in private_names and min(values.shape) > 1
+        }
+        if not pruned:
             raise ConfigError(
-                f"--prune sets weights of dense layers to 0. Received: {share:g}, and a net that shares none. Leave it "
-                "out."
+                f"--prune sets weights of hidden layers to 0. Received: {share:g}, and a net that shares none. Leave "
+                "it out."
             )
-        pruned = prune(matrices, share)
         for name, values in pruned.items():
             net.set_parameter(name, values)
         record["zeros"] = {name: int((values == 0).sum()) for name, values in pruned.items()}
     if bits is not None:
         net = quantise_net(net, bits)
-    signature = {name: each for name, each in model.signature.items() if name not in ("feeds", "private", "paddle")}
+    # Of the new model `write` tells the first three, and `compression` the figures.
+    outdated = ("feeds", "private", "paddle", "metrics")
+    signature = {name: each for name, each in model.signature.items() if name not in outdated}
     try:
         with checkpoint.drafted(out) as draft:
             _copy_others(model.folder, draft, bool(private_names))
             checkpoint.write(net, draft, {**signature, "compression": record}, private_names)
             # Of what is on the disk: Paddle does not say so if that was full.
-            after = _measured(draft, checkpoint.load(draft, client), data)
+            new = checkpoint.load(draft, client)
+            after = _measured(draft, new, evaluate(SavedModel.open(draft), None, data) if tested else {})
             record.update(before=dataclasses.asdict(before), after=dataclasses.asdict(after))
             checkpoint.write(net, draft, {**signature, "compression": record}, private_names)
     except OSError as err:
@@ -460,10 +457,21 @@ def compress(
     return record
 
 
-def _measured(folder: Path, net: InferenceNet, data: Path | None) -> Figures:
+def _tested(model: SavedModel, data: Path | None) -> tuple[Mapping[str, Any], str | None]:
+    """A model's figures on test shards; or none, and why."""
+    if data is not None:
+        return evaluate(model, None, data), None
+    try:
+        return evaluate(model), None
+    except (ConfigError, DataError) as err:
+        return {}, str(err)
+
+
+def _measured(folder: Path, net: InferenceNet, tested: Mapping[str, Any]) -> Figures:
     files = sum(path.stat().st_size for path in folder.glob(f"{PREFIX}.*"))
     memory = sum(values.nbytes for values in parameters(net).values())
-    return Figures(files, memory, _milliseconds(net))
+    figures = (tested.get(name) for name in ("hr", "ndcg", "test_auc"))
+    return Figures(files, memory, _milliseconds(net), *figures)
 
 
 def _copy_others(source: Path, target: Path, with_private: bool) -> None:
@@ -518,7 +526,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
     parser.add_argument("--bits", type=int, metavar="8|4", help="bits of each number of an embedding")
     parser.add_argument(
-        "--prune", type=float, metavar="SHARE", help="share of the dense layers' weights that are set to 0, such as 0.5"
+        "--prune",
+        type=float,
+        metavar="SHARE",
+        help="share of each hidden layer's weights that is set to 0, such as 0.5",
     )
     parser.add_argument(
         "--data", type=Path, metavar="FOLDER", help="what gen_heter_data.py wrote; default: where the model was trained"
@@ -530,6 +541,8 @@ def command(options: argparse.Namespace) -> int:
     record = compress(options.model, options.out, options.bits, options.prune, options.data)
     print(f"compressed  {options.out}")
     print(format_figures(Figures(**record["before"]), Figures(**record["after"])))
+    if record["not_tested"]:
+        print(f"not evaluated: {record['not_tested']}")
     return 0
 
 
