@@ -250,8 +250,9 @@ def to_text(
     widths[2] = min(widths[2], max(room - widths[3], room * 3 // 5))
     widths[3] = min(widths[3], room - widths[2])
     lines = [_cut(f"user {user}, {len(history):,} items in the history" + (f": {shares}" if shares else ""), width)]
+    genres = "genres" if any(each.genres for some in lists.values() for each in some) else ""
     for title, some in rows.items():
-        header = ("rank", "score", title, "genres" if any(row[3] for row in some) else "")
+        header = ("rank", "score", title, genres)
         shown_rows = [_line(row, widths) for row in (header, *some)]
         lines += ["", shown_rows[0], "-" * (sum(widths) + 6), *shown_rows[1:]]
     return "\n".join(lines)

@@ -129,7 +129,7 @@ def _runs() -> str:
 
 
 def _model_of(run: RunDirectory) -> Path:
-    result = _read(run.result)
+    result = _read(run.result) if run.result.is_file() else {"state": "not ended"}
     if result.get("state") != roles.DONE or "model" not in result:
         raise DataError(
             f"A run's model is there when the run has ended well. Received: {run.path}, of state "
