@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import statistics
@@ -443,12 +444,13 @@ def compress(
     try:
         with checkpoint.drafted(out) as draft:
             _copy_others(model.folder, draft, bool(private_names))
-            checkpoint.write(net, draft, {**signature, "compression": record}, private_names)
+            checkpoint.write(net, draft, signature, private_names)
             # Of what is on the disk: Paddle does not say so if that was full.
             new = checkpoint.load(draft, client)
             after = _measured(draft, new, evaluate(SavedModel.open(draft), None, data) if tested else {})
             record.update(before=dataclasses.asdict(before), after=dataclasses.asdict(after))
-            checkpoint.write(net, draft, {**signature, "compression": record}, private_names)
+            content = {**SavedModel.open(draft).signature, "compression": record}
+            (draft / SIGNATURE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     except OSError as err:
         raise RunError(
             f"The compressed model must be saved, and {out} can't be written ({err.strerror or err}). Free some space "

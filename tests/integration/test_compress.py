@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from .conftest import ROOT, TIMEOUT, Job
 
@@ -25,9 +27,12 @@ np.savez(sys.argv[2], **checkpoint.load_parameters(Path(sys.argv[1]), 0))
 """
 
 
-def compress(*arguments: Any) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "fl_rec.cli", "compress", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=TIMEOUT)
+def succeed(*arguments: Any) -> str:
+    """What a command of fl-rec prints."""
+    command = [sys.executable, "-m", "fl_rec.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=TIMEOUT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def parameters(model: Path, to: Path) -> dict[str, np.ndarray]:
@@ -38,8 +43,7 @@ def parameters(model: Path, to: Path) -> dict[str, np.ndarray]:
 
 def test_a_job_that_starts_from_a_pruned_model(job: Job, shards: Path, tmp_path: Path) -> None:
     """The zeros stay zeros in every worker and on the server, with GEO and with rounds, and all else is trained."""
-    done = compress(job.succeed().result["model"], "--out", tmp_path / "pruned", "--prune", 0.5)
-    assert done.returncode == 0, done.stderr
+    succeed("compress", job.succeed().result["model"], "--out", tmp_path / "pruned", "--prune", 0.5)
     before = parameters(tmp_path / "pruned", tmp_path / "before.npz")
     zeros = {name: before[name] == 0 for name in MATRICES}
     assert {name: each.sum() / each.size for name, each in zeros.items()} == dict.fromkeys(MATRICES, 0.5)
@@ -63,3 +67,25 @@ def test_keep_zeros_without_a_model_to_start_from(job: Job) -> None:
     assert finished.code == 2
     assert "runner.keep_zeros=True keeps the zeros of a model to start from" in finished.errors
     assert "Received: warmup_model_path=None, privacy.clip=None." in finished.errors
+
+
+def test_an_exported_model_of_4_bits_is_used_like_any_other(job: Job, tmp_path: Path) -> None:
+    job.runner["epochs"] = 3
+    finished = job.succeed()
+    exported, small = tmp_path / "exported", tmp_path / "small"
+    succeed("export", finished.run.path, "--out", exported)
+    table = succeed("compress", exported, "--out", small, "--bits", 4)
+    record = json.loads((small / "model.json").read_text())["compression"]
+    assert record["not_tested"] is None
+    last = finished.result["last"]
+    assert [record["before"][name] for name in ("hr", "ndcg")] == pytest.approx([last["hr"], last["ndcg"]], abs=1e-9)
+    evaluated = json.loads(succeed("evaluate", small, "--format", "json"))
+    assert [record["after"][name] for name in ("hr", "ndcg", "auc")] == [
+        evaluated[name] for name in ("hr", "ndcg", "test_auc")
+    ]
+    assert f"{last['hr']:.4f}" in table
+    assert record["after"]["auc"] == pytest.approx(record["before"]["auc"], abs=0.02)
+    asked = [
+        succeed("recommend", "--model", model, "--user", 1, "--top", 5).splitlines() for model in (exported, small)
+    ]
+    assert len(asked[0]) == len(asked[1]) > 5
