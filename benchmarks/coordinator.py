@@ -52,7 +52,7 @@ from fl_rec.config import CoordinatorConfig
 from fl_rec.coordinator.client import PAUSE, CoordinatorClient
 from fl_rec.coordinator.messages import JOIN, ClientReport, Device, decode_decision, encode
 from fl_rec.coordinator.rounds import Round, RoundLog
-from fl_rec.coordinator.service import METHOD, TOKEN_KEY, Coordinator, channel_options, new_server
+from fl_rec.coordinator.service import METHOD, TOKEN_KEY, Coordinator, channel_options, new_server, split
 from fl_rec.coordinator.strategies import Fleet, new_strategy
 from fl_rec.errors import RunError
 from fl_rec.history import RunDirectory
@@ -201,9 +201,9 @@ def _simulate(service: Service, clients: Sequence[int], rounds: int) -> tuple[np
 
 async def _ask_all(service: Service, clients: Sequence[int], rounds: int) -> tuple[np.ndarray, int]:
     # Channels with the same options would share one connection.
-    options = [*channel_options(MAX_MESSAGE), ("grpc.use_local_subchannel_pool", 1)]
+    options = [*channel_options(), ("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.aio.insecure_channel(service.endpoint, options=options) for _ in clients]
-    calls = [channel.unary_unary(METHOD) for channel in channels]
+    calls = [channel.stream_stream(METHOD) for channel in channels]
     metadata = ((TOKEN_KEY, TOKEN),)
     retries = 0
 
@@ -213,7 +213,8 @@ async def _ask_all(service: Service, clients: Sequence[int], rounds: int) -> tup
         sent = time.monotonic()
         while True:
             try:
-                answer = await call(data, timeout=2 * ROUND_TIMEOUT, metadata=metadata)
+                chunks = call(split(data), timeout=2 * ROUND_TIMEOUT, metadata=metadata)
+                answer = b"".join([chunk async for chunk in chunks])
                 break
             except grpc.aio.AioRpcError as err:
                 if err.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() - sent > CONNECT_TIMEOUT:

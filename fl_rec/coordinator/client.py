@@ -13,7 +13,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 
 from fl_rec.coordinator.messages import ClientReport, Decision, MessageError, decode_decision, encode
-from fl_rec.coordinator.service import KEEPALIVE, KEEPALIVE_ANSWER, METHOD, TOKEN_KEY, channel_options
+from fl_rec.coordinator.service import CHUNK, KEEPALIVE, KEEPALIVE_ANSWER, METHOD, TOKEN_KEY, channel_options, split
 from fl_rec.errors import RunError
 
 log = logging.getLogger(__name__)
@@ -36,13 +36,23 @@ class CoordinatorClient:
         token: gives the run's token; it is asked again before each attempt, since the coordinator may start late.
         max_message_bytes: longest message of either side.
         answer_timeout: seconds that one attempt waits for an answer.
+        compression: runner.compress_report, for the reports.
     """
 
-    def __init__(self, endpoint: str, token: Callable[[], str], max_message_bytes: int, answer_timeout: float) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        token: Callable[[], str],
+        max_message_bytes: int,
+        answer_timeout: float,
+        compression: str = "none",
+    ) -> None:
         self.endpoint = endpoint
         self._token, self._max, self._answer_timeout = token, max_message_bytes, answer_timeout
-        self._channel = grpc.insecure_channel(endpoint, options=channel_options(max_message_bytes))
-        self._call = self._channel.unary_unary(METHOD)
+        self._compression = compression
+        self._channel = grpc.insecure_channel(endpoint, options=channel_options())
+        # What fits a chunk needs no thread that sends one after the other; on the way it is a stream all the same.
+        self._send, self._send_chunks = self._channel.unary_stream(METHOD), self._channel.stream_stream(METHOD)
 
     def report(self, report: ClientReport, timeout: float) -> Decision:
         """Tells the coordinator, and waits for its decision.
@@ -53,9 +63,10 @@ class CoordinatorClient:
 
         Raises:
             CoordinatorLost: it could not be reached in that time.
-            RunError: it refused the report, or sent what is no decision.
+            MessageError: the report can't be compressed so.
+            RunError: it is too long; or it was refused, or answered with what is no decision.
         """
-        data = encode(report)
+        data = encode(report, self._compression)
         if len(data) > self._max:
             raise RunError(
                 f"A report must be at most coordinator.max_message_bytes={self._max} long. Received: {len(data)} "
@@ -66,8 +77,7 @@ class CoordinatorClient:
             self._await_connection(wait)
             began = time.monotonic()
             try:
-                answer = self._call(data, timeout=self._answer_timeout, metadata=((TOKEN_KEY, self._token()),))
-                return decode_decision(answer)
+                return decode_decision(self._exchange(data))
             except MessageError as err:
                 raise RunError(f"The coordinator must answer with a decision. {err}") from err
             except grpc.RpcError as err:
@@ -87,6 +97,20 @@ class CoordinatorClient:
                 log.info("the coordinator at %s is not there (%s); trying again", self.endpoint, err.code().name)
             time.sleep(PAUSE)
             wait = min(2 * wait, LONGEST_WAIT, max(PAUSE, lost_at + timeout - time.monotonic()))
+
+    def _exchange(self, data: bytes) -> bytes:
+        options = {"timeout": self._answer_timeout, "metadata": ((TOKEN_KEY, self._token()),)}
+        call = self._send(data, **options) if len(data) <= CHUNK else self._send_chunks(split(data), **options)
+        answer = bytearray()
+        for chunk in call:
+            if len(answer) + len(chunk) > self._max:
+                call.cancel()
+                raise RunError(
+                    f"A decision must be at most coordinator.max_message_bytes={self._max} long. Received: "
+                    f"{len(answer) + len(chunk)} bytes or more. Configure both sides alike."
+                )
+            answer += chunk
+        return bytes(answer)
 
     def _await_connection(self, seconds: float) -> None:
         # Older gRPC's (1.70, the last for Python 3.8) make connections only while somebody waits.

@@ -161,7 +161,13 @@ async def _serve(config: Config, run: RunDirectory, address: Address) -> None:
             roles.write_status(run.roles, ROLE, roles.FAILED, str(err))
 
     coordinator = Coordinator(
-        lambda: strategy_of(config, fleet), settings.strategy, settings, RoundLog(run.rounds), show, fail
+        lambda: strategy_of(config, fleet),
+        settings.strategy,
+        settings,
+        RoundLog(run.rounds),
+        show,
+        fail,
+        config.runner.compress_report,
     )
     await coordinator.start()
     server, _ = await new_server(coordinator, address.endpoint, address.token, settings.max_message_bytes)

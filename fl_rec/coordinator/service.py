@@ -2,6 +2,8 @@
 
 A client's call waits until its round is decided: when all whom the coordinator expects have reported, or
 `round_timeout` after the first. The call may be repeated as often as need be; the answer of a round stays the same.
+
+Both messages travel in chunks. A report that breaks off does not count, since no part of a message is a message.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import time
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Callable, Mapping
+from typing import Any, AsyncIterator, Callable, Iterator, Mapping
 
 import grpc
 
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 SERVICE, CALL = "fl_rec.Coordinator", "Report"
 METHOD = f"/{SERVICE}/{CALL}"
 TOKEN_KEY = "fl_rec-token"
+# Bytes of a message that travel at once.
+CHUNK = 1 << 18
 # A peer that stands still is noticed after KEEPALIVE + KEEPALIVE_ANSWER seconds.
 KEEPALIVE, KEEPALIVE_ANSWER = 10.0, 10.0
 # Characters of a refusal. It travels in a header, and those are lost beyond 8 KiB.
@@ -63,6 +67,7 @@ class Coordinator:
             shown their reports again, and their decisions stand.
         on_round: told of each round, after it was written and before it is answered.
         on_failure: told why the strategy failed, before the clients are.
+        compression: runner.compress_report, for the decisions.
 
     Attributes:
         failure: set when the strategy has failed, after which no report is accepted.
@@ -76,12 +81,16 @@ class Coordinator:
         rounds: RoundLog,
         on_round: Callable[[Round], None] = lambda _: None,
         on_failure: Callable[[Exception], None] = lambda _: None,
+        compression: str = "none",
     ) -> None:
         self._new_strategy, self._strategy_name = new_strategy, strategy_name
         self._settings, self._rounds, self._on_round, self._on_failure = settings, rounds, on_round, on_failure
+        self._compression = compression
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._reports: dict[int, ClientReport] = {}
-        self._decided: Mapping[int, Decision] = {}
+        self._report_bytes: dict[int, int] = {}
+        # As they travel: encoded once, told as often as need be.
+        self._decided: Mapping[int, bytes] = {}
         # Clients that went on without a coordinator are ahead of it when it comes, or comes back.
         self._may_skip = True
         self._deciding: asyncio.Task[None] | None = None
@@ -96,16 +105,18 @@ class Coordinator:
         # Not an executor's: Python waits for those when it ends, and so for a strategy that hangs.
         threading.Thread(target=_work, args=(self._calls,), name="strategy", daemon=True).start()
         self.failure: asyncio.Future[None] = self._loop.create_future()
-        self._answer: asyncio.Future[Mapping[int, Decision]] = self._loop.create_future()
+        self._answer: asyncio.Future[Mapping[int, bytes]] = self._loop.create_future()
         self._round = await self._in_thread(self._take_up)
         self._expected = set(self._strategy.fleet) - self._strategy.finished
 
-    async def answer(self, report: ClientReport) -> Decision:
-        """The decision for a client, once there is one.
+    async def answer(self, data: bytes) -> bytes:
+        """The decision for a client, once there is one, both as they travel.
 
         Raises:
+            MessageError: it is no report.
             Refused: the report is of another round, or of nobody who is expected.
         """
+        report = decode_report(data)
         if self.failure.done():
             raise Refused(grpc.StatusCode.ABORTED, str(self.failure.exception()))
         if report.client not in self._strategy.standing:
@@ -122,14 +133,15 @@ class Coordinator:
         self._check_round(report)
         if report.client not in self._reports:
             self._reports[report.client] = report
+            self._report_bytes[report.client] = len(data)
             if len(self._reports) == 1:
                 self._first = time.monotonic()
                 self._timer = self._loop.call_later(self._settings.round_timeout, self._decide)
             if self._expected <= set(self._reports):
                 self._decide()
         # One client that hangs up must not cancel the others' answer.
-        decisions = await asyncio.shield(self._answer)
-        return decisions[report.client]
+        answers = await asyncio.shield(self._answer)
+        return answers[report.client]
 
     def close(self) -> None:
         """Lets go of the clients that wait; they try again until `coordinator_timeout`."""
@@ -162,12 +174,20 @@ class Coordinator:
 
     async def _finish_round(self) -> None:
         number, reports, answer = self._round, dict(self._reports), self._answer
+        report_bytes = dict(self._report_bytes)
         missing = tuple(sorted(self._expected - set(reports)))
         try:
             limit = self._settings.round_timeout
-            decisions = await asyncio.wait_for(self._in_thread(self._strategy.next_round, reports, number), limit)
+            decisions, answers = await asyncio.wait_for(self._in_thread(self._next_round, reports, number), limit)
             done = Round(
-                number, self._strategy_name, reports, decisions, missing, seconds=time.monotonic() - self._first
+                number,
+                self._strategy_name,
+                reports,
+                decisions,
+                missing,
+                seconds=time.monotonic() - self._first,
+                report_bytes=report_bytes,
+                decision_bytes={client: len(each) for client, each in answers.items()},
             )
             # Written before anybody is answered: a coordinator that is started again must say the same.
             self._rounds.append(done)
@@ -175,12 +195,13 @@ class Coordinator:
         except Exception as err:
             self._fail(err, number, answer)
             return
-        self._decided = decisions
+        self._decided = answers
         self._expected -= set(done.clients(FINISH))
-        self._round, self._reports, self._may_skip, self._deciding = number + 1, {}, False, None
+        self._round, self._reports, self._report_bytes = number + 1, {}, {}
+        self._may_skip, self._deciding = False, None
         self._answer = self._loop.create_future()
         if not answer.done():
-            answer.set_result(decisions)
+            answer.set_result(answers)
 
     def _fail(self, err: Exception, number: int, answer: asyncio.Future[Any]) -> None:
         if isinstance(err, asyncio.TimeoutError):
@@ -200,13 +221,24 @@ class Coordinator:
         self._strategy = self._new_strategy()
         self._rounds.mend()
         number = -1
+        decisions: Mapping[int, Decision] = {}
         for past in self._rounds:
             number = past.round
             self._strategy.consider(past.reports, number)
             # A strategy that draws its random numbers elsewhere may decide otherwise now; what was told stands.
             self._strategy.told(past.decisions, number)
-            self._decided = past.decisions
+            decisions = past.decisions
+        self._decided = self._encode(decisions)
         return number + 1
+
+    def _next_round(
+        self, reports: Mapping[int, ClientReport], number: int
+    ) -> tuple[Mapping[int, Decision], Mapping[int, bytes]]:
+        decisions = self._strategy.next_round(reports, number)
+        return decisions, self._encode(decisions)
+
+    def _encode(self, decisions: Mapping[int, Decision]) -> dict[int, bytes]:
+        return {client: encode(each, self._compression) for client, each in decisions.items()}
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         future: Future[Any] = Future()
@@ -238,29 +270,30 @@ async def new_server(
         RunError: the port is taken.
     """
 
-    async def report(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    async def report(chunks: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         shown = dict(context.invocation_metadata()).get(TOKEN_KEY, "")
         try:
             if not hmac.compare_digest(str(shown), token):
                 raise Refused(
                     grpc.StatusCode.UNAUTHENTICATED, "A client shows the token of its run. Received: another, or none."
                 )
-            answer = encode(await coordinator.answer(decode_report(data)))
+            answer = await coordinator.answer(await _join(chunks, max_message_bytes))
             if len(answer) > max_message_bytes:
                 raise Refused(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     f"A decision must be at most coordinator.max_message_bytes={max_message_bytes} long. "
                     f"Received: {len(answer)} bytes from the strategy.",
                 )
-            return answer
         except (MessageError, Refused) as err:
             status = err.status if isinstance(err, Refused) else grpc.StatusCode.INVALID_ARGUMENT
             reason = str(err)
             shown = reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + " ..."
-            return await context.abort(status, shown)  # it raises
+            await context.abort(status, shown)  # it raises
+        for chunk in split(answer):
+            yield chunk
 
-    server = grpc.aio.server(options=channel_options(max_message_bytes))
-    handler = grpc.unary_unary_rpc_method_handler(report)
+    server = grpc.aio.server(options=channel_options())
+    handler = grpc.stream_stream_rpc_method_handler(report)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {CALL: handler}),))
     try:
         port = server.add_insecure_port(endpoint)
@@ -273,11 +306,30 @@ async def new_server(
     return server, port
 
 
-def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
+def split(message: bytes) -> Iterator[bytes]:
+    """A message's chunks."""
+    return (message[start : start + CHUNK] for start in range(0, len(message), CHUNK))
+
+
+async def _join(chunks: AsyncIterator[bytes], limit: int) -> bytes:
+    message = bytearray()
+    async for chunk in chunks:
+        if len(message) + len(chunk) > limit:
+            raise Refused(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"A report must be at most coordinator.max_message_bytes={limit} long. Received: "
+                f"{len(message) + len(chunk)} bytes or more. Make the fields of report_fields() smaller, or raise the "
+                "limit.",
+            )
+        message += chunk
+    return bytes(message)
+
+
+def channel_options() -> list[tuple[str, int]]:
     """What both sides set."""
     return [
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", CHUNK),
+        ("grpc.max_send_message_length", CHUNK),
         ("grpc.keepalive_time_ms", int(KEEPALIVE * 1000)),
         ("grpc.keepalive_timeout_ms", int(KEEPALIVE_ANSWER * 1000)),
         ("grpc.http2.max_pings_without_data", 0),

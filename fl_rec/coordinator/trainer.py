@@ -59,6 +59,7 @@ class CoordinatedTrainer(FLTrainer):
                 settings.max_message_bytes,
                 # A round's last report may come round_timeout after the first, and the strategy may take as long.
                 answer_timeout=2 * settings.round_timeout + 10,
+                compression=self.config.runner.compress_report,
             )
             self._lost = False
             self._bytes = (0, 0)

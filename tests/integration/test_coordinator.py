@@ -150,6 +150,48 @@ def test_a_users_strategy_field_and_run_worker(job: Job, shards: Path, tmp_path:
     assert "device machine" in (finished.run.log / "workerlog.0").read_text()
 
 
+LOGITS_TRAINER = """
+import sys
+import numpy as np
+from fl_rec.coordinator.trainer import CoordinatedTrainer
+from fl_rec.trainer import main
+
+class Trainer(CoordinatedTrainer):
+    def report_fields(self, metrics):
+        told = self.decision.extra["logits"]
+        assert told.dtype == np.float32 and told.shape == (3000, 100), told
+        return {"logits": told + 1}
+
+if __name__ == "__main__":
+    sys.exit(main(Trainer))
+"""
+LOGITS = """
+import numpy as np
+from fl_rec.coordinator import Decision, Strategy
+
+class Logits(Strategy):
+    def decide(self, reports, round):
+        logits = [report.extra["logits"] for report in reports.values() if report.extra]
+        mean = np.mean(logits, axis=0) if logits else np.full((3000, 100), 0.5, np.float32)
+        return {client: Decision(extra={"logits": mean}) for client in reports}
+"""
+
+
+def test_long_messages(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "logits.py").write_text(LOGITS)
+    (tmp_path / "my_trainer.py").write_text(LOGITS_TRAINER)
+    job.coordinator = {"strategy": "logits.py:Logits", "report_fields": {"logits": [3000, 100]}}
+    job.runner.update(epochs=2, compress_report="int8")
+    finished = job.succeed("--coordinator_num", 1, "--script", tmp_path / "my_trainer.py")
+    first, second, third = rounds_of(finished)
+    assert first.report_bytes[0] < 1000
+    for size in (*first.decision_bytes.values(), *second.report_bytes.values(), *third.report_bytes.values()):
+        assert 300_000 < size < 315_000
+    assert third.reports[2].extra["logits"] == pytest.approx(2.5, abs=0.02)
+    assert len(list((finished.run.path / "coordinator" / "arrays").iterdir())) == 3, "equal ones are there once"
+    assert "  up KiB  down KiB  " in finished.output
+
+
 def test_an_undeclared_field(job: Job, tmp_path: Path) -> None:
     (tmp_path / "my_trainer.py").write_text(trainer_with_an_array())
     job.coordinator = {"report_fields": {"largest": [], "outputs": [1]}}

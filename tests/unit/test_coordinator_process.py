@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
+import numpy as np
 import pytest
 
 from fl_rec import roles
@@ -287,6 +288,44 @@ def test_killed_and_started_again(job: Callable[..., Job]) -> None:
     assert str(caught.value) == (
         f"A coordinator is started again while its workers live. Received: {played.run.path}, which is over."
     )
+
+
+DRAWS = """
+import numpy as np
+from fl_rec.coordinator import Decision, Strategy
+
+class Draws(Strategy):
+    def decide(self, reports, round):
+        logits = np.random.default_rng().normal(size=(3000, 100)).astype(np.float32)
+        return {client: Decision(extra={"logits": logits}) for client in self.fleet}
+"""
+
+
+def test_killed_and_started_again_it_tells_the_same_arrays(job: Callable[..., Job]) -> None:
+    played = job(strategy="draws.py:Draws")
+    (played.yaml.parent / "draws.py").write_text(DRAWS)
+    content = json.loads(played.yaml.read_text())
+    content["runner"]["compress_report"] = "int8"
+    played.yaml.write_text(json.dumps(content))
+    first = played.start()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        told = list(pool.map(lambda client: played.report(client, 0), range(WORKERS), timeout=DEADLINE))
+    first.kill()
+    first.wait(DEADLINE)
+    again = played.start_again()
+    for client in range(WORKERS):
+        logits = played.report(client, 0).extra["logits"]
+        np.testing.assert_array_equal(logits, told[client].extra["logits"])
+        np.testing.assert_array_equal(logits, told[0].extra["logits"])
+    played.end_workers()
+    output_of(again, 0)
+    (done,) = RoundLog(played.run.rounds)
+    exact = done.decisions[0].extra["logits"]
+    assert 0 < np.abs(exact - told[0].extra["logits"]).max() < 0.05, "the record is not compressed"
+    (path,) = (played.run.path / "coordinator" / "arrays").iterdir()
+    assert exact.nbytes < path.stat().st_size < exact.nbytes + 1000
+    assert 300_000 < done.decision_bytes[0] < 315_000
+    assert "  up KiB  down KiB  " in played.run.tables.read_text()
 
 
 def test_run_without_a_coordinator(run: RunDirectory, load_job: Callable[..., Config]) -> None:

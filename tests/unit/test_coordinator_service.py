@@ -8,6 +8,8 @@ import gc
 import random
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -21,10 +23,20 @@ import numpy as np
 import pytest
 
 from fl_rec.config import CoordinatorConfig
+from fl_rec.coordinator import service
 from fl_rec.coordinator.client import CoordinatorClient, CoordinatorLost
-from fl_rec.coordinator.messages import FINISH, JOIN, WAIT, ClientReport, Decision, encode
+from fl_rec.coordinator.messages import (
+    FINISH,
+    JOIN,
+    WAIT,
+    ClientReport,
+    Decision,
+    MessageError,
+    decode_decision,
+    encode,
+)
 from fl_rec.coordinator.rounds import Round, RoundLog
-from fl_rec.coordinator.service import LONGEST_REASON, METHOD, TOKEN_KEY, Coordinator, new_server
+from fl_rec.coordinator.service import CHUNK, LONGEST_REASON, METHOD, TOKEN_KEY, Coordinator, new_server
 from fl_rec.coordinator.strategies import Fleet, Strategy, new_strategy
 from fl_rec.coordinator.strategies.join_all import JoinAll
 from fl_rec.errors import RunError
@@ -54,14 +66,16 @@ def everyone_joins(reports: Mapping[int, ClientReport], round: int) -> dict[int,
 class Served:
     """A coordinator that listens, in the thread of `run`."""
 
-    def __init__(self, run: Callable[..., Any], coordinator: Coordinator, endpoint: str, rounds: RoundLog) -> None:
-        self._run, self.coordinator, self.rounds = run, coordinator, rounds
+    def __init__(
+        self, run: Callable[..., Any], coordinator: Coordinator, endpoint: str, rounds: RoundLog, limit: int
+    ) -> None:
+        self._run, self.coordinator, self.rounds, self._limit = run, coordinator, rounds, limit
         self._server, self.port = run(self._start(endpoint))
         self.endpoint = f"127.0.0.1:{self.port}"
 
     async def _start(self, endpoint: str) -> tuple[grpc.aio.Server, int]:
         await self.coordinator.start()
-        return await new_server(self.coordinator, endpoint, TOKEN, LIMIT)
+        return await new_server(self.coordinator, endpoint, TOKEN, self._limit)
 
     def stop(self, grace: float = 0) -> None:
         self._run(self._server.stop(grace))
@@ -115,6 +129,8 @@ def serve(run: Callable[..., Any], tmp_path: Path) -> Iterator[Serve]:
         endpoint: str = "127.0.0.1:0",
         on_round: Callable[[Round], None] = lambda _: None,
         options: Mapping[str, Any] = {},
+        limit: int = LIMIT,
+        compression: str = "none",
         **settings: Any,
     ) -> Served:
         def make() -> Strategy:
@@ -123,8 +139,8 @@ def serve(run: Callable[..., Any], tmp_path: Path) -> Iterator[Serve]:
 
         config = CoordinatorConfig(**{"round_timeout": DEADLINE, **settings})
         rounds = RoundLog(tmp_path / "rounds.jsonl")
-        coordinator = Coordinator(make, "a test's", config, rounds, on_round)
-        started.append(Served(run, coordinator, endpoint, rounds))
+        coordinator = Coordinator(make, "a test's", config, rounds, on_round, compression=compression)
+        started.append(Served(run, coordinator, endpoint, rounds, limit))
         return started[-1]
 
     yield serve
@@ -146,10 +162,11 @@ def ask() -> Iterator[Ask]:
         answer_timeout: float = DEADLINE,
         token: str = TOKEN,
         limit: int = LIMIT,
+        compression: str = "none",
         **fields: Any,
     ) -> Future[Decision]:
         endpoint = to if isinstance(to, str) else to.endpoint
-        clients.append(CoordinatorClient(endpoint, lambda: token, limit, answer_timeout))
+        clients.append(CoordinatorClient(endpoint, lambda: token, limit, answer_timeout, compression))
         return pool.submit(clients[-1].report, ClientReport(client, round, **fields), timeout)
 
     yield ask
@@ -186,18 +203,24 @@ def free_port() -> int:
 
 
 class Raw:
-    """A peer that sends what it likes."""
+    """A peer that sends what it likes, and never looks at the answer."""
 
     def __init__(self, endpoint: str) -> None:
         self._channel = grpc.insecure_channel(endpoint)
-        self._call = self._channel.unary_unary(METHOD)
+        self._call = self._channel.stream_stream(METHOD)
 
     def send(self, data: bytes, token: str | None = TOKEN, timeout: float = DEADLINE) -> Any:
-        return self._call.future(data, timeout=timeout, metadata=((TOKEN_KEY, token),) if token is not None else ())
+        return self.send_chunks(iter([data]), token, timeout)
+
+    def send_chunks(self, chunks: Iterator[bytes], token: str | None = TOKEN, timeout: float = DEADLINE) -> Any:
+        return self._call(chunks, timeout=timeout, metadata=((TOKEN_KEY, token),) if token is not None else ())
 
     def refused(self, data: bytes, token: str | None = TOKEN) -> tuple[str, str]:
-        call = self.send(data, token)
-        return call.code().name, call.details()
+        return status_of(self.send(data, token))
+
+
+def status_of(call: Any) -> tuple[str, str]:
+    return call.code().name, call.details()
 
 
 @pytest.fixture
@@ -355,13 +378,15 @@ def test_report_that_is_too_long(serve: Serve, ask: Ask, raw: Any) -> None:
     text = text_of(ask(served, 0, 0, extra={"x": np.zeros(LIMIT, np.uint8)}))
     assert text.startswith(f"A report must be at most coordinator.max_message_bytes={LIMIT} long. Received: 6")
     assert text.endswith(" bytes. Make the fields of report_fields() smaller, or raise the limit.")
-    long = encode(ClientReport(0, 0, extra={"x": np.zeros(LIMIT, np.uint8)}))
-    status, details = raw(served).refused(long)
-    assert status == "RESOURCE_EXHAUSTED"
-    assert f"({len(long)} vs. {LIMIT})" in details
     # A client whose own limit is higher is told, and does not try again.
-    text = text_of(ask(served, 0, 0, timeout=DEADLINE, limit=2 * LIMIT, extra={"x": np.zeros(LIMIT, np.uint8)}))
-    assert text.startswith("The coordinator refused the report of client 0 for round 0 (RESOURCE_EXHAUSTED): ")
+    long = {"x": np.zeros(LIMIT, np.uint8)}
+    text = text_of(ask(served, 0, 0, timeout=DEADLINE, limit=2 * LIMIT, extra=long))
+    assert text == (
+        "The coordinator refused the report of client 0 for round 0 (RESOURCE_EXHAUSTED): "
+        f"A report must be at most coordinator.max_message_bytes={LIMIT} long. Received: "
+        f"{len(encode(ClientReport(0, 0, extra=long)))} bytes or more. Make the fields of report_fields() smaller, or "
+        "raise the limit."
+    )
 
 
 def test_decision_that_is_too_long(serve: Serve, ask: Ask) -> None:
@@ -411,6 +436,232 @@ def test_no_bytes_bring_it_down(serve: Serve, raw: Any, play: Any) -> None:
     statuses = {call.code().name for call in calls}
     assert statuses <= {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "DEADLINE_EXCEEDED"}, statuses
     assert told(play(served, 0, 3)) == [("FINISH", 1.0, "that was the last epoch")] * 3
+
+
+# -- long messages -----------------------------------------------------------------------------------------
+
+
+def long(message: type, size: int, **fields: Any) -> Any:
+    """A report or decision of so many bytes."""
+    length = size
+    while True:
+        made = message(**fields, extra={"x": np.arange(length, dtype=np.uint8) % 251})
+        excess = len(encode(made)) - size
+        if not excess:
+            return made
+        length -= excess
+
+
+@pytest.mark.parametrize("size", [CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 5])
+def test_messages_of_any_number_of_chunks(serve: Serve, ask: Ask, raw: Any, size: int) -> None:
+    told, seen = long(Decision, size), []
+    report = long(ClientReport, size, client=0, round=0)
+    served = serve(
+        lambda reports, _: seen.append(reports[0].extra["x"]) or {0: told},
+        clients=1,
+        limit=size,
+        report_fields={"x": report.extra["x"].shape},
+    )
+    found = ask(served, 0, 0, limit=size, extra=report.extra).result(DEADLINE)
+    assert found.extra["x"].tobytes() == told.extra["x"].tobytes()
+    assert seen[0].tobytes() == report.extra["x"].tobytes()
+    (done,) = served.rounds
+    assert (done.report_bytes, done.decision_bytes) == ({0: size}, {0: size})
+    chunks = [len(chunk) for chunk in raw(served).send_chunks(service.split(encode(report)))]
+    assert max(chunks) <= CHUNK and len(chunks) == -(-size // CHUNK) and sum(chunks) == size
+
+
+def test_report_of_the_longest_and_one_byte_more(serve: Serve, ask: Ask, raw: Any) -> None:
+    served = serve(clients=1, report_fields={"x": long(ClientReport, LIMIT, client=0, round=0).extra["x"].shape})
+    more = long(ClientReport, LIMIT + 1, client=0, round=0)
+    assert text_of(ask(served, 0, 0, extra=more.extra)) == (
+        f"A report must be at most coordinator.max_message_bytes={LIMIT} long. Received: {LIMIT + 1} bytes. "
+        "Make the fields of report_fields() smaller, or raise the limit."
+    )
+    status, details = raw(served).refused(encode(more))
+    assert status == "RESOURCE_EXHAUSTED"
+    assert f"max_message_bytes={LIMIT} long. Received: {LIMIT + 1} bytes or more. " in details
+    longest = long(ClientReport, LIMIT, client=0, round=0)
+    assert ask(served, 0, 0, extra=longest.extra).result(DEADLINE).next_state == JOIN
+
+
+def test_decision_of_the_longest_and_one_byte_more(serve: Serve, ask: Ask) -> None:
+    served = serve(lambda *_: {client: long(Decision, LIMIT + client) for client in range(2)})
+    longest, more = ask(served, 0, 0), ask(served, 1, 0)
+    assert longest.result(DEADLINE).next_state == JOIN
+    assert text_of(more).endswith(f"long. Received: {LIMIT + 1} bytes from the strategy.")
+    assert text_of(ask(served, 0, 0, limit=LIMIT - 1, timeout=DEADLINE)) == (
+        f"A decision must be at most coordinator.max_message_bytes={LIMIT - 1} long. Received: {LIMIT} bytes or more. "
+        "Configure both sides alike."
+    )
+
+
+def test_chunks_of_any_size(serve: Serve, raw: Any) -> None:
+    peer, data = raw(serve(clients=1)), encode(ClientReport(0, 0))
+    for chunks in ([data[:1], b"", data[1:], b""], [data[place : place + 1] for place in range(len(data))]):
+        assert decode_decision(b"".join(peer.send_chunks(iter(chunks)))).reason == "round 0"
+
+
+def test_chunk_that_is_too_large(serve: Serve, raw: Any, play: Any) -> None:
+    # gRPC's own limit: no peer has it hold more than a chunk before the coordinator sees it.
+    served = serve(limit=4 * CHUNK)
+    report = encode(long(ClientReport, CHUNK + 1, client=0, round=0))
+    assert raw(served).refused(report)[0] == "RESOURCE_EXHAUSTED"
+    assert served.coordinator._reports == {}
+    play(served, 0)
+
+
+def endless(stop: threading.Event, sent: list[int]) -> Iterator[bytes]:
+    while not stop.is_set():
+        sent.append(1024)
+        yield b"\x00" * 1024
+
+
+@pytest.mark.parametrize(("token", "status"), [(TOKEN, "RESOURCE_EXHAUSTED"), ("another", "UNAUTHENTICATED")])
+def test_report_without_end_is_refused_on_the_way(serve: Serve, raw: Any, play: Any, token: str, status: str) -> None:
+    served, stop, sent = serve(), threading.Event(), []
+    call = raw(served).send_chunks(endless(stop, sent), token)
+    assert call.code().name == status
+    stop.set()
+    if token != TOKEN:
+        # Its chunks are not read, so that it sends only what gRPC and the system take off its hands.
+        assert sum(sent) < 8 << 20
+    play(served, 0)
+
+
+@pytest.mark.parametrize("part", [1, CHUNK, CHUNK + 100])
+def test_client_that_breaks_off_its_report(serve: Serve, ask: Ask, raw: Any, part: int) -> None:
+    report = long(ClientReport, 2 * CHUNK, client=0, round=0)
+    served = serve(limit=2 * CHUNK, report_fields={"x": report.extra["x"].shape}, round_timeout=3.0)
+    for end in ("hangs up", "says that this was all"):
+        sent, go_on = threading.Event(), threading.Event()
+
+        def halfway(sent: threading.Event = sent, go_on: threading.Event = go_on) -> Iterator[bytes]:
+            yield from service.split(encode(report)[:part])
+            sent.set()
+            go_on.wait(DEADLINE)
+
+        call = raw(served).send_chunks(halfway())
+        assert sent.wait(DEADLINE)
+        if end == "hangs up":
+            call.cancel()
+        go_on.set()
+        expected = ("CANCELLED", "INVALID_ARGUMENT")[end != "hangs up"]
+        status, details = status_of(call)
+        assert status == expected
+        assert end == "hangs up" or details.startswith(
+            f"A message must be msgpack. Received: {part} bytes that are not"
+        )
+    time.sleep(0.1)
+    assert served.coordinator._reports == {} and list(served.rounds) == []
+    second = ask(served, 1, 0)
+    served.heard(1)
+    assert not second.done(), "the round waits for a whole report"
+    assert ask(served, 0, 0, limit=2 * CHUNK, extra=report.extra).result(DEADLINE).reason == "round 0"
+    assert second.result(DEADLINE).reason == "round 0"
+
+
+KILLED = """
+import sys, time
+import grpc
+
+def halfway():
+    yield b"\\xde" * 1000
+    print("sent", flush=True)
+    time.sleep(600)
+
+endpoint, method, key, token = sys.argv[1:]
+grpc.insecure_channel(endpoint).stream_stream(method)(halfway(), metadata=((key, token),)).code()
+"""
+
+
+def test_client_that_is_killed_halfway(serve: Serve, ask: Ask) -> None:
+    served = serve(round_timeout=1.0)
+    command = [sys.executable, "-c", KILLED, served.endpoint, METHOD, TOKEN_KEY, TOKEN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None and killed.stdout.readline() == b"sent\n"
+        time.sleep(1.2)
+        killed.kill()
+    assert list(served.rounds) == [], "the round's time has not begun"
+    first, second = ask(served, 0, 0), ask(served, 1, 0)
+    assert first.result(DEADLINE).reason == second.result(DEADLINE).reason == "round 0"
+    assert [each.missing for each in served.rounds] == [()]
+
+
+def test_decision_is_encoded_once(serve: Serve, ask: Ask, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[Decision] = []
+
+    def watched(message: Decision, compression: str) -> bytes:
+        encoded.append(message)
+        return encode(message, compression)
+
+    monkeypatch.setattr(service, "encode", watched)
+    served = serve(clients=1)
+    peer, report = raw(served), encode(ClientReport(0, 0))
+    answers = {b"".join(peer.send(report)) for _ in range(3)}
+    assert answers == {encode(Decision(JOIN, reason="round 0"))}
+    assert len(encoded) == 1
+
+
+def test_sizes_are_those_that_travelled(serve: Serve, raw: Any) -> None:
+    x = np.linspace(0, 1, 1000, dtype=np.float32)
+    served = serve(
+        lambda *_: {0: Decision(extra={"x": x}), 2: Decision()},
+        clients=3,
+        compression="int8",
+        report_fields={"x": (1000,)},
+        round_timeout=0.5,
+    )
+    reports = {client: encode(ClientReport(client, 0, hr=0.5, extra={"x": x}), "float16") for client in (0, 1)}
+    calls = {client: raw(served).send(report) for client, report in reports.items()}
+    answers = {client: b"".join(call) for client, call in calls.items()}
+    (done,) = served.rounds
+    assert done.report_bytes == {client: len(report) for client, report in reports.items()}
+    assert min(done.report_bytes.values()) > 2000
+    assert {client: done.decision_bytes[client] for client in (0, 1)} == {
+        client: len(answer) for client, answer in answers.items()
+    }
+    assert 1000 < done.decision_bytes[0] < 1200
+    assert sorted(done.decision_bytes) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("compression", ["float16", "int8"])
+def test_compressed_both_ways(serve: Serve, ask: Ask, compression: str) -> None:
+    x = np.linspace(-1, 1, 100, dtype=np.float32).reshape(2, 50)
+    seen: list[Any] = []
+    served = serve(
+        lambda reports, _: seen.append(reports[0].extra["x"]) or {0: Decision(extra={"x": reports[0].extra["x"]})},
+        clients=1,
+        compression=compression,
+        report_fields={"x": (2, 50)},
+    )
+    found = ask(served, 0, 0, compression=compression, extra={"x": x}).result(DEADLINE).extra["x"]
+    assert seen[0].dtype == found.dtype == np.float32
+    assert 0 < np.abs(seen[0] - x).max() < 0.005
+    np.testing.assert_allclose(found, seen[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("compression", ["none", "float16", "int8"])
+def test_strategy_sees_what_is_not_a_number(serve: Serve, ask: Ask, compression: str) -> None:
+    x, seen = np.ones((2, 50), np.float16), []
+    x[1, 3] = np.nan
+    served = serve(lambda reports, _: seen.append(reports[0].extra["x"]) or {}, clients=1, report_fields={"x": (2, 50)})
+    ask(served, 0, 0, compression=compression, extra={"x": x}).result(DEADLINE)
+    assert np.argwhere(np.isnan(seen[0])).tolist() == [[1, 3]]
+
+
+def test_what_can_not_be_compressed(serve: Serve, ask: Ask) -> None:
+    x = np.array([1e6, 1.0])
+    served = serve(lambda *_: {0: Decision(extra={"x": x})}, compression="float16", report_fields={"x": (2,)})
+    text = (
+        "extra x must be within 65504 to travel as runner.compress_report=float16. Received: 1e+06. "
+        "Scale it down, or set runner.compress_report to int8 or none."
+    )
+    assert text_of(ask(served, 0, 0, compression="float16", extra={"x": x}), MessageError) == text
+    first, second = ask(served, 0, 0), ask(served, 1, 0)
+    assert text_of(first).endswith(f"(ABORTED): {text}") and text_of(second).endswith(f"(ABORTED): {text}")
+    assert served.failure == text
+    assert list(served.rounds) == []
 
 
 # -- who comes late ----------------------------------------------------------------------------------------
@@ -574,6 +825,35 @@ def test_restart_says_the_same_and_goes_on(serve: Serve, ask: Ask, play: Any) ->
     assert "Reports are of round 3. Received: one of round 1 " in text_of(ask(again, 0, 1))
     play(again, 3, 5)
     assert [each.round for each in again.rounds] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("compression", ["none", "float16", "int8"])
+def test_restart_answers_the_same_bytes(serve: Serve, raw: Any, compression: str) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 100)).astype(np.float32)
+    decisions = {
+        0: Decision(JOIN, np.float32(0.1), 0.3, "é", {"x": x, "n": 3, "f": np.float32(0.1), "i": np.int64(7)}),  # type: ignore[arg-type]
+        1: Decision(
+            WAIT,
+            extra={
+                "x": x,
+                "none": float("nan"),
+                "small": np.arange(3),
+                "empty": np.zeros((0, 2)),
+                "one": np.array(2.5),
+            },
+        ),
+    }
+    reports = [encode(ClientReport(client, 0)) for client in range(2)]
+
+    def answers(served: Served) -> list[bytes]:
+        return [b"".join(call) for call in [raw(served).send(report) for report in reports]]
+
+    served = serve(lambda *_: decisions, compression=compression)
+    before = answers(served)
+    served.stop()
+    again = serve(compression=compression)
+    assert answers(again) == before == [encode(decisions[client], compression) for client in range(2)]
+    assert [each.round for each in again.rounds] == [0]
 
 
 def test_restart_draws_as_if_nothing_had_happened(
@@ -812,7 +1092,7 @@ def test_rounds_leave_nothing_behind(run: Callable[..., Any], tmp_path: Path) ->
 
     async def rounds(first: int, last: int) -> int:
         for round in range(first, last):
-            await asyncio.gather(*(coordinator.answer(ClientReport(client, round)) for client in range(2)))
+            await asyncio.gather(*(coordinator.answer(encode(ClientReport(client, round))) for client in range(2)))
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
@@ -844,7 +1124,7 @@ def test_strategy_lives_in_one_thread(run: Callable[..., Any], tmp_path: Path) -
         )
         await coordinator.start()
         for round in range(3):
-            await coordinator.answer(ClientReport(0, round))
+            await coordinator.answer(encode(ClientReport(0, round)))
 
     run(play())
     assert len(threads) == 4 and len(set(threads)) == 1
