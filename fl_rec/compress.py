@@ -40,7 +40,7 @@ MASK = "@MASK"
 # What is tried of a row's largest value as the end of 4 bits' range.
 _CLIPPING = np.linspace(1.0, 0.4, 25)
 # About what the operators that restore a matrix take in the file of a program.
-_OPERATORS = 2048
+_OPERATORS = 1500
 # Times that all items are scored for one user, after as many as it takes to be as fast as it gets.
 _REPEATS, _FIRST = 30, 5
 
@@ -296,7 +296,8 @@ class _Writer:
         if kind == "reshape2":
             outputs["XShape"] = [new()]
         inputs = {slot: each if isinstance(each, list) else [each] for slot, each in inputs.items()}
-        self._block._insert_op(self._index, type=kind, inputs=inputs, outputs=outputs, attrs=attrs)
+        op = self._block._insert_op(self._index, type=kind, inputs=inputs, outputs=outputs, attrs=attrs)
+        op._remove_attr("op_callstack")  # two kilobytes of this machine's paths
         self._index += 1
         return out
 
