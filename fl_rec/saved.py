@@ -39,7 +39,7 @@ class SavedModel:
         Raises:
             DataError: there is none, the run has not ended well, or what should tell of it can't be read.
         """
-        inside = [each for each in (path, *path.resolve().parents[:2]) if RunDirectory(each).metrics.is_file()]
+        inside = [each for each in (path, *list(path.resolve().parents)[:2]) if RunDirectory(each).metrics.is_file()]
         run = RunDirectory(inside[0]) if inside else None
         folder = _model_of(run) if run and run.path == path else path
         if not (folder / f"{PREFIX}.pdmodel").is_file():
