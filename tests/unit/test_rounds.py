@@ -102,6 +102,12 @@ def test_empty_array_and_number_of_an_array() -> None:
     assert found["one"] == 2.5 and np.shape(found["one"]) == ()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_number_that_is_not_finite(value: float) -> None:
+    found = there_and_back(Round(0, "s", {}, {0: Decision(extra={"x": value})})).decisions[0].extra["x"]
+    assert type(found) is float and repr(found) == repr(value)
+
+
 def test_numbers_of_numpy_are_written() -> None:
     # A strategy that computes with float32 decides in float32.
     decision = Decision(JOIN, np.float32(0.5), np.float64(0.25), extra={"x": np.float32(2), "n": np.int64(3)})  # type: ignore[arg-type]
