@@ -7,8 +7,8 @@ with dense layers (config_fl.yaml's NCF-MLP, or a trained one by --net) is prune
 (tuned), and put into 8 bits. `trained on` is that net, not pruned, after as many epochs more, with which a tuned one is
 to be compared.
 
-A figure is of the test shards, as fl-rec evaluate has it. ms is the median time to score all items for one user on one
-core. Sizes are of the model's files, those in float32 with all users' embeddings.
+A figure is of the test shards, as fl-rec evaluate has it. ms is the median processor time to score all items for one
+user on one core. Sizes are of the model's files, those in float32 with all users' embeddings.
 """
 
 from __future__ import annotations

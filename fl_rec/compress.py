@@ -363,8 +363,8 @@ class Figures:
     Attributes:
         bytes: of its rec_static files; private parts beside them not counted, whose rows are in there as zeros.
         memory: bytes of its parameters when it is loaded.
-        milliseconds: to score all items for one user on one core, the median of several times; None of a net that has
-            other inputs than a user and an item.
+        milliseconds: to score all items for one user on one core, in processor time, which is the latency if nothing
+            else runs there; the median of several times. None of a net with other inputs than a user and an item.
         hr, ndcg, auc: on the test shards, HR@K and NDCG@K of the model's configuration; None without any.
     """
 
@@ -495,9 +495,9 @@ def _milliseconds(net: InferenceNet) -> float | None:
     times = []
     with _one_core():
         for _ in range(_FIRST + _REPEATS):
-            start = time.perf_counter()
+            start = time.process_time()
             net.predict([np.zeros_like(items), items], len(items))
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
     return 1000 * statistics.median(times[_FIRST:])
 
 
