@@ -219,6 +219,18 @@ def test_the_command_has_titles_and_history(exported: Path, trained: Finished) -
     assert "user 42, " in text.splitlines()[0]
 
 
+def test_a_reader_that_has_had_enough(exported: Path) -> None:
+    """A batch without end, of which somebody takes a line: the exit code is that of SIGPIPE, and nobody complains."""
+    batch = (
+        f"yes 42 | {sys.executable} -m fl_rec.cli recommend --model '{exported}' --users - --format json | head -n 1"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"{batch}; echo ${{PIPESTATUS[1]}}"], capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT
+    )
+    first, code = done.stdout.splitlines()
+    assert (json.loads(first)["user"], code, done.stderr) == (42, "141", "")
+
+
 def test_mistakes_of_a_recommendation(exported: Path, trained: Finished) -> None:
     model = ("--model", exported)
     assert "A user must be one of the 600 that the model serves" in refusal("recommend", *model, "--user", 9999)
