@@ -6,7 +6,7 @@ inference model of Paddle, `fl_rec.checkpoint.load` for one, needs to know nothi
 
 Neither of Paddle's own ways does this. `paddle.static.quantization.WeightQuantization` takes convolutions and matrix
 products only. PaddleSlim's `quant_embedding` (2.6.0, of January 2024, is its last release) has one scale for a whole
-table and no less than 8 bits, and its package imports OpenCV, ZeroMQ and others.
+table and no less than 8 bits, and its package brings opencv-python==4.6.0.66, pyzmq, swig and others.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ class Sparse:
     """A matrix by its weights that are not 0.
 
     Attributes:
-        steps: uint8 [n], how far each weight is from the one before, in the order of rows; the first, from place 0.
-        weights: float32 [n]; a 0 where the next weight is further away than a step can say.
+        steps: uint8 [n], how far each weight is from the one before, in the order of rows.
+        weights: float32 [n], the first of them that of place 0; a 0 where the next is further away than a step can say.
         shape: of the matrix.
     """
 
@@ -148,9 +148,9 @@ class Sparse:
     def of(cls, matrix: np.ndarray) -> Sparse:
         """The weights of a float32 matrix of any shape."""
         flat = matrix.reshape(-1)
-        places, at = [], 0
-        for place in np.flatnonzero(flat).tolist():
-            places += [*range(at + 255, place, 255), place]
+        places, at = [0], 0  # one place at least: operators take no empty arrays
+        for place in np.flatnonzero(flat[1:]) + 1:
+            places += [*range(at + 255, place, 255), int(place)]
             at = place
         steps = np.diff(np.array(places, np.int64), prepend=0)
         return cls(steps.astype(np.uint8), flat[places], matrix.shape)

@@ -145,9 +145,10 @@ def test_a_program_computes_what_numpy_does(tmp_path: Path, name: str, tables: d
     }
 
 
-def test_a_matrix_of_few_weights_is_restored_by_the_program(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0.8, 1.0])
+def test_a_matrix_of_few_weights_is_restored_by_the_program(tmp_path: Path, share: float) -> None:
     net = ncf(configured(tmp_path, "NCF_MLP", fc_layers=[100, 60, 4]))
-    matrix = prune(net.parameter("mlp_fc_0.w"), 0.8)
+    matrix = prune(net.parameter("mlp_fc_0.w"), share)
     net.set_parameter("mlp_fc_0.w", matrix)
     small = quantise_net(net, 8)
     held = parameters(small)
