@@ -173,13 +173,13 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
             "again, or export it again."
         ) from err
     net = InferenceNet(program, tuple(feeds), target, scope)
-    names = _private_names(folder)
+    names, public = _private_names(folder)
     if names:
         wanted = clients(folder) if client is None else [client]
         if not wanted:
             raise DataError(f"A model with private parameters needs a worker's part of them. Received: {folder}, none.")
         parts = [private.load(private_path(folder, each)) for each in wanted]
-        for name, values in private.join(parts, {name: net.parameter(name) for name in names}).items():
+        for name, values in private.join(parts, {name: net.parameter(name) for name in names}, public).items():
             net.set_parameter(name, values)
     return net
 
@@ -189,12 +189,13 @@ def clients(folder: Path) -> list[int]:
     return sorted(int(path.stem) for path in (folder / "private").glob("*.npz"))
 
 
-def _private_names(folder: Path) -> list[str]:
-    """The private parameters of a checkpoint. DataError if its signature is not readable."""
+def _private_names(folder: Path) -> tuple[list[str], list[int]]:
+    """A checkpoint's private parameters and public users. DataError if its signature is not readable."""
     try:
-        return list(json.loads((folder / SIGNATURE).read_text(encoding="utf-8")).get("private", ()))
+        signature = json.loads((folder / SIGNATURE).read_text(encoding="utf-8"))
+        return list(signature.get("private", ())), list(signature.get("public_users", ()))
     except FileNotFoundError:
-        return []
+        return [], []
     except (OSError, ValueError, AttributeError) as err:
         raise DataError(f"A saved model has a readable {SIGNATURE}. Received: {folder} ({err}).") from err
 

@@ -472,6 +472,20 @@ class PrivacyConfig:
     )
 
 
+@dataclass(frozen=True)
+class DistillationConfig:
+    """What a client learns from the coordinator's teacher; see fl_rec/distillation.py."""
+
+    proxy_data_dir: Path | None = key(
+        optional(location()), "folder of the public users' rows, which all clients hold; null: no distillation", None
+    )
+    positives: int = key(
+        integer(at_least=1), "public interactions whose rows, with their negatives, a round is about", 28_000
+    )
+    temperature: float = key(number(above=0), "by which both logits are divided in the distillation loss", 2.0)
+    weight: float = key(number(at_least=0), "weight of the distillation loss beside the rows' own", 10.0)
+
+
 # Keys that PaddleRec's configurations may hold and this project leaves out on purpose.
 _ABSENT = {
     "runner.with_coordinator": "Remove it: fleetrun --coordinator_num=1 starts a coordinator.",
@@ -507,6 +521,7 @@ class Config(Mapping[str, Any]):
     hyper_parameters: HyperParameters = section(HyperParameters)
     coordinator: CoordinatorConfig = section(CoordinatorConfig)
     privacy: PrivacyConfig = section(PrivacyConfig)
+    distillation: DistillationConfig = section(DistillationConfig)
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -606,7 +621,7 @@ class Config(Mapping[str, Any]):
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as YAML and JSON write them; a copy."""
-        sections = ("runner", "hyper_parameters", "coordinator", "privacy")
+        sections = ("runner", "hyper_parameters", "coordinator", "privacy", "distillation")
         return {name: to_plain(getattr(self, name)) for name in sections}
 
     def dump(self, path: str | Path) -> None:

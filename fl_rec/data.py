@@ -39,6 +39,7 @@ MANIFEST_VERSION = 1
 TRAIN_FOLDER = "fl_train_data"
 TEST_FOLDER = "fl_test_data"
 VALIDATION_FOLDER = "fl_valid_data"
+PUBLIC_FOLDER = "fl_public_data"
 # Which user and which item an id is; beside the manifest, as prepare.py wrote them.
 MAPPINGS = ("items.csv", "users.csv")
 
@@ -318,6 +319,7 @@ class Manifest:
     has the policy (null if the partitioner takes no zip code), and the users and training rows it concerns.
     ``folder`` is where the manifest was found; it is not in the file. ``group_size`` is the number of items in a
     line of the training files. ``mappings`` has the SHA-256 of each of `MAPPINGS`; a manifest may be older than that.
+    ``public`` has the interactions of the users who are in no shard, if there are any.
     """
 
     version: int
@@ -336,6 +338,7 @@ class Manifest:
     folder: Path
     group_size: int = 1
     mappings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    public: ShardFile | None = None
 
     def to_json(self) -> dict[str, Any]:
         content = dataclasses.asdict(self)
@@ -369,7 +372,14 @@ def _parse_manifest(path: Path) -> Manifest:
             Shard(**{kind: ShardFile(**file) for kind, file in shard.items() if file is not None})
             for shard in content.pop("shards")
         )
-        manifest = Manifest(slots=tuple(content.pop("slots")), shards=shards, folder=path.parent, **content)
+        public = content.pop("public", None)
+        manifest = Manifest(
+            slots=tuple(content.pop("slots")),
+            shards=shards,
+            folder=path.parent,
+            public=None if public is None else ShardFile(**public),
+            **content,
+        )
         if manifest.num_shards != len(shards):
             raise ValueError(f"num_shards is {manifest.num_shards}, but {len(shards)} shards are listed")
     except (AttributeError, KeyError, TypeError, ValueError) as err:
@@ -391,6 +401,8 @@ def check_shards(
     names the first file that is missing, surplus or different.
     """
     _check_folder([shard.train for shard in manifest.shards], train_dir, verify)
+    if manifest.public is not None:
+        _check_folder([manifest.public], manifest.folder / PUBLIC_FOLDER, verify)
     if test_dir is not None:
         _check_folder([shard.test for shard in manifest.shards], test_dir, verify)
     if validation_dir is not None:
@@ -519,10 +531,15 @@ def write_shards(
     return tuple(shards)
 
 
+def write_public(out: Path, rows: np.ndarray, layout: Layout) -> ShardFile:
+    """Write the rows [n, 3] of users who are in no shard, after `write_shards`."""
+    return _write_shard(out, f"{PUBLIC_FOLDER}/part-000{layout.suffix}", rows[:, None], layout)
+
+
 def clear_shards(out: Path) -> None:
     """Remove an earlier generation; its manifest first, as that vouches for the others."""
     stale = [out / MANIFEST_NAME]
-    for folder in (TRAIN_FOLDER, TEST_FOLDER, VALIDATION_FOLDER):
+    for folder in (TRAIN_FOLDER, TEST_FOLDER, VALIDATION_FOLDER, PUBLIC_FOLDER):
         stale += sorted((out / folder).glob("part-*.*")) + sorted((out / folder).glob(".part-*.tmp"))
     discard(stale)
 

@@ -293,3 +293,34 @@ def add_penalties(
             if distances:
                 cost = cost + proximal / 2 * paddle.add_n(distances)
     return cost, frozen
+
+
+def add_distillation(cost: Any, prediction: Any, targets: Any, temperature: float, weight: float) -> Any:
+    """Adds the distance to a teacher's logits, times T^2 so that its gradient keeps its size (arXiv:1503.02531).
+
+    Args:
+        cost: the scalar loss of a batch.
+        prediction: the net's probabilities, float32 [batch, group].
+        targets: float32 [batch, group], in units of `fl_rec.distillation.TARGET_UNIT`, or its NO_TARGET.
+        temperature: T, by which both logits are divided.
+        weight: of the distance, a mean over all items of the batch, those without a target included.
+    """
+    import paddle
+
+    from fl_rec.distillation import NO_TARGET, TARGET_UNIT
+
+    known = paddle.cast(targets < NO_TARGET - 0.5, "float32")
+    soft = paddle.nn.functional.sigmoid(targets * (TARGET_UNIT / temperature))
+    distance = paddle.nn.functional.binary_cross_entropy_with_logits(
+        logits_of(prediction) / temperature, soft, weight=known, reduction="mean"
+    )
+    return cost + weight * temperature**2 * distance
+
+
+def logits_of(prediction: Any) -> Any:
+    """The logits of probabilities, float32 of the same shape; of 0 and 1 too."""
+    import paddle
+
+    # A float32 next to 1 is 6e-8 away, so that no larger logit could be told.
+    p = paddle.clip(prediction, 1e-7, 1 - 1e-7)
+    return paddle.log(p) - paddle.log(1 - p)

@@ -67,6 +67,7 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
         )
     _check_training(runner)
     _check_privacy(config, num_coordinators)
+    _check_distillation(config)
     train = list_shards(runner.train_data_dir, "train_data_dir")
     test, validation = (
         list_shards(folder, key) if folder else []
@@ -201,6 +202,21 @@ def _check_privacy(config: Config, num_coordinators: int) -> None:
         privacy.require_accountant()
 
 
+def _check_distillation(config: Config) -> None:
+    if config.distillation.proxy_data_dir is None:
+        return
+    for wrong, setting, remedy in (
+        (config.runner.resample_negatives is None, "runner.resample_negatives=null", "Set it, such as to 8"),
+        (config.privacy.clip is not None, "privacy.clip", "Leave it out, for it covers nothing that is public"),
+    ):
+        if wrong:
+            raise ConfigError(
+                "distillation.proxy_data_dir has all clients draw the same rows of the public users, a positive with "
+                f"runner.resample_negatives, and train them beside their own. Received: {setting}. {remedy}, or leave "
+                "distillation.proxy_data_dir out."
+            )
+
+
 def _belongs(folder: Path, manifest: Manifest) -> bool:
     found = load_manifest(folder)
     return found is not None and found.folder == manifest.folder
@@ -249,12 +265,13 @@ def _check_coordinator(config: Config, num_workers: int, num_coordinators: int) 
             f"coordinator.clients must name clients 0 to {num_workers - 1}. Received: {', '.join(strangers)}."
         )
     folder = config.yaml_path.parent
-    fleet = Fleet(num_workers, runner.epochs, runner.seed)
+    fleet = Fleet(num_workers, runner.epochs, runner.seed, config=config)
     strategy = new_strategy(settings.strategy, settings.options, fleet, folder)
     return config.replace(
         **{
             "coordinator.strategy": _absolute(settings.strategy, config),
             "coordinator.options": to_plain(strategy.options),
+            "coordinator.report_fields": {**settings.report_fields, **strategy.report_fields},
         }
     )
 
@@ -309,6 +326,13 @@ def _notes(config: Config, manifest: Manifest | None, num_coordinators: int) -> 
             for name, given in unused.items()
             if given
         ]
+    if config.distillation.proxy_data_dir is not None and not (
+        num_coordinators and config.coordinator.strategy == "distill"
+    ):
+        notes.append(
+            "distillation.proxy_data_dir: the public users' rows are trained with their labels alone. For soft targets "
+            "start the job with --coordinator_num 1 and coordinator.strategy=distill."
+        )
     if not num_coordinators and config.coordinator != CoordinatorConfig():
         notes.append("coordinator.* has no effect without a coordinator: start the job with --coordinator_num 1.")
     return tuple(notes)

@@ -110,8 +110,15 @@ def load(path: Path) -> dict[str, Part]:
     return {name: Part(arrays.get(f"{name}/rows"), arrays[f"{name}/values"]) for name in names}
 
 
-def join(parts: Collection[Mapping[str, Part]], values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def join(
+    parts: Collection[Mapping[str, Part]], values: Mapping[str, np.ndarray], everyones: Collection[int] = ()
+) -> dict[str, np.ndarray]:
     """Puts several workers' parts into the whole parameters, zeros where nobody has trained.
+
+    Args:
+        parts: one for each worker.
+        values: the parameters, for their shapes.
+        everyones: rows that every worker has trained for itself, those of public users; the last worker's stay.
 
     Raises:
         NoCommonModel: two workers have trained the same row, or the whole parameter.
@@ -124,6 +131,7 @@ def join(parts: Collection[Mapping[str, Part]], values: Mapping[str, np.ndarray]
             joined[name] = each.into(joined[name])
             taken[name][slice(None) if each.rows is None else each.rows] += 1
     for name, times in taken.items():
+        times[[row for row in everyones if row < len(times)]] = 0
         if times.max(initial=0) > 1:
             raise NoCommonModel(
                 f"Workers that have each trained their own {name} have no common one. Received: rows of it from "

@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Iterator, Protocol, Sequence
+
+import numpy as np
 
 from fl_rec.errors import RunError
 from fl_rec.reader import AS_IS, Reader
-from fl_rec.sampling import FreshNegatives
+
+
+class Source(Protocol):
+    """What draws rows anew, such as `fl_rec.sampling.FreshNegatives`: so many lines, and an epoch's text."""
+
+    lines: int
+
+    def epoch(self, number: int) -> np.ndarray: ...
 
 
 class TrainingRows(ABC):
@@ -105,7 +114,7 @@ class FreshRows(TrainingRows):
         file: where the rows that are to be trained next are written.
     """
 
-    def __init__(self, source: FreshNegatives, file: Path) -> None:
+    def __init__(self, source: Source, file: Path) -> None:
         super().__init__()
         self._source = source
         self._file = file

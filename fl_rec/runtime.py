@@ -61,6 +61,7 @@ class PsRuntime:
         self.config = config
         self._fleet = fleet
         self._exchanging = self._behind = False
+        self._shares = True
         # In rounds nobody exchanges between two `exchange`, which sends each row once.
         self._geo_step = 1 if self.synchronised else config.runner.geo_step
         self._bytes: dict[tuple[Any, Any], tuple[int, int]] = {}
@@ -91,12 +92,14 @@ class PsRuntime:
         """Whether the workers exchange in rounds, by `exchange`, and not each when it comes to it."""
         return self.config.runner.rounds_per_epoch > 0
 
-    def keep_private(self, names: Collection[str]) -> None:
+    def keep_private(self, names: Collection[str], shares: bool) -> None:
         """Before the optimizer is made: these parameters stay with their worker, and no server has a table for them.
 
         Args:
             names: parameters of the training program.
+            shares: whether it has others. Without any, workers only meet in barriers and sums.
         """
+        self._shares = shares
         _leave_out(frozenset(names))
 
     def strategy(self) -> Any:
@@ -186,15 +189,18 @@ class PsRuntime:
             "trainers": 1 if self.synchronised else self.role.num_workers,
             "barrier_table_id": handle.ps_desc_builder.barrier_table_id,
         }
+        self._set_tables(context, send)
+        if not self._shares:
+            self.barrier("every worker's start")
+            return
         handle._communicator = Communicator(trainer.mode, options, trainer.get_communicator_flags())
         handle._communicator.init_with_ctx(send, dense, description, handle.string_hosts, self._scope)
-        self._set_tables(context, send)
         if not self._sparse_tables:
             raise ConfigError(
                 "GEO needs a net with at least one paddle.nn.Embedding(..., sparse=True): Paddle begins to exchange "
                 "when the first sparse gradient is sent, so that workers of an all-dense net would never do so. "
                 "Received: a net with no sparse embedding to share. Make its embeddings sparse, or name fewer of them "
-                "in runner.private_params."
+                'in runner.private_params, or all parameters: ["*"].'
             )
         if self.role.is_first_worker:
             handle._init_all_params([self._scope], send, dense)
@@ -278,7 +284,7 @@ class PsRuntime:
         A worker that trains nothing must not exchange: even an idle communicator goes on to push what GEO's division
         has left over of the dense part, until the servers have the sum of all workers' steps and not their mean.
         """
-        if self.synchronised:
+        if self.synchronised or not self._shares:
             return
         if self.geo and not self._exchanging:
             if self._behind:
@@ -298,6 +304,8 @@ class PsRuntime:
             share: factor of this worker's changes; 0 if it has trained nothing.
             what: what is waited for, for the error's text.
         """
+        if not self._shares:
+            return
         if share:
             self._push(share)
         self.barrier(f"{what}: all sent")

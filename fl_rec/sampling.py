@@ -113,7 +113,15 @@ class FreshNegatives:
         lines: number of lines of an epoch.
     """
 
-    def __init__(self, rows: np.ndarray, num_items: int, num_neg: int, group_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        rows: np.ndarray,
+        num_items: int,
+        num_neg: int,
+        group_size: int,
+        seed: int,
+        num_users: int | None = None,
+    ) -> None:
         """Draw nothing yet.
 
         Args:
@@ -124,6 +132,7 @@ class FreshNegatives:
             group_size: 1 for ``1 <user> 1 <item> 1 <label>``, 1 + num_neg for a positive with its negatives:
                 ``1 <user> G <positive> <negative>... G 1 0 0 ...``.
             seed: give each worker one of its own, or they all draw with the same random numbers.
+            num_users: gives the width of a user's id in the text; None for that of the highest id here.
 
         Raises:
             ConfigError: num_neg or group_size is neither of these.
@@ -152,8 +161,8 @@ class FreshNegatives:
         self._seed = seed
         self._user = np.broadcast_to(positives[:, :1], (len(positives), num_neg))
         self._item = positives[:, 1:]
-        self._item_text = _id_text(np.arange(num_items), num_items - 1)
-        user_text = _id_text(positives[:, 0], highest)
+        self._item_text = id_text(np.arange(num_items), num_items - 1)
+        user_text = id_text(positives[:, 0], highest if num_users is None else num_users - 1)
         # One positive's lines, with blanks for the ids.
         labels = ["1"] + ["0"] * num_neg
         start, items = f"{group_size} ", " " * self._item_text.shape[1] * group_size
@@ -180,12 +189,12 @@ class FreshNegatives:
         return np.take(self._text.reshape(self.lines, -1), rng.permutation(self.lines), axis=0)
 
 
-def _id_text(ids: np.ndarray, highest: int) -> np.ndarray:
-    """Return ids [n] in as many digits as the highest has, each with a blank behind, uint8 [n, digits + 1]."""
-    text = np.full((len(ids), len(str(highest)) + 1), ord(" "), np.uint8)
-    for column in reversed(range(text.shape[1] - 1)):
+def id_text(ids: np.ndarray, highest: int) -> np.ndarray:
+    """Return ids [...] in as many digits as the highest has, each with a blank behind, uint8 [..., digits + 1]."""
+    text = np.full((*ids.shape, len(str(highest)) + 1), ord(" "), np.uint8)
+    for column in reversed(range(text.shape[-1] - 1)):
         ids, digit = np.divmod(ids, 10)
-        text[:, column] = digit + ord("0")
+        text[..., column] = digit + ord("0")
     return text
 
 

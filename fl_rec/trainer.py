@@ -28,11 +28,12 @@ from fl_rec import __version__, environment, private, roles
 from fl_rec.compress import keep_zeros
 from fl_rec.config import Config, add_config_arguments, load_from_args
 from fl_rec.data import parse_multislot
+from fl_rec.distillation import SOFT_TARGETS, DistilledRows, ProxySet
 from fl_rec.errors import ConfigError, DataError, FLRecError, RunError
 from fl_rec.evaluation import TestRows
 from fl_rec.history import ENVIRONMENT_KEY, RunDirectory, default_path
 from fl_rec.launch import FLEETRUN_MARK, start_watch
-from fl_rec.losses import add_penalties
+from fl_rec.losses import add_distillation, add_penalties
 from fl_rec.metrics import AucBuckets, EpochMetrics, format_table
 from fl_rec.preflight import Job, check_job
 from fl_rec.private import Part, private_parameters
@@ -63,6 +64,9 @@ class FLTrainer:
         program, scope: the training program and its parameters.
         private_rounds: what trains with differential privacy; None without.
         net: the model as the servers held it at the last `evaluate`; see `fl_rec.checkpoint.InferenceNet`.
+        proxy: the public users' rows; None without distillation.
+        soft_targets: the teacher's logits on the rows that `proxy` has for the next epoch, float [rows, group]; None if
+            there are none.
     """
 
     def __init__(self, job: Job, role: Role, run: RunDirectory) -> None:
@@ -78,6 +82,8 @@ class FLTrainer:
         self.best_epoch, self.best_figure = -1, math.nan
         self.learning_rate_factor = 1.0
         self.private_rounds: PrivateRounds | None = None
+        self.proxy = ProxySet.from_config(job.config)
+        self.soft_targets: np.ndarray | None = None
         self.runtime = PsRuntime(role, job.config)
 
     @classmethod
@@ -136,6 +142,8 @@ class FLTrainer:
             self.program._fleet_opt["dump_fields_path"] = str(runner.dump_fields_path / f"epoch_{epoch}")
             self.program._fleet_opt["dump_fields"] = list(runner.dump_fields)
             self.program._fleet_opt["dump_param"] = list(runner.dump_param)
+        if self._distilled is not None:
+            self._distilled.begin(epoch, self.soft_targets)
         if epoch > 0:  # the reader of data in memory has run before the first epoch
             self.reader.begin_epoch()
         start = time.perf_counter()
@@ -151,6 +159,8 @@ class FLTrainer:
         rows = int(self._statistic(ROWS)[0])
         if not self.private_rounds and any(portion != 0 for portion in portions):
             expected = self.job.train_rows[self.role.index] if portions == [None] else sum(filter(None, portions))
+            if expected is not None and portions == [None] and self.proxy is not None:
+                expected += self.proxy.shape[0]
             self.reader.check(self.job.train_shards[self.role.index][0], rows, expected)
         positives, negatives = (self._statistic(name) for name in self._auc_statistics)
         counted = int(positives.sum() + negatives.sum())
@@ -257,10 +267,18 @@ class FLTrainer:
             prediction = attribute(self.model, "inference_target_var", path)
             self._require_group_size()
             self.private = private_parameters(self.config, cost.block.program, self.feeds[0].name)
-            self.runtime.keep_private(self.private)
             hyper = self.config.hyper_parameters
             shared = {parameter.name for parameter in cost.block.program.all_parameters()} - set(self.private)
+            self.runtime.keep_private(self.private, shares=bool(shared))
             self.model._cost, self._anchors = add_penalties(cost, hyper.l2, hyper.proximal, shared)
+            self._slots = list(self.feeds)
+            if self.proxy is not None:
+                targets = paddle.static.data(SOFT_TARGETS, [-1, self.group_size], "float32")
+                self._slots.append(targets)
+                distillation = self.config.distillation
+                self.model._cost = add_distillation(
+                    self.model._cost, prediction, targets, distillation.temperature, distillation.weight
+                )
             self._masks = keep_zeros(cost.block.program) if self.config.runner.keep_zeros else {}
             if self.role.kind == "worker":
                 self._add_auc(prediction)
@@ -288,6 +306,7 @@ class FLTrainer:
         self.runtime.start_worker(self.program, self.scope)
         self._build_evaluation()
         self.dataset = self._open_dataset()
+        self._distilled: DistilledRows | None = None
         self.rows = self._open_rows()
         if self.config.privacy.clip is not None:
             self.private_rounds = PrivateRounds(
@@ -300,8 +319,12 @@ class FLTrainer:
                 self._statistics,
                 self.rows,
             )
-        self.test_rows = self._read_test_rows(self.job.test_shards)
-        self.validation_rows = self._read_test_rows(self.job.validation_shards)
+        self.test_rows: TestRows | None = self._read_test_rows(self.job.test_shards)
+        self.validation_rows: TestRows | None = self._read_test_rows(self.job.validation_shards)
+        if self.proxy is not None:
+            for rows, what in ((self.test_rows, "the test shards"), (self.validation_rows, "the validation shards")):
+                if rows is not None:
+                    self.proxy.require_strangers(rows.inputs[0], what)
 
     def pull_model(self) -> None:
         """Copies the servers' model, and this worker's private part, into `net`; call it within `runtime.settled`."""
@@ -323,6 +346,8 @@ class FLTrainer:
         folder = self.model_folder / str(epoch)
         mappings = dict(self.job.mappings)
         signature = {"fl_rec": __version__, "epoch": epoch, "mappings": mappings, "config": self.config.to_dict()}
+        if self.proxy is not None:
+            signature["public_users"] = self.proxy.users.tolist()
         checkpoint.save(self.net, folder, signature, self.runtime.save_tables, self.private)
 
     def save_private_part(self, epoch: int) -> None:
@@ -587,8 +612,14 @@ class FLTrainer:
         num_items = self.config["hyper_parameters.num_items"]
         # With a seed that can be guessed, one user's negatives would tell of the users before.
         seed = runner.seed + index if self.config.privacy.clip is None else secrets.randbits(128)
-        fresh = FreshNegatives(rows, num_items, runner.resample_negatives, self.group_size, seed)
-        return FreshRows(fresh, self.run_directory.path / "rows" / f"{index}.txt")
+        num_users = self.config["hyper_parameters.num_users"]
+        fresh = FreshNegatives(rows, num_items, runner.resample_negatives, self.group_size, seed, num_users)
+        file = self.run_directory.path / "rows" / f"{index}.txt"
+        if self.proxy is None:
+            return FreshRows(fresh, file)
+        self.proxy.require_strangers(rows[:, 0], "the training shards")
+        self._distilled = DistilledRows(fresh, self.proxy, num_users, num_items, seed)
+        return FreshRows(self._distilled, file)
 
     def _open_dataset(self) -> Any:
         import paddle
@@ -598,7 +629,7 @@ class FLTrainer:
         kind = paddle.distributed.InMemoryDataset if in_memory else paddle.distributed.QueueDataset
         dataset = kind()
         dataset.init(
-            use_var=self.feeds,
+            use_var=self._slots,
             pipe_command=self.reader.pipe(),
             batch_size=runner.train_batch_size,
             thread_num=runner.thread_num,

@@ -47,6 +47,7 @@ from fl_rec.data import (
     split_rows,
     stage,
     write_json,
+    write_public,
     write_shards,
 )
 from fl_rec.errors import DataError, FLRecError
@@ -73,9 +74,13 @@ def generate(
         rows = {"train": read_csv_rows(train_file), "test": read_csv_rows(data / "big_test" / "test_data.csv")}
         if valid_file.is_file():
             rows["validation"] = read_csv_rows(valid_file)
+        public_file = data / "big_public" / "public_data.csv"
+        public = read_csv_rows(public_file) if public_file.is_file() else None
         counts.update({"users": len(users), **{f"{_TITLES[kind]} rows": len(rows[kind]) for kind in rows}})
     for kind in rows:
         _require_known_ids(data, rows[kind], len(users), meta["num_items"])
+    if public is not None:
+        _require_known_ids(data, public, len(users), meta["num_items"])
     group_size = group_rows(rows["train"], str(train_file)).shape[1] if group else 1
     shard_of_user = partition(users, num_shards, generator(seed, _PARTITION_STREAM))
     split = {kind: split_rows(rows[kind], shard_of_user, num_shards) for kind in rows}
@@ -85,6 +90,7 @@ def generate(
     shards = write_shards(
         out, split["train"], split["test"], LAYOUTS[layout], seed, split.get("validation"), group_size
     )
+    public_shard = None if public is None else write_public(out, public, LAYOUTS[layout])
     for name, content in mappings.items():
         with atomic_write(out / name) as file:
             file.write(content)
@@ -113,6 +119,7 @@ def generate(
         folder=out,
         group_size=group_size,
         mappings={name: hashlib.sha256(content).hexdigest() for name, content in mappings.items()},
+        public=public_shard,
     )
     write_json(out / MANIFEST_NAME, manifest.to_json())
     return manifest

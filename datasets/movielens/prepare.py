@@ -3,9 +3,9 @@
     python datasets/movielens/prepare.py --source ml-1m.zip --test_negative ml-1m.test.negative.gz
     python datasets/movielens/prepare.py --source synthetic --validation
 
-Writes into --out: big_train/train_data.csv, big_test/test_data.csv and, with --validation, big_valid/valid_data.csv
-(user,item,label, no header), users.csv and items.csv (with a header), meta.json. README.md describes sources and
-columns.
+Writes into --out: big_train/train_data.csv, big_test/test_data.csv, with --validation big_valid/valid_data.csv and
+with --public big_public/public_data.csv (user,item,label, no header); users.csv and items.csv (with a header);
+meta.json. README.md describes sources and columns.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from fl_rec.sources import Dataset, load_source, with_zip_codes, write_items, wr
 log = logging.getLogger("prepare")
 
 # 3 and 4 are those of fl_rec.sources and fl_rec.sampling.
-_TRAIN_STREAM, _TEST_STREAM, _VALIDATION_STREAM, _HOLD_OUT_STREAM = 1, 2, 5, 6
+_TRAIN_STREAM, _TEST_STREAM, _VALIDATION_STREAM, _HOLD_OUT_STREAM, _PUBLIC_STREAM = 1, 2, 5, 6, 7
 
 
 def hold_out(dataset: Dataset, source: str, seed: int) -> tuple[Dataset, np.ndarray]:
@@ -101,6 +101,24 @@ def make_rows(
     return train, test, valid
 
 
+def draw_public(rows: Sequence[np.ndarray], share: float, seed: int) -> np.ndarray:
+    """Draw the users who agree to be public, and return all that they interacted with, int64 [n, 3], label 1.
+
+    Only users with a row in ``rows`` can be drawn. DataError if the share comes to nobody, or leaves nobody.
+    """
+    known = np.unique(np.concatenate([each[:, 0] for each in rows]))
+    count = round(share * len(known))
+    if not 0 < count < len(known):
+        raise DataError(
+            f"--public must be a share that some of the {len(known)} users are, and not all. Received: {share:g}, "
+            f"which comes to {count}. Choose another share."
+        )
+    users = generator(seed, _PUBLIC_STREAM).choice(known, count, replace=False)
+    seen = np.unique(np.concatenate([each[each[:, 2] == 1, :2] for each in rows]), axis=0)
+    seen = seen[np.isin(seen[:, 0], users)]
+    return np.concatenate([seen, np.ones((len(seen), 1), np.int64)], axis=1)
+
+
 def _count_ranked(kind: str, rows: np.ndarray) -> dict[str, int]:
     """Return the counts of test or validation rows for meta.json, and warn of users with few negatives."""
     negatives = np.bincount(rows[:, 0])[rows[rows[:, 2] == 1, 0]] - 1
@@ -124,6 +142,7 @@ def describe(
     train: np.ndarray,
     test: np.ndarray,
     valid: np.ndarray | None,
+    public: np.ndarray | None,
     args: argparse.Namespace,
 ) -> dict[str, Any]:
     """Return the content of meta.json."""
@@ -138,9 +157,10 @@ def describe(
         "num_users": dataset.num_users,
         "num_items": dataset.num_items,
         "train_rows": len(train),
-        "train_positives": len(dataset.train),
+        "train_positives": int((train[:, 2] == 1).sum()),
         **_count_ranked("test", test),
         **({} if valid is None else _count_ranked("validation", valid)),
+        **({} if public is None else {"public_users": len(np.unique(public[:, 0])), "public_positives": len(public)}),
         **dataset.notes,
     }
 
@@ -170,15 +190,25 @@ def prepare(args: argparse.Namespace) -> None:
     if args.validation:
         dataset, validation = hold_out(dataset, args.source, args.seed)
     train, test, valid = make_rows(dataset, validation, args.num_neg, args.test_negative, args.seed)
-    meta = describe(dataset, Path(args.source).name, train, test, valid, args)
+    public = None
+    if args.public:
+        public = draw_public([train, test] if valid is None else [train, test, valid], args.public, args.seed)
+        # Who is public is in no training row, and in no test figure.
+        train, test = (each[~np.isin(each[:, 0], public[:, 0])] for each in (train, test))
+        if valid is not None:
+            valid = valid[~np.isin(valid[:, 0], public[:, 0])]
+    meta = describe(dataset, Path(args.source).name, train, test, valid, public, args)
     with stage(f"write {args.out}") as counts:
         # meta.json vouches for the others: it goes first and comes last.
         valid_file = args.out / "big_valid" / "valid_data.csv"
-        discard([args.out / "meta.json", valid_file])
+        public_file = args.out / "big_public" / "public_data.csv"
+        discard([args.out / "meta.json", valid_file, public_file])
         write_rows(args.out / "big_train" / "train_data.csv", train, LAYOUTS["csv"])
         write_rows(args.out / "big_test" / "test_data.csv", test, LAYOUTS["csv"])
         if valid is not None:
             write_rows(valid_file, valid, LAYOUTS["csv"])
+        if public is not None:
+            write_rows(public_file, public, LAYOUTS["csv"])
         write_users(args.out / "users.csv", dataset)
         write_items(args.out / "items.csv", dataset.items)
         write_json(args.out / "meta.json", meta)
@@ -201,11 +231,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="hold out one random training positive of each user too, drawn with --seed, as the NCF paper does",
     )
+    parser.add_argument(
+        "--public",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the users who agree to be public, for distillation; they are in no other file (default: 0)",
+    )
     parser.add_argument("--users", type=Path, help="users.dat or u.user with zip codes, for a source that has none")
     parser.add_argument("--seed", type=int, default=2022, help="(default: %(default)s)")
     args = parser.parse_args(argv)
     if args.seed < 0:
         parser.error(f"--seed must be 0 or more. Received: {args.seed}")
+    if not 0 <= args.public < 1:
+        parser.error(f"--public must be 0 or more, and below 1. Received: {args.public}")
     return args
 
 

@@ -110,7 +110,7 @@ def replay(config: Config, run: RunDirectory, say: Callable[[str], None]) -> Non
     recorded = recorded_reports(run)
     clients = 1 + max(client for reports in recorded for client in reports)
     epochs = max(config.runner.epochs, len(recorded) - 1)
-    strategy = strategy_of(config, Fleet(clients, epochs, config.runner.seed))
+    strategy = strategy_of(config, Fleet(clients, epochs, config.runner.seed, config=config))
     for number, reports in enumerate(recorded):
         decisions = strategy.next_round(reports, number)
         say(Round(number, config.coordinator.strategy, reports, decisions).table(epochs) + "\n")
@@ -148,7 +148,7 @@ async def _serve(config: Config, run: RunDirectory, address: Address) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # fleetrun ends a coordinator so, when the last worker has gone.
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    fleet = Fleet(address.workers, epochs, config.runner.seed, run.coordinator)
+    fleet = Fleet(address.workers, epochs, config.runner.seed, run.coordinator, config)
 
     def show(done: Round) -> None:
         table = done.table(epochs)

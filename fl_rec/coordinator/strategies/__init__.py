@@ -19,6 +19,7 @@ STRATEGIES = {
     "random_k": "fl_rec.coordinator.strategies.random_k:RandomK",
     "resource_aware": "fl_rec.coordinator.strategies.resource_aware:ResourceAware",
     "utility": "fl_rec.coordinator.strategies.utility:Utility",
+    "distill": "fl_rec.coordinator.strategies.distill:Distill",
     "ddpg": "fl_rec.coordinator.strategies.ddpg:Ddpg",
 }
 

@@ -10,6 +10,7 @@ from typing import Any, Iterator, Mapping
 
 import numpy as np
 
+from fl_rec.config import Config
 from fl_rec.coordinator.messages import FINISH, JOIN, WAIT, ClientReport, Decision
 from fl_rec.errors import RunError
 
@@ -23,12 +24,14 @@ class Fleet:
         epochs: rounds of training at most.
         seed: `runner.seed`.
         folder: where a strategy may keep files of its own, such as what it has learned; None to keep none.
+        config: the job's configuration, for a strategy that trains a net of its own; None if there is no job.
     """
 
     clients: int
     epochs: int
     seed: int = 0
     folder: Path | None = None
+    config: Config | None = None
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.clients))
@@ -81,6 +84,11 @@ class Strategy(ABC):
         self.options = self.Options() if options is None else options
         self.standing = {client: Standing() for client in fleet}
         self.finished: set[int] = set()
+
+    @property
+    def report_fields(self) -> Mapping[str, tuple[int, ...]]:
+        """Fields of a report that it needs, with their shapes; they are added to coordinator.report_fields."""
+        return {}
 
     @abstractmethod
     def decide(self, reports: Mapping[int, ClientReport], round: int) -> Mapping[int, Decision]:
