@@ -47,7 +47,8 @@ def command(options: argparse.Namespace) -> int:
     figures = signature["metrics"]
     quality = f", HR@{figures['top_k']} {figures['hr']:.4f}" if figures.get("hr") is not None else ""
     whose = "all clients" if options.client is None else f"client {options.client}"
-    print(f"model     epoch {signature['epoch']} of run {signature['run']}, {whose}{quality}")
+    run = f" of run {signature['run']}" if signature["run"] else ""
+    print(f"model     epoch {signature['epoch']}{run}, {whose}{quality}")
     print(f"ids       {signature['ids']['users']:,} users, {signature['ids']['items']:,} items")
     print(f"exported  {out}")
     return 0

@@ -48,6 +48,18 @@ users = model.catalogue.original_users.tolist()
 print(json.dumps({user: [[each.item, each.score] for each in model.recommend(user, 20)] for user in users}))
 """
 
+BROKEN_OFF = """
+import sys
+from pathlib import Path
+from fl_rec.checkpoint import drafted
+try:
+    with drafted(Path(sys.argv[1])) as draft:
+        (draft / "new").touch()
+        raise OSError("no space left")
+except OSError:
+    pass
+"""
+
 
 def fl_rec(*arguments: Any) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "fl_rec.cli", *map(str, arguments)]
@@ -304,6 +316,20 @@ def test_mistakes_of_an_export(trained: Finished, exported: Path, tmp_path: Path
     missing = refusal("export", run, "--data", tmp_path)
     assert f"no manifest.json in {tmp_path} or beside it" in missing
     assert not (tmp_path / "out").exists()
+    (tmp_path / "a file").touch()
+    error = refusal("export", run, "--out", tmp_path / "a file" / "out")
+    assert f"The exported model must be written, and {tmp_path / 'a file' / 'out'} can't be (Not a directory)" in error
+    assert succeed("export", copy, "--client", 0, "--out", tmp_path / "out").splitlines()[0] == (
+        "model     epoch 1, client 0"
+    )
+
+
+def test_whole_or_not_at_all(tmp_path: Path) -> None:
+    """What is there stays until all is written, and no draft is left."""
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "old").touch()
+    python(BROKEN_OFF, tmp_path / "exported")
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["exported", "exported/old"]
 
 
 def test_parts_that_have_no_common_model(own_shards: Path, tmp_path: Path) -> None:
