@@ -125,18 +125,23 @@ def drafted(folder: Path) -> Iterator[Path]:
 
 def write(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private_names: Collection[str] = ()) -> None:
     """Writes a model and its signature into a folder that is there; for the arguments see `save`. OSError if not."""
-    for name in private_names:
-        net.set_parameter(name, np.zeros_like(net.parameter(name)))
+    withheld = {name: net.parameter(name) for name in private_names}
+    for name, values in withheld.items():
+        net.set_parameter(name, np.zeros_like(values))
     block = net.program.global_block()
     executor = paddle.static.Executor(paddle.CPUPlace())
-    with paddle.static.scope_guard(net.scope):
-        paddle.static.save_inference_model(
-            str(folder / PREFIX),
-            [block.var(name) for name in net.feeds],
-            [net.target],
-            executor,
-            program=net.program,
-        )
+    try:
+        with paddle.static.scope_guard(net.scope):
+            paddle.static.save_inference_model(
+                str(folder / PREFIX),
+                [block.var(name) for name in net.feeds],
+                [net.target],
+                executor,
+                program=net.program,
+            )
+    finally:  # whoever wrote it goes on to score with it
+        for name, values in withheld.items():
+            net.set_parameter(name, values)
     content = {"feeds": list(net.feeds), "private": sorted(private_names), "paddle": paddle.__version__, **signature}
     (folder / SIGNATURE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

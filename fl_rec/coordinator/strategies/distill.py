@@ -30,11 +30,11 @@ class Options:
     )
     sharpness: float = key(number(above=0), "temperature of entropy_reduction; the lower, the sharper", 0.1)
     teacher: Mapping[str, Any] = key(mapping(), "hyper_parameters in which the teacher differs", factory=dict)
-    learning_rate: float = key(number(above=0), "of the teacher's Adam, in its first round; then it falls", 0.01)
+    learning_rate: float = key(number(above=0), "of the teacher's Adam, in its first round; then it falls", 0.02)
     first_epochs: int = key(integer(at_least=1), "passes of the teacher over its first round's rows", 20)
     epochs: int = key(integer(at_least=1), "and over those of each later round", 3)
     label_weight: float = key(number(at_least=0), "weight of the proxy set's labels in the teacher's loss", 0.0)
-    batch_size: int = key(integer(at_least=1), "rows of a step of the teacher", 256)
+    batch_size: int = key(integer(at_least=1), "rows of a step of the teacher", 1024)
 
 
 class Distill(Strategy):
