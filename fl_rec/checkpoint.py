@@ -3,6 +3,7 @@
 EPOCH/rec_static.pdmodel, .pdiparams   an inference model, as PaddleRec names it
 EPOCH/tables/                          the servers' tables, as Paddle writes them
 EPOCH/private/WORKER.npz               each worker's part of the private parameters, written by that worker
+EPOCH/private/WORKER/                  its own inference model, if workers' nets differ (distillation.students)
 EPOCH/model.json                       feeds, versions, figures and configuration
 
 What is private is zero in the inference model.
@@ -146,6 +147,13 @@ def write(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private
     (folder / SIGNATURE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def write_own(net: InferenceNet, path: Path, private_names: Collection[str]) -> None:
+    """Writes the net of a worker whose net is its own, beside its private part at `path`. OSError if not."""
+    folder = path.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    write(net, folder, {}, private_names)
+
+
 def private_path(folder: Path, client: int) -> Path:
     """Where a worker's part of an epoch's private parameters is."""
     return folder / "private" / f"{client}.npz"
@@ -162,7 +170,13 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
         DataError: if the folder holds no model or one that is cut off, or a private part is missing or does not fit.
             `private.NoCommonModel` if the workers' parts can't be joined.
     """
-    program_path = folder / f"{PREFIX}.pdmodel"
+    own = folder / "private" / str(client)
+    program_path = (own if own.is_dir() else folder) / f"{PREFIX}.pdmodel"
+    if client is None and next(folder.glob(f"private/*/{PREFIX}.pdmodel"), None):
+        raise private.NoCommonModel(
+            f"Workers with nets of their own (distillation.students) have no common model. Received: {folder}, to be "
+            "loaded for all of them. Load one worker's model at a time."
+        )
     if not program_path.is_file():
         raise DataError(f"A saved model has {PREFIX}.pdmodel in its folder. Received: {folder}, which has not.")
     scope = paddle.base.core.Scope()
@@ -171,7 +185,7 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
         if not program_path.stat().st_size:  # of which Paddle 2.6.2 dies
             raise ValueError(f"{program_path.name} is empty")
         with paddle.static.scope_guard(scope):
-            program, feeds, (target,) = paddle.static.load_inference_model(str(folder / PREFIX), executor)
+            program, feeds, (target,) = paddle.static.load_inference_model(str(program_path.with_suffix("")), executor)
     except (OSError, RuntimeError, ValueError, LookupError) as err:
         raise DataError(
             f"A saved model must be whole. Received: {folder}, whose {PREFIX} files Paddle can't read. Copy it "

@@ -242,13 +242,16 @@ def weights() -> Rule:
     return Rule(accepts, 'Write it as 0.001 or {"*user*": 0.002, "*item*": 0.001}.', convert)
 
 
+_CLIENT = r"0|[1-9]\d*|\*"
+
+
 def by_client(cls: type) -> Rule:
     """Settings of single clients: client number -> a dataclass of `key` fields, as plain values; "*" is all others."""
 
     def convert(value: Any, folder: Path) -> dict[str, Any]:
         if value is None:
             return {}
-        if not isinstance(value, Mapping) or not all(re.fullmatch(r"0|[1-9]\d*|\*", str(client)) for client in value):
+        if not isinstance(value, Mapping) or not all(re.fullmatch(_CLIENT, str(client)) for client in value):
             raise _RuleError
         try:
             return {
@@ -259,6 +262,20 @@ def by_client(cls: type) -> Rule:
 
     keys = ", ".join(item.name for item in dataclasses.fields(cls))
     return Rule(f"a mapping of client numbers to {keys}", "Write it as 3: {slow_down: 5}; * is all others.", convert)
+
+
+def mappings_by_client() -> Rule:
+    """Client number -> mapping of names to values, which are checked where they are used; "*" is all others."""
+
+    def convert(value: Any, _folder: Path) -> dict[str, Any]:
+        value = {} if value is None else value
+        if not isinstance(value, Mapping) or not all(isinstance(each, Mapping) for each in value.values()):
+            raise _RuleError
+        if not all(re.fullmatch(_CLIENT, str(client)) for client in value):
+            raise _RuleError
+        return {str(client): dict(each) for client, each in value.items()}
+
+    return Rule("a mapping of client numbers to mappings", "Write it as 3: {mf_dim: 8}; * is all others.", convert)
 
 
 def optional(rule: Rule) -> Rule:
@@ -482,6 +499,11 @@ class DistillationConfig:
     positives: int = key(
         integer(at_least=1), "public interactions whose rows, with their negatives, a round is about", 28_000
     )
+    students: Mapping[str, Any] = key(
+        mappings_by_client(),
+        "hyper_parameters in which clients' nets differ; runner.private_params must be [*]",
+        factory=dict,
+    )
     temperature: float = key(number(above=0), "by which both logits are divided in the distillation loss", 2.0)
     weight: float = key(number(at_least=0), "weight of the distillation loss beside the rows' own", 10.0)
 
@@ -564,6 +586,16 @@ class Config(Mapping[str, Any]):
         for name, value in changes.items():
             _apply(given, name, value, source)
         return _resolve(given, self.yaml_path, source, [])
+
+    def for_client(self, number: int) -> Config:
+        """The configuration of one client, whose net may be another than the others'; see distillation.students.
+
+        Raises:
+            ConfigError: a value is refused.
+        """
+        students = self.distillation.students
+        changes = students.get(str(number), students.get("*", {}))
+        return self.replace(**{f"hyper_parameters.{name}": value for name, value in changes.items()})
 
     def with_sizes(self, num_users: int, num_items: int) -> Config:
         """Fill in sizes that were left out; check those that were not.

@@ -110,6 +110,7 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
             f"runner.model_path must name a Python file. Received: {runner.model_path}, which is not a file."
         )
     Reader.from_config(config, Path(os.devnull), Path(os.devnull))
+    _check_students(config, num_workers)
     if num_coordinators:
         config = _check_coordinator(config, num_workers, num_coordinators)
     return Job(
@@ -215,6 +216,24 @@ def _check_distillation(config: Config) -> None:
                 f"runner.resample_negatives, and train them beside their own. Received: {setting}. {remedy}, or leave "
                 "distillation.proxy_data_dir out."
             )
+
+
+def _check_students(config: Config, num_workers: int) -> None:
+    students = config.distillation.students
+    if not students:
+        return
+    strangers = [client for client in students if client != "*" and int(client) >= num_workers]
+    if strangers:
+        raise ConfigError(
+            f"distillation.students must name clients 0 to {num_workers - 1}. Received: {', '.join(strangers)}."
+        )
+    if config.runner.private_params != ("*",):
+        raise ConfigError(
+            "distillation.students has clients train different nets, which can't share parameters. Received: "
+            f"runner.private_params={config['runner.private_params']}. Set it to ['*'], or leave students out."
+        )
+    for client in range(num_workers):
+        config.for_client(client)
 
 
 def _belongs(folder: Path, manifest: Manifest) -> bool:

@@ -74,7 +74,7 @@ class FLTrainer:
         from fl_rec.runtime import PsRuntime
 
         self.job = job
-        self.config = job.config
+        self.config = job.config.for_client(role.index) if role.kind == "worker" else job.config
         self.role = role
         self.run_directory = run
         self.history: list[dict[str, Any]] = []
@@ -362,6 +362,8 @@ class FLTrainer:
             path = checkpoint.private_path(self.model_folder / str(epoch), self.role.index)
             try:
                 private.save(path, self.private_parts())
+                if self.config.distillation.students:
+                    checkpoint.write_own(self.net, path, self.private)
             except OSError as err:
                 raise RunError(
                     f"The private part must be saved, and {path} can't be written ({err.strerror or err}). Free some "
