@@ -45,6 +45,14 @@ def load(name: str, what: str, folder: Path | None = None) -> Any:
         ) from err
 
 
+def absolute(name: str, folder: Path) -> str:
+    """A user's `file.py:name` with the file's whole path; any other name as it is."""
+    source, _, attribute = name.rpartition(":")
+    if not source.endswith(".py"):
+        return name
+    return f"{(folder / Path(source).expanduser()).resolve()}:{attribute}"
+
+
 def load_file(path: Path) -> ModuleType:
     """A Python file as a module; it raises whatever the file raises."""
     spec = importlib.util.spec_from_file_location(f"fl_rec_user_{path.stem}", path)

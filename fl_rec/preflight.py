@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping
 
-from fl_rec import privacy
+from fl_rec import plugin, privacy
 from fl_rec.config import Config, CoordinatorConfig, PrivacyConfig, RunnerConfig, to_plain
 from fl_rec.coordinator.strategies import Fleet, new_strategy
 from fl_rec.data import MANIFEST_NAME, Manifest, check_shards, load_manifest
@@ -99,7 +99,9 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
     config = _with_group_size(config, manifest)
     find_loss(config)
     # The job's own copy of the configuration lies elsewhere.
-    config = config.replace(**{"hyper_parameters.loss": _absolute(config.hyper_parameters.loss, config)})
+    config = config.replace(
+        **{"hyper_parameters.loss": plugin.absolute(config.hyper_parameters.loss, config.yaml_path.parent)}
+    )
     _require_one_per_worker(train, num_workers, config, "train_data_dir")
     if test:
         _require_one_per_worker(test, num_workers, config, "test_data_dir")
@@ -288,19 +290,11 @@ def _check_coordinator(config: Config, num_workers: int, num_coordinators: int) 
     strategy = new_strategy(settings.strategy, settings.options, fleet, folder)
     return config.replace(
         **{
-            "coordinator.strategy": _absolute(settings.strategy, config),
+            "coordinator.strategy": plugin.absolute(settings.strategy, folder),
             "coordinator.options": to_plain(strategy.options),
             "coordinator.report_fields": {**settings.report_fields, **strategy.report_fields},
         }
     )
-
-
-def _absolute(name: str, config: Config) -> str:
-    """A user's `file.py:name` with the file's whole path; any other name as it is."""
-    source, _, attribute = name.rpartition(":")
-    if not source.endswith(".py"):
-        return name
-    return f"{(config.yaml_path.parent / Path(source).expanduser()).resolve()}:{attribute}"
 
 
 def _notes(config: Config, manifest: Manifest | None, num_coordinators: int) -> tuple[str, ...]:

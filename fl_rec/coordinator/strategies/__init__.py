@@ -24,12 +24,13 @@ STRATEGIES = {
 }
 
 
-def find_strategy(name: str, folder: Path | None = None) -> type[Strategy]:
+def find_strategy(name: str, folder: Path | None = None, key: str = "coordinator.strategy") -> type[Strategy]:
     """The class of a strategy.
 
     Args:
         name: one of `STRATEGIES`, `module:Class` or `path/to/file.py:Class`.
         folder: where a relative path starts.
+        key: the setting that names it, for errors.
 
     Raises:
         ConfigError: there is none of that name, or it is no `Strategy`.
@@ -37,29 +38,33 @@ def find_strategy(name: str, folder: Path | None = None) -> type[Strategy]:
     if name not in STRATEGIES and ":" not in name:
         near = difflib.get_close_matches(name, STRATEGIES, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(
-            f"coordinator.strategy must be one of {', '.join(STRATEGIES)}, or module:Class. Received: {name!r}.{hint}"
-        )
+        raise ConfigError(f"{key} must be one of {', '.join(STRATEGIES)}, or module:Class. Received: {name!r}.{hint}")
     found = plugin.load(STRATEGIES.get(name, name), "a strategy", folder)
     if not (isinstance(found, type) and issubclass(found, Strategy)):
-        raise ConfigError(
-            f"coordinator.strategy must be a subclass of fl_rec.coordinator.Strategy. Received: {name!r}, {found!r}."
-        )
+        raise ConfigError(f"{key} must be a subclass of fl_rec.coordinator.Strategy. Received: {name!r}, {found!r}.")
     missing = sorted(getattr(found, "__abstractmethods__", ()))
     if missing:
         raise ConfigError(f"A strategy has the method {', '.join(missing)}. Received: {name!r}, which has not.")
     return found
 
 
-def new_strategy(name: str, options: Mapping[str, Any], fleet: Fleet, folder: Path | None = None) -> Strategy:
+def new_strategy(
+    name: str,
+    options: Mapping[str, Any],
+    fleet: Fleet,
+    folder: Path | None = None,
+    key: str = "coordinator.strategy",
+) -> Strategy:
     """A strategy for a fleet.
 
     Args:
         options: as YAML read them.
         folder: where relative paths in `name` and `options` start; None for the working directory.
+        key: the setting that names it, for errors; its options are beside it.
 
     Raises:
         ConfigError: no such strategy, or it has no such options.
     """
-    cls = find_strategy(name, folder)
-    return cls(fleet, read_options(cls.Options, options, "coordinator.options", folder or Path()))
+    cls = find_strategy(name, folder, key)
+    beside = "coordinator.options" if key == "coordinator.strategy" else f"{key}_options"
+    return cls(fleet, read_options(cls.Options, options, beside, folder or Path()))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Mapping
 
 import numpy as np
 
-from fl_rec.config import choice, integer, key, mapping, number, text
+from fl_rec import plugin
+from fl_rec.config import choice, integer, key, mapping, number, text, to_plain
 from fl_rec.coordinator.messages import JOIN, ClientReport, Decision
 from fl_rec.coordinator.strategies.base import Fleet, Strategy
 from fl_rec.distillation import FINGERPRINT, LOGITS, SOFT_TARGETS, ProxySet
@@ -63,7 +64,14 @@ class Distill(Strategy):
             raise ConfigError("coordinator.options.selection must be another strategy. Received: distill.")
         self._proxy = proxy
         folder = fleet.config.yaml_path.parent
-        self._selection = new_strategy(self.options.selection, self.options.selection_options, fleet, folder)
+        name, given = self.options.selection, self.options.selection_options
+        self._selection = new_strategy(name, given, fleet, folder, "coordinator.options.selection")
+        # As it is written down with a run, whose folder is another.
+        self.options = replace(
+            self.options,
+            selection=plugin.absolute(name, folder),
+            selection_options=to_plain(self._selection.options),
+        )
         # One standing for both: who joined and how they fared is what the selection goes by.
         self._selection.standing, self._selection.finished = self.standing, self.finished
         hyper = {f"hyper_parameters.{name}": value for name, value in self.options.teacher.items()}
@@ -90,11 +98,12 @@ class Distill(Strategy):
         usable = {client: each for client, each in reports.items() if np.isfinite(each.extra[LOGITS]).all()}
         targets = self._learn(usable, round)
         left_out = sorted(set(reports) - set(usable))
+        others = f"logits of client{'s' * (len(left_out) > 1)} {', '.join(map(str, left_out))}"
         for client, decision in decisions.items():
             reason = decision.reason
             if left_out:
-                whose = "its" if client in left_out else f"clients {', '.join(map(str, left_out))}:"
-                reason += f"; {whose} logits not finite, left out"
+                whose = "its logits" if client in left_out else others
+                reason = f"{reason}{'; ' * bool(reason)}{whose} not finite, left out"
             if decision.next_state == JOIN and targets is not None:
                 decision = replace(decision, extra={**decision.extra, SOFT_TARGETS: targets})
             decisions[client] = replace(decision, reason=reason)
@@ -131,7 +140,9 @@ class Distill(Strategy):
         how = self.options.combine
         weights = np.ones_like(each)
         if how == "rows":
-            weights *= np.array([max(1, report.shard_rows) for report in reports.values()])[:, None, None]
+            # Rows of the proxy set are in every client's count.
+            own = [max(1, report.shard_rows - self._proxy.shape[0]) for report in reports.values()]
+            weights *= np.array(own)[:, None, None]
         elif how == "confidence":
             weights = np.abs(2 * each - 1) + 1e-3
         mean: np.ndarray = (weights * each).sum(0) / weights.sum(0)
