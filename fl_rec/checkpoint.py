@@ -198,7 +198,9 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
         if not wanted:
             raise DataError(f"A model with private parameters needs a worker's part of them. Received: {folder}, none.")
         parts = [private.load(private_path(folder, each)) for each in wanted]
-        for name, values in private.join(parts, {name: net.parameter(name) for name in names}, public).items():
+        of_users = [name for name, ids in private.looked_up(program).items() if ids == {feeds[0]}]
+        everyones = dict.fromkeys(of_users, public)
+        for name, values in private.join(parts, {name: net.parameter(name) for name in names}, everyones).items():
             net.set_parameter(name, values)
     return net
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import zipfile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Collection, Mapping, NamedTuple
 
 import numpy as np
@@ -71,10 +72,7 @@ def private_parameters(config: Config, program: Any, user_feed: str) -> dict[str
     Raises:
         ConfigError: a name fits no parameter.
     """
-    ids: dict[str, set[str]] = {}
-    for op in program.global_block().ops:
-        if op.type in LOOK_UPS:
-            ids.setdefault(op.input("W")[0], set()).update(op.input("Ids"))
+    ids = looked_up(program)
     names = [parameter.name for parameter in program.all_parameters()]
     patterns = config.runner.private_params
     if patterns is None:
@@ -88,6 +86,15 @@ def private_parameters(config: Config, program: Any, user_feed: str) -> dict[str
                 f"The net has {', '.join(names)}."
             )
     return {name: name in ids for name in names if any(fnmatch.fnmatchcase(name, each) for each in patterns)}
+
+
+def looked_up(program: Any) -> dict[str, set[str]]:
+    """The embeddings of a program, each with the variables whose ids it is looked up by."""
+    ids: dict[str, set[str]] = {}
+    for op in program.global_block().ops:
+        if op.type in LOOK_UPS:
+            ids.setdefault(op.input("W")[0], set()).update(op.input("Ids"))
+    return ids
 
 
 def save(path: Path, parts: Mapping[str, Part]) -> None:
@@ -111,14 +118,17 @@ def load(path: Path) -> dict[str, Part]:
 
 
 def join(
-    parts: Collection[Mapping[str, Part]], values: Mapping[str, np.ndarray], everyones: Collection[int] = ()
+    parts: Collection[Mapping[str, Part]],
+    values: Mapping[str, np.ndarray],
+    everyones: Mapping[str, Collection[int]] = MappingProxyType({}),
 ) -> dict[str, np.ndarray]:
     """Puts several workers' parts into the whole parameters, zeros where nobody has trained.
 
     Args:
         parts: one for each worker.
         values: the parameters, for their shapes.
-        everyones: rows that every worker has trained for itself, those of public users; the last worker's stay.
+        everyones: rows of each parameter that every worker has trained for itself, those of public users; the last
+            worker's stay.
 
     Raises:
         NoCommonModel: two workers have trained the same row, or the whole parameter.
@@ -131,7 +141,7 @@ def join(
             joined[name] = each.into(joined[name])
             taken[name][slice(None) if each.rows is None else each.rows] += 1
     for name, times in taken.items():
-        times[[row for row in everyones if row < len(times)]] = 0
+        times[[row for row in everyones.get(name, ()) if row < len(times)]] = 0
         if times.max(initial=0) > 1:
             raise NoCommonModel(
                 f"Workers that have each trained their own {name} have no common one. Received: rows of it from "
