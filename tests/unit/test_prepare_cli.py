@@ -480,3 +480,151 @@ def test_run_sh_refuses_a_download_with_another_checksum(tmp_path: Path) -> None
 def test_run_sh_help() -> None:
     result = run("run.sh", "--help")
     assert result.returncode == 0 and result.stdout.startswith("Usage: run.sh [--out DIR] [--no-checksum] [SOURCE]")
+
+
+# -- public users --------------------------------------------------------------------------------------------
+
+
+def positives_of(folder: Path, *kinds: str) -> set[tuple[int, int]]:
+    files = {"train": "big_train/train_data.csv", "test": "big_test/test_data.csv", "valid": "big_valid/valid_data.csv"}
+    rows = np.concatenate([read_csv_rows(folder / files[kind]) for kind in kinds])
+    return set(map(tuple, rows[rows[:, 2] == 1, :2].tolist()))
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_public_users_are_in_the_proxy_set_and_nowhere_else(
+    prepared: Path, validated: Path, tmp_path: Path, validation: bool
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    options = ("--validation",) if validation else ()
+    result = run("prepare.py", "--source", "synthetic", "--public", 0.1, "--out", data, *options)
+    assert result.returncode == 0, result.stderr
+    public = read_csv_rows(data / "big_public" / "public_data.csv")
+    users = set(public[:, 0].tolist())
+    assert len(users) == 60 and (public[:, 2] == 1).all()
+    # As without --public, but for who is in which file.
+    kinds = ("train", "test", "valid") if validation else ("train", "test")
+    before, after = validated if validation else prepared, positives_of(data, *kinds)
+    everything = positives_of(before, *kinds)
+    assert set(map(tuple, public[:, :2].tolist())) == {pair for pair in everything if pair[0] in users}
+    assert len(public) == len({tuple(row) for row in public.tolist()}), "each interaction once"
+    assert after == {pair for pair in everything if pair[0] not in users}
+    for kind in kinds:
+        with_test_item = positives_of(before, kind) & set(map(tuple, public[:, :2].tolist()))
+        assert {user for user, _ in with_test_item} == users, f"every user's {kind} item is in the proxy set"
+    meta = json.loads((data / "meta.json").read_text())
+    train = read_csv_rows(data / "big_train" / "train_data.csv")
+    assert (meta["public_users"], meta["public_positives"], meta["test_users"]) == (60, len(public), 540)
+    assert meta["train_rows"] == len(train) == 5 * meta["train_positives"] and meta["num_users"] == 600
+
+    result = run("gen_heter_data.py", "--data", data, "--out", out)
+    assert result.returncode == 0, result.stderr
+    manifest = load_manifest(out)
+    assert manifest is not None and manifest.public is not None
+    folders = ("fl_train_data", "fl_test_data", "fl_valid_data")[: len(kinds)]
+    for folder in folders:
+        found: set[int] = set()
+        for path in sorted((out / folder).iterdir()):
+            found |= set(parse_multislot(path.read_bytes(), 3)[0].ravel().tolist())
+        assert len(found) == 540 and not found & users
+    assert [path.name for path in (out / "fl_public_data").iterdir()] == ["part-000.txt"]
+    file = out / "fl_public_data" / "part-000.txt"
+    written = np.concatenate(parse_multislot(file.read_bytes(), 3), axis=1)
+    assert sorted(written.tolist()) == sorted(public.tolist())
+    assert manifest.public.file == "fl_public_data/part-000.txt"
+    assert (manifest.public.rows, manifest.public.positives, manifest.public.users) == (len(public), len(public), 60)
+    assert (manifest.public.items, manifest.public.bytes) == (len(np.unique(public[:, 1])), file.stat().st_size)
+    assert manifest.public.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert manifest.totals["train_users"] == manifest.totals["test_users"] == 540
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What prepare.py --public wrote, in a folder data, and the shards of it, in out."""
+    folder = tmp_path_factory.mktemp("public")
+    run("prepare.py", "--source", "synthetic", "--public", 0.1, "--out", folder / "data")
+    result = run("gen_heter_data.py", "--data", folder / "data", "--out", folder / "out", "--num_shards", 4)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_verify_looks_at_the_proxy_set_too(public: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(public / "out", out)
+    assert run("gen_heter_data.py", "--out", out, "--verify").returncode == 0
+    part = out / "fl_public_data" / "part-000.txt"
+    text = part.read_bytes()
+    part.write_bytes(text.replace(b"1 1\n", b"1 0\n", 1))
+    damaged = run("gen_heter_data.py", "--out", out, "--verify")
+    assert damaged.returncode == 2 and "fl_public_data/part-000.txt must have the SHA-256" in damaged.stderr
+    part.write_bytes(text)
+    shutil.copy(part, part.with_name("part-001.txt"))
+    surplus = run("gen_heter_data.py", "--out", out, "--verify")
+    assert surplus.returncode == 2 and "part-001.txt" in surplus.stderr
+    shutil.rmtree(part.parent)
+    missing = run("gen_heter_data.py", "--out", out, "--verify")
+    assert missing.returncode == 2 and "fl_public_data" in missing.stderr
+
+
+def test_public_users_come_and_go(prepared: Path, public: Path, tmp_path: Path) -> None:
+    shutil.copytree(public, tmp_path / "again")
+    data, out = tmp_path / "again" / "data", tmp_path / "again" / "out"
+    assert run("prepare.py", "--source", "synthetic", "--public", 0.1, "--out", data).returncode == 0
+    assert tree(data) == tree(public / "data"), "the same seed, the same users"
+    assert run("prepare.py", "--source", "synthetic", "--out", data).returncode == 0
+    assert tree(data) == tree(prepared), "no public_data.csv, and everybody's rows are back"
+    generate = ("gen_heter_data.py", "--data", data, "--out", out, "--num_shards", 4)
+    assert run(*generate).returncode == 0
+    assert not [name for name in tree(out) if name.startswith("fl_public_data")]
+    manifest = load_manifest(out)
+    assert manifest is not None and manifest.public is None and manifest.totals["train_users"] == 600
+    content = json.loads((out / "manifest.json").read_text())
+    content.pop("public", None)
+    (out / "manifest.json").write_text(json.dumps(content))
+    older = load_manifest(out)
+    assert older is not None and older.public is None, "a manifest that is older is read"
+    assert run("gen_heter_data.py", "--out", out, "--verify").returncode == 0
+
+
+def test_who_is_public_depends_on_the_seed(tmp_path: Path) -> None:
+    """Of one set of ratings, which unlike the synthetic one is the same for all seeds."""
+    pairs = [(user, item) for user in range(30) for item in range(user, user + 10)]
+    (tmp_path / "x.train.rating").write_text("".join(f"{u}\t{i}\n" for u, i in pairs))
+    (tmp_path / "x.test.rating").write_text("".join(f"{u}\t{u + 150}\n" for u in range(30)))
+    drawn = []
+    for options in ((), ("--num_neg", 7), ("--seed", 7), ("--seed", 8)):
+        args = ("--source", tmp_path / "x", "--public", 0.2, "--out", tmp_path / "out", *options)
+        result = run("prepare.py", *args)
+        assert result.returncode == 0, result.stderr
+        rows = read_csv_rows(tmp_path / "out" / "big_public" / "public_data.csv")
+        drawn.append(sorted(set(rows[:, 0].tolist())))
+        wanted = [[u, i, 1] for u, i in [*pairs, *((u, u + 150) for u in range(30))] if u in drawn[-1]]
+        assert sorted(rows.tolist()) == sorted(wanted)
+    assert [len(users) for users in drawn] == [6] * 4
+    assert drawn[0] == drawn[1] and len({tuple(users) for users in drawn}) == 3
+
+
+@pytest.mark.parametrize("share", ["0.0001", "0.9999"])
+def test_a_share_that_is_nobody_or_leaves_nobody(tmp_path: Path, share: str) -> None:
+    result = run("prepare.py", "--source", "synthetic", "--public", share, "--out", tmp_path / "out")
+    assert result.returncode == 2
+    comes_to = {"0.0001": 0, "0.9999": 600}[share]
+    assert result.stderr.endswith(
+        "prepare.py: error: --public must be a share that some of the 600 users are, and not all. Received: "
+        f"{share}, which comes to {comes_to}. Choose another share.\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("share", ["1", "-0.1", "nan", "some"])
+def test_what_is_no_share(tmp_path: Path, share: str) -> None:
+    result = run("prepare.py", "--source", "synthetic", f"--public={share}", "--out", tmp_path / "out")
+    assert result.returncode == 2 and "--public" in result.stderr and "Traceback" not in result.stderr
+    if share != "some":
+        assert f"--public must be 0 or more, and below 1. Received: {float(share)}" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_public_users_is_the_same_as_ever(prepared: Path, tmp_path: Path) -> None:
+    result = run("prepare.py", "--source", "synthetic", "--public", 0, "--out", tmp_path)
+    assert result.returncode == 0 and tree(tmp_path) == tree(prepared)
