@@ -35,6 +35,7 @@ import psutil
 from fl_rec import environment, roles
 from fl_rec.config import Config
 from fl_rec.data import (
+    PUBLIC_FOLDER,
     TEST_FOLDER,
     TRAIN_FOLDER,
     VALIDATION_FOLDER,
@@ -101,14 +102,14 @@ def add_data_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_config_argument(parser: argparse.ArgumentParser) -> None:
+def add_config_argument(parser: argparse.ArgumentParser, default: Path = BEST_CONFIG) -> None:
     """Adds ``--config``."""
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help="the configuration that is measured (default: configs/ml1m_best.yaml)",
-        default=BEST_CONFIG,
+        help=f"the configuration that is measured (default: configs/{default.name})",
+        default=default,
     )
 
 
@@ -198,14 +199,19 @@ def open_data(folder: Path | None, temporary: Path, workers: int = QUICK_WORKERS
     Raises:
         DataError: there are none, or they are not what their manifest says.
     """
-    validation = _validates(config)
+    validation, public = _validates(config), _distils(config)
     if folder is None:
-        folder = _make_synthetic(temporary / "data", workers, validation)
+        folder = _make_synthetic(temporary / "data", workers, validation, public)
     manifest = load_manifest(folder.resolve())
     if manifest is None:
         raise DataError(
             f"--data must be a folder with a manifest.json. Received: {folder}. "
             "Make one with datasets/movielens/run.sh, or try --quick, which needs none."
+        )
+    if public and manifest.public is None:
+        raise DataError(
+            f"{config.name} needs public users beside the shards. Received: {folder}, which has none. Make it with "
+            "datasets/movielens/run.sh --public 0.03, or prepare.py --public."
         )
     check_shards(
         manifest,
@@ -220,11 +226,16 @@ def _validates(config: Path) -> bool:
     return Config.load(config).runner.validation_data_dir is not None
 
 
-def _make_synthetic(folder: Path, shards: int, validation: bool) -> Path:
+def _distils(config: Path) -> bool:
+    return Config.load(config).distillation.proxy_data_dir is not None
+
+
+def _make_synthetic(folder: Path, shards: int, validation: bool, public: bool) -> Path:
     say(f"data      synthetic, {shards} shards")
     # There are ten regions, and so at most ten shards of them.
     partitioner = "zip_first_digit" if shards <= 10 else "iid"
-    _run_tool("prepare.py", "--source", "synthetic", "--out", folder, *(["--validation"] if validation else []))
+    options = [*(["--validation"] if validation else []), *(["--public", "0.1"] if public else [])]
+    _run_tool("prepare.py", "--source", "synthetic", "--out", folder, *options)
     _run_tool(
         *("gen_heter_data.py", "--data", folder, "--out", folder / "fl_data"),
         *("--num_shards", shards, "--partitioner", partitioner),
@@ -419,6 +430,7 @@ def _command(
         "runner.train_data_dir": str(data.folder / TRAIN_FOLDER),
         "runner.test_data_dir": str(data.folder / TEST_FOLDER),
         **({"runner.validation_data_dir": str(data.folder / VALIDATION_FOLDER)} if _validates(config) else {}),
+        **({"distillation.proxy_data_dir": str(data.folder / PUBLIC_FOLDER)} if _distils(config) else {}),
         **overrides,
     }
     # A job starts in the project's folder, where a relative path would name another file.

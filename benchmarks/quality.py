@@ -123,6 +123,7 @@ class Outcome:
         kept: the epoch whose model is kept, from 0.
         epochs: HR@10 and NDCG@10 after each epoch, on all test shards of the job.
         scores: those of the model that is kept.
+        sizes: further figures of a job, by name.
     """
 
     kind: str
@@ -133,6 +134,7 @@ class Outcome:
     kept: int
     epochs: tuple[tuple[float, float], ...]
     scores: tuple[Score, ...]
+    sizes: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def key(self) -> tuple[Any, ...]:
