@@ -13,13 +13,14 @@ readonly PYTHON="${PYTHON:-$venv}"
 
 usage() {
   cat <<EOF
-Usage: run.sh [--out DIR] [--no-checksum] [SOURCE]
+Usage: run.sh [--out DIR] [--public SHARE] [--no-checksum] [SOURCE]
 
 Makes DIR/fl_data (10 shards by the first digit of the zip code) from MovieLens 1M.
 
   SOURCE         URL or path of the archive, or its unpacked folder
                  (default: $URL)
   --out DIR      folder to write (default: the folder of this script)
+  --public SHARE share of the users who agree to be public, for distillation; see prepare.py --help
   --no-checksum  do not compare the archive with the published MD5
   --help         this text
 
@@ -52,6 +53,7 @@ source="$URL"
 out="$HERE"
 checksum=yes
 given=no
+public=()
 while (($#)); do
   case "$1" in
     -h | --help) usage && exit 0 ;;
@@ -61,7 +63,12 @@ while (($#)); do
       out="$2"
       shift
       ;;
-    -*) fail "an option must be one of --out, --no-checksum, --help. Received: $1." ;;
+    --public)
+      (($# > 1)) || fail "--public must be followed by a share, such as 0.03. Received nothing."
+      public=(--public "$2")
+      shift
+      ;;
+    -*) fail "an option must be one of --out, --public, --no-checksum, --help. Received: $1." ;;
     *)
       [[ $given == no ]] || fail "there can be one SOURCE. Received: $source and $1. Quote a path with spaces."
       source="$1"
@@ -95,5 +102,5 @@ else
   fi
 fi
 
-"$PYTHON" "$HERE/prepare.py" --source "$archive" --out "$out"
+"$PYTHON" "$HERE/prepare.py" --source "$archive" --out "$out" ${public[@]+"${public[@]}"}
 "$PYTHON" "$HERE/gen_heter_data.py" --data "$out" --out "$out/fl_data"
