@@ -581,7 +581,9 @@ class Config(Mapping[str, Any]):
         Raises:
             ConfigError: a key is unknown or a value is refused.
         """
-        source = "Config.replace"
+        return self._with(changes, "Config.replace")
+
+    def _with(self, changes: Mapping[str, Any], source: str) -> Config:
         given = {name: (value, source) for name, value in _flatten(self.to_dict())}
         for name, value in changes.items():
             _apply(given, name, value, source)
@@ -595,7 +597,19 @@ class Config(Mapping[str, Any]):
         """
         students = self.distillation.students
         changes = students.get(str(number), students.get("*", {}))
-        return self.replace(**{f"hyper_parameters.{name}": value for name, value in changes.items()})
+        return self.with_hyper_parameters(changes, f"distillation.students of client {number}")
+
+    def with_hyper_parameters(self, changes: Mapping[str, Any], source: str) -> Config:
+        """The configuration of another net of the same job.
+
+        Args:
+            changes: hyper_parameters, with their new values.
+            source: where they were written.
+
+        Raises:
+            ConfigError: one is unknown or its value is refused.
+        """
+        return self._with({f"hyper_parameters.{name}": value for name, value in changes.items()}, source)
 
     def with_sizes(self, num_users: int, num_items: int) -> Config:
         """Fill in sizes that were left out; check those that were not.

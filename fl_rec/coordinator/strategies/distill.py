@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Mapping
 import numpy as np
 
 from fl_rec import plugin
-from fl_rec.config import choice, integer, key, mapping, number, text, to_plain
+from fl_rec.config import Config, choice, integer, key, mapping, number, text, to_plain
 from fl_rec.coordinator.messages import JOIN, ClientReport, Decision
 from fl_rec.coordinator.strategies.base import Fleet, Strategy
 from fl_rec.distillation import FINGERPRINT, LOGITS, SOFT_TARGETS, ProxySet
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Options:
     selection: str = key(text(), "the strategy that says who trains: a name, or your own", "join_all")
     selection_options: Mapping[str, Any] = key(mapping(), "what that strategy lets you set", factory=dict)
-    start: int = key(integer(at_least=1), "first round with soft targets; until then the clients learn alone", 8)
+    start: int = key(integer(at_least=1), "first round with soft targets; until then the clients learn alone", 5)
     combine: str = key(
         choice("mean", "rows", "confidence", "entropy_reduction"),
         "how the clients' probabilities become one: their mean; weighted by the rows of the shards, or by how far each "
@@ -74,8 +74,8 @@ class Distill(Strategy):
         )
         # One standing for both: who joined and how they fared is what the selection goes by.
         self._selection.standing, self._selection.finished = self.standing, self.finished
-        hyper = {f"hyper_parameters.{name}": value for name, value in self.options.teacher.items()}
-        self._config = fleet.config.replace(**hyper)
+        self._config = fleet.config.with_hyper_parameters(self.options.teacher, "coordinator.options.teacher")
+        self._require_room(fleet.config)
         self._teacher: Teacher | None = None
         self._learned = -1
 
@@ -108,6 +108,18 @@ class Distill(Strategy):
                 decision = replace(decision, extra={**decision.extra, SOFT_TARGETS: targets})
             decisions[client] = replace(decision, reason=reason)
         return decisions
+
+    def _require_room(self, config: Config) -> None:
+        """ConfigError if a round's logits are longer than a message may be."""
+        rows, group = self._proxy.shape
+        # Of each row that travels as int8 a scale of float32 travels too.
+        row_bytes = min(group + 4, 2 * group) if config.runner.compress_report == "int8" else 2 * group
+        if rows * row_bytes > config.coordinator.max_message_bytes:
+            raise ConfigError(
+                f"A round's logits must fit coordinator.max_message_bytes={config.coordinator.max_message_bytes}. "
+                f"Received: {rows:,} rows of {group}, {rows * row_bytes:,} bytes. Lower distillation.positives, or "
+                "raise the limit."
+            )
 
     def _learn(self, reports: Mapping[int, ClientReport], round: int) -> np.ndarray | None:
         """Trains the teacher, and returns its logits, float16 [rows, group]; None if it has never learned anything."""
