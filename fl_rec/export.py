@@ -169,17 +169,18 @@ def _require_parts(saved: SavedModel, manifest: Manifest, client: int | None) ->
 
 
 def _require_users(saved: SavedModel, client: int, net: InferenceNet, catalogue: Catalogue) -> None:
-    """The users that a client has trained must be those of its shard."""
+    """The users that a client has trained must be those of its shard, or public."""
     from fl_rec import checkpoint
 
+    known = np.union1d(catalogue.users, np.array(saved.signature.get("public_users", ()), np.int64))
     part = private.load(checkpoint.private_path(saved.folder, client))
     for op in net.program.global_block().ops:
         name = op.input("W")[0] if op.type in private.LOOK_UPS and op.input("Ids") == [net.feeds[0]] else None
         rows = part[name].rows if name in part else None
-        if rows is not None and not np.isin(rows, catalogue.users).all():
+        if rows is not None and not np.isin(rows, known).all():
             raise DataError(
                 f"Client {client} has trained the users of shard {client}. Received: user "
-                f"{np.setdiff1d(rows, catalogue.users)[0]}, which is not in it: the users were dealt out anew since. "
+                f"{np.setdiff1d(rows, known)[0]}, which is not in it: the users were dealt out anew since. "
                 "Name the data that the model was trained with: --data FOLDER"
             )
 
