@@ -690,6 +690,76 @@ def test_selections_that_are_none(distilling: Distilling) -> None:
     assert "start must be an integer of at least 1. Received: start=0" in refused_options(distilling, start=0)
 
 
+def test_the_teachers_hyper_parameters_are_checked(distilling: Distilling) -> None:
+    assert refused_options(distilling, teacher={"mf_dims": 3}) == (
+        "coordinator.options.teacher: hyper_parameters.mf_dims: unknown key. Did you mean hyper_parameters.mf_dim?"
+    )
+    assert refused_options(distilling, teacher={"mf_dim": 0}).startswith(
+        "coordinator.options.teacher: hyper_parameters.mf_dim must be an integer of at least 1. Received: mf_dim=0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("compression", "group", "size"),
+    # Of 18 * 60 values 2 bytes each; of int8 1 byte each, and 4 for each row, unless that is more.
+    [("none", 1, 2160), ("none", 60, 2160), ("float16", 60, 2160), ("int8", 1, 2160), ("int8", 60, 1080 + 4 * 18)],
+)
+def test_logits_that_are_too_long_for_a_message(
+    load_job: LoadJob, tmp_path: Path, compression: str, group: int, size: int
+) -> None:
+    config = load_job(
+        f"distillation.proxy_data_dir={write_pairs(tmp_path)}",
+        "runner.resample_negatives=59",
+        f"hyper_parameters.num_users={USERS}",
+        f"hyper_parameters.num_items={ITEMS}",
+        f"hyper_parameters.group_size={group}",
+        f"runner.compress_report={compression}",
+    )
+    small, large = (config.replace(**{"coordinator.max_message_bytes": limit}) for limit in (size - 1, size))
+    new_strategy("distill", {}, Fleet(2, 3, config=large))
+    with pytest.raises(ConfigError) as caught:
+        new_strategy("distill", {}, Fleet(2, 3, config=small))
+    assert str(caught.value) == (
+        f"A round's logits must fit coordinator.max_message_bytes={size - 1}. Received: {1080 // group:,} rows of "
+        f"{group}, {size:,} bytes. Lower distillation.positives, or raise the limit."
+    )
+
+
+def test_students_have_nets_of_their_own(load_job: LoadJob, tmp_path: Path) -> None:
+    students = 'distillation.students={"1": {mf_dim: 3}, "*": {mf_dim: 5}}'
+    job = check_job(small_job(load_job, tmp_path, students, 'runner.private_params=["*"]'), 2, 0)
+    assert [job.config.for_client(client).hyper_parameters.mf_dim for client in range(3)] == [5, 3, 5]
+    assert job.config.hyper_parameters.mf_dim == 8
+    assert ProxySet.from_config(job.config.for_client(1)).fingerprint == ProxySet.from_config(job.config).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("students", "private_params", "text"),
+    [
+        ("{2: {mf_dim: 3}}", '["*"]', "distillation.students must name clients 0 to 1. Received: 2."),
+        (
+            "{0: {mf_dim: 3}}", "null",
+            "distillation.students has clients train different nets, which can't share parameters. Received: "
+            "runner.private_params=None. Set it to ['*'], or leave students out.",
+        ),
+        (
+            "{1: {mf_dims: 3}}", '["*"]',
+            "distillation.students of client 1: hyper_parameters.mf_dims: unknown key. Did you mean "
+            "hyper_parameters.mf_dim?",
+        ),
+    ],
+)  # fmt: skip
+def test_students_that_are_none(
+    load_job: LoadJob, tmp_path: Path, students: str, private_params: str, text: str
+) -> None:
+    config = small_job(
+        load_job, tmp_path, f"distillation.students={students}", f"runner.private_params={private_params}"
+    )  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        check_job(config, 2, 0)
+    assert str(caught.value) == text
+
+
 def test_the_strategy_needs_a_proxy_set(load_job: LoadJob) -> None:
     text = (
         "coordinator.strategy=distill needs a proxy set, which the coordinator and all clients hold. Received: no "
