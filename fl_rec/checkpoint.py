@@ -192,7 +192,7 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
             "again, or export it again."
         ) from err
     net = InferenceNet(program, tuple(feeds), target, scope)
-    names, public = _private_names(folder)
+    names, public = _private_names(program_path.parent)
     if names:
         wanted = clients(folder) if client is None else [client]
         if not wanted:
