@@ -343,6 +343,23 @@ def test_nothing_is_shared_but_logits(nothing_shared: Finished, items_shared: Fi
     assert shared is not None and shared > 20_000, "it would be seen"
 
 
+def test_students_of_three_kinds_learn_of_one_teacher(job: DistillJob) -> None:
+    job.runner["private_params"] = ["*"]
+    job.distillation["students"] = {"0": {"mode": "NCF_GMF"}, "2": {"fc_layers": [32, 16]}}
+    finished = job.succeed("--coordinator_num", 1)
+    for told in rounds_of(job)[1:3]:
+        for report, decision in zip(told.reports.values(), told.decisions.values()):
+            assert np.asarray(report.extra[LOGITS]).shape == np.asarray(decision.extra[SOFT_TARGETS]).shape == SHAPE
+    folder = finished.run.model / "2"
+    parts = [private.load(folder / "private" / f"{worker}.npz") for worker in range(WORKERS)]
+    widths = [each.values.shape[1] for part in parts for name, each in part.items() if "user_embedding" in name]
+    assert widths == [8, 8, 16]
+    assert set(parts[0]) != set(parts[1]) == set(parts[2])
+    logged, found = finished.records("all")[2], evaluated(folder)
+    for name in ("test_users", "hr", "ndcg", "test_auc"):
+        assert found[name] == pytest.approx(logged[name], abs=1e-9), name
+
+
 # -- what may go wrong -----------------------------------------------------------------------------------------
 
 
