@@ -11,6 +11,7 @@ import paddle
 
 from fl_rec.config import Config
 from fl_rec.distillation import LARGEST_LOGIT, Rows
+from fl_rec.errors import DataError
 from fl_rec.losses import logits_of
 from fl_rec.models import attribute, new_model
 
@@ -91,11 +92,23 @@ class Teacher:
         os.replace(draft, path)
 
     def load(self, path: Path) -> int:
-        """Reads it back; returns the round."""
+        """Reads it back; returns the round.
+
+        Raises:
+            DataError: it is another net's.
+        """
         with np.load(path) as file:
-            for name in self._state():
-                self._tensor(name).set(file[name], paddle.CPUPlace())
-            return int(file["round"])
+            saved = dict(file)
+        for name in self._state():
+            shape = self._tensor(name).shape()
+            if name not in saved or list(saved[name].shape) != shape:
+                found = f"of shape {list(saved[name].shape)}" if name in saved else "missing"
+                raise DataError(
+                    f"A teacher goes on as the net that it was. Received: {path}, in which {name} is {found}, and the "
+                    f"teacher's is of shape {shape}. Leave coordinator.options.teacher as it was, or remove the file."
+                )
+            self._tensor(name).set(saved[name], paddle.CPUPlace())
+        return int(saved["round"])
 
     def _state(self) -> Sequence[str]:
         return sorted(each.name for each in self._program.list_vars() if each.persistable and each.name != self._rate)

@@ -14,6 +14,7 @@ import pytest
 from fl_rec.config import Config
 from fl_rec.coordinator.teacher import Teacher
 from fl_rec.distillation import LARGEST_LOGIT, NO_TARGET, TARGET_UNIT, ProxySet, Rows
+from fl_rec.errors import DataError
 from fl_rec.losses import add_distillation, logits_of
 
 PROJECT = Path(__file__).parents[2]
@@ -224,6 +225,16 @@ def test_what_was_saved_goes_on(tmp_path: Path) -> None:
     first.save(path, 18)
     assert stranger.load(path) == 18
     assert stranger.logits(rows).tobytes() == first.logits(rows).tobytes()
+
+
+def test_a_teacher_of_another_size_does_not_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.npz"
+    Teacher(settings(tmp_path, 1), 0.01, 0.0, 256).save(path, 3)
+    larger = Teacher(settings(tmp_path, 1, fc_layers=[32, 8]), 0.01, 0.0, 256)
+    with pytest.raises(DataError, match="A teacher goes on as the net that it was.*Leave coordinator.options.teacher"):
+        larger.load(path)
+    with pytest.raises(DataError, match="is missing"):
+        Teacher(settings(tmp_path, 1, mode="NCF_GMF"), 0.01, 0.0, 256).load(path)
 
 
 def test_two_teachers_of_one_process_are_two(tmp_path: Path) -> None:
