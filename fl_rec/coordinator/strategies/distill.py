@@ -114,7 +114,8 @@ class Distill(Strategy):
         rows, group = self._proxy.shape
         # Of each row that travels as int8 a scale of float32 travels too.
         row_bytes = min(group + 4, 2 * group) if config.runner.compress_report == "int8" else 2 * group
-        if rows * row_bytes > config.coordinator.max_message_bytes:
+        # What a message has besides is below a kilobyte.
+        if rows * row_bytes + 1024 > config.coordinator.max_message_bytes:
             raise ConfigError(
                 f"A round's logits must fit coordinator.max_message_bytes={config.coordinator.max_message_bytes}. "
                 f"Received: {rows:,} rows of {group}, {rows * row_bytes:,} bytes. Lower distillation.positives, or "
