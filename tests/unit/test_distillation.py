@@ -715,13 +715,14 @@ def test_logits_that_are_too_long_for_a_message(
         f"hyper_parameters.group_size={group}",
         f"runner.compress_report={compression}",
     )
+    size += 1024
     small, large = (config.replace(**{"coordinator.max_message_bytes": limit}) for limit in (size - 1, size))
     new_strategy("distill", {}, Fleet(2, 3, config=large))
     with pytest.raises(ConfigError) as caught:
         new_strategy("distill", {}, Fleet(2, 3, config=small))
     assert str(caught.value) == (
         f"A round's logits must fit coordinator.max_message_bytes={size - 1}. Received: {1080 // group:,} rows of "
-        f"{group}, {size:,} bytes. Lower distillation.positives, or raise the limit."
+        f"{group}, {size:,} bytes with the rest. Lower distillation.positives, or raise the limit."
     )
 
 

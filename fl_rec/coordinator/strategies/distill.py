@@ -114,11 +114,11 @@ class Distill(Strategy):
         rows, group = self._proxy.shape
         # Of each row that travels as int8 a scale of float32 travels too.
         row_bytes = min(group + 4, 2 * group) if config.runner.compress_report == "int8" else 2 * group
-        # What a message has besides is below a kilobyte.
-        if rows * row_bytes + 1024 > config.coordinator.max_message_bytes:
+        needed = rows * row_bytes + 1024  # what a message has besides is less than that
+        if needed > config.coordinator.max_message_bytes:
             raise ConfigError(
                 f"A round's logits must fit coordinator.max_message_bytes={config.coordinator.max_message_bytes}. "
-                f"Received: {rows:,} rows of {group}, {rows * row_bytes:,} bytes. Lower distillation.positives, or "
+                f"Received: {rows:,} rows of {group}, {needed:,} bytes with the rest. Lower distillation.positives, or "
                 "raise the limit."
             )
 
