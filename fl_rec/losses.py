@@ -36,9 +36,7 @@ _LOOKUPS = ("lookup_table", "lookup_table_v2")
 
 def log_loss(logits: Any, labels: Any) -> Any:
     """Binary cross entropy, eq. 7 of arXiv:1708.05031, as a mean over all items of all rows."""
-    from paddle.nn import functional as F
-
-    return F.binary_cross_entropy_with_logits(logits, labels)
+    return cross_entropy(logits, labels)
 
 
 def label_smoothing(logits: Any, labels: Any, *, smoothing: float = 0.1) -> Any:
@@ -311,10 +309,17 @@ def add_distillation(cost: Any, prediction: Any, targets: Any, temperature: floa
 
     known = paddle.cast(targets < NO_TARGET - 0.5, "float32")
     soft = paddle.nn.functional.sigmoid(targets * (TARGET_UNIT / temperature))
-    distance = paddle.nn.functional.binary_cross_entropy_with_logits(
-        logits_of(prediction) / temperature, soft, weight=known, reduction="mean"
-    )
+    distance = cross_entropy(logits_of(prediction) / temperature, soft, known)
     return cost + weight * temperature**2 * distance
+
+
+def cross_entropy(logits: Any, labels: Any, weight: Any = None) -> Any:
+    """Binary cross entropy of labels from 0 to 1, times a weight, as a mean over all; float32 of one shape."""
+    from paddle.nn import functional as F
+
+    # Of a logit that is exactly 0, as where all units of an MLP's last layer are off, Paddle 3.0.0's gradient is wrong
+    # by 1. To any other this adds nothing.
+    return F.binary_cross_entropy_with_logits(logits + 1e-30, labels, weight=weight)
 
 
 def logits_of(prediction: Any) -> Any:

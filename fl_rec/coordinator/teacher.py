@@ -12,7 +12,7 @@ import paddle
 from fl_rec.config import Config
 from fl_rec.distillation import LARGEST_LOGIT, Rows
 from fl_rec.errors import DataError
-from fl_rec.losses import logits_of
+from fl_rec.losses import cross_entropy, logits_of
 from fl_rec.models import attribute, new_model
 
 
@@ -41,7 +41,7 @@ class Teacher:
             group = config.hyper_parameters.group_size or 1
             wanted = paddle.static.data("clients_probability", [-1, group], "float32")
             self._logits = logits_of(prediction)
-            distance = paddle.nn.functional.binary_cross_entropy_with_logits(self._logits, wanted)
+            distance = cross_entropy(self._logits, wanted)
             self._infer = self._program.clone(for_test=True)
             optimizer = paddle.optimizer.Adam(learning_rate=learning_rate, lazy_mode=True)
             operators, _ = optimizer.minimize(distance + label_weight * cost)

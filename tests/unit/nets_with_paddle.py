@@ -108,9 +108,10 @@ def differences(function: Callable[[np.ndarray], float], at: np.ndarray, step: f
 
 
 def rows(group: int, number: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and labels: pointwise of both kinds, or grouped with the positive first."""
+    """Logits and labels: pointwise of both kinds, or grouped with the positive first; two rows' logits are 0."""
     rng = np.random.default_rng(group)
     logits = rng.normal(scale=2.0, size=(number, group)).astype(np.float32).astype(np.float64)
+    logits[:2] = 0
     labels = np.zeros((number, group))
     labels[:, 0] = 1 if group > 1 else np.arange(number) % 2
     return logits, labels
