@@ -479,7 +479,9 @@ def test_run_sh_refuses_a_download_with_another_checksum(tmp_path: Path) -> None
 
 def test_run_sh_help() -> None:
     result = run("run.sh", "--help")
-    assert result.returncode == 0 and result.stdout.startswith("Usage: run.sh [--out DIR] [--no-checksum] [SOURCE]")
+    assert result.returncode == 0 and result.stdout.startswith(
+        "Usage: run.sh [--out DIR] [--public SHARE] [--no-checksum] [SOURCE]"
+    )
 
 
 # -- public users --------------------------------------------------------------------------------------------
