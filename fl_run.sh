@@ -68,7 +68,8 @@ set_up
 if [ "${1:-}" = test ]; then
     shift
     cd "$root"
-    exec "$venv/bin/python" -m pytest "$@"
+    # Two files at a time; -n 0 for one.
+    exec "$venv/bin/python" -m pytest -n 2 --dist loadfile "$@"
 fi
 config_given=no
 for argument in "$@"; do

@@ -12,6 +12,9 @@ version = next(
 # The accountant of differential privacy. From 0.4.1 on it does not run on Python 3.8, whatever its wheels say.
 dp = ["dp-accounting>=0.4.3; python_version>='3.9'", "dp-accounting==0.4.0; python_version<'3.9'"]
 
+# Two at a time: jobs of the integration tests mostly wait.
+test = ["pytest>=7", "pytest-xdist>=3", *dp]
+
 setup(
     name="fl_rec",
     version=version,
@@ -40,8 +43,8 @@ setup(
     extras_require={
         "paddle2": ["paddlepaddle==2.6.2", "numpy<2"],
         "dp": dp,
-        "test": ["pytest>=7", *dp],
-        "dev": ["pytest>=7", *dp, "pre-commit", "ruff", "mypy", "types-PyYAML", "types-psutil"],
+        "test": test,
+        "dev": [*test, "pre-commit", "ruff", "mypy", "types-PyYAML", "types-psutil"],
     },
     entry_points={"console_scripts": ["fl-rec=fl_rec.cli:main"]},
 )
