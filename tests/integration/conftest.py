@@ -139,6 +139,22 @@ def role_process(job: Job, role: str, state: str = roles.RUNNING) -> psutil.Proc
     raise AssertionError(f"{role} did not come to {state}")
 
 
+def start_coordinator_again(job: Job, started: subprocess.Popen) -> Finished:
+    """Plays `fl-rec coordinator` beside a job whose coordinator was killed; both must end well."""
+    again = subprocess.Popen(
+        [sys.executable, "-m", "fl_rec.cli", "coordinator", str(job.run.path)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=clean_environment(),
+    )  # fmt: skip
+    try:
+        finished = job.wait(started)
+        said, _ = again.communicate(timeout=PROMPT)
+    finally:
+        again.kill()
+    assert finished.code == 0, finished.errors
+    assert again.returncode == 0, said
+    return finished
+
+
 @pytest.fixture
 def job(tmp_path: Path, shards: Path):
     made = Job(tmp_path, shards)

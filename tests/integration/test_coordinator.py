@@ -18,7 +18,17 @@ from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.data import load_manifest
 from fl_rec.launch import FLEETRUN_MARK, Mark
 
-from .conftest import PROMPT, ROOT, TIMEOUT, WORKERS, Finished, Job, clean_environment, role_process
+from .conftest import (
+    PROMPT,
+    ROOT,
+    TIMEOUT,
+    WORKERS,
+    Finished,
+    Job,
+    clean_environment,
+    role_process,
+    start_coordinator_again,
+)
 
 SCRIPT = ROOT / "tools" / "static_fl_trainer_with_coordinator.py"
 
@@ -261,17 +271,7 @@ def test_coordinator_started_again(job: Job, shards: Path) -> None:
     job.coordinator = {"strategy": "random_k", "options": {"k": 1}}
     started = job.start("--coordinator_num", 1)
     kill_coordinator(job)
-    again = subprocess.Popen(
-        [sys.executable, "-m", "fl_rec.cli", "coordinator", str(job.run.path)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=clean_environment(),
-    )  # fmt: skip
-    try:
-        finished = job.wait(started)
-        said, _ = again.communicate(timeout=PROMPT)
-    finally:
-        again.kill()
-    assert finished.code == 0
-    assert again.returncode == 0, said
+    finished = start_coordinator_again(job, started)
     assert "note: coordinator.0 is gone. Workers try to reach it" in finished.output
     assert f"fl-rec coordinator {job.run.path}" in finished.output
     assert "note: coordinator.0 is back." in finished.output

@@ -24,7 +24,18 @@ from fl_rec.distillation import FINGERPRINT, LARGEST_LOGIT, LOGITS, SOFT_TARGETS
 from fl_rec.history import ENVIRONMENT_KEY
 from fl_rec.launch import Mark, log_path
 
-from .conftest import PROMPT, ROOT, TIMEOUT, WORKERS, Finished, Job, clean_environment, role_process, run_script
+from .conftest import (
+    PROMPT,
+    ROOT,
+    TIMEOUT,
+    WORKERS,
+    Finished,
+    Job,
+    clean_environment,
+    role_process,
+    run_script,
+    start_coordinator_again,
+)
 
 PUBLIC_USERS, NEGATIVES, POSITIVES = 60, 4, 600
 SHAPE = (POSITIVES, 1 + NEGATIVES)
@@ -453,17 +464,7 @@ def test_coordinator_started_again(job: DistillJob) -> None:
     started = job.start("--coordinator_num", 1, "--script", job.script())
     wait_for_round(job, 2)
     role_process(job, "coordinator.0").kill()
-    again = subprocess.Popen(
-        [sys.executable, "-m", "fl_rec.cli", "coordinator", str(job.run.path)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=clean_environment(),
-    )  # fmt: skip
-    try:
-        finished = job.wait(started)
-        said, _ = again.communicate(timeout=PROMPT)
-    finally:
-        again.kill()
-    assert finished.code == 0, finished.errors
-    assert again.returncode == 0, said
+    finished = start_coordinator_again(job, started)
     assert "note: coordinator.0 is back." in finished.output
     rounds = rounds_of(job)
     assert [each.round for each in rounds] == list(range(8)), "each round once"
