@@ -19,12 +19,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence, TypeVar
+from typing import Any, TypeVar
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))  # so that it runs from a clone without installing
@@ -32,9 +33,9 @@ sys.path.insert(0, str(PROJECT))  # so that it runs from a clone without install
 import numpy as np
 import psutil
 
-from fl_rec import environment, roles
+from fl_rec import environment
 from fl_rec.config import Config
-from fl_rec.data import (
+from fl_rec.data.manifest import (
     PUBLIC_FOLDER,
     TEST_FOLDER,
     TRAIN_FOLDER,
@@ -43,12 +44,13 @@ from fl_rec.data import (
     ShardFile,
     check_shards,
     load_manifest,
-    parse_multislot,
 )
+from fl_rec.data.text import parse_multislot
 from fl_rec.errors import DataError, FLRecError, RunError
-from fl_rec.history import ENVIRONMENT_KEY, RunDirectory
-from fl_rec.launch import Mark
-from fl_rec.ranking import RankingSums, rank_metrics
+from fl_rec.evaluation.ranking import RankingSums, rank_metrics
+from fl_rec.job.watch import Mark
+from fl_rec.runs import roles
+from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
 
 CONFIG = PROJECT / "configs" / "config_fl.yaml"
 BEST_CONFIG = PROJECT / "configs" / "ml1m_best.yaml"

@@ -17,8 +17,9 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from common import (
     CONFIG,
@@ -39,9 +40,9 @@ from common import (
     say,
 )
 
-from fl_rec.data import Manifest
+from fl_rec.data.manifest import Manifest
 from fl_rec.errors import RunError
-from fl_rec.history import RunDirectory
+from fl_rec.runs.directory import RunDirectory
 
 # What is promised of the ranking model: the share of the size at most, and HR@10 lower by at most so much.
 PROMISED = {("ranking", "8 bits"): (0.30, 0.002), ("ranking", "4 bits"): (0.15, 0.006)}

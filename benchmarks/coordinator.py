@@ -24,13 +24,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from common import (
     Report,
@@ -50,13 +51,14 @@ import psutil
 
 from fl_rec.config import CoordinatorConfig
 from fl_rec.coordinator.client import PAUSE, CoordinatorClient
-from fl_rec.coordinator.messages import JOIN, ClientReport, Device, decode_decision, encode
+from fl_rec.coordinator.messages import JOIN, ClientReport, Device
 from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.coordinator.service import METHOD, TOKEN_KEY, Coordinator, channel_options, new_server, split
 from fl_rec.coordinator.strategies import Fleet, new_strategy
+from fl_rec.coordinator.wire import decode_decision, encode
 from fl_rec.errors import RunError
-from fl_rec.history import RunDirectory
-from fl_rec.launch import Mark
+from fl_rec.job.watch import Mark
+from fl_rec.runs.directory import RunDirectory
 
 STRATEGY, TOKEN, MAX_MESSAGE = "join_all", "f" * 32, 1 << 20
 # A declared field of a report: its name and length.

@@ -17,8 +17,9 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from common import (
     CONFIG,
@@ -42,9 +43,9 @@ from quality import Job, Outcome, Record, Table, digest, read_outcome, total
 import numpy as np
 
 from fl_rec.coordinator.rounds import RoundLog
-from fl_rec.data import Manifest
+from fl_rec.data.manifest import Manifest
 from fl_rec.errors import RunError
-from fl_rec.history import RunDirectory
+from fl_rec.runs.directory import RunDirectory
 
 DISTILL = CONFIG.with_name("config_fl_distill.yaml")
 KINDS: Mapping[str, Mapping[str, Any]] = {

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from common import (
     METRICS,
@@ -36,8 +37,8 @@ from common import (
 )
 
 from fl_rec.config import Config
-from fl_rec.data import Manifest
-from fl_rec.losses import LOSSES
+from fl_rec.data.manifest import Manifest
+from fl_rec.nets.losses import LOSSES
 
 MEANS_OVER_ROWS = ("sampled_softmax",)
 USUAL_RATES = {"focal": 3.0}  # its gradients are small; with 8 it diverged on MovieLens 1M

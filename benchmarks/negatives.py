@@ -34,7 +34,7 @@ from common import (
     say,
 )
 
-from fl_rec.data import Manifest
+from fl_rec.data.manifest import Manifest
 from fl_rec.errors import DataError
 
 

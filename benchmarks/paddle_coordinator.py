@@ -4,7 +4,7 @@
 
 The channel is Paddle's, untouched: `push_fl_client_info_sync` and `pull_fl_strategy` of its FLClient, and its
 Coordinator. So is the order of a round, that of its `train_loop`: a barrier, a report, a wait for the strategy; only
-that nothing is trained. Server and workers come up as in this project (`fl_rec.runtime`), since ten workers that start
+that nothing is trained. Server and workers come up as in this project (`fl_rec.ps`), since ten workers that start
 as Paddle has it hang more often than not (2.6.2).
 
 Each worker adds lines to FOLDER/worker.K: {"round": from 0, "event": "reporting", "reported" or "decided", "time": in
@@ -30,8 +30,8 @@ import paddle
 from paddle.distributed import fleet
 
 from fl_rec.config import Config
-from fl_rec.roles import Role
-from fl_rec.runtime import PsRuntime
+from fl_rec.ps.runtime import PsRuntime
+from fl_rec.runs.roles import Role
 
 CONFIG = PROJECT / "configs" / "config_fl.yaml"
 

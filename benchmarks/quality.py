@@ -25,9 +25,10 @@ import shutil
 import statistics
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import yaml
 from common import (
@@ -56,12 +57,15 @@ from common import (
 import numpy as np
 
 from fl_rec.config import Config
-from fl_rec.data import LAYOUTS, MANIFEST_NAME, Manifest, Shard, ShardFile, generator, grouped_layout, write_json
-from fl_rec.data import write_rows as write_text
+from fl_rec.data.manifest import MANIFEST_NAME, Manifest, Shard, ShardFile
+from fl_rec.data.reader import Reader
+from fl_rec.data.sampling import generator
+from fl_rec.data.text import LAYOUTS, grouped_layout
+from fl_rec.data.text import write_rows as write_text
 from fl_rec.errors import DataError, FLRecError, RunError
-from fl_rec.history import RunDirectory
-from fl_rec.ranking import RankingSums
-from fl_rec.reader import Reader
+from fl_rec.evaluation.ranking import RankingSums
+from fl_rec.files import write_json
+from fl_rec.runs.directory import RunDirectory
 
 KINDS = ("popularity", "alone", "plain", "best", "pooled")
 ALL = "all"
@@ -334,8 +338,8 @@ def measure_model(folder: Path, config: Config, parts: Manifest) -> list[Score]:
     """Measures a saved model on each test shard, in this process."""
     import paddle
 
-    from fl_rec import checkpoint
-    from fl_rec.evaluation import TestRows
+    from fl_rec.evaluation.evaluator import TestRows
+    from fl_rec.runs import checkpoint
 
     paddle.enable_static()
     net = checkpoint.load(folder)
@@ -470,7 +474,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
     failures: list[str] = []
     outcomes: list[Outcome] = []
 
-    @functools.lru_cache(maxsize=None)
+    @functools.cache
     def data_of(kind: str, shard: int | None) -> Manifest:
         if kind == "pooled":
             return pool(data, folder / "data-pooled")

@@ -13,15 +13,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 from common import PROJECT, Report, count, format_table, new_parser, open_data, run_benchmark, run_job, say
 
 from fl_rec.errors import RunError
-from fl_rec.recommend import Recommender
-from fl_rec.saved import EXPORTED, SavedModel, newest_export
+from fl_rec.runs.saved import EXPORTED, SavedModel, newest_export
+from fl_rec.serving.recommend import Recommender
 
 WARM_UP = 50
 # Read when Paddle is imported.

@@ -16,16 +16,17 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 from common import PROJECT, Report, count, figure, format_table, new_parser, ratio, run_benchmark, say
 
 # isort: split
 import numpy as np
 
-from fl_rec.coordinator.pretraining import EPISODES, pretrain
+from fl_rec.coordinator.ddpg_pretraining import EPISODES, pretrain
 from fl_rec.coordinator.simulation import Play, Recording, SimulatedFleet, permuted_slow_downs
 from fl_rec.coordinator.strategies import Fleet, new_strategy
 

@@ -32,7 +32,7 @@ from common import (
 from until_target import hit_rate
 
 from fl_rec.coordinator.rounds import RoundLog
-from fl_rec.history import RunDirectory
+from fl_rec.runs.directory import RunDirectory
 
 CONFIG = PROJECT / "configs" / "config_fl_coordinator.yaml"
 STRATEGIES = ("join_all", "random_k", "resource_aware", "utility", "ddpg")

@@ -11,8 +11,9 @@ import argparse
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Sequence
+from typing import Any
 
 import numpy as np
 from common import (
@@ -34,8 +35,10 @@ from common import (
     say,
 )
 
-from fl_rec.data import LAYOUTS, MANIFEST_NAME, Manifest, Shard, ShardFile, parse_multislot, write_json, write_rows
+from fl_rec.data.manifest import MANIFEST_NAME, Manifest, Shard, ShardFile
+from fl_rec.data.text import LAYOUTS, parse_multislot, write_rows
 from fl_rec.errors import DataError
+from fl_rec.files import write_json
 
 READER = Path(__file__).resolve().with_name("paddle_reader.py")
 PIPE_COMMANDS = {"multislot": "cat", "csv": f"python {os.path.relpath(READER, CONFIG.parent)}"}

@@ -6,22 +6,22 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Sequence
 
 from fl_rec.errors import FLRecError
 
 # Each module has add_arguments(parser), and command(options), which returns the exit code.
 COMMANDS = {
-    "run": ("fl_rec.launch", "start a job's servers and workers, watch them, and judge the run"),
+    "run": ("fl_rec.job.launch", "start a job's servers and workers, watch them, and judge the run"),
     "coordinator": (
         "fl_rec.coordinator.process",
         "start a run's lost coordinator again, or try a strategy on a recorded run",
     ),
-    "export": ("fl_rec.export", "write a saved model as a folder that needs nothing else"),
-    "recommend": ("fl_rec.recommend", "show what an exported model would recommend to a user"),
-    "evaluate": ("fl_rec.evaluate", "measure saved models on test shards, as the training log does"),
-    "compress": ("fl_rec.compress", "make a saved model smaller"),
+    "export": ("fl_rec.serving.export", "write a saved model as a folder that needs nothing else"),
+    "recommend": ("fl_rec.serving.recommend", "show what an exported model would recommend to a user"),
+    "evaluate": ("fl_rec.serving.evaluate", "measure saved models on test shards, as the training log does"),
+    "compress": ("fl_rec.serving.compress", "make a saved model smaller"),
 }
 
 
@@ -47,13 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FLRecError, OSError) as err:
         print(f"fl-rec: error: {err}", file=sys.stderr)
         return 2
-
-
-def count(text: str) -> int:
-    """An argument that is a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fl_rec.coordinator.pretraining import EPISODES, pretrain
+from fl_rec.coordinator.ddpg_pretraining import EPISODES, pretrain
 from fl_rec.coordinator.simulation import Recording
 from fl_rec.errors import FLRecError
 

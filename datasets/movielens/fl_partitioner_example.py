@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fl_rec.partition import UserTable
+from fl_rec.data.partition import UserTable
 
 
 def by_activity(users: UserTable, num_shards: int, rng: np.random.Generator, *, ascending: int = 0) -> np.ndarray:

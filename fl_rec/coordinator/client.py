@@ -5,15 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import Callable
+from collections.abc import Callable
 
 # Paddle's reader forks beside this channel's threads, and only to start a program.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc
 
-from fl_rec.coordinator.messages import ClientReport, Decision, MessageError, decode_decision, encode
-from fl_rec.coordinator.service import CHUNK, KEEPALIVE, KEEPALIVE_ANSWER, METHOD, TOKEN_KEY, channel_options, split
+from fl_rec.coordinator.messages import ClientReport, Decision, MessageError
+from fl_rec.coordinator.service import (
+    CHUNK,
+    KEEPALIVE,
+    KEEPALIVE_ANSWER,
+    METHOD,
+    TOKEN_KEY,
+    channel_options,
+    split,
+)
+from fl_rec.coordinator.wire import decode_decision, encode
 from fl_rec.errors import RunError
 
 log = logging.getLogger(__name__)

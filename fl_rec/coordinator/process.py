@@ -9,18 +9,18 @@ import logging
 import os
 import secrets
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable
 
-from fl_rec import roles
 from fl_rec.config import Config, add_config_arguments
 from fl_rec.coordinator.rounds import Round, RoundLog, recorded_reports
 from fl_rec.coordinator.service import Coordinator, new_server
 from fl_rec.coordinator.strategies import Fleet, Strategy, new_strategy
 from fl_rec.errors import RunError
-from fl_rec.history import RunDirectory
+from fl_rec.runs import roles
+from fl_rec.runs.directory import RunDirectory
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,10 @@ import io
 import json
 import math
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from fl_rec.coordinator.messages import (
     to_record,
 )
 from fl_rec.errors import DataError
-from fl_rec.history import RunDirectory
+from fl_rec.runs.directory import RunDirectory
 
 # Bytes of an array that stands in the line itself.
 LARGEST_INLINE = 4096

@@ -13,25 +13,19 @@ import hmac
 import logging
 import threading
 import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, AsyncIterator, Callable, Iterator, Mapping
+from typing import Any
 
 import grpc
 
 from fl_rec.config import CoordinatorConfig
-from fl_rec.coordinator.messages import (
-    FINISH,
-    ClientReport,
-    Decision,
-    MessageError,
-    check_fields,
-    decode_report,
-    encode,
-)
+from fl_rec.coordinator.messages import FINISH, ClientReport, Decision, MessageError, check_fields
 from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.coordinator.strategies import Strategy
+from fl_rec.coordinator.wire import decode_report, encode
 from fl_rec.errors import FLRecError, RunError
 
 log = logging.getLogger(__name__)

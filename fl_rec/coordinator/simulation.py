@@ -26,16 +26,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from fl_rec.coordinator.messages import FINISH, JOIN, ClientReport, Device
 from fl_rec.coordinator.strategies.base import Strategy
 from fl_rec.errors import DataError
-from fl_rec.history import RunDirectory
+from fl_rec.runs.directory import RunDirectory
 
 SLOWEST = 10.0
 # Part of the rows; the model was fitted to rounds of more.

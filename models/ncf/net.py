@@ -1,9 +1,10 @@
 """The nets of neural collaborative filtering (He et al., arXiv:1708.05031), with sparse embeddings.
 
 All take user ids, int64 [batch, 1], and item ids, int64 [batch, group], and give one number per item. A user is looked
-up once for all items of a row. The parameters' names say what they are: fl_rec/pretraining.py goes by them.
+up once for all items of a row. The parameters' names say what they are: fl_rec/nets/neumf.py goes by them.
 """
 
+import itertools
 import math
 
 import paddle
@@ -47,7 +48,7 @@ class MLP(nn.Layer):
         self.items = embedding(num_items, fc_layers[0] // 2, "mlp_item_embedding")
         self.layers = nn.LayerList(
             linear(fan_in, fan_out, f"mlp_fc_{number}", nn.initializer.TruncatedNormal(0.0, 1.0 / math.sqrt(fan_in)))
-            for number, (fan_in, fan_out) in enumerate(zip(fc_layers, fc_layers[1:]))
+            for number, (fan_in, fan_out) in enumerate(itertools.pairwise(fc_layers))
         )
         self.width = fc_layers[-1]
 

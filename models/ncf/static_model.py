@@ -1,9 +1,9 @@
-"""NCF as a static program; the contract of a net is in fl_rec/models.py."""
+"""NCF as a static program; the contract of a net is in fl_rec/nets/contract.py."""
 
 import paddle
 from net import build
 
-from fl_rec.losses import find_loss
+from fl_rec.nets.losses import find_loss
 
 
 class StaticModel:

@@ -15,9 +15,9 @@ import psutil
 import pytest
 import yaml
 
-from fl_rec import roles
-from fl_rec.history import ENVIRONMENT_KEY, RunDirectory
-from fl_rec.launch import Mark
+from fl_rec.job.watch import Mark
+from fl_rec.runs import roles
+from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORKERS = 3

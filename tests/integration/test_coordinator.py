@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from fl_rec import roles
 from fl_rec.coordinator import FINISH, JOIN, WAIT
 from fl_rec.coordinator.rounds import Round, RoundLog
-from fl_rec.data import load_manifest
-from fl_rec.launch import FLEETRUN_MARK, Mark
+from fl_rec.data.manifest import load_manifest
+from fl_rec.job.watch import FLEETRUN_MARK, Mark
+from fl_rec.runs import roles
 
 from .conftest import (
     PROMPT,
@@ -163,7 +163,7 @@ def test_a_users_strategy_field_and_run_worker(job: Job, shards: Path, tmp_path:
 LOGITS_TRAINER = """
 import sys
 import numpy as np
-from fl_rec.coordinator.trainer import CoordinatedTrainer
+from fl_rec.trainer.coordinated import CoordinatedTrainer
 from fl_rec.trainer import main
 
 class Trainer(CoordinatedTrainer):

@@ -8,21 +8,22 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
-from fl_rec import private
 from fl_rec.config import Config
 from fl_rec.coordinator import FINISH, JOIN
 from fl_rec.coordinator.rounds import Round, RoundLog
-from fl_rec.data import PUBLIC_FOLDER, load_manifest
-from fl_rec.distillation import FINGERPRINT, LARGEST_LOGIT, LOGITS, SOFT_TARGETS, ProxySet
-from fl_rec.history import ENVIRONMENT_KEY
-from fl_rec.launch import Mark, log_path
+from fl_rec.data.manifest import PUBLIC_FOLDER, load_manifest
+from fl_rec.distillation.proxy import FINGERPRINT, LARGEST_LOGIT, LOGITS, SOFT_TARGETS, ProxySet
+from fl_rec.job.watch import Mark, log_path
+from fl_rec.runs import private_parts
+from fl_rec.runs.directory import ENVIRONMENT_KEY
 
 from .conftest import (
     PROMPT,
@@ -47,7 +48,7 @@ TRAINER = """
 import sys
 from dataclasses import replace
 import numpy as np
-from fl_rec.coordinator.trainer import CoordinatedTrainer
+from fl_rec.trainer.coordinated import CoordinatedTrainer
 from fl_rec.trainer import main
 
 class Trainer(CoordinatedTrainer):
@@ -280,9 +281,9 @@ def test_a_saved_epoch_gives_the_logs_figures(which: str, request: pytest.Fixtur
 LOAD = """
 import sys
 from pathlib import Path
-from fl_rec import checkpoint
+from fl_rec.runs import checkpoint
 from fl_rec.environment import quiet_paddle
-from fl_rec.private import NoCommonModel
+from fl_rec.runs.private_parts import NoCommonModel
 quiet_paddle()
 try:
     net = checkpoint.load(Path(sys.argv[1]))
@@ -302,7 +303,9 @@ def test_public_users_do_not_keep_parts_from_being_joined(items_shared: Finished
     folder = items_shared.run.model / "3"
     public = json.loads((folder / "model.json").read_text())["public_users"]
     assert public == proxy_set(items_shared).users.tolist()
-    parts = [private.load(folder / "private" / f"{worker}.npz")["mlp_user_embedding"] for worker in range(WORKERS)]
+    parts = [
+        private_parts.load(folder / "private" / f"{worker}.npz")["mlp_user_embedding"] for worker in range(WORKERS)
+    ]
     rows = [set(part.rows.tolist()) for part in parts if part.rows is not None]
     assert len(rows) == WORKERS and all(rows[0] & each == set(public) for each in rows[1:]), "all trained them"
     assert len(set.union(*rows)) == 600
@@ -334,7 +337,9 @@ def test_nothing_is_shared_but_logits(nothing_shared: Finished, items_shared: Fi
     ]
     assert folders[0] == ["001", "mlp_item_embedding"] and folders[1] == []
 
-    parts = [private.load(nothing_shared.run.model / "3" / "private" / f"{worker}.npz") for worker in range(WORKERS)]
+    parts = [
+        private_parts.load(nothing_shared.run.model / "3" / "private" / f"{worker}.npz") for worker in range(WORKERS)
+    ]
     names = {"mlp_user_embedding", "mlp_item_embedding", "prediction.w", "prediction.b"}
     assert names < set(parts[0]) == set(parts[1]) == set(parts[2]) and len(parts[0]) == 6
     for name in parts[0]:
@@ -362,7 +367,7 @@ def test_students_of_three_kinds_learn_of_one_teacher(job: DistillJob) -> None:
         for report, decision in zip(told.reports.values(), told.decisions.values()):
             assert np.asarray(report.extra[LOGITS]).shape == np.asarray(decision.extra[SOFT_TARGETS]).shape == SHAPE
     folder = finished.run.model / "2"
-    parts = [private.load(folder / "private" / f"{worker}.npz") for worker in range(WORKERS)]
+    parts = [private_parts.load(folder / "private" / f"{worker}.npz") for worker in range(WORKERS)]
     widths = [each.values.shape[1] for part in parts for name, each in part.items() if "user_embedding" in name]
     assert widths == [8, 8, 16]
     assert set(parts[0]) != set(parts[1]) == set(parts[2])

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl_rec.data import load_manifest
-from fl_rec.privacy import epsilon
+from fl_rec.data.manifest import load_manifest
+from fl_rec.privacy.accountant import epsilon
 
 from .conftest import ROOT, WORKERS, Job
 

@@ -10,15 +10,17 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fl_rec.data import load_manifest, parse_multislot
-from fl_rec.history import ENVIRONMENT_KEY
-from fl_rec.launch import Mark
+from fl_rec.data.manifest import load_manifest
+from fl_rec.data.text import parse_multislot
+from fl_rec.job.watch import Mark
+from fl_rec.runs.directory import ENVIRONMENT_KEY
 
 from .conftest import ROOT, TIMEOUT, WORKERS, Finished, Job, clean_environment, run_script
 
@@ -31,7 +33,7 @@ from pathlib import Path
 from fl_rec import environment
 environment.quiet_paddle()
 import numpy as np
-from fl_rec import checkpoint
+from fl_rec.runs import checkpoint
 net = checkpoint.load(Path(sys.argv[1]), *map(int, sys.argv[3:]))
 pairs = np.indices(({users}, {items})).reshape(2, -1, 1)
 np.save(sys.argv[2], net.predict(list(pairs), 1 << 16).reshape({users}, {items}))
@@ -42,7 +44,7 @@ assert fleet.fleet._role_maker is None, "no fleet"
 RECOMMENDER = """
 import json, sys
 from pathlib import Path
-from fl_rec.recommend import Recommender
+from fl_rec.serving.recommend import Recommender
 model = Recommender(Path(sys.argv[1]))
 users = model.catalogue.original_users.tolist()
 print(json.dumps({user: [[each.item, each.score] for each in model.recommend(user, 20)] for user in users}))
@@ -51,7 +53,7 @@ print(json.dumps({user: [[each.item, each.score] for each in model.recommend(use
 BROKEN_OFF = """
 import sys
 from pathlib import Path
-from fl_rec.checkpoint import drafted
+from fl_rec.files import drafted
 try:
     with drafted(Path(sys.argv[1])) as draft:
         (draft / "new").touch()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_rec.data import load_manifest
+from fl_rec.data.manifest import load_manifest
 
 from .conftest import ROOT, WORKERS, Job, run_script
 

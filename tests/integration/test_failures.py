@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_rec.launch import FLEETRUN_MARK, Mark
+from fl_rec.job.watch import FLEETRUN_MARK, Mark
 
 from .conftest import PROMPT, ROOT, WORKERS, Job, clean_environment, role_process
 

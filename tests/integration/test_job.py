@@ -11,16 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl_rec import roles
-from fl_rec.data import load_manifest, parse_multislot
-from fl_rec.launch import log_path
+from fl_rec.data.manifest import load_manifest
+from fl_rec.data.text import parse_multislot
+from fl_rec.job.watch import log_path
+from fl_rec.runs import roles
 
 from .conftest import ROOT, TIMEOUT, WORKERS, Finished, Job, clean_environment, run_script
 
 FRESH_PROCESS = """
 import json, sys
 from pathlib import Path
-from fl_rec.checkpoint import load
+from fl_rec.runs.checkpoint import load
 import paddle
 import numpy as np
 paddle.enable_static()

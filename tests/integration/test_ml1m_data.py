@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl_rec.data import check_shards, load_manifest, parse_multislot
+from fl_rec.data.manifest import check_shards, load_manifest
+from fl_rec.data.text import parse_multislot
 
 ROOT = Path(__file__).resolve().parents[2]
 ML1M = Path(os.environ.get("FL_REC_ML1M") or ROOT.parent / "shared" / "ml-1m")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_rec import private
-from fl_rec.launch import log_path
+from fl_rec.job.watch import log_path
+from fl_rec.runs import private_parts
 
 from .conftest import ROOT, WORKERS, Finished, Job
 
@@ -56,10 +56,10 @@ if __name__ == "__main__":
 """
 
 
-def trained_users(finished: Finished, epoch: int) -> list[private.Part]:
+def trained_users(finished: Finished, epoch: int) -> list[private_parts.Part]:
     folder = finished.run.model / str(epoch) / "private"
     assert sorted(path.name for path in folder.iterdir()) == [f"{worker}.npz" for worker in range(WORKERS)]
-    return [private.load(folder / f"{worker}.npz")[USERS] for worker in range(WORKERS)]
+    return [private_parts.load(folder / f"{worker}.npz")[USERS] for worker in range(WORKERS)]
 
 
 @pytest.mark.parametrize("rounds", [0, 3], ids=["plain GEO", "rounds"])
@@ -172,7 +172,7 @@ def test_a_private_layer_and_shared_users(job: Job) -> None:
     job.runner.update(epochs=2, private_params=["prediction.*"])
     finished = job.succeed()
     folder = finished.run.model / "1"
-    parts = [private.load(folder / "private" / f"{worker}.npz") for worker in range(WORKERS)]
+    parts = [private_parts.load(folder / "private" / f"{worker}.npz") for worker in range(WORKERS)]
     assert all(set(part) == {"prediction.w", "prediction.b"} for part in parts)
     assert len({part["prediction.w"].values.tobytes() for part in parts}) == WORKERS
     assert USERS in {path.name for path in (folder / "tables").iterdir()}

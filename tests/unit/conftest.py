@@ -6,16 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
 from fl_rec.config import Config
-from fl_rec.data import LAYOUTS, MANIFEST_NAME, MANIFEST_VERSION, SLOTS, Manifest, write_shards
-from fl_rec.history import RunDirectory
+from fl_rec.data.manifest import MANIFEST_NAME, MANIFEST_VERSION, SLOTS, Manifest
+from fl_rec.data.shards import write_shards
+from fl_rec.data.text import LAYOUTS
+from fl_rec.runs.directory import RunDirectory
 
 # No wait of a unit test is longer than this many seconds; a machine under load needs them.
 DEADLINE = 30.0

@@ -8,10 +8,12 @@ import sys
 import pytest
 
 from fl_rec import cli
+from fl_rec.config import loading
 
 ASKED = """
 import sys
 from fl_rec import cli
+from fl_rec.config import loading
 try:
     cli.main(sys.argv[1:])
 except SystemExit as end:
@@ -44,4 +46,4 @@ def test_what_is_no_command(capsys: pytest.CaptureFixture[str], arguments: list[
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "ten", ""])
 def test_a_count_is_at_least_1(text: str) -> None:
     with pytest.raises(cli.argparse.ArgumentTypeError, match="must be at least 1, received"):
-        cli.count(text)
+        loading.count(text)

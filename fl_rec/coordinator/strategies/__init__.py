@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
-from fl_rec import plugin
+from fl_rec import plugins
 from fl_rec.config import read_options
 from fl_rec.coordinator.strategies.base import Fleet, Standing, Strategy
 from fl_rec.errors import ConfigError
@@ -39,7 +40,7 @@ def find_strategy(name: str, folder: Path | None = None, key: str = "coordinator
         near = difflib.get_close_matches(name, STRATEGIES, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{key} must be one of {', '.join(STRATEGIES)}, or module:Class. Received: {name!r}.{hint}")
-    found = plugin.load(STRATEGIES.get(name, name), "a strategy", folder)
+    found = plugins.load(STRATEGIES.get(name, name), "a strategy", folder)
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise ConfigError(f"{key} must be a subclass of fl_rec.coordinator.Strategy. Received: {name!r}, {found!r}.")
     missing = sorted(getattr(found, "__abstractmethods__", ()))

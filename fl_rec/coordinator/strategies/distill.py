@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fl_rec import plugin
+from fl_rec import plugins
 from fl_rec.config import Config, choice, integer, key, mapping, number, text, to_plain
 from fl_rec.coordinator.messages import JOIN, ClientReport, Decision
 from fl_rec.coordinator.strategies.base import Fleet, Strategy
-from fl_rec.distillation import FINGERPRINT, LOGITS, SOFT_TARGETS, ProxySet
+from fl_rec.distillation.proxy import FINGERPRINT, LOGITS, SOFT_TARGETS, ProxySet
 from fl_rec.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from fl_rec.coordinator.teacher import Teacher
+    from fl_rec.distillation.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Distill(Strategy):
         # As it is written down with a run, whose folder is another.
         self.options = replace(
             self.options,
-            selection=plugin.absolute(name, folder),
+            selection=plugins.absolute(name, folder),
             selection_options=to_plain(self._selection.options),
         )
         # One standing for both: who joined and how they fared is what the selection goes by.
@@ -127,7 +128,7 @@ class Distill(Strategy):
         rows, path = self._proxy.rows(round), self.fleet.folder and self.fleet.folder / "teacher.npz"
         if self._teacher is None:
             # Two seconds to import, and only the coordinator needs it.
-            from fl_rec.coordinator.teacher import Teacher
+            from fl_rec.distillation.teacher import Teacher
 
             options = self.options
             self._teacher = Teacher(self._config, options.learning_rate, options.label_weight, options.batch_size)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Mapping
 
 from fl_rec.config import integer, key
 from fl_rec.coordinator.messages import JOIN, ClientReport, Decision

@@ -1,0 +1,147 @@
+"""How messages travel: a msgpack map. No Paddle and no gRPC is imported here.
+
+Arrays travel as their dtype, shape and bytes, so that float16 stays float16; nothing in a message is ever executed.
+
+With `runner.compress_report`, arrays of floats in `extra` travel as float16, or as int8 with one float32 scale for each
+row of the last axis, and arrive as float32, so that nobody computes in halves because of how they travelled. What would
+not become smaller, numbers and integers travel as they are. So does an array with a value that int8 can't tell: NaN,
+infinity, or more than a float32 holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from fl_rec.coordinator.messages import (
+    DTYPES,
+    ClientReport,
+    Decision,
+    Field,
+    MessageError,
+    decision_from_record,
+    report_from_record,
+    to_record,
+)
+
+# Raise it when a field changes its meaning; a peer of another version is refused.
+VERSION = 1
+
+
+# Types of msgpack's extensions.
+_ARRAY, _COMPRESSED = 1, 2
+
+
+def encode(message: ClientReport | Decision, compression: str = "none") -> bytes:
+    """The message as it travels; the same bytes for the same message.
+
+    Args:
+        compression: runner.compress_report, for the arrays of `extra`; decoding needs no such setting.
+
+    Raises:
+        MessageError: an array has a number that float16 can't hold.
+    """
+    content = {"version": VERSION, **to_record(message)}
+    if compression != "none":
+        content["extra"] = {name: _compress(name, value, compression) for name, value in content["extra"].items()}
+    packed: bytes = msgpack.packb(content, default=_pack_array)
+    return packed
+
+
+def decode_report(data: bytes) -> ClientReport:
+    """The inverse of `encode`.
+
+    Raises:
+        MessageError: saying which rule is broken.
+    """
+    return report_from_record(_unpack(data))
+
+
+def decode_decision(data: bytes) -> Decision:
+    """The inverse of `encode`.
+
+    Raises:
+        MessageError: saying which rule is broken.
+    """
+    return decision_from_record(_unpack(data))
+
+
+def _unpack(data: bytes) -> dict[str, Any]:
+    try:
+        content = msgpack.unpackb(data, ext_hook=_unpack_array)
+    except MessageError:
+        raise
+    except Exception as err:  # msgpack's errors have no common base
+        raise MessageError(f"A message must be msgpack. Received: {len(data)} bytes that are not ({err}).") from err
+    if not isinstance(content, dict) or "version" not in content:
+        raise MessageError(f"A message must be a map with a version. Received: {type(content).__name__}.")
+    version = content.pop("version")
+    if not isinstance(version, int) or version != VERSION:
+        raise MessageError(
+            f"Messages must be of version {VERSION}. Received: {version!r}. Use the same fl_rec on both sides."
+        )
+    return content
+
+
+def _pack_array(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if not isinstance(value, np.ndarray):
+        raise MessageError(f"A message holds numbers, texts and arrays. Received: {type(value).__name__}.")
+    # A dtype's name does not tell its byte order.
+    body = [value.dtype.name, list(value.shape), value.astype(value.dtype.name, copy=False).tobytes()]
+    return msgpack.ExtType(_ARRAY, msgpack.packb(body))
+
+
+def _compress(name: str, value: Field, compression: str) -> Any:
+    """A float array's shorter form: dtype, shape, bytes, and bytes of the rows' scales; all else as it is."""
+    if not isinstance(value, np.ndarray) or value.ndim == 0 or value.size == 0 or value.dtype.kind != "f":
+        return value
+    if compression == "float16":
+        if value.dtype.itemsize == 2:
+            return value
+        with np.errstate(over="ignore"):
+            half = value.astype(np.float16)
+        lost = np.isinf(half) & np.isfinite(value)
+        if lost.any():
+            raise MessageError(
+                f"extra {name} must be within 65504 to travel as runner.compress_report=float16. Received: "
+                f"{value[lost][0]:g}. Scale it down, or set runner.compress_report to int8 or none."
+            )
+        body = ["float16", list(value.shape), half.tobytes(), b""]
+    else:
+        if value.size + 4 * (value.size // value.shape[-1]) >= value.nbytes:
+            return value
+        with np.errstate(over="ignore"):
+            scales = np.abs(value).max(-1, keepdims=True).astype(np.float32) / np.float32(127)
+            if not np.isfinite(127 * scales).all():
+                return value
+        # A row of zeros has the scale 0.
+        steps = np.rint(value / np.where(scales > 0, scales, np.float32(1)))
+        body = ["int8", list(value.shape), np.clip(steps, -127, 127).astype(np.int8).tobytes(), scales.tobytes()]
+    return msgpack.ExtType(_COMPRESSED, msgpack.packb(body))
+
+
+def _unpack_array(code: int, body: bytes) -> np.ndarray:
+    try:
+        if code == _COMPRESSED:
+            return _decompress(*msgpack.unpackb(body))
+        if code != _ARRAY:
+            raise ValueError(f"type {code}")
+        dtype, shape, data = msgpack.unpackb(body)
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype {dtype}")
+        return np.frombuffer(data, dtype).reshape(shape)
+    except Exception as err:
+        raise MessageError(f"An array must be dtype, shape and bytes that agree. Received: {err}.") from err
+
+
+def _decompress(dtype: str, shape: list[int], data: bytes, scales: bytes) -> np.ndarray:
+    if dtype not in ("float16", "int8"):
+        raise ValueError(f"dtype {dtype}")
+    array = np.frombuffer(data, dtype).reshape(shape).astype(np.float32)
+    if dtype == "int8":
+        array *= np.frombuffer(scales, np.float32).reshape([*shape[:-1], 1])
+    return array

@@ -1,0 +1,235 @@
+"""Whom an exported model serves and with what: names of users and items, and what each user has had.
+
+FOLDER/items.csv     item, original_id, title, genres, as prepare.py writes them
+FOLDER/users.csv     user, original_id; those that the model serves
+FOLDER/history.npz   indptr, int64 [users + 1], and items, int32: those of line k of users.csv are
+                     items[indptr[k]:indptr[k + 1]], in ascending order
+
+No Paddle is imported here.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl_rec.data.manifest import TEST_FOLDER, TRAIN_FOLDER, VALIDATION_FOLDER, Manifest, Shard, check_shards
+from fl_rec.data.partition import UserTable
+from fl_rec.data.sources.base import Dataset, Items
+from fl_rec.data.text import parse_csv_rows, parse_multislot
+from fl_rec.errors import DataError
+from fl_rec.files import atomic_write, changed_file, read_bytes
+
+# ---------------------------------------------------------------------------------------------- tables
+
+_USER_COLUMNS = ("user", "original_id", "zip_code", "activity", "genre")
+
+
+_ITEM_COLUMNS = ("item", "original_id", "title", "genres")
+
+
+def write_users(path: Path, dataset: Dataset) -> None:
+    """Write ``user,original_id,zip_code,activity,genre`` with a header line, UTF-8."""
+    table = dataset.user_table()
+    columns = (table.user, dataset.original_user, table.zip_code, table.activity, table.genre)
+    _write_csv(path, _USER_COLUMNS, [column.tolist() for column in columns])
+
+
+def write_items(path: Path, items: Items) -> None:
+    """Write ``item,original_id,title,genres`` with a header line, UTF-8; genres are joined with ``|``."""
+    number = list(range(len(items.title)))
+    _write_csv(path, _ITEM_COLUMNS, [number, items.original_id.tolist(), items.title, items.genres])
+
+
+def _write_csv(path: Path, header: tuple[str, ...], columns: list[list[Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(zip(*columns))
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode("utf-8"))
+
+
+def read_users(path: Path) -> UserTable:
+    """Read what `write_users` wrote. DataError, with the line number, if a column is missing or no number."""
+    reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8", "replace"), newline=""))
+    columns: dict[str, list[Any]] = {name: [] for name in ("user", "zip_code", "activity", "genre")}
+    try:
+        for row in reader:
+            for name, values in columns.items():
+                values.append(int(row[name]) if name in ("user", "activity") else row[name] or "")
+    except (KeyError, TypeError, ValueError) as err:
+        raise DataError(
+            f"{path}, line {reader.line_num}: the columns must be {', '.join(_USER_COLUMNS)}, user and "
+            f"activity whole numbers. Received something else ({err!r}). Run prepare.py again."
+        ) from err
+    if columns["user"] != list(range(len(columns["user"]))):
+        raise DataError(f"{path}: users must be numbered 0, 1, 2, ... in order. Run prepare.py again.")
+    return UserTable(
+        user=np.array(columns["user"], dtype=np.int64),
+        zip_code=np.array(columns["zip_code"], dtype=np.str_),
+        activity=np.array(columns["activity"], dtype=np.int64),
+        genre=np.array(columns["genre"], dtype=np.str_),
+    )
+
+
+ITEMS, USERS, HISTORY = "items.csv", "users.csv", "history.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """Users and items by the model's ids and by the data set's own.
+
+    Attributes:
+        users: int64 [users], ids of the model, ascending.
+        original_users: int64 [users], the data set's own ids of them.
+        items: of every item, by its id.
+        indptr, history: what each user has had; see above.
+    """
+
+    users: np.ndarray
+    original_users: np.ndarray
+    items: Items
+    indptr: np.ndarray
+    history: np.ndarray
+
+    @classmethod
+    def of_shards(cls, manifest: Manifest, mappings: Mapping[str, str], client: int | None = None) -> Catalogue:
+        """Reads what a model was trained with.
+
+        Args:
+            manifest: of the shards.
+            mappings: `Manifest.mappings` when the model was trained.
+            client: whose users, by the number of the shard; None for all.
+
+        Raises:
+            DataError: the shards or the model are older than the mappings, or the shards were made again since.
+        """
+        folder = manifest.folder
+        if not mappings or not manifest.mappings:
+            older = "the model" if manifest.mappings else f"shards in {folder}"
+            raise DataError(
+                "Users and items can be named if it is known with which items.csv and users.csv the model was trained. "
+                f"Received: {older}, made before shards came with them. Make the shards again with "
+                "datasets/movielens/gen_heter_data.py, and train again."
+            )
+        require_unchanged(folder, mappings)
+        validated = any(shard.validation for shard in manifest.shards)
+        check_shards(
+            manifest, folder / TRAIN_FOLDER, folder / TEST_FOLDER, folder / VALIDATION_FOLDER if validated else None
+        )
+        shards = manifest.shards if client is None else [manifest.shards[client]]
+        users, indptr, history = _history(manifest, shards)
+        _, original = _read_users(folder / USERS)
+        return cls(users, original[users], _read_items(folder / ITEMS), indptr, history)
+
+    @classmethod
+    def read(cls, folder: Path, checksums: Mapping[str, str]) -> Catalogue:
+        """Reads what `write` wrote.
+
+        Raises:
+            DataError: a file can't be read, or is not the one that was written.
+        """
+        changed = changed_file(folder, checksums)
+        if changed:
+            raise DataError(
+                f"An exported folder is used as it was written. Received: {changed[0]}, whose SHA-256 is now "
+                f"{changed[1]}, and model.json has {checksums[changed[0].name]}. Export the model again."
+            )
+        users, original = _read_users(folder / USERS)
+        try:
+            with np.load(folder / HISTORY) as file:
+                indptr, history = file["indptr"], file["items"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
+            raise DataError(f"A history must be readable. Received: {folder / HISTORY} ({err}).") from err
+        return cls(users, original, _read_items(folder / ITEMS), indptr, history)
+
+    def write(self, folder: Path) -> dict[str, str]:
+        """Writes the three files; returns their SHA-256. OSError or DataError if one can't be written."""
+        write_items(folder / ITEMS, self.items)
+        lines = [f"{user},{original}\n" for user, original in zip(self.users.tolist(), self.original_users.tolist())]
+        (folder / USERS).write_text("".join(["user,original_id\n", *lines]), encoding="utf-8")
+        np.savez_compressed(folder / HISTORY, indptr=self.indptr, items=self.history)
+        return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (ITEMS, USERS, HISTORY)}
+
+    def position(self, original_id: int) -> int:
+        """A user's line of users.csv. DataError if the model does not know the user."""
+        found = np.flatnonzero(self.original_users == original_id)
+        if not found.size:
+            low, high = self.original_users.min(), self.original_users.max()
+            raise DataError(
+                f"A user must be one of the {len(self.users):,} that the model serves, by the data set's own id (from "
+                f"{low} to {high}). Received: {original_id}. users.csv in the exported folder lists them all."
+            )
+        return int(found[0])
+
+    def seen(self, position: int) -> np.ndarray:
+        """Items that the user of a line has had, int32, ascending."""
+        return self.history[self.indptr[position] : self.indptr[position + 1]]
+
+
+def require_unchanged(folder: Path, mappings: Mapping[str, str]) -> None:
+    """DataError if the mappings in a folder are not those that a model was trained with."""
+    changed = changed_file(folder, mappings)
+    if changed:
+        raise DataError(
+            f"A model's ids mean the users and items that it was trained with. Received: {changed[0]}, whose SHA-256 "
+            f"is {changed[1]}, and the model was trained with {mappings[changed[0].name]}: the data was made again "
+            "since. Train again, or name the data that the model was trained with: --data FOLDER"
+        )
+
+
+def _history(manifest: Manifest, shards: Sequence[Shard]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Users, ascending, and their positives of all kinds of rows, as indptr and items."""
+    users, positives = [], []
+    for shard in shards:
+        for file in filter(None, (shard.train, shard.validation, shard.test)):
+            path = manifest.folder / file.file
+            if manifest.format == "csv":
+                user, item, label = parse_csv_rows(read_bytes(path), str(path)).T[:, :, None]
+            else:
+                user, item, label = parse_multislot(read_bytes(path), len(manifest.slots), str(path))
+            users.append(np.unique(user))
+            row, place = np.nonzero(label)
+            positives.append(user[row, 0] * manifest.num_items + item[row, place])
+    everyone = np.unique(np.concatenate(users))
+    user, item = np.divmod(np.unique(np.concatenate(positives)), manifest.num_items)
+    indptr = np.append(np.searchsorted(user, everyone), len(user))
+    return everyone, indptr, item.astype(np.int32)
+
+
+def _read_users(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the model and of the data set, int64."""
+    rows = _read_csv(path, ("user", "original_id"))
+    try:
+        users, original = (np.array([int(row[column]) for row in rows], np.int64) for column in (0, 1))
+    except ValueError as err:
+        raise DataError(f"Users have whole numbers for ids. Received: {path} ({err}).") from err
+    return users, original
+
+
+def _read_items(path: Path) -> Items:
+    rows = _read_csv(path, ("item", "original_id", "title", "genres"))
+    if [row[0] for row in rows] != [str(item) for item in range(len(rows))]:
+        raise DataError(f"Items must be numbered 0, 1, 2, ... in order. Received: {path}, where they are not.")
+    try:
+        original = np.array([int(row[1]) for row in rows], np.int64)
+    except ValueError as err:
+        raise DataError(f"Items have whole numbers for ids. Received: {path} ({err}).") from err
+    return Items(original, [row[2] for row in rows], [row[3] for row in rows])
+
+
+def _read_csv(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
+    reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8", "replace"), newline=""))
+    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    if missing:
+        raise DataError(f"{path} must have the columns {', '.join(columns)}. Received: no {missing[0]}.")
+    return [[row[name] or "" for name in columns] for row in reader]

@@ -1,0 +1,203 @@
+"""The manifest of a folder of shards, and whether the folder is what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fl_rec.errors import DataError
+from fl_rec.files import read_bytes, sha256_of
+
+SLOTS = ("user_input", "item_input", "label")
+
+
+MANIFEST_NAME = "manifest.json"
+
+
+MANIFEST_VERSION = 1
+
+
+TRAIN_FOLDER = "fl_train_data"
+
+
+TEST_FOLDER = "fl_test_data"
+
+
+VALIDATION_FOLDER = "fl_valid_data"
+
+
+PUBLIC_FOLDER = "fl_public_data"
+
+
+# Which user and which item an id is; beside the manifest, as prepare.py wrote them.
+MAPPINGS = ("items.csv", "users.csv")
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """One file, ``file`` relative to the manifest's folder, with its counts, size and checksum; ``rows`` are lines."""
+
+    file: str
+    rows: int
+    positives: int
+    users: int
+    items: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one worker trains and tests on, and what its best epoch is chosen by."""
+
+    train: ShardFile
+    test: ShardFile
+    validation: ShardFile | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``gen_heter_data.py`` wrote.
+
+    ``num_users`` and ``num_items`` are upper bounds of the ids (an embedding's number of rows). ``bad_zip``
+    has the policy (null if the partitioner takes no zip code), and the users and training rows it concerns.
+    ``folder`` is where the manifest was found; it is not in the file. ``group_size`` is the number of items in a
+    line of the training files. ``mappings`` has the SHA-256 of each of `MAPPINGS`; a manifest may be older than that.
+    ``public`` has the interactions of the users who are in no shard, if there are any.
+    """
+
+    version: int
+    format: str
+    slots: tuple[str, ...]
+    seed: int
+    source: Mapping[str, Any]
+    partitioner: Mapping[str, Any]
+    num_shards: int
+    num_users: int
+    num_items: int
+    bad_zip: Mapping[str, Any]
+    dropped_users: int
+    totals: Mapping[str, int]
+    shards: tuple[Shard, ...]
+    folder: Path
+    group_size: int = 1
+    mappings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    public: ShardFile | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        content = dataclasses.asdict(self)
+        del content["folder"]
+        return content
+
+
+def load_manifest(data_dir: Path) -> Manifest | None:
+    """Return the manifest in ``data_dir`` or its parent, None if neither has one.
+
+    DataError if it is not JSON, of another version, or incomplete.
+    """
+    for folder in (data_dir, data_dir.parent):
+        path = folder / MANIFEST_NAME
+        if path.is_file():
+            return _parse_manifest(path)
+    return None
+
+
+def _parse_manifest(path: Path) -> Manifest:
+    remedy = "Run datasets/movielens/gen_heter_data.py again."
+    try:
+        content = json.loads(read_bytes(path).decode("utf-8"))
+    except ValueError as err:
+        raise DataError(f"A manifest must be JSON. Received: {path} ({err}). {remedy}") from err
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != MANIFEST_VERSION:
+        raise DataError(f"A manifest must be of version {MANIFEST_VERSION}. Received: {version} in {path}. {remedy}")
+    try:
+        shards = tuple(
+            Shard(**{kind: ShardFile(**file) for kind, file in shard.items() if file is not None})
+            for shard in content.pop("shards")
+        )
+        public = content.pop("public", None)
+        manifest = Manifest(
+            slots=tuple(content.pop("slots")),
+            shards=shards,
+            folder=path.parent,
+            public=None if public is None else ShardFile(**public),
+            **content,
+        )
+        if manifest.num_shards != len(shards):
+            raise ValueError(f"num_shards is {manifest.num_shards}, but {len(shards)} shards are listed")
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        raise DataError(f"A manifest must be complete. Received: {path} ({err}). {remedy}") from err
+    return manifest
+
+
+def check_shards(
+    manifest: Manifest,
+    train_dir: Path,
+    test_dir: Path | None = None,
+    validation_dir: Path | None = None,
+    *,
+    verify: bool = False,
+) -> None:
+    """Check that the folders hold the manifest's shard files and no others, with the sizes it lists.
+
+    ``verify`` also compares checksums, which reads every byte. A folder that is None is left unchecked. DataError
+    names the first file that is missing, surplus or different.
+    """
+    _check_folder([shard.train for shard in manifest.shards], train_dir, verify)
+    if manifest.public is not None:
+        _check_folder([manifest.public], manifest.folder / PUBLIC_FOLDER, verify)
+    if test_dir is not None:
+        _check_folder([shard.test for shard in manifest.shards], test_dir, verify)
+    if validation_dir is not None:
+        files = [shard.validation for shard in manifest.shards if shard.validation is not None]
+        if len(files) < manifest.num_shards:
+            raise DataError(
+                f"{validation_dir} can be used only if the manifest lists a validation file for every shard. Received: "
+                f"{len(files)} of {manifest.num_shards} in {manifest.folder / MANIFEST_NAME}. Run prepare.py "
+                "--validation and gen_heter_data.py again."
+            )
+        _check_folder(files, validation_dir, verify)
+
+
+def _check_folder(files: Sequence[ShardFile], folder: Path, verify: bool) -> None:
+    remedy = "Run datasets/movielens/gen_heter_data.py again."
+    for file in files:
+        path = folder / Path(file.file).name
+        if not path.is_file():
+            raise DataError(f"Every shard of the manifest must exist. Missing: {path}. {remedy}")
+        size = path.stat().st_size
+        if size != file.bytes:
+            raise DataError(f"{path} must have {file.bytes} bytes, says the manifest. Received {size}. {remedy}")
+        if verify and sha256_of(path) != file.sha256:
+            raise DataError(f"{path} must have the SHA-256 {file.sha256}, says the manifest. It differs. {remedy}")
+    surplus = sorted({path.name for path in folder.glob("part-*")} - {Path(file.file).name for file in files})
+    if surplus:
+        raise DataError(
+            f"A shard folder must hold the manifest's files only. Received: {folder / surplus[0]}. {remedy}"
+        )
+
+
+def list_shards(folder: Path, key: str) -> list[Path]:
+    """A folder's shards by name. Raises DataError, naming `runner.KEY`, if there is none or one is empty."""
+    if not folder.is_dir():
+        why = "is not a folder" if folder.exists() else "does not exist"
+        remedy = "Make the shards with datasets/movielens/run.sh, or run ./fl_run.sh without -m for built-in data."
+        if key == "validation_data_dir":
+            remedy = "Make the shards with prepare.py --validation and gen_heter_data.py."
+        raise DataError(f"runner.{key} must be a folder of shards. Received: {folder}, which {why}. {remedy}")
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.name != MANIFEST_NAME and not path.name.startswith(".")
+    )
+    if not files:
+        raise DataError(f"runner.{key} must hold shard files. Received: {folder}, which is empty.")
+    empty = [path.name for path in files if path.stat().st_size == 0]
+    if empty:
+        raise DataError(f"A shard must not be empty. Received: {', '.join(empty)} in {folder}. Make the shards again.")
+    return files

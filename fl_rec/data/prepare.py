@@ -1,0 +1,211 @@
+"""Leave-one-out split and sampled negatives: from a data set to training and test rows."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl_rec.data.catalogue import write_items, write_users
+from fl_rec.data.sampling import (
+    TEST_NEGATIVES,
+    adopt_test_positives,
+    generator,
+    hold_out_one,
+    read_test_rows,
+    sample_test_rows,
+    sample_train_rows,
+)
+from fl_rec.data.shards import stage
+from fl_rec.data.sources.base import Dataset
+from fl_rec.data.sources.movielens import with_zip_codes
+from fl_rec.data.sources.registry import load_source
+from fl_rec.data.text import LAYOUTS, write_rows
+from fl_rec.errors import DataError
+from fl_rec.files import discard, write_json
+
+log = logging.getLogger("prepare")
+
+
+# 3 and 4 are those of fl_rec.data.sources.synthetic and fl_rec.data.sampling.
+_TRAIN_STREAM, _TEST_STREAM, _VALIDATION_STREAM, _HOLD_OUT_STREAM, _PUBLIC_STREAM = 1, 2, 5, 6, 7
+
+
+def hold_out(dataset: Dataset, source: str, seed: int) -> tuple[Dataset, np.ndarray]:
+    """Take one random training item of each user out of the data set, as `hold_out_one` does.
+
+    Returns the data set and the validation positives, int64 [k, 2] of (user, item). DataError if the source has
+    training negatives already, or if nobody has two training items.
+    """
+    if dataset.train_rows is not None:
+        raise DataError(
+            "--validation holds out one training interaction of each user before training negatives are sampled, so "
+            f"the source must leave them to prepare.py. Received: {source} ({dataset.kind}), which has training rows "
+            "of its own. Leave --validation out, or prepare the ratings themselves, such as ml-1m.zip."
+        )
+    train, validation = hold_out_one(dataset.train, dataset.num_items, generator(seed, _HOLD_OUT_STREAM))
+    if not len(validation):
+        raise DataError(
+            "--validation needs a user with at least two different training items. Received: "
+            f"{source}, where all of {dataset.num_users} users have fewer. Leave --validation out."
+        )
+    return dataclasses.replace(dataset, train=train), validation
+
+
+def make_rows(
+    dataset: Dataset, validation: np.ndarray | None, num_neg: int, test_negative: Path | None, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return training, test and validation rows, int64 [rows, 3] each, sampling the negatives that are not given.
+
+    What is held out for the test or the validation can be drawn as a training negative, and the test item as a
+    validation negative: to leave it out would tell which item it is.
+    """
+    if dataset.train_rows is not None:
+        log.info("this source comes with training negatives: its rows are kept, and --num_neg is not used")
+        train = dataset.train_rows
+    else:
+        with stage("sample training negatives") as counts:
+            train = sample_train_rows(
+                dataset.train, dataset.num_users, dataset.num_items, num_neg, generator(seed, _TRAIN_STREAM)
+            )
+            counts["rows"] = len(train)
+    with stage("make the test set") as counts:
+        if test_negative is not None:
+            test = read_test_rows(test_negative, dataset.test, dataset.num_items)
+        elif dataset.test_rows is not None:
+            test = dataset.test_rows
+        else:
+            test = sample_test_rows(
+                dataset.train if validation is None else np.concatenate([dataset.train, validation]),
+                dataset.test,
+                dataset.num_users,
+                dataset.num_items,
+                generator(seed, _TEST_STREAM),
+            )
+        counts.update({"users": len(dataset.test), "rows": len(test)})
+    if validation is None:
+        return train, test, None
+    with stage("make the validation set") as counts:
+        rng = generator(seed, _VALIDATION_STREAM)
+        valid = sample_test_rows(dataset.train, validation, dataset.num_users, dataset.num_items, rng)
+        counts.update({"users": len(validation), "rows": len(valid)})
+    return train, test, valid
+
+
+def draw_public(rows: Sequence[np.ndarray], share: float, seed: int) -> np.ndarray:
+    """Draw the users who agree to be public, and return all that they interacted with, int64 [n, 3], label 1.
+
+    Only users with a row in ``rows`` can be drawn. DataError if the share comes to nobody, or leaves nobody.
+    """
+    known = np.unique(np.concatenate([each[:, 0] for each in rows]))
+    count = round(share * len(known))
+    if not 0 < count < len(known):
+        raise DataError(
+            f"--public must be a share that some of the {len(known)} users are, and not all. Received: {share:g}, "
+            f"which comes to {count}. Choose another share."
+        )
+    users = generator(seed, _PUBLIC_STREAM).choice(known, count, replace=False)
+    seen = np.unique(np.concatenate([each[each[:, 2] == 1, :2] for each in rows]), axis=0)
+    seen = seen[np.isin(seen[:, 0], users)]
+    return np.concatenate([seen, np.ones((len(seen), 1), np.int64)], axis=1)
+
+
+def _count_ranked(kind: str, rows: np.ndarray) -> dict[str, int]:
+    """Return the counts of test or validation rows for meta.json, and warn of users with few negatives."""
+    negatives = np.bincount(rows[:, 0])[rows[rows[:, 2] == 1, 0]] - 1
+    short = int((negatives < TEST_NEGATIVES).sum())
+    if short:
+        log.warning(
+            "warning: %d of %d %s users have fewer than %d negatives (the smallest number is %d): all "
+            "there are, but their ranks are not comparable with published ones",
+            *(short, len(negatives), kind, TEST_NEGATIVES, negatives.min()),
+        )
+    return {
+        f"{kind}_rows": len(rows),
+        f"{kind}_users": len(negatives),
+        f"{kind}_users_with_fewer_negatives": short,
+    }
+
+
+def describe(
+    dataset: Dataset,
+    name: str,
+    train: np.ndarray,
+    test: np.ndarray,
+    valid: np.ndarray | None,
+    public: np.ndarray | None,
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """Return the content of meta.json."""
+    given = "sampled" if dataset.test_rows is None else "source"
+    if args.test_negative is not None:
+        given = args.test_negative.name
+    return {
+        "source": {"kind": dataset.kind, "name": name},
+        "seed": args.seed,
+        "num_neg": args.num_neg if dataset.train_rows is None else None,
+        "test_negative": given,
+        "num_users": dataset.num_users,
+        "num_items": dataset.num_items,
+        "train_rows": len(train),
+        "train_positives": int((train[:, 2] == 1).sum()),
+        **_count_ranked("test", test),
+        **({} if valid is None else _count_ranked("validation", valid)),
+        **({} if public is None else {"public_users": len(np.unique(public[:, 0])), "public_positives": len(public)}),
+        **dataset.notes,
+    }
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Do everything that the command line asks for; FLRecError if it can't be done."""
+    with stage(f"read {args.source}") as counts:
+        dataset = load_source(args.source, args.seed)
+        if args.users is not None:
+            dataset = with_zip_codes(dataset, args.users)
+        counts.update(
+            {
+                "users": dataset.num_users,
+                "items": dataset.num_items,
+                "positives": len(dataset.train) + len(dataset.test),
+            }
+        )
+    if args.test_negative is not None and dataset.train_rows is None:
+        positives = adopt_test_positives(args.test_negative, dataset.train, dataset.test)
+        moved = {"test_positives_from_file": positives[2]}
+        dataset = dataclasses.replace(dataset, train=positives[0], test=positives[1], notes={**dataset.notes, **moved})
+        if positives[2]:
+            log.info(
+                "%d users' test positive is the one of %s, not the last line rated", positives[2], args.test_negative
+            )
+    validation = None
+    if args.validation:
+        dataset, validation = hold_out(dataset, args.source, args.seed)
+    train, test, valid = make_rows(dataset, validation, args.num_neg, args.test_negative, args.seed)
+    public = None
+    if args.public:
+        public = draw_public([train, test] if valid is None else [train, test, valid], args.public, args.seed)
+        # Who is public is in no training row, and in no test figure.
+        train, test = (each[~np.isin(each[:, 0], public[:, 0])] for each in (train, test))
+        if valid is not None:
+            valid = valid[~np.isin(valid[:, 0], public[:, 0])]
+    meta = describe(dataset, Path(args.source).name, train, test, valid, public, args)
+    with stage(f"write {args.out}") as counts:
+        # meta.json vouches for the others: it goes first and comes last.
+        valid_file = args.out / "big_valid" / "valid_data.csv"
+        public_file = args.out / "big_public" / "public_data.csv"
+        discard([args.out / "meta.json", valid_file, public_file])
+        write_rows(args.out / "big_train" / "train_data.csv", train, LAYOUTS["csv"])
+        write_rows(args.out / "big_test" / "test_data.csv", test, LAYOUTS["csv"])
+        if valid is not None:
+            write_rows(valid_file, valid, LAYOUTS["csv"])
+        if public is not None:
+            write_rows(public_file, public, LAYOUTS["csv"])
+        write_users(args.out / "users.csv", dataset)
+        write_items(args.out / "items.csv", dataset.items)
+        write_json(args.out / "meta.json", meta)
+        counts["rows"] = len(train) + len(test) + (0 if valid is None else len(valid))

@@ -1,0 +1,300 @@
+"""Leave-one-out split and sampled negatives: the protocol of the NCF paper (arXiv:1708.05031)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fl_rec.data.text import parse_table
+from fl_rec.errors import ConfigError, DataError
+from fl_rec.files import read_bytes
+
+
+def generator(seed: int, *stream: int) -> np.random.Generator:
+    """Return the PCG64 generator of one ``stream`` of ``seed``; streams are independent of each other."""
+    return np.random.Generator(np.random.PCG64([seed, *stream]))
+
+
+TEST_NEGATIVES = 99
+
+
+_FRESH_STREAM = 4
+
+
+def leave_one_out(user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split each user's latest interaction off; of equal timestamps the later line counts as later.
+
+    ``user`` and ``time`` are int64 [n]. Returns the training and the test interactions as int64 indices, both
+    by user and then time. A user's only interaction stays in training: nobody could be tested who was never
+    trained.
+    """
+    order = np.lexsort((time, user))
+    boundary = np.diff(user[order], prepend=-1, append=-1) != 0
+    is_test = boundary[1:] & ~boundary[:-1]
+    return order[~is_test], order[is_test]
+
+
+def hold_out_one(train: np.ndarray, num_items: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Split one random item of each user off, uniformly: the paper's validation data (section 4.1).
+
+    ``train`` is int64 [n, 2] of (user, item), items below ``num_items``, in any order, repeats allowed: an item goes
+    with all its repeats, or it would be both trained and validated. A user's only item stays in training. Returns the
+    pairs that stay, in their order, and the validation pairs, by user, int64 [k, 2]. Which items are drawn does not
+    depend on the order of ``train``.
+    """
+    keys = train[:, 0] * num_items + train[:, 1]
+    distinct = np.unique(keys)
+    _, drawn = leave_one_out(distinct // num_items, rng.permutation(len(distinct)))
+    held_out = distinct[drawn]
+    return train[~np.isin(keys, held_out)], np.stack(np.divmod(held_out, num_items), axis=1)
+
+
+class AbsentItems:
+    """For each user the items that are in none of their pairs, by rank, without listing them.
+
+    A user's j-th present item t_j has t_j - j absent items before it, so the absent item of rank r is r plus
+    the number of j with t_j - j <= r: one binary search per draw, exact, with no rejection.
+    """
+
+    def __init__(self, pairs: np.ndarray, num_users: int, num_items: int) -> None:
+        """``pairs`` is int64 [n, 2] of (user, item), in any order, repeats allowed."""
+        keys = np.unique(pairs[:, 0] * num_items + pairs[:, 1])
+        user = keys // num_items
+        self._first = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=num_users))])
+        self._stride = num_items + 1
+        present_rank = np.arange(len(keys)) - self._first[user]
+        self._absent_before = user * self._stride + keys % num_items - present_rank
+        self.count: np.ndarray = num_items - np.diff(self._first)
+        """int64 [num_users]: how many items are absent."""
+
+    def item(self, user: np.ndarray, rank: np.ndarray) -> np.ndarray:
+        """Return the absent items of these ranks, each in [0, count[user]); int64, any equal shapes."""
+        preceding = np.searchsorted(self._absent_before, user * self._stride + rank, side="right")
+        items: np.ndarray = rank + preceding - self._first[user]
+        return items
+
+    def draw(self, user: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return an absent item of each of these users, uniformly; int64, any shape."""
+        return self.item(user, rng.integers(0, self.count[user]))
+
+
+def _absent_items(train: np.ndarray, num_users: int, num_items: int, num_neg: int) -> AbsentItems:
+    """What negatives of training positives (user, item) are drawn from; DataError if a user has nothing."""
+    if num_neg < 1:
+        raise ConfigError(f"num_neg must be at least 1. Received: {num_neg}. The usual value is 4.")
+    absent = AbsentItems(train, num_users, num_items)
+    full = np.flatnonzero(absent.count == 0)
+    if full.size:
+        raise DataError(
+            "A user must have at least one item that is not a training item, or no negative can be drawn. "
+            f"Received: {full.size} user(s) with all {num_items} items, first user id {full[0]}. "
+            "Remove these users."
+        )
+    return absent
+
+
+def sample_train_rows(
+    train: np.ndarray, num_users: int, num_items: int, num_neg: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Add ``num_neg`` negatives to each training positive (user, item) of int64 [n, 2].
+
+    Negatives are drawn with replacement, uniformly over the items that are not TRAINING items of the user.
+    The user's test item is one of them: to leave it out would tell the model which item it is never told to
+    dislike. Returns int64 [n * (1 + num_neg), 3], each positive followed by its negatives.
+    """
+    absent = _absent_items(train, num_users, num_items, num_neg)
+    rows: np.ndarray = np.zeros((len(train), 1 + num_neg, 3), dtype=np.int64)
+    rows[:, :, 0] = train[:, :1]
+    rows[:, 0, 1] = train[:, 1]
+    rows[:, 0, 2] = 1
+    rows[:, 1:, 1] = absent.draw(rows[:, 1:, 0], rng)
+    return rows.reshape(-1, 3)
+
+
+class FreshNegatives:
+    """A worker's training positives as MultiSlot text, in every epoch with other negatives and in another order.
+
+    Negatives are those of `sample_train_rows`. All lines are of one width, ids with leading zeros, so that text is
+    made, shuffled and cut as arrays of bytes: a tenth of a second per million rows.
+
+    Attributes:
+        lines: number of lines of an epoch.
+    """
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        num_items: int,
+        num_neg: int,
+        group_size: int,
+        seed: int,
+        num_users: int | None = None,
+    ) -> None:
+        """Draw nothing yet.
+
+        Args:
+            rows: the worker's training rows, int64 [n, 3] of (user, item, label). Those of label 1 are the positives,
+                each of which is trained as often as it is there.
+            num_items: all items, which may be drawn.
+            num_neg: negatives per positive.
+            group_size: 1 for ``1 <user> 1 <item> 1 <label>``, 1 + num_neg for a positive with its negatives:
+                ``1 <user> G <positive> <negative>... G 1 0 0 ...``.
+            seed: give each worker one of its own, or they all draw with the same random numbers.
+            num_users: gives the width of a user's id in the text; None for that of the highest id here.
+
+        Raises:
+            ConfigError: num_neg or group_size is neither of these.
+            DataError: there is no positive, an item is too large, or a user has all items.
+        """
+        if group_size not in (1, 1 + num_neg):
+            raise ConfigError(
+                f"group_size must be 1, or 1 + num_neg = {1 + num_neg} to have a positive and its negatives in one "
+                f"row. Received: {group_size}."
+            )
+        positives = rows[rows[:, 2] == 1, :2]
+        if not len(positives):
+            raise DataError(
+                f"Training rows must hold a positive, or there is nothing to draw negatives for. Received: {len(rows)} "
+                "rows, all with label 0. Make the shards again."
+            )
+        if positives[:, 1].max() >= num_items:
+            raise DataError(
+                f"An item's id must be below {num_items}, the number of items. Received: {positives[:, 1].max()}. "
+                "Make the shards again, or set hyper_parameters.num_items."
+            )
+        # By user, neighbouring draws look up neighbouring keys.
+        positives = positives[np.argsort(positives[:, 0], kind="stable")]
+        highest = int(positives[-1, 0])
+        self._absent = _absent_items(positives, highest + 1, num_items, num_neg)
+        self._seed = seed
+        self._user = np.broadcast_to(positives[:, :1], (len(positives), num_neg))
+        self._item = positives[:, 1:]
+        self._item_text = id_text(np.arange(num_items), num_items - 1)
+        user_text = id_text(positives[:, 0], highest if num_users is None else num_users - 1)
+        # One positive's lines, with blanks for the ids.
+        labels = ["1"] + ["0"] * num_neg
+        start, items = f"{group_size} ", " " * self._item_text.shape[1] * group_size
+        lines = [
+            f"1 {' ' * user_text.shape[1]}{start}{items}{start}{' '.join(labels[k : k + group_size])}\n"
+            for k in range(0, 1 + num_neg, group_size)
+        ]
+        blank = np.frombuffer("".join(lines).encode(), np.uint8).reshape(len(lines), -1)
+        self._text: np.ndarray = np.repeat(blank[None], len(positives), axis=0)
+        item_column = 2 + user_text.shape[1] + len(start)
+        self._text[:, :, 2 : item_column - len(start)] = user_text[:, None]
+        self._item_columns = slice(item_column, item_column + len(items))
+        self.lines = len(positives) * len(lines)
+
+    def epoch(self, number: int) -> np.ndarray:
+        """Return an epoch's text, uint8 [lines, width], every line with its ``\n``; `tofile` writes any part of it.
+
+        The same number gives the same text.
+        """
+        rng = generator(self._seed, _FRESH_STREAM, number)
+        items = np.concatenate([self._item, self._absent.draw(self._user, rng)], axis=1)
+        text = np.take(self._item_text, items, axis=0)
+        self._text[:, :, self._item_columns] = text.reshape(*self._text.shape[:2], -1)
+        return np.take(self._text.reshape(self.lines, -1), rng.permutation(self.lines), axis=0)
+
+
+def id_text(ids: np.ndarray, highest: int) -> np.ndarray:
+    """Return ids [...] in as many digits as the highest has, each with a blank behind, uint8 [..., digits + 1]."""
+    text = np.full((*ids.shape, len(str(highest)) + 1), ord(" "), np.uint8)
+    for column in reversed(range(text.shape[-1] - 1)):
+        ids, digit = np.divmod(ids, 10)
+        text[..., column] = digit + ord("0")
+    return text
+
+
+def sample_test_rows(
+    train: np.ndarray, test: np.ndarray, num_users: int, num_items: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Follow each test positive of int64 [m, 2] by 99 distinct items that are in none of its user's pairs here.
+
+    A user with fewer such items gets all of them. Returns int64 [rows, 3], a user's rows together, positive
+    first. Validation rows are made in the same way, without the test set: an item that can't be a negative would be
+    known to be the test item.
+    """
+    absent = AbsentItems(np.concatenate([train, test]), num_users, num_items)
+    groups = []
+    for user, item in test:
+        available = absent.count[user]
+        rank = rng.choice(available, min(TEST_NEGATIVES, available), replace=False)
+        groups.append(_test_group(user, item, absent.item(np.full_like(rank, user), rank)))
+    return np.concatenate(groups)
+
+
+def adopt_test_positives(path: Path, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Let a ``.test.negative`` file say which of a user's items is the test positive.
+
+    Real data has users whose latest ratings bear one timestamp, and a published split has chosen among them. ``train``
+    int64 [n, 2] and ``test`` int64 [m, 2] are (user, item). Where the file names another of the user's items, that one
+    and the test positive change places. Returns both, and how many did. DataError if the file is malformed.
+    """
+    tested_at = {user: row for row, user in enumerate(test[:, 0].tolist())}
+    known = set(map(tuple, test.tolist()))
+    wanted = [pair for pair in map(tuple, _parse_test_negative(path)[:, :2].tolist()) if pair not in known]
+    candidates = np.flatnonzero(np.isin(train[:, 0], [user for user, _ in wanted]))
+    trained_at = dict(zip(map(tuple, train[candidates].tolist()), candidates))
+    train, test = train.copy(), test.copy()
+    moved = 0
+    for pair in wanted:
+        if pair in trained_at and pair[0] in tested_at:
+            at, row = trained_at[pair], tested_at[pair[0]]
+            train[at, 1], test[row, 1] = test[row, 1], train[at, 1]
+            moved += 1
+    return train, test, moved
+
+
+def _parse_test_negative(path: Path) -> np.ndarray:
+    """Return user, positive and negatives of each line, int64 [lines, 2 + 99]."""
+    text = read_bytes(path).replace(b"(", b"").replace(b")", b"").replace(b",", b"\t")
+    return parse_table(text, 2 + TEST_NEGATIVES, b"\t", str(path))
+
+
+def read_test_rows(path: Path, test: np.ndarray, num_items: int) -> np.ndarray:
+    """Take the test set from a ``.test.negative`` file, plain or gzip: ``(user,item)`` and 99 items, by tabs.
+
+    The negatives are used as they are, in their order. DataError, with the line number, if the file is not
+    about exactly the test positives int64 [m, 2], or has an item id that is not below ``num_items``.
+    """
+    table = _parse_test_negative(path)
+    remedy = "Use the negatives that belong to this source, or leave --test_negative out to sample them."
+    expected = dict(test.tolist())
+    seen = set()
+    for line, (user, item) in enumerate(table[:, :2].tolist(), 1):
+        if user not in expected or user in seen:
+            problem = "is listed twice" if user in seen else "has no test item"
+            raise DataError(
+                f"{path}, line {line}: each line must be for another tested user. "
+                f"Received user {user}, who {problem}. {remedy}"
+            )
+        if item != expected[user]:
+            raise DataError(
+                f"{path}, line {line}: the positive of user {user} must be item {expected[user]}. Received "
+                f"{item}. {remedy}"
+            )
+        seen.add(user)
+    missing = sorted(expected.keys() - seen)
+    if missing:
+        raise DataError(
+            f"{path}, line {len(table)}: the file must have a line for each of {len(expected)} tested users. "
+            f"Received {len(table)} lines; the first missing is user {missing[0]}. {remedy}"
+        )
+    beyond = np.flatnonzero((table >= num_items)[:, 2:].any(axis=1))
+    if beyond.size:
+        raise DataError(
+            f"{path}, line {beyond[0] + 1}: an item id must be below {num_items}. Received "
+            f"{table[beyond[0], 2:].max()}. {remedy}"
+        )
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    return np.concatenate([_test_group(row[0], row[1], row[2:]) for row in table])
+
+
+def _test_group(user: int, item: int, negatives: np.ndarray) -> np.ndarray:
+    rows: np.ndarray = np.zeros((1 + len(negatives), 3), dtype=np.int64)
+    rows[:, 0] = user
+    rows[0, 1:] = item, 1
+    rows[1:, 1] = negatives
+    return rows

@@ -1,0 +1,272 @@
+"""One shard per worker: splitting, grouping and writing rows, and the manifest that vouches for them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl_rec.data.catalogue import read_users
+from fl_rec.data.manifest import (
+    MANIFEST_NAME,
+    MANIFEST_VERSION,
+    MAPPINGS,
+    PUBLIC_FOLDER,
+    SLOTS,
+    TEST_FOLDER,
+    TRAIN_FOLDER,
+    VALIDATION_FOLDER,
+    Manifest,
+    Shard,
+    ShardFile,
+    check_shards,
+    load_manifest,
+)
+from fl_rec.data.partition import find_partitioner, has_bad_zip
+from fl_rec.data.sampling import generator
+from fl_rec.data.text import LAYOUTS, Layout, grouped_layout, read_csv_rows, write_rows
+from fl_rec.errors import DataError
+from fl_rec.files import atomic_write, changed_file, discard, read_bytes, write_json
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def stage(title: str) -> Iterator[dict[str, int]]:
+    """Log ``title``, the counts that the caller puts into the yielded dict, and the seconds that it took."""
+    counts: dict[str, int] = {}
+    start = time.perf_counter()
+    yield counts
+    text = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    log.info("%s: %s (%.1f s)", title, text or "done", time.perf_counter() - start)
+
+
+def split_rows(rows: np.ndarray, shard_of_user: np.ndarray, num_shards: int) -> list[np.ndarray]:
+    """Split rows [n, 3] by their user's shard (int64 [users], -1 leaves a user out); their order is kept."""
+    shard = shard_of_user[rows[:, 0]]
+    return [rows[shard == k] for k in range(num_shards)]
+
+
+def group_rows(rows: np.ndarray, name: str) -> np.ndarray:
+    """Group rows [n, 3] in which each positive is followed by its negatives, all of one user and equally many.
+
+    Returns int64 [groups, group_size, 3]. DataError, with ``name`` and the line's number, if the rows are not so.
+    """
+    positives = np.flatnonzero(rows[:, 2])
+    size = int(positives[1] - positives[0]) if len(positives) > 1 else len(rows)
+    place = np.arange(len(rows))
+    wrong = (rows[:, 2] != (place % size == 0)) | (rows[:, 0] != rows[place - place % size, 0])
+    if len(rows) % size:
+        wrong[-1] = True  # the last group ends too early
+    if size == 1:
+        wrong[0] = True
+    if wrong.any():
+        line = int(np.argmax(wrong))
+        raise DataError(
+            f"{name}, line {line + 1}: rows can be grouped only if each positive is followed by its negatives, all of "
+            f"one user and as many as the first positive has. Received: user {rows[line, 0]}, label {rows[line, 2]}, "
+            f"after a first group of {size} row(s). Leave --group out, or prepare a source that leaves the training "
+            "negatives to prepare.py."
+        )
+    return rows.reshape(-1, size, 3)
+
+
+def require_rows(shards: Sequence[np.ndarray], kind: str) -> None:
+    """DataError if a shard is empty: its worker could neither train nor take part in the others' barriers."""
+    empty = [k for k, rows in enumerate(shards) if not len(rows)]
+    if empty:
+        raise DataError(
+            f"Every shard must have {kind} rows, since a worker without any can't work. Received none for "
+            f"shard(s) {', '.join(map(str, empty))} of {len(shards)}. Use fewer --num_shards, another "
+            "--seed, or another --partitioner (iid is the most even; for Dirichlet a larger alpha is)."
+        )
+
+
+def write_shards(
+    out: Path,
+    train: Sequence[np.ndarray],
+    test: Sequence[np.ndarray],
+    layout: Layout,
+    seed: int,
+    validation: Sequence[np.ndarray] | None = None,
+    group_size: int = 1,
+) -> tuple[Shard, ...]:
+    """Write each shard's rows [n, 3] to one file per kind, after removing those of an earlier generation.
+
+    Training rows are shuffled, since a trainer reads them in file order; the others keep theirs. A shard's shuffle
+    depends on ``seed`` and its number only. With a ``group_size`` above 1 every so many training rows are a group
+    (see `group_rows`), shuffled and written as one line of MultiSlot text.
+    """
+    clear_shards(out)
+    shards = []
+    for k, (train_rows, test_rows) in enumerate(zip(train, test)):
+        name = f"part-{k:03d}{layout.suffix}"
+        with stage(f"shard {k}") as counts:
+            groups = train_rows.reshape(-1, group_size, 3)
+            shuffled = groups[generator(seed, k + 1).permutation(len(groups))]
+            written = Shard(
+                _write_shard(out, f"{TRAIN_FOLDER}/{name}", shuffled, layout),
+                _write_shard(out, f"{TEST_FOLDER}/{name}", test_rows[:, None], layout),
+            )
+            counts.update({"training rows": len(groups), "test rows": len(test_rows)})
+            if validation is not None:
+                file = _write_shard(out, f"{VALIDATION_FOLDER}/{name}", validation[k][:, None], layout)
+                written = dataclasses.replace(written, validation=file)
+                counts["validation rows"] = file.rows
+            shards.append(written)
+    return tuple(shards)
+
+
+def write_public(out: Path, rows: np.ndarray, layout: Layout) -> ShardFile:
+    """Write the rows [n, 3] of users who are in no shard, after `write_shards`."""
+    return _write_shard(out, f"{PUBLIC_FOLDER}/part-000{layout.suffix}", rows[:, None], layout)
+
+
+def clear_shards(out: Path) -> None:
+    """Remove an earlier generation; its manifest first, as that vouches for the others."""
+    stale = [out / MANIFEST_NAME]
+    for folder in (TRAIN_FOLDER, TEST_FOLDER, VALIDATION_FOLDER, PUBLIC_FOLDER):
+        stale += sorted((out / folder).glob("part-*.*")) + sorted((out / folder).glob(".part-*.tmp"))
+    discard(stale)
+
+
+def _write_shard(out: Path, file: str, groups: np.ndarray, layout: Layout) -> ShardFile:
+    columns, group_size = groups[:, 0], groups.shape[1]
+    if group_size > 1:
+        columns = np.concatenate([groups[:, 0, :1], groups[:, :, 1]], axis=1)
+        layout = grouped_layout(group_size)
+    size, sha256 = write_rows(out / file, columns, layout)
+    return ShardFile(file=file, bytes=size, sha256=sha256, **count_rows(groups.reshape(-1, 3), group_size))
+
+
+def count_rows(rows: np.ndarray, group_size: int = 1) -> dict[str, int]:
+    """Count the lines that rows [n, 3] make, their positives, and their distinct users and items."""
+    return {
+        "rows": len(rows) // group_size,
+        "positives": int(rows[:, 2].sum()),
+        "users": int(np.count_nonzero(np.bincount(rows[:, 0]))),
+        "items": int(np.count_nonzero(np.bincount(rows[:, 1]))),
+    }
+
+
+_PARTITION_STREAM = 0
+
+
+_TITLES = {"train": "training", "test": "test", "validation": "validation"}
+
+
+def generate(
+    data: Path, out: Path, num_shards: int, partitioner: str, layout: str, seed: int, group: bool = False
+) -> Manifest:
+    """Read ``data``, write the shards and their manifest into ``out``, and return it.
+
+    Everything that can be wrong with the input is found before the first file is written.
+    """
+    partition = find_partitioner(partitioner)
+    with stage(f"read {data}") as counts:
+        meta = _read_meta(data)
+        users = read_users(data / "users.csv")
+        mappings = {name: read_bytes(data / name) for name in MAPPINGS}
+        train_file, valid_file = data / "big_train" / "train_data.csv", data / "big_valid" / "valid_data.csv"
+        rows = {"train": read_csv_rows(train_file), "test": read_csv_rows(data / "big_test" / "test_data.csv")}
+        if valid_file.is_file():
+            rows["validation"] = read_csv_rows(valid_file)
+        public_file = data / "big_public" / "public_data.csv"
+        public = read_csv_rows(public_file) if public_file.is_file() else None
+        counts.update({"users": len(users), **{f"{_TITLES[kind]} rows": len(rows[kind]) for kind in rows}})
+    for kind in rows:
+        _require_known_ids(data, rows[kind], len(users), meta["num_items"])
+    if public is not None:
+        _require_known_ids(data, public, len(users), meta["num_items"])
+    group_size = group_rows(rows["train"], str(train_file)).shape[1] if group else 1
+    shard_of_user = partition(users, num_shards, generator(seed, _PARTITION_STREAM))
+    split = {kind: split_rows(rows[kind], shard_of_user, num_shards) for kind in rows}
+    for kind in split:
+        require_rows(split[kind], _TITLES[kind])
+    bad_zip = has_bad_zip(users)
+    shards = write_shards(
+        out, split["train"], split["test"], LAYOUTS[layout], seed, split.get("validation"), group_size
+    )
+    public_shard = None if public is None else write_public(out, public, LAYOUTS[layout])
+    for name, content in mappings.items():
+        with atomic_write(out / name) as file:
+            file.write(content)
+    manifest = Manifest(
+        version=MANIFEST_VERSION,
+        format=layout,
+        slots=SLOTS,
+        seed=seed,
+        source={**meta["source"], **{key: meta[key] for key in ("seed", "num_neg", "test_negative")}},
+        partitioner={"name": partition.name, "options": partition.options},
+        num_shards=num_shards,
+        num_users=meta["num_users"],
+        num_items=meta["num_items"],
+        bad_zip={
+            "policy": partition.options.get("bad_zip"),
+            "users": int(bad_zip.sum()),
+            "train_rows": int(bad_zip[rows["train"][:, 0]].sum()) // group_size,
+        },
+        dropped_users=int((shard_of_user < 0).sum()),
+        totals={
+            f"{kind}_{name}": count
+            for kind in split
+            for name, count in count_rows(np.concatenate(split[kind]), group_size if kind == "train" else 1).items()
+        },
+        shards=shards,
+        folder=out,
+        group_size=group_size,
+        mappings={name: hashlib.sha256(content).hexdigest() for name, content in mappings.items()},
+        public=public_shard,
+    )
+    write_json(out / MANIFEST_NAME, manifest.to_json())
+    return manifest
+
+
+def _read_meta(data: Path) -> dict[str, Any]:
+    path = data / "meta.json"
+    if not path.is_file():
+        raise DataError(f"--data must be a folder that prepare.py wrote. Received: {data}, without meta.json.")
+    try:
+        meta = json.loads(read_bytes(path).decode("utf-8"))
+        kept = {key: meta[key] for key in ("seed", "num_neg", "test_negative", "num_users", "num_items")}
+        return {**kept, "source": {**meta["source"]}}
+    except (KeyError, TypeError, ValueError) as err:
+        raise DataError(
+            f"meta.json must be as prepare.py writes it. Received: {path} ({err!r}). Run prepare.py again."
+        ) from err
+
+
+def _require_known_ids(data: Path, rows: np.ndarray, num_users: int, num_items: int) -> None:
+    for column, name, limit in ((0, "user", num_users), (1, "item", num_items)):
+        highest = int(rows[:, column].max())
+        if highest >= limit:
+            raise DataError(
+                f"{data}: {name} ids must be below {limit}, the number of {name}s. Received: {highest}. "
+                "Run prepare.py again."
+            )
+
+
+def verify(out: Path) -> Manifest:
+    """Compare every shard and mapping with the manifest's checksum; DataError names the first that differs."""
+    manifest = load_manifest(out)
+    if manifest is None:
+        raise DataError(f"--out must be a folder with a {MANIFEST_NAME}. Received: {out}. Generate the shards first.")
+    folders = [TRAIN_FOLDER, TEST_FOLDER]
+    if any(shard.validation for shard in manifest.shards):
+        folders.append(VALIDATION_FOLDER)
+    check_shards(manifest, *(manifest.folder / folder for folder in folders), verify=True)
+    changed = changed_file(manifest.folder, manifest.mappings)
+    if changed:
+        raise DataError(
+            f"{changed[0]} must have the SHA-256 {manifest.mappings[changed[0].name]}, says the manifest. Received: "
+            f"{changed[1]}. Run datasets/movielens/gen_heter_data.py again."
+        )
+    return manifest

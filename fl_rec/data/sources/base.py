@@ -1,0 +1,170 @@
+"""Where interactions come from: MovieLens 1M and 100K, PaddleRec's CSVs, the NCF paper's files, or made up.
+
+Every source becomes a `Dataset`. Ids are 0-based: an item's is its order of first appearance in the ratings,
+a user's is the rank of its original id, which is UserID - 1 when none is missing.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl_rec.data.partition import UserTable
+from fl_rec.data.sampling import leave_one_out
+from fl_rec.errors import DataError
+from fl_rec.files import read_bytes
+
+
+@dataclass(frozen=True)
+class Items:
+    """A catalogue by item id: the source's own ids, titles ('' if unknown), and genres joined with ``|``."""
+
+    original_id: np.ndarray
+    title: list[str]
+    genres: list[str]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Interactions, split, before any negative is sampled.
+
+    ``train`` int64 [n, 2] and ``test`` int64 [m, 2] hold positives (user, item), by user; ``test`` has at
+    most one per user. ``train_rows`` and ``test_rows``, int64 [rows, 3] of (user, item, label), are set when
+    the source comes with negatives. ``original_user`` int64 and ``zip_code`` str are [users]. ``notes`` go to
+    meta.json.
+    """
+
+    kind: str
+    train: np.ndarray
+    test: np.ndarray
+    original_user: np.ndarray
+    zip_code: np.ndarray
+    items: Items
+    train_rows: np.ndarray | None = None
+    test_rows: np.ndarray | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_users(self) -> int:
+        return len(self.original_user)
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items.original_id)
+
+    def user_table(self) -> UserTable:
+        """Return what partitioners see: the genre is the most frequent one among a user's training items."""
+        names = sorted({name for genres in self.items.genres for name in genres.split("|") if name})
+        counts: np.ndarray = np.zeros((self.num_users, 1 + len(names)), dtype=np.int64)
+        for column, name in enumerate(names, 1):
+            has_genre = np.array([name in genres.split("|") for genres in self.items.genres])
+            counts[:, column] = np.bincount(self.train[has_genre[self.train[:, 1]], 0], minlength=self.num_users)
+        # Column 0 stays zero, so that argmax gives the empty name to a user without any known genre.
+        return UserTable(
+            user=np.arange(self.num_users),
+            zip_code=self.zip_code,
+            activity=np.bincount(self.train[:, 0], minlength=self.num_users),
+            genre=np.array(["", *names])[counts.argmax(axis=1)],
+        )
+
+
+class Files:
+    """A folder's or zip's files, at the top or one folder down (archives wrap theirs in a folder)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._zip: zipfile.ZipFile | None = None
+        if not path.is_dir():
+            try:
+                self._zip = zipfile.ZipFile(path)
+            except (OSError, zipfile.BadZipFile) as err:
+                raise DataError(
+                    f"--source must be a folder or a zip. Received: {path} ({err}). Download it again."
+                ) from err
+
+    def find(self, name: str) -> str:
+        """Return the file's path inside, '' if there is none."""
+        if self._zip is None:
+            found = [self.path / name, *sorted(self.path.glob(f"*/{name}"))]
+            names = [path.relative_to(self.path).as_posix() for path in found if path.is_file()]
+        else:
+            depth = name.count("/")
+            names = [n for n in self._zip.namelist() if n == name or n.endswith("/" + name)]
+            names = sorted((n for n in names if n.count("/") <= depth + 1), key=lambda n: (n.count("/"), n))
+        return names[0] if names else ""
+
+    def where(self, name: str) -> str:
+        return str(self.path / self.find(name))
+
+    def read(self, name: str) -> bytes:
+        if self._zip is None:
+            return read_bytes(self.path / self.find(name))
+        try:
+            content = self._zip.read(self.find(name))
+        # The last is what zipfile raises for a compression that it does not know.
+        except (OSError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as err:
+            raise DataError(
+                f"A zip member must be readable. Received: {self.where(name)} ({err}). Download the archive again."
+            ) from err
+        if not content.strip():
+            raise DataError(f"A data file must hold at least one row. Received: {self.where(name)}, which is empty.")
+        return content
+
+    def fields(self, name: str, separator: str, least: int) -> list[list[str]]:
+        """Return `split_fields` of the file, [] if there is none."""
+        if not self.find(name):
+            return []
+        return split_fields(self.read(name), separator, least, self.where(name))
+
+
+def split_fields(content: bytes, separator: str, least: int, name: str) -> list[list[str]]:
+    """Split lines into at least ``least`` fields, the first a whole number. DataError has the line number."""
+    lines = content.decode("latin-1").split("\n")  # what older MovieLens files are written in
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        row = [text.strip() for text in line.split(separator)]
+        if len(row) < least or not (row[0].isascii() and row[0].isdigit()):
+            raise DataError(
+                f"{name}, line {number}: a line must start with a whole number and have at least {least} "
+                f"fields separated by {separator!r}. Received: {line[:60]!r}. Correct the line."
+            )
+        rows.append(row)
+    return rows
+
+
+def from_ratings(
+    kind: str, ratings: np.ndarray, zip_codes: Mapping[int, str], movies: Mapping[int, tuple[str, str]]
+) -> Dataset:
+    """Number, de-duplicate and split int64 ratings [n, 4] of (user, item, rating, timestamp)."""
+    original_user, user = np.unique(ratings[:, 0], return_inverse=True)
+    by_value, first, rank = np.unique(ratings[:, 1], return_index=True, return_inverse=True)
+    appearance = np.argsort(first)
+    original_item = by_value[appearance]
+    item = np.argsort(appearance)[rank]
+    # Of a pair rated twice the latest counts: np.unique keeps the first it meets, so latest first.
+    latest_first = np.lexsort((ratings[:, 3], user))[::-1]
+    keys = user[latest_first] * len(original_item) + item[latest_first]
+    kept = np.sort(latest_first[np.unique(keys, return_index=True)[1]])
+    pairs = np.stack([user, item], axis=1)[kept]
+    train, test = leave_one_out(pairs[:, 0], ratings[kept, 3])
+    found = [movies.get(n, ("", "")) for n in original_item.tolist()]
+    return Dataset(
+        kind=kind,
+        train=pairs[train],
+        test=pairs[test],
+        original_user=original_user,
+        zip_code=np.array([zip_codes.get(n, "") for n in original_user.tolist()]),
+        items=Items(original_item, [title for title, _ in found], [genres for _, genres in found]),
+        notes={
+            "repeated_ratings_dropped": len(ratings) - len(kept),
+            "users_without_test_item": len(original_user) - len(test),
+        },
+    )

@@ -1,0 +1,210 @@
+"""Row files, shards and their manifest: what the data tools write and the trainer reads.
+
+A *row* is ``(user, item, label)``: 0-based ids and a label of 0 or 1. Two text layouts hold one row per line:
+
+* ``multislot``: ``1 <user> 1 <item> 1 <label>``, each value after the number of values in its slot. Paddle's
+  QueueDataset reads it with no reader process.
+* ``csv``: ``<user>,<item>,<label>``, no header.
+
+MultiSlot text also holds *groups*, a positive and its negatives in one line, for losses that compare them:
+``1 <user> G <positive> <negative>... G 1 0 0 ...``.
+
+Numpy only; nothing here imports Paddle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fl_rec.errors import DataError
+from fl_rec.files import atomic_write, read_bytes
+
+_ROWS_PER_WRITE = 1 << 18
+
+
+_MAX_DIGITS = 18  # 10**18 - 1 is the longest run of nines that an int64 holds
+
+
+class Layout(NamedTuple):
+    """How a line is written: one template per column, and the file's suffix."""
+
+    columns: tuple[str, ...]
+    suffix: str
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "multislot": Layout(("1 {} ", "1 {} ", "1 {}\n"), ".txt"),
+    "csv": Layout(("{},", "{},", "{}\n"), ".csv"),
+}
+
+
+def grouped_layout(group_size: int) -> Layout:
+    """Return how MultiSlot text holds groups of ``group_size`` items: columns are the user and then the items."""
+    labels = " ".join(["1"] + ["0"] * (group_size - 1))
+    first, last = f"1 {{}} {group_size} ", f"{{}} {group_size} {labels}\n"
+    return Layout((first, *["{} "] * (group_size - 1), last), LAYOUTS["multislot"].suffix)
+
+
+def parse_table(text: bytes, columns: int, separator: bytes, name: str) -> np.ndarray:
+    """Parse lines of ``columns`` whole numbers >= 0 into int64 [rows, columns].
+
+    ``separator`` is one byte; ``name`` says in the DataError, which carries the line number, whose text it
+    is.
+    """
+    text = _unix_lines(text)
+    table = _regular_integers(text, separator * (columns - 1) + b"\n")
+    if table is not None:
+        return table
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        fields = [field.strip() for field in line.split(separator)]
+        if len(fields) != columns:
+            raise DataError(
+                f"{name}, line {number}: a line must have {columns} fields separated by "
+                f"{separator.decode()!r}. Received {len(fields)}: {_excerpt(line)}. Correct or remove the "
+                "line."
+            )
+        for field in fields:
+            if not field.isdigit() or len(field) > _MAX_DIGITS:
+                raise DataError(
+                    f"{name}, line {number}: a field must be a whole number of at most {_MAX_DIGITS} digits. "
+                    f"Received {_excerpt(field)} in {_excerpt(line)}. Correct the field (ids are numbers "
+                    "from 0 up, and there is no header line)."
+                )
+        rows.append([int(field) for field in fields])
+    return np.array(rows, dtype=np.int64).reshape(-1, columns)
+
+
+def read_csv_rows(path: Path) -> np.ndarray:
+    """Read ``user,item,label`` lines, no header, into int64 [rows, 3]. DataError as for `parse_csv_rows`."""
+    return parse_csv_rows(read_bytes(path), str(path))
+
+
+def parse_csv_rows(text: bytes, name: str) -> np.ndarray:
+    """Parse ``user,item,label`` lines into int64 [rows, 3]. DataError, with the line number, if malformed."""
+    rows = parse_table(text, 3, b",", name)
+    bad = np.flatnonzero(rows[:, 2] > 1)
+    if bad.size:
+        raise DataError(
+            f"{name}, line {bad[0] + 1}: a label must be 0 or 1. Received {rows[bad[0], 2]}. "
+            "The columns are user,item,label, in this order."
+        )
+    return rows
+
+
+def parse_multislot(text: bytes, num_slots: int, name: str = "MultiSlot text") -> list[np.ndarray]:
+    """Parse MultiSlot text: per line and slot a count, then that many values.
+
+    Returns one array [rows, width] per slot, int64, or float64 if any value of the slot is not a whole
+    number; [0, 1] for empty text. Each slot must keep one width over all lines. DataError (with line number)
+    otherwise.
+    """
+    if not text.strip():
+        return [np.empty((0, 1), dtype=np.int64) for _ in range(num_slots)]
+    text = _unix_lines(text)
+    widths = [len(values) for values in _line_slots(text[: text.index(b"\n")], num_slots, f"{name}, line 1")]
+    starts = np.cumsum([0] + [width + 1 for width in widths])
+    table = _regular_integers(text, b" " * (int(starts[-1]) - 1) + b"\n")
+    if table is not None and (table[:, starts[:-1]] == widths).all():
+        return [table[:, start + 1 : start + 1 + width] for start, width in zip(starts, widths)]
+    return _irregular_multislot(text, widths, name)
+
+
+def _unix_lines(text: bytes) -> bytes:
+    text = text.replace(b"\r\n", b"\n")
+    return text if text.endswith(b"\n") else text + b"\n"
+
+
+def _excerpt(text: bytes) -> str:
+    return repr(text[:60].decode("latin-1") + ("..." if len(text) > 60 else ""))
+
+
+def _regular_integers(text: bytes, terminators: bytes) -> np.ndarray | None:
+    """Parse text in which every line is digits ended by exactly these bytes in turn; None if any line is not.
+
+    np.fromstring is many times faster than a loop over lines, but accepts ragged lines and stops at bad
+    fields with no more than a warning: hence the check of every byte that is not a digit.
+    """
+    characters = np.frombuffer(text, dtype=np.uint8)
+    ends = np.flatnonzero((characters < ord("0")) | (characters > ord("9")))
+    if ends.size == 0 or ends.size % len(terminators) or ends[-1] != characters.size - 1:
+        return None
+    if (characters[ends].reshape(-1, len(terminators)) != np.frombuffer(terminators, dtype=np.uint8)).any():
+        return None
+    digits = np.diff(ends, prepend=-1) - 1
+    if digits.min() < 1 or digits.max() > _MAX_DIGITS:
+        return None
+    spaced = text.translate(bytes.maketrans(terminators, b" " * len(terminators)))
+    return np.fromstring(spaced, dtype=np.int64, sep=" ").reshape(-1, len(terminators))
+
+
+def _irregular_multislot(text: bytes, widths: Sequence[int], name: str) -> list[np.ndarray]:
+    """The slow way, for floats and spare blanks, which also knows the line number of whatever is wrong."""
+    slots: list[list[list[float]]] = [[] for _ in widths]
+    for number, line in enumerate(text.splitlines(), 1):
+        where = f"{name}, line {number}"
+        for slot, (values, width) in enumerate(zip(_line_slots(line, len(widths), where), widths)):
+            if len(values) != width:
+                raise DataError(
+                    f"{where}: slot {slot} must have the same number of values in every line, {width} as in "
+                    f"line 1. Received {len(values)}: {_excerpt(line)}. Pad the slot or write the file again."
+                )
+            slots[slot].append(values)
+    arrays = [np.array(values) for values in slots]
+    return [array.astype(np.int64 if array.dtype.kind == "i" else np.float64) for array in arrays]
+
+
+def _line_slots(line: bytes, num_slots: int, where: str) -> list[list[float]]:
+    tokens = line.split()
+    slots: list[list[float]] = []
+    try:
+        start = 0
+        for _ in range(num_slots):
+            width = int(tokens[start])
+            values = [
+                int(token) if token.isdigit() else float(token) for token in tokens[start + 1 : start + 1 + width]
+            ]
+            if width < 1 or len(values) != width:
+                raise ValueError(f"count {width} before {len(values)} values")
+            slots.append(values)
+            start += 1 + width
+        if start != len(tokens):
+            raise ValueError(f"{len(tokens) - start} tokens left over")
+    except (ValueError, IndexError) as err:
+        raise DataError(
+            f"{where}: a line must hold {num_slots} slots, each a count of at least 1 and then that many "
+            f"numbers. Received {_excerpt(line)} ({err}). Write the file again, or set the number of slots "
+            "that it has."
+        ) from err
+    return slots
+
+
+def write_rows(path: Path, rows: np.ndarray, layout: Layout) -> tuple[int, str]:
+    """Write int64 rows [n, columns] as text, atomically; return the file's size in bytes and its SHA-256 in hex."""
+    digest = hashlib.sha256()
+    size = 0
+    with atomic_write(path) as file:
+        for chunk in _text_chunks(rows, layout.columns):
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()
+
+
+def _text_chunks(rows: np.ndarray, templates: Sequence[str]) -> Iterator[bytes]:
+    # Ids repeat, so each one's text is made once and looked up; a format call per row is 20 times slower.
+    tables = {}
+    for template in dict.fromkeys(templates):
+        alike = [column for column, other in enumerate(templates) if other == template]
+        tables[template] = np.array([template.format(n) for n in range(rows[:, alike].max(initial=0) + 1)], object)
+    for start in range(0, len(rows), _ROWS_PER_WRITE):
+        part = rows[start : start + _ROWS_PER_WRITE]
+        text = tables[templates[0]][part[:, 0]]
+        for column, template in enumerate(templates[1:], 1):
+            text = text + tables[template][part[:, column]]
+        yield "".join(text.tolist()).encode("ascii")

@@ -1,0 +1,190 @@
+"""Federated distillation: what a client knows, told as logits on rows that everybody holds. No Paddle is imported here.
+
+The proxy set is the interactions of a few users who agree to be public. Every client and the coordinator hold them, and
+each client learns these users' embeddings too. Each round all draw the same rows of it, a positive with its negatives.
+The clients report their logits, and the coordinator's decision brings the teacher's, the soft targets (DS-FL,
+arXiv:2008.06180). See `fl_rec.coordinator.strategies.distill` for the coordinator's side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fl_rec.config import Config
+from fl_rec.data.manifest import MANIFEST_NAME
+from fl_rec.data.sampling import AbsentItems, generator
+from fl_rec.data.text import parse_csv_rows, parse_multislot
+from fl_rec.errors import ConfigError, DataError
+from fl_rec.files import read_bytes
+
+
+def check_distillation(config: Config) -> None:
+    if config.distillation.proxy_data_dir is None:
+        return
+    for wrong, setting, remedy in (
+        (config.runner.resample_negatives is None, "runner.resample_negatives=null", "Set it, such as to 8"),
+        (config.privacy.clip is not None, "privacy.clip", "Leave it out, for it covers nothing that is public"),
+    ):
+        if wrong:
+            raise ConfigError(
+                "distillation.proxy_data_dir has all clients draw the same rows of the public users, a positive with "
+                f"runner.resample_negatives, and train them beside their own. Received: {setting}. {remedy}, or leave "
+                "distillation.proxy_data_dir out."
+            )
+
+
+def check_students(config: Config, num_workers: int) -> None:
+    students = config.distillation.students
+    if not students:
+        return
+    strangers = [client for client in students if client != "*" and int(client) >= num_workers]
+    if strangers:
+        raise ConfigError(
+            f"distillation.students must name clients 0 to {num_workers - 1}. Received: {', '.join(strangers)}."
+        )
+    if config.runner.private_params != ("*",):
+        raise ConfigError(
+            "distillation.students has clients train different nets, which can't share parameters. Received: "
+            f"runner.private_params={config['runner.private_params']}. Set it to ['*'], or leave students out."
+        )
+    for client in range(num_workers):
+        config.for_client(client)
+
+
+# A report's fields: float16 [rows, group], and a number that is the same for the same proxy set.
+LOGITS, FINGERPRINT = "proxy_logits", "proxy_set"
+
+
+# A decision's field: the teacher's logits, as the report's.
+SOFT_TARGETS = "soft_targets"
+
+
+# Beyond it a probability is 0 or 1 for float32.
+LARGEST_LOGIT = 15.0
+
+
+# Those below are those of fl_rec.data.
+_PROXY_STREAM = 8
+
+
+class Rows(NamedTuple):
+    """Training rows: users int64 [n], items int64 [n, group], labels int64 [n, group]."""
+
+    users: np.ndarray
+    items: np.ndarray
+    labels: np.ndarray
+
+
+class ProxySet:
+    """The public users' interactions, and the rows that all draw from them in a round.
+
+    Args:
+        positives: int64 [n, 2] of (user, item).
+        num_items: all items, of which negatives are drawn.
+        num_neg: negatives of a positive.
+        group_size: items of a row, 1 or 1 + num_neg.
+        per_round: positives of a round; all of them if there are fewer.
+        seed: the same for all who share the set.
+
+    Attributes:
+        users: int64, the public users, sorted.
+        shape: (rows of a round, group_size).
+        fingerprint: a whole number below 2^48 that tells one set from another.
+    """
+
+    def __init__(
+        self, positives: np.ndarray, num_items: int, num_neg: int, group_size: int, per_round: int, seed: int
+    ) -> None:
+        self.positives = np.unique(positives, axis=0)
+        self.users = np.unique(self.positives[:, 0])
+        self._absent = AbsentItems(self.positives, int(self.users[-1]) + 1, num_items)
+        full = self.users[self._absent.count[self.users] == 0]
+        if len(full):
+            raise DataError(
+                "A public user must have an item that is not theirs, or no negative can be drawn. Received: user "
+                f"{full[0]}, who has all {num_items}. Leave the user out of the proxy set."
+            )
+        self._num_neg, self._group_size, self._seed = num_neg, group_size, seed
+        self._per_round = min(per_round, len(self.positives))
+        self.shape = (self._per_round * (1 + num_neg) // group_size, group_size)
+        digest = hashlib.sha256(self.positives.tobytes())
+        digest.update(repr((num_items, num_neg, group_size, self._per_round, seed)).encode())
+        self.fingerprint = int.from_bytes(digest.digest()[:6], "big")
+
+    @classmethod
+    def from_config(cls, config: Config) -> ProxySet | None:
+        """The configured one, None if there is none.
+
+        Raises:
+            DataError: it can't be read, or its ids are not the data's.
+        """
+        folder, hyper = config.distillation.proxy_data_dir, config.hyper_parameters
+        if folder is None or config.runner.resample_negatives is None:
+            return None
+        rows = np.concatenate([_read(path) for path in _files(folder)])
+        positives = rows[rows[:, 2] == 1, :2]
+        if not len(positives):
+            raise DataError(f"A proxy set must hold rows with label 1. Received: {len(rows)} rows in {folder}, none.")
+        for column, name in ((0, "num_users"), (1, "num_items")):
+            limit, highest = getattr(hyper, name), int(positives[:, column].max())
+            if limit is not None and highest >= limit:
+                raise DataError(
+                    f"Ids of a proxy set must be below hyper_parameters.{name}={limit}. Received: {highest} in "
+                    f"{folder}. Take the set that belongs to the shards: prepare.py --public makes both."
+                )
+        return cls(
+            positives,
+            config["hyper_parameters.num_items"],
+            config.runner.resample_negatives,
+            hyper.group_size or 1,
+            config.distillation.positives,
+            config.runner.seed,
+        )
+
+    def rows(self, round: int) -> Rows:
+        """The rows of a round, the same for all who share the set."""
+        rng = generator(self._seed, _PROXY_STREAM, round)
+        drawn = np.sort(rng.choice(len(self.positives), self._per_round, replace=False))
+        users = self.positives[drawn, 0]
+        negatives = self._absent.draw(np.repeat(users[:, None], self._num_neg, axis=1), rng)
+        items = np.concatenate([self.positives[drawn, 1:], negatives], axis=1)
+        labels = np.zeros_like(items)
+        labels[:, 0] = 1
+        group = self._group_size
+        return Rows(np.repeat(users, items.shape[1] // group), items.reshape(-1, group), labels.reshape(-1, group))
+
+    def require_strangers(self, users: np.ndarray, what: str) -> None:
+        """DataError if a public user is among these: test figures must not know the proxy set."""
+        both = np.intersect1d(self.users, users)
+        if len(both):
+            raise DataError(
+                f"Public users must not be in {what}. Received: {len(both)} that are, the first {both[0]}. Make shards "
+                "and proxy set together: prepare.py --public, then gen_heter_data.py."
+            )
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        why = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(
+            f"distillation.proxy_data_dir must be a folder of public users' rows. Received: {folder}, which {why}. "
+            "Make it with prepare.py --public and gen_heter_data.py."
+        )
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = [path for path in files if path.name != MANIFEST_NAME]
+    if not files:
+        raise DataError(f"distillation.proxy_data_dir must hold files. Received: {folder}, which is empty.")
+    return files
+
+
+def _read(path: Path) -> np.ndarray:
+    """Rows of (user, item, label), int64 [n, 3], of CSV or MultiSlot text."""
+    text = read_bytes(path)
+    if path.suffix == ".csv":
+        return parse_csv_rows(text, str(path))
+    users, items, labels = parse_multislot(text, 3, str(path))
+    return np.stack([np.broadcast_to(users, items.shape), items, labels], axis=-1).reshape(-1, 3)

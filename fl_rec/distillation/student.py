@@ -1,0 +1,113 @@
+"""What a student learns with: its own rows beside the proxy set's, and the distance to the teacher's logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fl_rec.data.sampling import FreshNegatives, generator, id_text
+from fl_rec.distillation.proxy import LARGEST_LOGIT, ProxySet
+from fl_rec.nets.losses import cross_entropy, logits_of
+
+# The data feed reads whole numbers: targets travel to the program in thousandths, and this stands for none.
+TARGET_UNIT, NO_TARGET = 0.001, 999_999
+
+
+_ORDER_STREAM = 9
+
+
+class DistilledRows:
+    """A worker's own rows and those of the proxy set, each with its soft targets, as a source of `FreshRows`.
+
+    The text has one slot more than a net has feeds, float32 [group]: the targets, in units of `TARGET_UNIT`, or
+    `NO_TARGET`.
+
+    Args:
+        own: draws the worker's own rows; its num_users must be given, so that all lines are of one width.
+        proxy: the proxy set.
+        num_users, num_items: as `own` has them.
+        seed: of the order of the rows.
+    """
+
+    def __init__(self, own: FreshNegatives, proxy: ProxySet, num_users: int, num_items: int, seed: int) -> None:
+        self._own, self._proxy, self._seed = own, proxy, seed
+        self._highest = (num_users - 1, num_items - 1)
+        self._round = 0
+        self._targets: np.ndarray | None = None
+        self.lines = own.lines + proxy.shape[0]
+
+    def begin(self, round: int, targets: np.ndarray | None) -> None:
+        """Sets which rows of the proxy set the next reading has.
+
+        Args:
+            round: from 0.
+            targets: logits of the teacher, float [rows, group]; None if there are none: labels teach alone.
+        """
+        self._round, self._targets = round, targets
+
+    def epoch(self, number: int) -> np.ndarray:
+        """As `FreshNegatives.epoch`."""
+        own = self._own.epoch(number)
+        group = self._proxy.shape[1]
+        rows = self._proxy.rows(self._round)
+        targets: Any = np.full((1, group), NO_TARGET)
+        own = _lines(own[:, :-1], f" {group} ", _numbers(targets, len(own)))
+        if self._targets is not None:
+            targets = np.rint(np.clip(self._targets, -LARGEST_LOGIT, LARGEST_LOGIT) / TARGET_UNIT).astype(np.int64)
+        proxy = _lines(
+            "1 ",
+            id_text(rows.users, self._highest[0]),
+            f"{group} ",
+            id_text(rows.items, self._highest[1]).reshape(len(rows.items), -1),
+            f"{group} ",
+            # A last blank would make these lines longer than the others.
+            id_text(rows.labels, 1).reshape(len(rows.labels), -1)[:, :-1],
+            f" {group} ",
+            _numbers(targets, len(rows.items)),
+        )
+        order = generator(self._seed, _ORDER_STREAM, number).permutation(self.lines)
+        return np.take(np.concatenate([own, proxy]), order, axis=0)
+
+
+def _numbers(values: np.ndarray, rows: int) -> np.ndarray:
+    """Whole numbers below 10^6 as text of one width, uint8 [rows, ...]."""
+    text = id_text(np.abs(values), NO_TARGET)
+    sign = np.full((*values.shape, 1), ord("0"), np.uint8)
+    sign[values < 0] = ord("-")
+    text = np.concatenate([sign, text], axis=-1).reshape(len(values), -1)[:, :-1]
+    return np.broadcast_to(text, (rows, text.shape[1]))
+
+
+def _lines(*columns: Any) -> np.ndarray:
+    """Columns side by side, each text of one width: str, or uint8 [n, width]; with a line's end."""
+    arrays = [np.frombuffer(each.encode(), np.uint8) if isinstance(each, str) else each for each in (*columns, "\n")]
+    rows = max(len(each) for each in arrays if each.ndim == 2)
+    return np.concatenate([np.broadcast_to(each, (rows, each.shape[-1])) for each in arrays], axis=1)
+
+
+def to_logits(probabilities: np.ndarray) -> np.ndarray:
+    """Logits of probabilities, float16 of the same shape, at most `LARGEST_LOGIT` in size; NaN stays NaN."""
+    p: np.ndarray = probabilities.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        return np.clip(np.log(p) - np.log1p(-p), -LARGEST_LOGIT, LARGEST_LOGIT).astype(np.float16)
+
+
+def add_distillation(cost: Any, prediction: Any, targets: Any, temperature: float, weight: float) -> Any:
+    """Adds the distance to a teacher's logits, times T^2 so that its gradient keeps its size (arXiv:1503.02531).
+
+    Args:
+        cost: the scalar loss of a batch.
+        prediction: the net's probabilities, float32 [batch, group].
+        targets: float32 [batch, group], in units of `TARGET_UNIT`, or its NO_TARGET.
+        temperature: T, by which both logits are divided.
+        weight: of the distance, a mean over all items of the batch, those without a target included.
+    """
+    import paddle
+
+    from fl_rec.distillation.student import NO_TARGET, TARGET_UNIT
+
+    known = paddle.cast(targets < NO_TARGET - 0.5, "float32")
+    soft = paddle.nn.functional.sigmoid(targets * (TARGET_UNIT / temperature))
+    distance = cross_entropy(logits_of(prediction) / temperature, soft, known)
+    return cost + weight * temperature**2 * distance

@@ -1,0 +1,258 @@
+"""`fl-rec run`: a job from start to end. No Paddle is imported here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from fl_rec import environment
+from fl_rec.config import PROJECT, Config, add_config_arguments
+from fl_rec.config.loading import count
+from fl_rec.data.manifest import list_shards
+from fl_rec.errors import ConfigError, RunError
+from fl_rec.job.check import check_job
+from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
+from fl_rec.runs import roles
+from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory, default_path
+
+TOOLS = PROJECT / "tools"
+
+
+# Without a coordinator, and with one.
+DEFAULT_SCRIPTS = (TOOLS / "static_fl_trainer.py", TOOLS / "static_fl_trainer_with_coordinator.py")
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """What to start.
+
+    Attributes:
+        config_yaml, overrides: as for every tool, `-m` and `-o`.
+        worker_num: None for as many as there are shards.
+        server_num, coordinator_num: how many of each.
+        servers: "host:port,..." for the servers; None lets the system choose.
+        script: the training script; None for the one that fits `coordinator_num`.
+    """
+
+    config_yaml: Path
+    overrides: tuple[str, ...] = ()
+    worker_num: int | None = None
+    server_num: int = 1
+    coordinator_num: int = 0
+    servers: str | None = None
+    script: Path | None = None
+
+    @property
+    def training_script(self) -> Path:
+        return self.script or DEFAULT_SCRIPTS[self.coordinator_num]
+
+
+def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
+    """Runs a job from start to end.
+
+    Returns:
+        0 if every role did its part, 1 otherwise; 128 + the signal if one ended the launcher.
+
+    Raises:
+        FLRecError: something is wrong that shows before any process is started.
+    """
+    environment.check()
+    config = Config.load(options.config_yaml, options.overrides)
+    workers = options.worker_num or len(list_shards(config.runner.train_data_dir, "train_data_dir"))
+    job = check_job(config, workers, options.coordinator_num)
+    _check_options(options)
+    this = psutil.Process()
+    run, _ = RunDirectory.claim(
+        config.runner.run_dir or default_path(config.yaml_path, this), f"{this.pid} {this.create_time()}"
+    )
+    job.config.dump(run.config)
+    say(job.config.describe())
+    for note in job.notes:
+        say(f"note: {note}")
+    rows = [count for count in job.train_rows if count is not None]
+    say(f"\ndata      {workers} shards" + (f", {sum(rows):,} training rows" if len(rows) == workers else ""))
+    say(f"roles     {options.server_num} server(s), {workers} worker(s), {options.coordinator_num} coordinator(s)")
+    say(f"run       {run.path}\nlogs      {run.log}\n")
+
+    mark = Mark(ENVIRONMENT_KEY, str(run.path))
+    expected = roles.role_names(workers, options.server_num, options.coordinator_num)
+    show = _TableTail(run, say)
+    with (
+        tempfile.TemporaryDirectory(prefix="fl_rec_") as scratch,
+        open(run.log / "fleetrun", "wb") as fleetrun_log,
+        _signals_as_exceptions() as ignore_signals,
+    ):
+        try:
+            process = subprocess.Popen(
+                _fleetrun_command(options, workers, run),
+                # Gloo's store and fleetrun leave temporary files behind when they are ended.
+                env={**os.environ, mark.name: mark.value, "TMPDIR": scratch},
+                stdin=subprocess.DEVNULL,
+                stdout=fleetrun_log,
+                stderr=subprocess.STDOUT,
+                cwd=run.log,
+                # Ctrl-C is for the launcher alone, which ends the rest in order.
+                start_new_session=True,
+            )
+            leader = psutil.Process(process.pid)
+            timeout = config.runner.start_timeout
+            failure = watch(run, expected, leader, timeout, lambda role: _log_of(run, role), show)
+            if failure is None:
+                # fleetrun stops the servers as soon as the last worker has gone.
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE_SECONDS)
+        except _Signalled as err:
+            say(f"\n{err}: ending the job's processes")
+            mark.end()
+            with suppress(OSError):  # A full disk must not hide why the run ended.
+                run.write_result({"state": roles.FAILED, "error": str(err)})
+            return 128 + err.number
+        finally:
+            ignore_signals()
+            mark.end()
+    show()
+    if failure is not None:
+        print(f"fl_rec: {failure}", file=sys.stderr, flush=True)
+        write_failure(run, failure)
+        return 1
+    result = json.loads(run.result.read_text(encoding="utf-8"))
+    say(f"done      {run.result}\nmodel     {result['model']}")
+    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `fl-rec run`."""
+    add_config_arguments(parser)
+    parser.add_argument(
+        "--worker_num", type=count, metavar="N", help="workers, one per shard; default: the number of shards"
+    )
+    parser.add_argument("--server_num", type=count, default=1, metavar="N", help="parameter servers; default: 1")
+    parser.add_argument("--coordinator_num", type=int, choices=(0, 1), default=0, help="coordinators; default: 0")
+    parser.add_argument(
+        "--servers",
+        metavar="HOST:PORT,...",
+        help="the servers' addresses; default: free ports of this machine",
+    )
+    parser.add_argument(
+        "--script",
+        type=Path,
+        help="training script; default: the one in tools/ with or without a coordinator",
+    )
+
+
+def command(options: argparse.Namespace) -> int:
+    """Plays `fl-rec run`."""
+    return launch(
+        LaunchOptions(
+            config_yaml=Path(options.config_yaml),
+            overrides=tuple(options.opt),
+            worker_num=options.worker_num,
+            server_num=options.server_num,
+            coordinator_num=options.coordinator_num,
+            servers=options.servers,
+            script=options.script,
+        ),
+        say=lambda text: print(text, flush=True),
+    )
+
+
+def _log_of(run: RunDirectory, role: str) -> Path:
+    """The role's log, or fleetrun's if that never came to starting the role."""
+    path = log_path(run, role)
+    return path if path.exists() else run.log / "fleetrun"
+
+
+def _fleetrun_command(options: LaunchOptions, workers: int, run: RunDirectory) -> list[str]:
+    command = [sys.executable, "-m", "paddle.distributed.launch", f"--log_dir={run.log}"]
+    command += [f"--worker_num={workers}", f"--server_num={options.server_num}"]
+    if options.servers:
+        command.append(f"--servers={options.servers}")
+    if options.coordinator_num:
+        command.append(f"--coordinator_num={options.coordinator_num}")
+    command += [str(options.training_script.resolve()), "-m", str(options.config_yaml.resolve())]
+    for override in options.overrides:
+        command += ["-o", override]
+    return command
+
+
+def _check_options(options: LaunchOptions) -> None:
+    script = options.training_script
+    if not script.is_file():
+        raise ConfigError(f"--script must name a training script. Received: {script}, which is not a file.")
+    needed = {path: number for number, path in enumerate(DEFAULT_SCRIPTS)}.get(
+        script.resolve(), options.coordinator_num
+    )
+    if options.coordinator_num != needed:
+        raise ConfigError(
+            f"--coordinator_num must be {needed} with {script.name}. Received: {options.coordinator_num}. "
+            "Leave --script out, and the one that fits is taken."
+        )
+    endpoints = options.servers.split(",") if options.servers else []
+    if endpoints and not (
+        len(endpoints) == options.server_num and all(re.fullmatch(r"[^:\s]+:\d+", each) for each in endpoints)
+    ):
+        raise ConfigError(
+            f"--servers must name one host:port per server. Received: {options.servers} for "
+            f"--server_num {options.server_num}."
+        )
+
+
+class _TableTail:
+    """Shows what has been added to tables.txt since the last call."""
+
+    def __init__(self, run: RunDirectory, say: Callable[[str], None]) -> None:
+        self._path, self._say, self._offset = run.tables, say, 0
+
+    def __call__(self) -> None:
+        with open(self._path, encoding="utf-8") as file:
+            file.seek(self._offset)
+            text = file.read()
+            self._offset = file.tell()
+        if text:
+            self._say(text.rstrip("\n") + "\n")
+
+
+class _Signalled(RunError):
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[Callable[[], None]]:
+    """Yields what has them ignored from then on: clearing up must not be interrupted."""
+
+    def ignore() -> None:
+        for each in kept:
+            signal.signal(each, signal.SIG_IGN)
+
+    def stop(number: int, _frame: object) -> None:
+        ignore()
+        raise _Signalled(number)
+
+    # What is ignored stays so: nohup has the job outlive its terminal.
+    kept = {
+        each: handler
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for handler in [signal.getsignal(each)]
+        if handler is not signal.SIG_IGN
+    }
+    for each in kept:
+        signal.signal(each, stop)
+    try:
+        yield ignore
+    finally:
+        for each, handler in kept.items():
+            signal.signal(each, handler)

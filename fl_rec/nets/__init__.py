@@ -1,0 +1,1 @@
+"""Nets, losses and the programs that Paddle makes of them."""

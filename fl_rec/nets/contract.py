@@ -1,0 +1,77 @@
+"""Loading a user's net: a Python file with a class `StaticModel`, as in PaddleRec.
+
+The contract, with feeds int64 [-1, 1] unless the net says otherwise:
+
+    StaticModel(config)                   config.get("hyper_parameters.mf_dim") and the like
+    create_feeds(is_infer=False) -> list  of feeds; the first is the user's id, the last one the label; all but the
+                                          first are [-1, group_size] in training, if hyper_parameters.group_size is
+                                          above 1
+    net(feeds, is_infer=False) -> dict    of name to variable; sets `_cost`, the scalar loss to minimise, and
+                                          `inference_target_var`, float32 as the label, scores in [0, 1]
+    infer_net(feeds) -> dict              the same without a loss
+    create_optimizer(strategy)            fleet.distributed_optimizer(optimizer, strategy).minimize(self._cost)
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from fl_rec import plugins
+from fl_rec.config import Config
+from fl_rec.errors import ConfigError
+
+METHODS = ("create_feeds", "net", "infer_net", "create_optimizer")
+
+
+def load_model_class(path: Path) -> type:
+    """The class `StaticModel` of a file, whose folder is put on `sys.path` so that it can import its neighbours.
+
+    Raises:
+        ConfigError: no such file, it can't be imported, or it breaks the contract.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"runner.model_path must name a Python file with a class StaticModel. Received: {path}, "
+            "which is not a file."
+        )
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    if path.suffix != ".py":
+        raise ConfigError(
+            f"runner.model_path must name a Python file. Received: {path}, whose name does not end in .py"
+        )
+    try:
+        module = plugins.load_file(path)
+    except Exception as err:
+        raise ConfigError(f"The net {path} can't be imported: {type(err).__name__}: {err}") from err
+    model = getattr(module, "StaticModel", None)
+    if not isinstance(model, type):
+        raise ConfigError(f"{path} must define a class StaticModel. Received a file without one.")
+    missing = [name for name in METHODS if not callable(getattr(model, name, None))]
+    if missing:
+        raise ConfigError(
+            f"{path}: StaticModel must have the methods {', '.join(METHODS)}. Missing: {', '.join(missing)}."
+        )
+    return model
+
+
+def attribute(model: Any, name: str, path: Path) -> Any:
+    """A variable that `net` or `infer_net` must have set on the model.
+
+    Raises:
+        ConfigError: if it did not.
+    """
+    value = getattr(model, name, None)
+    if value is None:
+        raise ConfigError(
+            f"{path}: StaticModel.net must set self.{name}; see fl_rec/nets/contract.py for the contract."
+        )
+    return value
+
+
+def new_model(config: Config) -> Any:
+    """An instance of the configured net's StaticModel."""
+    return load_model_class(config.runner.model_path)(config)

@@ -1,0 +1,70 @@
+"""A net that scores: a pruned program and its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import paddle
+
+
+def parameters(net: InferenceNet) -> dict[str, np.ndarray]:
+    """Copies of a net's parameters, by name."""
+    # A loaded program has no Parameters, only variables that persist: these, and its feeds and fetches.
+    names = sorted(variable.name for variable in net.program.list_vars() if variable.persistable)
+    return {name: net.parameter(name) for name in names if name not in ("feed", "fetch")}
+
+
+@dataclass(frozen=True)
+class InferenceNet:
+    """A pruned program that scores, and the parameters it scores with.
+
+    Attributes:
+        program: the program, from feeds to scores.
+        feeds: names of its inputs, the user's id first.
+        target: the scores, float32 [rows, 1].
+        scope: its parameters.
+        executor: kept, since each new one would leave its temporary tensors in the scope.
+    """
+
+    program: paddle.static.Program
+    feeds: tuple[str, ...]
+    target: Any
+    scope: Any
+    executor: Any = field(default_factory=lambda: paddle.static.Executor(paddle.CPUPlace()), repr=False)
+
+    def predict(self, inputs: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
+        """Scores rows.
+
+        Args:
+            inputs: one array [rows, width] per feed, in the feeds' order.
+            batch_size: rows per run of the program.
+
+        Returns:
+            float32 [rows].
+        """
+        dtypes = [self.dtype(name) for name in self.feeds]
+        rows = len(inputs[0])
+        scores = np.empty(rows, np.float32)
+        for start in range(0, rows, batch_size):
+            batch = slice(start, min(start + batch_size, rows))
+            feed: dict[str, np.ndarray] = {
+                name: values[batch].astype(dtype, copy=False) for name, values, dtype in zip(self.feeds, inputs, dtypes)
+            }
+            (score,) = self.executor.run(self.program, feed=feed, fetch_list=[self.target], scope=self.scope)
+            scores[batch] = np.asarray(score).reshape(-1)
+        return scores
+
+    def dtype(self, name: str) -> str:
+        """That of an input or the output, as numpy names it."""
+        return str(paddle.base.data_feeder.convert_dtype(self.program.global_block().var(name).dtype))
+
+    def parameter(self, name: str) -> np.ndarray:
+        """A copy of a parameter, float32."""
+        return np.array(self.scope.find_var(name).get_tensor())
+
+    def set_parameter(self, name: str, values: np.ndarray) -> None:
+        """Replaces a parameter by values of its shape."""
+        self.scope.find_var(name).get_tensor().set(values.astype(np.float32, copy=False), paddle.CPUPlace())

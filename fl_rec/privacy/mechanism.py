@@ -1,0 +1,113 @@
+"""User-level differential privacy of what a worker shares: clipping, noise, and what they guarantee. No Paddle here.
+
+In every round a worker draws each of its users with the same chance, independently of the others and of other rounds
+(Poisson sampling), clips the change that each drawn user makes to all shared parameters together, adds the changes up,
+and adds Gaussian noise to every coordinate: DP-FedAvg (arXiv:1710.06963), with each worker adding all of the noise to
+its own users' sum, so that nobody need be trusted to add it later.
+
+The guarantee is (epsilon, delta)-differential privacy for one user more or less, with all of that user's rows, against
+whoever sees what the workers send and the models that come of it, in all rounds together: the servers, the other
+workers, and who gets the shared model. A user is in one worker only, as gen_heter_data.py deals them out, so that the
+guarantee of a worker's users is everybody's. A user's own private parameters may remember earlier rounds: whether the
+user is drawn is independent of them, so that each round is still a sampled Gaussian mechanism, given the rounds before.
+
+It does not cover
+- the figures of metrics.jsonl, result.json and the tables: counts of rows, losses, AUC, HR, NDCG and seconds, which
+  workers tell each other as they are, and with validation shards the choice of the last epoch and the best by them;
+- the worker itself, which has its users' rows, and writes their private parameters to the run's folder;
+- what a model that training starts from has been trained on, and the numbers of users and items;
+- whoever can tell how numpy rounds its noise, which is drawn in floating point and not by a cryptographic generator
+  (Mironov, "On significance of the least significant bits for differential privacy", 2012).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, MutableMapping
+from typing import NamedTuple
+
+import numpy as np
+
+from fl_rec.config import Config
+from fl_rec.errors import ConfigError
+from fl_rec.privacy import accountant
+
+
+def check_privacy(config: Config, num_coordinators: int) -> None:
+    """Refuses what would share more of a user than the accounting knows of."""
+    if config.privacy.clip is None:
+        return
+    runner = config.runner
+    if not runner.rounds_per_epoch:
+        raise ConfigError(
+            "privacy.clip needs runner.rounds_per_epoch: without rounds Paddle's communicator sends while a worker "
+            "trains, and leaves no place for clipping and noise. Received: 0. Set it to 1 or more, or leave "
+            "privacy.clip out."
+        )
+    if num_coordinators:
+        raise ConfigError(
+            "privacy.clip works without a coordinator: which clients wait, and for how long, is decided by figures "
+            f"that no noise protects. Received: --coordinator_num={num_coordinators}. Leave one of them out."
+        )
+    optimizer = config.hyper_parameters.optimizer.class_
+    for wrong, name, needed, why in (
+        (optimizer != "sgd", "hyper_parameters.optimizer.class", "sgd", "others carry one user's rows to the next"),
+        (runner.aggregation == "weighted", "runner.aggregation", "mean", "weights tell how many rows a worker has"),
+        (runner.private_params is not None, "runner.private_params", "null", "only users' embeddings may be private"),
+    ):
+        if wrong:
+            raise ConfigError(
+                f"privacy.clip needs {name}={needed}, because {why}. Received: {config[name]}. Set {name}={needed}, or "
+                "leave privacy.clip out."
+            )
+    if config.privacy.noise_multiplier:
+        accountant.require_accountant()
+
+
+class Change(NamedTuple):
+    """What one user changes of one parameter.
+
+    Attributes:
+        rows: int64 [n], the rows of a table that are changed, each once; None for a whole parameter.
+        values: float64 [n, ...], or of the parameter's shape.
+    """
+
+    rows: np.ndarray | None
+    values: np.ndarray
+
+    @classmethod
+    def of_rows(cls, rows: np.ndarray, values: np.ndarray) -> Change:
+        """The change of a table whose rows may be there several times, int64 [m] with float [m, ...], to be added."""
+        distinct, where = np.unique(rows, return_inverse=True)
+        added: np.ndarray = np.zeros((len(distinct), *values.shape[1:]))
+        np.add.at(added, where.reshape(-1), values)
+        return cls(distinct, added)
+
+
+def norm(changes: Mapping[str, Change]) -> float:
+    """The L2 norm of all changes together."""
+    return math.sqrt(sum(float(np.square(change.values).sum()) for change in changes.values()))
+
+
+def clipped(changes: Mapping[str, Change], clip: float) -> dict[str, Change]:
+    """One user's changes, scaled down by one factor to a norm of `clip` if theirs is larger.
+
+    Changes that are not finite count as none: they would tell of their user, however much noise is added.
+    """
+    length = norm(changes)
+    if not math.isfinite(length):
+        return {}
+    factor = min(1.0, clip / length) if length else 1.0
+    return {name: change._replace(values=change.values * factor) for name, change in changes.items()}
+
+
+def add(total: MutableMapping[str, np.ndarray], changes: Mapping[str, Change]) -> None:
+    """Adds one user's changes to the sum, in place."""
+    for name, change in changes.items():
+        total[name][slice(None) if change.rows is None else change.rows] += change.values
+
+
+def add_noise(total: MutableMapping[str, np.ndarray], deviation: float, generator: np.random.Generator) -> None:
+    """Adds N(0, deviation^2) to every coordinate of the sum, in place: also to those that no user has changed."""
+    for values in total.values():
+        values += generator.normal(0.0, deviation, values.shape)

@@ -1,0 +1,1 @@
+"""Paddle's parameter server. Only here is its inside known."""

@@ -1,0 +1,166 @@
+"""Saved models: the servers' tables, and the whole model for inference, which needs no fleet to load.
+
+EPOCH/rec_static.pdmodel, .pdiparams   an inference model, as PaddleRec names it
+EPOCH/tables/                          the servers' tables, as Paddle writes them
+EPOCH/private/WORKER.npz               each worker's part of the private parameters, written by that worker
+EPOCH/private/WORKER/                  its own inference model, if workers' nets differ (distillation.students)
+EPOCH/model.json                       feeds, versions, figures and configuration
+
+What is private is zero in the inference model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from fl_rec.errors import DataError, RunError
+from fl_rec.files import drafted
+from fl_rec.nets import graph
+from fl_rec.nets.inference import InferenceNet
+from fl_rec.runs import private_parts
+from fl_rec.runs.saved import PREFIX, SIGNATURE
+
+
+def save(
+    net: InferenceNet,
+    folder: Path,
+    signature: Mapping[str, Any],
+    save_tables: Callable[[Path], None],
+    private_names: Collection[str] = (),
+) -> None:
+    """Writes a checkpoint's shared part, whole or not at all.
+
+    Args:
+        net: the model; its private parameters are not written.
+        folder: the epoch's folder; a checkpoint that is there is replaced.
+        signature: what goes into model.json besides the feeds.
+        save_tables: writes the servers' tables into the folder it is given.
+        private_names: the private parameters.
+
+    Raises:
+        RunError: if the folder can't be written.
+    """
+    try:
+        with drafted(folder) as draft:
+            save_tables(draft / "tables")
+            write(net, draft, signature, private_names)
+    except OSError as err:
+        raise RunError(
+            f"The model must be saved, and {folder} can't be written ({err.strerror or err}). Free some space or name "
+            "another runner.model_save_path."
+        ) from err
+
+
+def write(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private_names: Collection[str] = ()) -> None:
+    """Writes a model and its signature into a folder that is there; for the arguments see `save`. OSError if not."""
+    withheld = {name: net.parameter(name) for name in private_names}
+    for name, values in withheld.items():
+        net.set_parameter(name, np.zeros_like(values))
+    block = net.program.global_block()
+    executor = paddle.static.Executor(paddle.CPUPlace())
+    try:
+        with paddle.static.scope_guard(net.scope):
+            paddle.static.save_inference_model(
+                str(folder / PREFIX),
+                [block.var(name) for name in net.feeds],
+                [net.target],
+                executor,
+                program=net.program,
+            )
+    finally:  # whoever wrote it goes on to score with it
+        for name, values in withheld.items():
+            net.set_parameter(name, values)
+    content = {"feeds": list(net.feeds), "private": sorted(private_names), "paddle": paddle.__version__, **signature}
+    (folder / SIGNATURE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_own(net: InferenceNet, path: Path, private_names: Collection[str]) -> None:
+    """Writes the net of a worker whose net is its own, beside its private part at `path`. OSError if not."""
+    folder = path.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    write(net, folder, {}, private_names)
+
+
+def private_path(folder: Path, client: int) -> Path:
+    """Where a worker's part of an epoch's private parameters is."""
+    return folder / "private" / f"{client}.npz"
+
+
+def load(folder: Path, client: int | None = None) -> InferenceNet:
+    """Reads a checkpoint's model for inference, in any process.
+
+    Args:
+        folder: an epoch's folder.
+        client: the worker whose private part goes into the model; None for those of all workers.
+
+    Raises:
+        DataError: if the folder holds no model or one that is cut off, or a private part is missing or does not fit.
+            `private_parts.NoCommonModel` if the workers' parts can't be joined.
+    """
+    own = folder / "private" / str(client)
+    program_path = (own if own.is_dir() else folder) / f"{PREFIX}.pdmodel"
+    if client is None and next(folder.glob(f"private/*/{PREFIX}.pdmodel"), None):
+        raise private_parts.NoCommonModel(
+            f"Workers with nets of their own (distillation.students) have no common model. Received: {folder}, to be "
+            "loaded for all of them. Load one worker's model at a time."
+        )
+    if not program_path.is_file():
+        raise DataError(f"A saved model has {PREFIX}.pdmodel in its folder. Received: {folder}, which has not.")
+    scope = paddle.base.core.Scope()
+    executor = paddle.static.Executor(paddle.CPUPlace())
+    try:
+        if not program_path.stat().st_size:  # of which Paddle 2.6.2 dies
+            raise ValueError(f"{program_path.name} is empty")
+        with paddle.static.scope_guard(scope):
+            program, feeds, (target,) = paddle.static.load_inference_model(str(program_path.with_suffix("")), executor)
+    except (OSError, RuntimeError, ValueError, LookupError) as err:
+        raise DataError(
+            f"A saved model must be whole. Received: {folder}, whose {PREFIX} files Paddle can't read. Copy it "
+            "again, or export it again."
+        ) from err
+    net = InferenceNet(program, tuple(feeds), target, scope)
+    names, public = _private_names(program_path.parent)
+    if names:
+        wanted = clients(folder) if client is None else [client]
+        if not wanted:
+            raise DataError(f"A model with private parameters needs a worker's part of them. Received: {folder}, none.")
+        parts = [private_parts.load(private_path(folder, each)) for each in wanted]
+        of_users = [name for name, ids in graph.looked_up(program).items() if ids == {feeds[0]}]
+        everyones = dict.fromkeys(of_users, public)
+        for name, values in private_parts.join(parts, {name: net.parameter(name) for name in names}, everyones).items():
+            net.set_parameter(name, values)
+    return net
+
+
+def clients(folder: Path) -> list[int]:
+    """The workers whose private parts are in a checkpoint."""
+    return sorted(int(path.stem) for path in (folder / "private").glob("*.npz"))
+
+
+def _private_names(folder: Path) -> tuple[list[str], list[int]]:
+    """A checkpoint's private parameters and public users. DataError if its signature is not readable."""
+    try:
+        signature = json.loads((folder / SIGNATURE).read_text(encoding="utf-8"))
+        return list(signature.get("private", ())), list(signature.get("public_users", ()))
+    except FileNotFoundError:
+        return [], []
+    except (OSError, ValueError, AttributeError) as err:
+        raise DataError(f"A saved model has a readable {SIGNATURE}. Received: {folder} ({err}).") from err
+
+
+def load_parameters(folder: Path, client: int) -> dict[str, np.ndarray]:
+    """A checkpoint's parameters as a worker starts from them: what is shared, and its own private part.
+
+    Raises:
+        DataError: see `load`.
+    """
+    net = load(folder, client)
+    # A loaded program has no Parameters, only variables that persist: these, and its feeds and fetches.
+    names = [variable.name for variable in net.program.list_vars() if variable.persistable]
+    return {name: net.parameter(name) for name in names if name not in ("feed", "fetch")}

@@ -1,0 +1,150 @@
+"""The run directory: where a job writes its configuration, logs, metrics, result and model.
+
+runs/NAME/config.yaml      the resolved configuration
+runs/NAME/log/             each role's log, and each reader's
+runs/NAME/roles/           each role's status, from which the launcher judges the job
+runs/NAME/metrics.jsonl    one line per worker and epoch, and one for all together
+runs/NAME/rounds.jsonl     with a coordinator: one line per round, every report and every decision
+runs/NAME/coordinator/     its address; arrays/, the large arrays of rounds.jsonl; what a strategy keeps
+runs/NAME/tables.txt       the same for people, one table per epoch
+runs/NAME/model/EPOCH/     the model as it was evaluated
+runs/NAME/result.json      the end of the job: its figures, or who failed and why
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from fl_rec.errors import RunError
+
+ENVIRONMENT_KEY = "FL_REC_RUN_DIR"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run, and the few ways in which they are written."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    @property
+    def roles(self) -> Path:
+        return self.path / "roles"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def rounds(self) -> Path:
+        return self.path / "rounds.jsonl"
+
+    @property
+    def coordinator(self) -> Path:
+        """What a client needs to reach the coordinator, and what a strategy keeps."""
+        return self.path / "coordinator"
+
+    @property
+    def tables(self) -> Path:
+        return self.path / "tables.txt"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @classmethod
+    def claim(cls, path: Path, owner: str) -> tuple[RunDirectory, bool]:
+        """Makes a run directory, or joins the one that another role of the same job has just made.
+
+        Args:
+            owner: the job, the same text in each of its roles.
+
+        Returns:
+            the directory, and whether this call made it.
+
+        Raises:
+            RunError: if it holds another run (nothing is ever overwritten), or can't be written.
+        """
+        run = cls(path)
+        marker = path / "job"
+        if run.config.exists() and not marker.exists():
+            raise RunError(
+                f"A run directory is new, and this one holds files of another kind. Received: {path}, with a "
+                "config.yaml. Name another: -o runner.run_dir=PATH"
+            )
+        try:
+            for folder in (run.path, run.log, run.roles):
+                folder.mkdir(parents=True, exist_ok=True)
+            # A name that is linked into place can't be seen half written by the other roles.
+            draft = path / f"job.{os.getpid()}"
+            draft.write_text(owner, encoding="utf-8")
+            made = False
+            try:
+                os.link(draft, marker)
+                made = True
+                run.metrics.touch()
+                run.tables.touch()
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+            holder = marker.read_text(encoding="utf-8")
+        except OSError as err:
+            raise RunError(
+                f"The run directory must be writable. Received: {path} ({err.strerror}). "
+                "Free some space, mend its permissions, or name another: -o runner.run_dir=PATH"
+            ) from err
+        if holder != owner:
+            raise RunError(
+                f"A run directory holds one run, and this one has had its own. Received: runner.run_dir={path}. "
+                "Name another, leave the key out, or move the old run away."
+            )
+        return run, made
+
+    def append_metrics(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Adds one line per record. Many processes may do so at once: each line is one appending write."""
+        with open(self.metrics, "ab", buffering=0) as file:
+            for record in records:
+                file.write((json.dumps(record) + "\n").encode("utf-8"))
+
+    def append_table(self, table: str) -> None:
+        with open(self.tables, "a", encoding="utf-8") as file:
+            file.write(table + "\n\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        temporary = self.result.with_suffix(".tmp")
+        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, self.result)
+
+
+def default_path(config_path: Path, parent: psutil.Process) -> Path:
+    """`runs/NAME-TIME-PID` beside the folder of the configuration, the same in every role of one fleetrun.
+
+    Args:
+        config_path: the YAML file; its stem is NAME.
+        parent: the process that started this job's roles, whose start names the run.
+    """
+    started = time.strftime("%Y%m%d-%H%M%S", time.localtime(round(parent.create_time())))
+    return config_path.resolve().parent.parent / "runs" / f"{config_path.stem}-{started}-{parent.pid}"

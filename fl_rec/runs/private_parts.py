@@ -1,0 +1,108 @@
+"""Private parameters: what a worker trains for itself, and nobody else ever has.
+
+They are neither sent nor pulled; no server has a table for them. A worker writes its own part of them beside the shared
+model, and who wants to score joins the two.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from fl_rec.errors import DataError
+
+
+class NoCommonModel(DataError):
+    """Workers' parts of a parameter that can't be one model."""
+
+
+class Part(NamedTuple):
+    """What one worker has of a private parameter.
+
+    Attributes:
+        rows: int64 [n], the rows of an embedding that it has trained; None if the parameter is no embedding.
+        values: float32, those rows, or all of the parameter.
+    """
+
+    rows: np.ndarray | None
+    values: np.ndarray
+
+    @classmethod
+    def trained(cls, values: np.ndarray, untrained: np.ndarray, by_row: bool) -> Part:
+        """The part that differs from what training began with."""
+        if not by_row:
+            return cls(None, values)
+        rows = np.flatnonzero((values != untrained).reshape(len(values), -1).any(axis=1))
+        return cls(rows, values[rows])
+
+    def into(self, values: np.ndarray) -> np.ndarray:
+        """A copy of a whole parameter with this part in its place. DataError if it does not fit."""
+        shape = values.shape if self.rows is None else (len(self.rows), *values.shape[1:])
+        if self.values.shape != shape or (self.rows is not None and self.rows.max(initial=-1) >= len(values)):
+            raise DataError(
+                f"A private part must fit its parameter of shape {list(values.shape)}. Received: values of shape "
+                f"{list(self.values.shape)}. Take the model and its private parts from one and the same epoch."
+            )
+        if self.rows is None:
+            return self.values
+        whole = values.copy()
+        whole[self.rows] = self.values
+        return whole
+
+
+def save(path: Path, parts: Mapping[str, Part]) -> None:
+    """Writes a worker's parts. OSError if that can't be done."""
+    arrays = {f"{name}/values": part.values for name, part in parts.items()}
+    arrays.update({f"{name}/rows": part.rows for name, part in parts.items() if part.rows is not None})
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stubs take every keyword for allow_pickle
+
+
+def load(path: Path) -> dict[str, Part]:
+    """Reads what `save` wrote. DataError if it can't be read."""
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
+        raise DataError(f"A worker's private part must be readable. Received: {path} ({err}).") from err
+    names = [key[: -len("/values")] for key in arrays if key.endswith("/values")]
+    return {name: Part(arrays.get(f"{name}/rows"), arrays[f"{name}/values"]) for name in names}
+
+
+def join(
+    parts: Collection[Mapping[str, Part]],
+    values: Mapping[str, np.ndarray],
+    everyones: Mapping[str, Collection[int]] = MappingProxyType({}),
+) -> dict[str, np.ndarray]:
+    """Puts several workers' parts into the whole parameters, zeros where nobody has trained.
+
+    Args:
+        parts: one for each worker.
+        values: the parameters, for their shapes.
+        everyones: rows of each parameter that every worker has trained for itself, those of public users; the last
+            worker's stay.
+
+    Raises:
+        NoCommonModel: two workers have trained the same row, or the whole parameter.
+        DataError: a part does not fit.
+    """
+    joined = {name: np.zeros_like(value) for name, value in values.items()}
+    taken: dict[str, np.ndarray] = {name: np.zeros(len(value), np.int64) for name, value in values.items()}
+    for part in parts:
+        for name, each in part.items():
+            joined[name] = each.into(joined[name])
+            taken[name][slice(None) if each.rows is None else each.rows] += 1
+    for name, times in taken.items():
+        times[[row for row in everyones.get(name, ()) if row < len(times)]] = 0
+        if times.max(initial=0) > 1:
+            raise NoCommonModel(
+                f"Workers that have each trained their own {name} have no common one. Received: rows of it from "
+                f"{times.max()} workers. Load one worker's model at a time."
+            )
+    return joined

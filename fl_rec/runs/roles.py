@@ -1,0 +1,156 @@
+"""Who a process is in a fleet job, and where it says how it fares.
+
+`fleetrun` tells each process its part through environment variables. Each part keeps one small status file in
+the run directory, from which the launcher judges the job: fleetrun itself exits with 0 when every worker has
+crashed. No Paddle is imported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from fl_rec.errors import RunError
+
+KINDS = {"TRAINER": "worker", "PSERVER": "server", "COORDINATOR": "coordinator"}
+
+
+# Seconds; a process number is not given to another one so soon.
+CLOCK_SLACK = 5.0
+
+
+STARTING, RUNNING, DONE, FAILED = "starting", "running", "done", "failed"
+
+
+@dataclass(frozen=True)
+class Role:
+    """One process's part in a job.
+
+    Attributes:
+        kind: "worker", "server" or "coordinator".
+        index: its number among its kind, from 0.
+        num_workers: the number of workers in the job.
+        server_endpoints: "host:port" of every parameter server, in order.
+        rendezvous: "host:port" of gloo's HTTP store, which server 0 opens.
+        coordinator_endpoints: "host:port" of every coordinator.
+    """
+
+    kind: str
+    index: int
+    num_workers: int
+    server_endpoints: tuple[str, ...]
+    rendezvous: str
+    coordinator_endpoints: tuple[str, ...] = ()
+
+    @property
+    def num_coordinators(self) -> int:
+        return len(self.coordinator_endpoints)
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}.{self.index}"
+
+    @property
+    def is_first_worker(self) -> bool:
+        return self.kind == "worker" and self.index == 0
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] = os.environ) -> Role:
+        """Reads what fleetrun has set.
+
+        Raises:
+            RunError: if the process was not started by fleetrun.
+        """
+        try:
+            kind = KINDS[env["TRAINING_ROLE"]]
+            servers = tuple(env["PADDLE_PSERVERS_IP_PORT_LIST"].split(","))
+            num_workers = int(env["PADDLE_TRAINERS_NUM"])
+            if kind == "server":
+                index = servers.index(f"{env['POD_IP']}:{env['PADDLE_PORT']}")
+            else:
+                index = int(env["PADDLE_TRAINER_ID"])
+        except (KeyError, ValueError) as err:
+            raise RunError(
+                f"This script is started by fleetrun, which sets TRAINING_ROLE and its companions. Received: {err!r}. "
+                "Use ./fl_run.sh -m CONFIG, or fleetrun --worker_num=10 --server_num=1 SCRIPT -m CONFIG"
+            ) from err
+        coordinators = tuple(each for each in env.get("PADDLE_COORDINATOR_ENDPOINTS", "").split(",") if each)
+        rendezvous = env.get("PADDLE_GLOO_HTTP_ENDPOINT", "")
+        return cls(kind, index, num_workers, servers, rendezvous, coordinators)
+
+
+@dataclass(frozen=True)
+class RoleStatus:
+    """What a role has written of itself.
+
+    Attributes:
+        role: its name.
+        pid, created: its process, and when that was created, in seconds since 1970.
+        state: "starting", "running", "done" or "failed".
+        error: why it failed.
+        times: when it first came to each state, in seconds since 1970.
+    """
+
+    role: str
+    pid: int
+    created: float
+    state: str
+    error: str
+    times: Mapping[str, float]
+
+    @property
+    def time(self) -> float:
+        """When it came to its present state."""
+        return self.times[self.state]
+
+    def process(self) -> psutil.Process | None:
+        """The live process of this role, or None if it has ended (or its number now belongs to another)."""
+        try:
+            process = psutil.Process(self.pid)
+            # psutil adds the boot time in whole seconds, which moves when the clock is set or slewed.
+            if abs(process.create_time() - self.created) < CLOCK_SLACK and not has_ended(process):
+                return process
+        except psutil.NoSuchProcess:
+            pass
+        return None
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process is over, reaped or not."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE or not process.is_running()
+    except psutil.NoSuchProcess:
+        return True
+
+
+def write_status(folder: Path, role: str, state: str, error: str = "") -> None:
+    """Writes this process's status as `folder/ROLE.json`, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{role}.json"
+    times = json.loads(target.read_text(encoding="utf-8"))["times"] if target.exists() else {}
+    created = psutil.Process().create_time()
+    status = RoleStatus(role, os.getpid(), created, state, error, {**times, state: times.get(state, time.time())})
+    temporary = target.with_suffix(".tmp")
+    temporary.write_text(json.dumps(dataclasses.asdict(status)), encoding="utf-8")
+    os.replace(temporary, target)
+
+
+def read_statuses(folder: Path) -> dict[str, RoleStatus]:
+    """The status of every role that has written one, by role name."""
+    statuses = {}
+    for path in sorted(folder.glob("*.json")):
+        statuses[path.stem] = RoleStatus(**json.loads(path.read_text(encoding="utf-8")))
+    return statuses
+
+
+def role_names(workers: int, servers: int, coordinators: int = 0) -> list[str]:
+    """The names of all roles of a job, servers first, as fleetrun starts them."""
+    counts = (("server", servers), ("worker", workers), ("coordinator", coordinators))
+    return [f"{kind}.{index}" for kind, count in counts for index in range(count)]

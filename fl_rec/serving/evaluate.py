@@ -1,0 +1,201 @@
+"""`fl-rec evaluate`: the figures of saved models on test shards, as the training log has them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fl_rec import environment
+from fl_rec.config import Config, add_config_arguments
+from fl_rec.data.manifest import TEST_FOLDER, list_shards, load_manifest
+from fl_rec.data.reader import Reader
+from fl_rec.errors import ConfigError, DataError
+from fl_rec.evaluation.evaluator import TestRows
+from fl_rec.runs.private_parts import NoCommonModel
+from fl_rec.runs.saved import ALL, SavedModel, newest_run
+
+if TYPE_CHECKING:
+    from fl_rec.nets.inference import InferenceNet
+
+
+Figures = Mapping[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `fl-rec evaluate`."""
+    parser.add_argument(
+        "models",
+        nargs="*",
+        type=Path,
+        metavar="MODEL",
+        help="a run's folder, of which the best epoch is taken, RUN/model/EPOCH, or an exported folder; default: the "
+        "newest run in runs/, or, with -m, the epochs that runner.infer_load_path, infer_start_epoch and "
+        "infer_end_epoch name",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="test shards, or what gen_heter_data.py wrote; default: the model's"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("json", "table"),
+        help="default: a line of JSON for each model, and on a terminal a table after them",
+    )
+    add_config_arguments(parser, required=False)
+
+
+def command(options: argparse.Namespace) -> int:
+    """Plays `fl-rec evaluate`."""
+    found = []
+    for saved, config in _models(options):
+        figures = evaluate(saved, config, options.data)
+        found.append(figures)
+        if options.format != "table":
+            print(json.dumps(figures), flush=True)
+    if options.format == "table" or (options.format is None and sys.stdout.isatty()):
+        print(to_table(found))
+    return 0
+
+
+def evaluate(saved: SavedModel, config: Config | None = None, data: Path | None = None) -> Figures:
+    """A model's figures on test shards.
+
+    A model for one client is evaluated on that client's shard, others on all shards; where workers' private parts have
+    no common model, on each shard with its own worker's.
+
+    Args:
+        saved: an epoch's or an exported model.
+        config: None for the one that it was trained with.
+        data: a folder of shards, or the one with their manifest; None for runner.test_data_dir.
+
+    Returns:
+        model, epoch, client ("all" or a number), test_auc, test_users, hr, ndcg and top_k.
+
+    Raises:
+        DataError, ConfigError: the model, its configuration or the data will not do.
+    """
+    config = config or saved.config()
+    folder = _test_folder(saved, config, data)
+    shards = list_shards(folder, "test_data_dir")
+    environment.quiet_paddle()
+    measured = []
+    with tempfile.TemporaryDirectory(prefix="fl_rec_") as scratch:
+        resolved = Path(scratch) / "config.yaml"
+        config.dump(resolved)  # for a reader that asks for it
+        reader = Reader.from_config(config, resolved, Path(os.devnull))
+        for net, shard in _with_shards(saved, shards, folder):
+            rows = TestRows.read([shard], reader, len(net.feeds) + 1, config.runner.start_timeout)
+            _require_known_ids(rows, config, shard)
+            measured.append(rows.measure(net, config.runner.infer_batch_size, config.runner.top_k))
+    buckets, ranked = zip(*measured)
+    auc, users = sum(buckets[1:], start=buckets[0]).auc(), sum(each.users for each in ranked)
+    return {
+        "model": str(saved.folder),
+        "epoch": saved.epoch,
+        "client": ALL if saved.client is None else saved.client,
+        "test_auc": None if math.isnan(auc) else auc,
+        "test_users": users,
+        "hr": sum(each.hits for each in ranked) / users if users else None,
+        "ndcg": sum(each.ndcg_sum for each in ranked) / users if users else None,
+        "top_k": config.runner.top_k,
+    }
+
+
+def to_table(found: Sequence[Figures]) -> str:
+    """Models' figures for people, one line each."""
+    header = ["model", "epoch", "client", "users", "K", "test AUC", "HR@K", "NDCG@K"]
+    names = ("test_auc", "hr", "ndcg")
+    lines = [header]
+    for each in found:
+        figures = ["-" if each[name] is None else f"{each[name]:.4f}" for name in names]
+        epoch = "-" if each["epoch"] is None else str(each["epoch"])
+        lines.append(
+            [each["model"], epoch, str(each["client"]), f"{each['test_users']:,}", str(each["top_k"]), *figures]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    shown = [
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
+        for line in lines
+    ]
+    return "\n".join([shown[0], "-" * len(shown[0]), *shown[1:]])
+
+
+def _models(options: argparse.Namespace) -> Iterator[tuple[SavedModel, Config]]:
+    config = Config.load(options.config_yaml, options.opt) if options.config_yaml else None
+    paths = options.models
+    if not paths and config:
+        folder = config.runner.infer_load_path or config.runner.model_save_path
+        if folder is None:
+            raise ConfigError(
+                "An evaluation needs a saved model. Received: no MODEL, and neither runner.infer_load_path nor "
+                f"runner.model_save_path in {config.yaml_path}. Name one."
+            )
+        paths = [folder / str(epoch) for epoch in config.runner.infer_epochs]
+    for path in paths or [newest_run()]:
+        saved = SavedModel.open(path)
+        yield saved, config or saved.config(options.opt)
+
+
+def _test_folder(saved: SavedModel, config: Config, data: Path | None) -> Path:
+    folder = data or config.runner.test_data_dir
+    if folder is None:
+        raise ConfigError(
+            "An evaluation needs test shards. Received: runner.test_data_dir=None. Name their folder: --data FOLDER"
+        )
+    folder = folder / TEST_FOLDER if (folder / TEST_FOLDER).is_dir() else folder
+    if not folder.is_dir():
+        raise DataError(
+            f"An evaluation needs test shards. Received: {folder}, which is no folder. Name the shards' folder: "
+            "--data FOLDER"
+        )
+    manifest, mappings = load_manifest(folder), saved.signature.get("mappings")
+    if manifest and manifest.mappings and mappings and manifest.mappings != mappings:
+        raise DataError(
+            "A model's ids mean the users and items that it was trained with. Received: shards in "
+            f"{manifest.folder} whose items.csv and users.csv are not those that {saved.folder} was trained with: the "
+            "data was made again since. Train again, or name the data that the model was trained with: --data FOLDER"
+        )
+    return folder
+
+
+def _with_shards(saved: SavedModel, shards: Sequence[Path], folder: Path) -> Iterator[tuple[InferenceNet, Path]]:
+    """Each shard that the model is for, with what scores it."""
+    from fl_rec.runs import checkpoint
+
+    client = saved.client
+    if client is not None and client >= len(shards):
+        raise DataError(
+            f"The model of client {client} is evaluated on shard {client}. Received: {len(shards)} shards in {folder}. "
+            "Name the shards that it was trained with: --data FOLDER"
+        )
+    try:
+        net = checkpoint.load(saved.folder)
+    except NoCommonModel as err:
+        if saved.clients != list(range(len(shards))):
+            raise DataError(
+                f"{err} So each shard is scored with its own worker's, and there must be as many. Received: "
+                f"{len(saved.clients)} workers' parts and {len(shards)} shards in {folder}. Name the shards that the "
+                "model was trained with: --data FOLDER"
+            ) from err
+        for client, shard in zip(saved.clients, shards):
+            yield checkpoint.load(saved.folder, client), shard
+    else:
+        for shard in shards if client is None else [shards[client]]:
+            yield net, shard
+
+
+def _require_known_ids(rows: TestRows, config: Config, shard: Path) -> None:
+    """Paddle's own error would be one of an operator."""
+    hyper = config.hyper_parameters
+    for what, ids, size in zip(("user", "item"), rows.inputs, (hyper.num_users, hyper.num_items)):
+        if size is not None and ids.max(initial=0) >= size:
+            raise DataError(
+                f"A model scores the {what}s that it was trained with, ids 0 to {size - 1}. Received: {what} "
+                f"{ids.max()} in {shard}. Name the shards that it was trained with: --data FOLDER"
+            )

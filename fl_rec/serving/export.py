@@ -1,0 +1,193 @@
+"""`fl-rec export`: a saved model as a folder that needs nothing else.
+
+FOLDER/rec_static.pdmodel, .pdiparams       as of a checkpoint, private parameters included
+FOLDER/model.json                           inputs and output, ids, versions, where it is from, figures, configuration
+FOLDER/items.csv, users.csv, history.npz    see `fl_rec.data.catalogue`
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fl_rec import __version__, environment
+from fl_rec.data.catalogue import Catalogue
+from fl_rec.data.manifest import MANIFEST_NAME, Manifest, load_manifest
+from fl_rec.errors import DataError, RunError
+from fl_rec.nets import graph
+from fl_rec.runs import private_parts
+from fl_rec.runs.saved import ALL, EXPORTED, SavedModel, newest_run
+
+if TYPE_CHECKING:
+    from fl_rec.nets.inference import InferenceNet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `fl-rec export`."""
+    parser.add_argument(
+        "model",
+        nargs="?",
+        type=Path,
+        metavar="RUN|EPOCH_FOLDER",
+        help="a run's folder, of which the best epoch is taken, or RUN/model/EPOCH; default: the newest run in runs/",
+    )
+    parser.add_argument("--client", type=int, metavar="K", help="for the users of one worker; default: for all users")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write; default: RUN/exported")
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="what gen_heter_data.py wrote; default: where the model was trained"
+    )
+
+
+def command(options: argparse.Namespace) -> int:
+    """Plays `fl-rec export`."""
+    saved = SavedModel.open(options.model or newest_run())
+    out = export(saved, options.out, options.client, options.data)
+    signature = SavedModel.open(out).signature
+    figures = signature["metrics"]
+    quality = f", HR@{figures['top_k']} {figures['hr']:.4f}" if figures.get("hr") is not None else ""
+    whose = "all clients" if options.client is None else f"client {options.client}"
+    run = f" of run {signature['run']}" if signature["run"] else ""
+    print(f"model     epoch {signature['epoch']}{run}, {whose}{quality}")
+    print(f"ids       {signature['ids']['users']:,} users, {signature['ids']['items']:,} items")
+    print(f"exported  {out}")
+    return 0
+
+
+def export(saved: SavedModel, out: Path | None = None, client: int | None = None, data: Path | None = None) -> Path:
+    """Writes a checkpoint as a folder that needs nothing else, whole or not at all.
+
+    Args:
+        saved: the checkpoint.
+        out: the folder; an exported model that is there is replaced. None for `exported` in the run's folder.
+        client: whose users it is for; None for all, if their private parts can be joined.
+        data: the folder of the shards, or the one with their manifest; None for that of the configuration.
+
+    Returns:
+        the folder.
+
+    Raises:
+        DataError: the checkpoint, its data or the client will not do.
+        RunError: the folder can't be written, or holds something else.
+    """
+    out = _destination(saved, out)
+    config = saved.config()
+    manifest = _manifest(data or config.runner.train_data_dir)
+    _require_parts(saved, manifest, client)
+    catalogue = Catalogue.of_shards(manifest, saved.signature.get("mappings", {}), client)
+    # Two seconds to import: by now the usual mistakes have been told.
+    environment.quiet_paddle()
+    from fl_rec import files
+    from fl_rec.runs import checkpoint
+
+    try:
+        net = checkpoint.load(saved.folder, client)
+    except private_parts.NoCommonModel as err:
+        raise DataError(f"{err} One client's: --client K") from err
+    if client is not None:
+        _require_users(saved, client, net, catalogue)
+    try:
+        with files.drafted(out) as draft:
+            checksums = catalogue.write(draft)
+            signature = {
+                "fl_rec": __version__,
+                "run": saved.run.path.resolve().name if saved.run else None,
+                "epoch": saved.epoch,
+                "client": ALL if client is None else client,
+                "inputs": [_described(net, name) for name in net.feeds],
+                "output": _described(net, net.target.name),
+                "ids": {"users": len(catalogue.users), "items": len(catalogue.items.title), "sha256": checksums},
+                "mappings": saved.signature["mappings"],
+                "metrics": saved.metrics(client),
+                "config": config.to_dict(),
+            }
+            checkpoint.write(net, draft, signature)
+    except OSError as err:
+        raise RunError(
+            f"The exported model must be written, and {out} can't be ({err.strerror or err}). Free some space or name "
+            "another --out."
+        ) from err
+    return out
+
+
+def _destination(saved: SavedModel, out: Path | None) -> Path:
+    """The folder to write, which must not be somebody's own."""
+    if saved.exported:
+        raise DataError(
+            f"What is exported is a checkpoint. Received: {saved.folder}, which is an exported model. Name a run's "
+            "folder or RUN/model/EPOCH."
+        )
+    if out is None and saved.run is None:
+        raise DataError(
+            f"Without --out a model is exported into its run's folder. Received: {saved.folder}, which lies in no run. "
+            "Name a folder: --out DIR"
+        )
+    out = out or saved.run.path / EXPORTED  # type: ignore[union-attr]
+    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _is_exported(out))):
+        raise RunError(
+            f"An exported model takes the place of an older one, and of nothing else. Received: --out {out}, which "
+            "holds something else. Name another folder."
+        )
+    return out
+
+
+def _is_exported(folder: Path) -> bool:
+    try:
+        return SavedModel.open(folder).exported
+    except DataError:
+        return False
+
+
+def _manifest(data: Path) -> Manifest:
+    manifest = load_manifest(data)
+    if manifest is None:
+        raise DataError(
+            "An exported model has the names of its users and items, and their history, from the shards that it was "
+            f"trained with. Received: no {MANIFEST_NAME} in {data} or beside it. Name the folder that "
+            "gen_heter_data.py wrote: --data FOLDER"
+        )
+    return manifest
+
+
+def _require_parts(saved: SavedModel, manifest: Manifest, client: int | None) -> None:
+    """The checkpoint must have the private part of the client, or of all."""
+    if not saved.signature.get("private"):
+        if client is not None:
+            raise DataError(
+                f"A client's model is what all share and its own private part. Received: --client {client}, and "
+                f"{saved.folder}, in which nothing is private. Leave --client out."
+            )
+        return
+    wanted = range(manifest.num_shards) if client is None else [client]
+    missing = sorted(set(wanted) - set(saved.clients))
+    if missing:
+        raise DataError(
+            f"A model for {'all users' if client is None else f'client {client}'} needs the private part of client "
+            f"{missing[0]}. Received: those of {', '.join(map(str, saved.clients)) or 'nobody'} in {saved.folder}, and "
+            f"{manifest.num_shards} shards in {manifest.folder}. Name a client with --client, or the data that the "
+            "model was trained with: --data FOLDER"
+        )
+
+
+def _require_users(saved: SavedModel, client: int, net: InferenceNet, catalogue: Catalogue) -> None:
+    """The users that a client has trained must be those of its shard, or public."""
+    from fl_rec.runs import checkpoint
+
+    known = np.union1d(catalogue.users, np.array(saved.signature.get("public_users", ()), np.int64))
+    part = private_parts.load(checkpoint.private_path(saved.folder, client))
+    for op in net.program.global_block().ops:
+        name = op.input("W")[0] if op.type in graph.LOOK_UPS and op.input("Ids") == [net.feeds[0]] else None
+        rows = part[name].rows if name in part else None
+        if rows is not None and not np.isin(rows, known).all():
+            raise DataError(
+                f"Client {client} has trained the users of shard {client}. Received: user "
+                f"{np.setdiff1d(rows, known)[0]}, which is not in it: the users were dealt out anew since. "
+                "Name the data that the model was trained with: --data FOLDER"
+            )
+
+
+def _described(net: InferenceNet, name: str) -> dict[str, Any]:
+    variable = net.program.global_block().var(name)
+    return {"name": name, "dtype": net.dtype(name), "shape": list(variable.shape)}

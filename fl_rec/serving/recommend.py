@@ -1,0 +1,281 @@
+"""`fl-rec recommend`, and `Recommender` for Python: what an exported model would show its users.
+
+from pathlib import Path
+
+model = Recommender(Path("runs/NAME/exported"))
+for each in model.recommend(user=42, top=10):
+    print(each.rank, each.title, each.score)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl_rec import environment
+from fl_rec.config.loading import count
+from fl_rec.data.catalogue import Catalogue
+from fl_rec.errors import DataError
+from fl_rec.runs.saved import SavedModel, newest_export
+
+# Rows of one run of the program: all items of MovieLens, and of a larger catalogue no more than memory is for.
+_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """An item for a user.
+
+    Attributes:
+        rank: from 1.
+        item: the data set's own id.
+        title, genres: "" and () if the data has none.
+        score: the model's, higher is better.
+    """
+
+    rank: int
+    item: int
+    title: str
+    genres: tuple[str, ...]
+    score: float
+
+
+class Recommender:
+    """An exported model, opened once.
+
+    Args:
+        folder: what `fl-rec export` wrote.
+
+    Attributes:
+        catalogue: users, items, and what each user has had.
+
+    Raises:
+        DataError: the folder holds no exported model, or one that is cut off or was changed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        saved = SavedModel.open(folder)
+        if not saved.exported:
+            raise DataError(
+                "Recommendations need an exported model, which has the names of users and items. Received: "
+                f"{saved.folder}, which is a checkpoint. Export it: fl-rec export {folder}"
+            )
+        self.catalogue = Catalogue.read(saved.folder, saved.signature["ids"]["sha256"])
+        environment.quiet_paddle()
+        from fl_rec.runs import checkpoint
+
+        self._net = checkpoint.load(saved.folder)
+        if len(self._net.feeds) != 2:
+            raise DataError(
+                "Recommendations are made by a model that scores a user and an item. Received: "
+                f"{saved.folder}, whose inputs are {', '.join(self._net.feeds)}. Load it with "
+                "fl_rec.runs.checkpoint.load."
+            )
+        self._items = np.arange(len(self.catalogue.items.title))[:, None]
+
+    def recommend(self, user: int, top: int = 10) -> list[Recommendation]:
+        """The best items for a user, without those that the user has had.
+
+        Args:
+            user: the data set's own id.
+            top: how many.
+
+        Raises:
+            DataError: the model does not know the user, or there are fewer items than `top`.
+        """
+        position = self.catalogue.position(user)
+        scores = self.scores(user)
+        seen = self.catalogue.seen(position)
+        left = len(scores) - len(seen)
+        if not 1 <= top <= left:
+            raise DataError(
+                f"As many items can be recommended as the user has not had: 1 to {left:,} for user {user}, of "
+                f"{len(scores):,} in all. Received: top={top}."
+            )
+        scores[seen] = -np.inf
+        return self._ranked(scores, top)
+
+    def history(self, user: int) -> list[Recommendation]:
+        """All that the user has had, as the model would rank it. DataError as above."""
+        seen = self.catalogue.seen(self.catalogue.position(user))
+        scores = np.full(len(self._items), -np.inf, np.float32)
+        scores[seen] = self.scores(user)[seen]
+        return self._ranked(scores, len(seen))
+
+    def scores(self, user: int) -> np.ndarray:
+        """The model's scores of all items by their ids in the model, float32. DataError as above."""
+        number = self.catalogue.users[self.catalogue.position(user)]
+        scores = self._net.predict([np.full_like(self._items, number), self._items], _ROWS)
+        strange = np.count_nonzero(~np.isfinite(scores))
+        if strange:
+            raise DataError(
+                f"A score must be a number. Received: {strange:,} of {len(scores):,} that are not, for user {user}. A "
+                "training that diverges ends so: lower the learning rate."
+            )
+        return scores
+
+    def _ranked(self, scores: np.ndarray, top: int) -> list[Recommendation]:
+        items = self.catalogue.items
+        best = np.argsort(-scores, kind="stable")[:top].tolist()
+        return [
+            Recommendation(
+                rank,
+                int(items.original_id[item]),
+                items.title[item],
+                tuple(filter(None, items.genres[item].split("|"))),
+                float(scores[item]),
+            )
+            for rank, item in enumerate(best, 1)
+        ]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `fl-rec recommend`."""
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--user", nargs="+", action="extend", metavar="ID", help="the data set's own id; may be repeated")
+    who.add_argument("--users", metavar="FILE", help="a file with one id per line; - is standard input")
+    parser.add_argument("--top", type=count, default=10, metavar="N", help="items for each user; default: 10")
+    parser.add_argument(
+        "--history",
+        type=count,
+        default=0,
+        metavar="N",
+        help="show N items of the user's history too, those that the model ranks first; default: none",
+    )
+    parser.add_argument(
+        "--model", type=Path, metavar="FOLDER", help="an exported model; default: the newest of runs/*/exported"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("table", "json"),
+        default="table",
+        help="json: one object per line and user, as soon as it is known; default: table",
+    )
+
+
+def command(options: argparse.Namespace) -> int:
+    """Plays `fl-rec recommend`."""
+    users = _users(options)
+    model = Recommender(options.model or newest_export())
+    for number, user in enumerate(users):
+        recommended = model.recommend(user, options.top)
+        if options.format == "json":
+            history = model.history(user)[: options.history] if options.history else []
+            text = json.dumps(to_record(user, recommended, history), ensure_ascii=False)
+        else:
+            width = shutil.get_terminal_size().columns
+            text = "\n\n" * bool(number) + to_text(user, recommended, model.history(user), options.history, width)
+        print(text, flush=True)
+    return 0
+
+
+def _users(options: argparse.Namespace) -> Iterable[int]:
+    """The users asked for; those on standard input as they come."""
+    if options.user is not None:
+        return [parse_user(text, "--user") for text in options.user]
+    if options.users == "-":
+        return _parse_users(sys.stdin, "standard input")
+    try:
+        text = Path(options.users).read_text(encoding="utf-8", errors="replace")
+    except OSError as err:
+        raise DataError(
+            f"--users must be a file with one id per line, or - for standard input. Received: {options.users} "
+            f"({err.strerror})."
+        ) from err
+    return list(_parse_users(text.splitlines(), options.users))
+
+
+def _parse_users(lines: Iterable[str], name: str) -> Iterator[int]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield parse_user(line.strip(), f"{name}, line {number}")
+
+
+def parse_user(text: str, where: str) -> int:
+    """A user's id. DataError, which says where it was, if it is no whole number."""
+    if not (text.isascii() and text.isdigit()):
+        raise DataError(f"{where}: a user's id must be a whole number, as in users.csv. Received: {text[:60]!r}.")
+    return int(text)
+
+
+def to_record(user: int, recommended: Sequence[Recommendation], history: Sequence[Recommendation]) -> dict[str, Any]:
+    """A user's recommendations as JSON has them; the history only if there is any."""
+    record: dict[str, Any] = {"user": user, "recommendations": [_plain(each) for each in recommended]}
+    if history:
+        record["history"] = [_plain(each) for each in history]
+    return record
+
+
+def _plain(each: Recommendation) -> dict[str, Any]:
+    return {**vars(each), "genres": list(each.genres), "score": round(each.score, 6)}
+
+
+def to_text(
+    user: int, recommended: Sequence[Recommendation], history: Sequence[Recommendation], shown: int, width: int
+) -> str:
+    """A user's recommendations for people.
+
+    Args:
+        history: all of it.
+        shown: how many of its items to show.
+        width: of the terminal; titles and genres that are too long for it are cut off.
+    """
+    times = Counter(genre for each in history for genre in each.genres)
+    shares = ", ".join(f"{genre} {100 * count / len(history):.0f} %" for genre, count in times.most_common(3))
+    lists = {"history": history[:shown], "recommended": recommended}
+    rows = {
+        title: [
+            (str(each.rank), f"{each.score:.4f}", each.title or f"item {each.item}", ", ".join(each.genres))
+            for each in some
+        ]
+        for title, some in lists.items()
+        if some
+    }
+    widths = [max(map(_width, column)) for column in zip(*(row for some in rows.values() for row in some))]
+    widths = [max(narrowest, each) for narrowest, each in zip((4, 6, len("recommended"), len("genres")), widths)]
+    # Two spaces between columns. Genres give way first, down to half of what is there for both.
+    room = max(width - widths[0] - widths[1] - 6, 20)
+    widths[2] = min(widths[2], max(room - widths[3], room * 3 // 5))
+    widths[3] = min(widths[3], room - widths[2])
+    lines = [_cut(f"user {user}, {len(history):,} items in the history" + (f": {shares}" if shares else ""), width)]
+    genres = "genres" if any(each.genres for some in lists.values() for each in some) else ""
+    for title, some in rows.items():
+        header = ("rank", "score", title, genres)
+        shown_rows = [_line(row, widths) for row in (header, *some)]
+        lines += ["", shown_rows[0], "-" * (sum(widths) + 6), *shown_rows[1:]]
+    return "\n".join(lines)
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [_cut(text, width) for text, width in zip(row, widths)]
+    padding = [" " * (width - _width(cell)) for cell, width in zip(cells, widths)]
+    rank, score, title, genres = (
+        space + cell if place < 2 else cell + space for place, (cell, space) in enumerate(zip(cells, padding))
+    )
+    return f"{rank}  {score}  {title}  {genres}".rstrip()
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes on a terminal."""
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )
+
+
+def _cut(text: str, width: int) -> str:
+    if _width(text) <= width:
+        return text
+    while _width(text) > width - 1:
+        text = text[:-1]
+    return text.rstrip(" ,") + "…"

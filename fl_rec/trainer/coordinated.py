@@ -1,0 +1,230 @@
+"""The trainer of a job with a coordinator: a client tells how it fared, and does what it is told."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fl_rec.coordinator.messages import (
+    FINISH,
+    JOIN,
+    STATES,
+    ClientReport,
+    Decision,
+    Device,
+    Field,
+    check_fields,
+)
+from fl_rec.distillation.proxy import FINGERPRINT, LOGITS, SOFT_TARGETS
+from fl_rec.distillation.student import to_logits
+from fl_rec.errors import ConfigError, RunError
+from fl_rec.evaluation.metrics import EpochMetrics
+from fl_rec.job.check import Job
+from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.roles import Role
+from fl_rec.trainer.fl_trainer import FLTrainer
+
+log = logging.getLogger(__name__)
+
+
+class CoordinatedTrainer(FLTrainer):
+    """One role of a job with a coordinator: the coordinator, a parameter server or a worker.
+
+    A worker reports before the first epoch and after each one. Those who wait, or have finished, keep in step: they
+    synchronise and evaluate, since Paddle's barriers need every worker.
+
+    Attributes, for those who override a step of `run_worker`:
+        decision: what this client does in the present epoch.
+    """
+
+    @classmethod
+    def play(cls, job: Job, role: Role, run: RunDirectory) -> None:
+        if not role.coordinator_endpoints:
+            raise ConfigError(
+                f"{cls.__name__} needs a coordinator. Received: none. Start the job with --coordinator_num=1, or use "
+                "fl_rec.trainer.FLTrainer and tools/static_fl_trainer.py, which need none."
+            )
+        if role.kind == "coordinator":
+            from fl_rec.coordinator.process import coordinate
+
+            coordinate(job.config, run, role.coordinator_endpoints[0], role.num_workers)
+        else:
+            super().play(job, role, run)
+
+    def __init__(self, job: Job, role: Role, run: RunDirectory) -> None:
+        super().__init__(job, role, run)
+        if role.kind == "worker":
+            from fl_rec.coordinator.client import CoordinatorClient
+            from fl_rec.coordinator.process import token_of
+
+            settings = self.config.coordinator
+            self._device = settings.client(role.index)
+            self._client = CoordinatorClient(
+                role.coordinator_endpoints[0],
+                lambda: token_of(run),
+                settings.max_message_bytes,
+                # A round's last report may come round_timeout after the first, and the strategy may take as long.
+                answer_timeout=2 * settings.round_timeout + 10,
+                compression=self.config.runner.compress_report,
+            )
+            self._lost = False
+            self._bytes = (0, 0)
+            self.decision = Decision()
+
+    # -- the steps of a worker ---------------------------------------------------------------------------------
+
+    def run_worker(self) -> None:
+        """Asks what to do in the first epoch, and goes on epoch by epoch."""
+        # Until its first word, a coordinator may take as long to come up as everybody else.
+        self._ask(self.client_report(None), self.config.runner.start_timeout)
+        if self._go_on():
+            super().run_worker()
+
+    def train_epoch(self, epoch: int, local_epochs: float = 1.0) -> EpochMetrics:
+        """As it was decided, on the device that the client is taken to be.
+
+        Returns:
+            as without a coordinator. With devices to emulate, `seconds` are what it would have taken there.
+        """
+        decision = self.decision
+        if decision.next_state != JOIN:
+            return super().train_epoch(epoch, 0)
+        self.soft_targets = self._soft_targets(decision)
+        self.learning_rate_factor = decision.learning_rate_factor
+        start, processor = time.perf_counter(), time.process_time()
+        before = self.runtime.bytes_exchanged()
+        metrics = super().train_epoch(epoch, local_epochs * decision.local_epochs)
+        if not self.config.coordinator.clients:
+            return metrics
+        # The processor's time, since ten clients share this machine's cores, and a device of its own would not.
+        seconds = self._device.slow_down * (time.process_time() - processor)
+        if self._device.bandwidth is not None:
+            seconds += (sum(self.runtime.bytes_exchanged()) - sum(before)) / self._device.bandwidth
+        time.sleep(max(0.0, seconds - (time.perf_counter() - start)))
+        return replace(metrics, seconds=seconds)
+
+    def report(self, metrics: EpochMetrics) -> list[EpochMetrics]:
+        """Tells the other workers and the coordinator, whose answer becomes `decision`.
+
+        Raises:
+            RunError: the coordinator refused the report; or is lost, and coordinator.on_coordinator_loss is stop.
+        """
+        everyone = super().report(metrics)
+        if self.decision.next_state != FINISH:
+            self._ask(self.client_report(metrics), self.config.coordinator.coordinator_timeout)
+        return everyone
+
+    def apply(self, everyone: Sequence[EpochMetrics]) -> bool:
+        """Goes on until every client has finished."""
+        return self._go_on()
+
+    def report_fields(self, metrics: EpochMetrics) -> Mapping[str, Field]:
+        """Your own fields of a report, as declared in coordinator.report_fields: numbers or small arrays.
+
+        Args:
+            metrics: this client's epoch.
+        """
+        return {}
+
+    # -- what the steps stand on -------------------------------------------------------------------------------
+
+    def client_report(self, metrics: EpochMetrics | None) -> ClientReport:
+        """What the coordinator is told.
+
+        Args:
+            metrics: this client's epoch; None before the first.
+        """
+        device = self._device
+        bandwidth = math.inf if device.bandwidth is None else device.bandwidth
+        sent, received = self.runtime.bytes_exchanged()
+        report = ClientReport(
+            client=self.role.index,
+            round=0,
+            shard_rows=self.shard_rows,
+            device=Device(device.type, 1 / device.slow_down, bandwidth),
+            bytes_sent=sent - self._bytes[0],
+            bytes_received=received - self._bytes[1],
+        )
+        self._bytes = (sent, received)
+        declared = self.config.coordinator.report_fields
+        if self.proxy is not None and FINGERPRINT in declared:
+            report = replace(report, extra={FINGERPRINT: float(self.proxy.fingerprint)})
+        if metrics is None:
+            return report
+        report = replace(
+            report,
+            round=metrics.epoch + 1,
+            rows=metrics.rows,
+            seconds=metrics.seconds if metrics.rows else 0.0,
+            train_loss=metrics.train_loss,
+            train_auc=metrics.train_auc,
+            test_auc=metrics.test_auc,
+            hr=metrics.hit_rate,
+            ndcg=metrics.ndcg,
+            test_users=metrics.test_users,
+            extra={**report.extra, **self._distilled_fields(metrics.epoch + 1), **self.report_fields(metrics)},
+        )
+        check_fields(report, declared)
+        return report
+
+    def pull_dense(self) -> dict[str, np.ndarray]:
+        """The dense parameters as the servers hold them: name -> float32 array."""
+        return self.runtime.pull_dense()
+
+    def _distilled_fields(self, round: int) -> dict[str, np.ndarray]:
+        """What the student thinks of the rows that the next round is about, float16 [rows, group]."""
+        if self.proxy is None or LOGITS not in self.config.coordinator.report_fields:
+            return {}
+        rows = self.proxy.rows(round)
+        users: np.ndarray = np.repeat(rows.users, rows.items.shape[1])[:, None]
+        scores = self.net.predict((users, rows.items.reshape(-1, 1)), self.config.runner.infer_batch_size)
+        return {LOGITS: to_logits(scores.reshape(rows.items.shape))}
+
+    def _soft_targets(self, decision: Decision) -> np.ndarray | None:
+        targets = decision.extra.get(SOFT_TARGETS)
+        if targets is None or self.proxy is None:
+            return None
+        targets = np.asarray(targets)
+        if targets.shape != self.proxy.shape or not np.isfinite(targets).all():
+            what = f"of shape {list(targets.shape)}" if targets.shape != self.proxy.shape else "not all finite"
+            raise RunError(
+                f"A decision's {SOFT_TARGETS} must be finite logits of shape {list(self.proxy.shape)}, for the rows of "
+                f"the proxy set. Received: {what}. Look at the strategy {self.config.coordinator.strategy}."
+            )
+        return targets
+
+    def _ask(self, report: ClientReport, timeout: float) -> None:
+        from fl_rec.coordinator.client import CoordinatorLost
+
+        settings = self.config.coordinator
+        try:
+            # Whoever has gone on without it only looks whether it is back.
+            self.decision = self._client.report(report, 0 if self._lost else timeout)
+            if self._lost:
+                self._tell(f"the coordinator is back in round {report.round}")
+            self._lost = False
+        except CoordinatorLost as err:
+            if settings.on_coordinator_loss == "stop":
+                raise RunError(
+                    f"{err} As coordinator.on_coordinator_loss=stop, the run ends in round {report.round}; the model "
+                    f"of the last epoch is in {self.model_folder}. Its log is coordinator.0, and "
+                    f"fl-rec coordinator {self.run_directory.path} starts it again while a run lives."
+                ) from err
+            if not self._lost:
+                self._tell(f"{err} Going on without it: all train (coordinator.on_coordinator_loss=continue).")
+            self._lost, self.decision = True, Decision()
+
+    def _tell(self, text: str) -> None:
+        log.warning("%s", text)
+        if self.role.is_first_worker:
+            self.run_directory.append_table(f"note: {text}")
+
+    def _go_on(self) -> bool:
+        state = np.array([STATES.index(self.decision.next_state)], np.float64)
+        everyone = self.runtime.gather(state, "every client's decision")
+        return bool(np.any(everyone != STATES.index(FINISH)))

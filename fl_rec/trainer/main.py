@@ -1,0 +1,80 @@
+"""The entry of a training script."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from fl_rec import environment
+from fl_rec.config import Config, add_config_arguments, load_from_args
+from fl_rec.errors import FLRecError
+from fl_rec.job.check import check_job
+from fl_rec.job.watch import FLEETRUN_MARK, start_watch
+from fl_rec.runs import roles
+from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory, default_path
+from fl_rec.runs.roles import Role
+from fl_rec.trainer.fl_trainer import FLTrainer
+
+
+def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None = None) -> int:
+    """The entry of a training script: reads the command line, plays the role, leaves its status.
+
+    Returns:
+        the exit code: 0, or 1 after a failure that the role's status tells of.
+    """
+    parser = argparse.ArgumentParser(description=trainer.__doc__)
+    add_config_arguments(parser)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    role = run = None
+    try:
+        role = Role.from_environment()
+        environment.check()
+        config = load_from_args(options)
+        run = open_run(config, role)
+        roles.write_status(run.roles, role.name, roles.STARTING)
+        # Paddle leaves files where it runs: gloo's http.log, and a description of every trainer.
+        os.chdir(run.log)
+        job = check_job(config, role.num_workers, role.num_coordinators)
+        if role.is_first_worker and ENVIRONMENT_KEY not in os.environ:
+            job.config.dump(run.config)
+        trainer.play(job, role, run)
+        roles.write_status(run.roles, role.name, roles.DONE)
+        return 0
+    except BaseException as err:
+        text = str(err) if isinstance(err, FLRecError) else f"{type(err).__name__}: {err}"
+        if not isinstance(err, FLRecError):
+            traceback.print_exc()
+        print(f"{role.name if role else 'fl_rec'}: error: {text}", file=sys.stderr, flush=True)
+        if role is not None and run is None and ENVIRONMENT_KEY not in os.environ:
+            # Nobody watches yet, and fleetrun would exit with 0.
+            os.kill(os.getppid(), signal.SIGTERM)
+        if role is not None and run is not None:
+            with contextlib.suppress(OSError):  # on a full disk the launcher goes by this process's end
+                roles.write_status(run.roles, role.name, roles.FAILED, text)
+        return 1
+
+
+def open_run(config: Config, role: Role) -> RunDirectory:
+    """The run directory of this job: the launcher's, or one named after the fleetrun that started this process.
+
+    Under a fleetrun that was started by hand nobody watches the roles, so the first of them to come here has the job
+    watched: a worker that waits for a dead one holds Python's global lock in gloo and can't watch for itself.
+    """
+    if ENVIRONMENT_KEY in os.environ:
+        return RunDirectory(Path(os.environ[ENVIRONMENT_KEY]))
+    fleetrun = psutil.Process(os.getppid())
+    path = config.runner.run_dir or default_path(config.yaml_path, fleetrun)
+    run, made = RunDirectory.claim(path, os.environ[FLEETRUN_MARK])
+    if made:
+        start_watch(run, role, fleetrun, config.runner.start_timeout)
+    return run

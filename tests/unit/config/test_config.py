@@ -1,0 +1,434 @@
+"""From YAML and overrides to a checked Config: values, types, paths, and what every refusal says."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fl_rec.config import PROJECT, Config, add_config_arguments, list_keys, load_from_args
+from fl_rec.errors import ConfigError
+
+# The keys of PaddleRec's models/recall/ncf/config_fl.yaml, with paths of this test.
+PADDLEREC = """\
+runner:
+  sync_mode: "geo"
+  #with_coodinator: 1
+  geo_step: 100
+  split_file_list: True
+  thread_num: 1
+  reader_type: "QueueDataset"
+  pipe_command: "python queuedataset_reader.py"
+  dataset_debug: False
+  train_data_dir: "data/train"
+  train_reader_path: "movielens_reader"
+  train_batch_size: 512
+  model_save_path: "output_model_ncf"
+  use_gpu: False
+  epochs: 2
+  print_interval: 50
+  test_data_dir: "../test"
+  infer_reader_path: "movielens_reader"
+  infer_batch_size: 1
+  infer_load_path: "output_model_ncf"
+  infer_start_epoch: 2
+  infer_end_epoch: 3
+  need_dump: True
+  dump_fields_path: "dump"
+  dump_fields: ['item_input', 'user_input']
+  dump_param: []
+  local_sparse: ['embedding_0.w_0']
+  remote_sparse: ['embedding_1.w_0']
+hyper_parameters:
+  optimizer:
+    class: adam
+    learning_rate: 0.001
+  num_users: 6040
+  num_items: 3706
+  mf_dim: 8
+  mode: "NCF_MLP"
+  fc_layers: [64, 32, 16, 8]
+"""
+MINIMAL = "runner: {train_data_dir: train}\n"
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(content: str) -> Path:
+        path = tmp_path / "job.yaml"
+        path.write_text(content, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def minimal(write: Write) -> Path:
+    return write(MINIMAL)
+
+
+def refusal(path: str | Path, *overrides: str) -> str:
+    """The message of the error, with the file's folder left out."""
+    with pytest.raises(ConfigError) as caught:
+        Config.load(path, overrides)
+    return str(caught.value).replace(f"{Path(path).parent}/", "")
+
+
+class TestValues:
+    def test_paddlerecs_configuration_loads(self, write: Write, tmp_path: Path) -> None:
+        config = Config.load(write(PADDLEREC))
+        runner, net = config.runner, config.hyper_parameters
+        assert runner.train_data_dir == tmp_path / "data/train"
+        assert runner.test_data_dir == tmp_path.parent / "test"
+        assert runner.dump_fields == ("item_input", "user_input")
+        assert runner.infer_epochs == range(2, 3)
+        assert (runner.pipe_command, runner.need_dump) == ("python queuedataset_reader.py", True)
+        assert (net.optimizer.class_, net.num_users, net.fc_layers) == ("adam", 6040, (64, 32, 16, 8))
+
+    def test_defaults(self, minimal: Path) -> None:
+        config = Config.load(minimal)
+        runner, net = config.runner, config.hyper_parameters
+        assert (runner.sync_mode, runner.geo_step, runner.reader_type) == ("geo", 100, "QueueDataset")
+        assert (runner.train_batch_size, runner.infer_batch_size, runner.pipe_command) == (512, 8192, "cat")
+        assert (runner.start_timeout, runner.barrier_timeout) == (120.0, 3600.0)
+        assert (runner.seed, runner.top_k, runner.test_data_dir, runner.run_dir) == (2022, 10, None, None)
+        assert (net.optimizer.class_, net.optimizer.learning_rate) == ("adam", 0.001)
+        assert (net.mode, net.mf_dim, net.fc_layers, net.num_users) == ("NCF_MLP", 8, (64, 32, 16, 8), None)
+        assert runner.infer_epochs == range(0, 1)
+
+    @pytest.mark.parametrize(
+        ("override", "key", "value"),
+        [
+            (
+                "hyper_parameters.optimizer.learning_rate=1e-3",
+                "hyper_parameters.optimizer.learning_rate",
+                1e-3,
+            ),
+            (
+                "hyper_parameters.optimizer.learning_rate='1e-3'",
+                "hyper_parameters.optimizer.learning_rate",
+                1e-3,
+            ),
+            ("hyper_parameters.extra.weight_decay=1e-4", "hyper_parameters.extra.weight_decay", 1e-4),
+            ("hyper_parameters.optimizer={class: sgd}", "hyper_parameters.optimizer.class", "sgd"),
+            ("hyper_parameters.fc_layers=[32, 16]", "hyper_parameters.fc_layers", [32, 16]),
+            ("runner.epochs='5'", "runner.epochs", 5),
+            ("runner.train_batch_size=1e3", "runner.train_batch_size", 1000),
+            ("runner.start_timeout=30", "runner.start_timeout", 30.0),
+            ("runner.dataset_debug='True'", "runner.dataset_debug", True),
+            ("runner.split_file_list=0", "runner.split_file_list", False),
+            ("runner.pipe_command=python r.py --sep==", "runner.pipe_command", "python r.py --sep=="),
+            ("runner.model_save_path=", "runner.model_save_path", None),
+        ],
+    )
+    def test_converts_types_once(self, minimal: Path, override: str, key: str, value: object) -> None:
+        converted = Config.load(minimal, [override])[key]
+        assert (converted, type(converted)) == (value, type(value))
+
+    def test_an_override_wins_over_the_file_and_the_last_over_the_first(self, write: Write) -> None:
+        path = write("runner: {train_data_dir: train, epochs: 0}\nhyper_parameters: {extra: {a: 1, b: 2}}")
+        config = Config.load(path, ["runner.epochs=3", "runner.epochs=4", "hyper_parameters.extra.b=5"])
+        assert config.runner.epochs == 4
+        assert config.hyper_parameters.extra == {"a": 1, "b": 5}
+
+    def test_is_frozen(self, minimal: Path) -> None:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            Config.load(minimal).runner.epochs = 5  # type: ignore[misc]
+
+    def test_empty_sections_are_defaults(self, write: Write) -> None:
+        config = Config.load(write("runner: {train_data_dir: train}\nhyper_parameters:\n  extra:\n"))
+        assert config.hyper_parameters.extra == {}
+
+    def test_paths_start_at_the_yamls_folder_not_at_the_shells(
+        self, minimal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "shell").mkdir()
+        monkeypatch.chdir(tmp_path / "shell")
+        config = Config.load(Path("../job.yaml"), ["runner.run_dir=here"])
+        assert config.runner.train_data_dir == tmp_path / "train"
+        assert config.runner.run_dir == tmp_path / "here"
+
+    def test_the_net_is_the_users_beside_the_yaml_or_the_projects(self, minimal: Path, tmp_path: Path) -> None:
+        assert Config.load(minimal).runner.model_path == PROJECT / "models/ncf/static_model.py"
+        (tmp_path / "static_model.py").touch()
+        assert Config.load(minimal).runner.model_path == tmp_path / "static_model.py"
+        named = Config.load(minimal, ["runner.model_path=fl_mine.py"])
+        assert named.runner.model_path == tmp_path / "fl_mine.py"
+
+    def test_the_main_job_loads(self) -> None:
+        config = Config.load(PROJECT / "configs/config_fl.yaml")
+        assert config.runner.train_data_dir == PROJECT / "datasets/movielens/fl_data/fl_train_data"
+        assert (config.runner.epochs, config.hyper_parameters.num_users) == (2, None)
+
+
+class TestAsPaddleRecsMapping:
+    def test_get_gives_plain_values(self, write: Write, tmp_path: Path) -> None:
+        config = Config.load(write(PADDLEREC))
+        assert config.get("hyper_parameters.fc_layers") == [64, 32, 16, 8]
+        assert config["runner.train_data_dir"] == str(tmp_path / "data/train")
+        assert config.get("config_abs_dir") == str(tmp_path)
+        assert config["yaml_path"] == str(tmp_path / "job.yaml")
+
+    def test_get_of_what_is_unknown_or_unset_is_the_default(self, minimal: Path) -> None:
+        config = Config.load(minimal)
+        assert config.get("runner.use_auc", False) is False
+        assert config.get("runner.infer_load_path", "model_output") == "model_output"
+        assert config.get("runner.epochs.deeper") is None
+        with pytest.raises(KeyError, match=r"runner\.use_auc"):
+            config["runner.use_auc"]
+
+    def test_its_keys_are_dotted(self, minimal: Path) -> None:
+        config = Config.load(minimal)
+        assert len(config) == len(list(config)) == len(dict(config))
+        assert "hyper_parameters.optimizer.class" in config
+        assert "runner.use_auc" not in config
+
+
+class TestCopies:
+    def test_a_dumped_copy_equals_its_original(self, write: Write, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        config = Config.load(write(PADDLEREC), ["hyper_parameters.extra={note: '1e-3', größe: [1.5, null]}"])
+        config.dump(tmp_path / "run/config.yaml")
+        assert Config.load(tmp_path / "run/config.yaml") == config
+
+    def test_dump_into_a_missing_folder_is_refused(self, minimal: Path, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="cannot be saved: No such file or directory") as caught:
+            Config.load(minimal).dump(tmp_path / "none/config.yaml")
+        assert isinstance(caught.value.__cause__, OSError)
+
+    def test_replace_checks(self, minimal: Path) -> None:
+        config = Config.load(minimal)
+        changed = config.replace(**{"runner.epochs": 5, "hyper_parameters.extra.dropout": 0.5})
+        assert (config.runner.epochs, changed.runner.epochs) == (1, 5)
+        assert changed.get("hyper_parameters.extra.dropout") == 0.5
+        with pytest.raises(ConfigError, match=r"Config\.replace: runner\.epoch: unknown key"):
+            config.replace(**{"runner.epoch": 5})
+
+    def test_to_dict_is_a_copy(self, minimal: Path) -> None:
+        config = Config.load(minimal, ["hyper_parameters.extra.a=1"])
+        config.to_dict()["hyper_parameters"]["extra"]["a"] = 2
+        assert config["hyper_parameters.extra.a"] == 1
+
+    def test_sizes_come_from_the_data_unless_set(self, minimal: Path) -> None:
+        config = Config.load(minimal, ["hyper_parameters.num_items=4000"]).with_sizes(6040, 3706)
+        assert (config.hyper_parameters.num_users, config.hyper_parameters.num_items) == (6040, 4000)
+
+    def test_sizes_that_the_data_contradicts_are_refused_together(self, minimal: Path) -> None:
+        config = Config.load(minimal, ["hyper_parameters.num_users=100", "hyper_parameters.num_items=5"])
+        with pytest.raises(ConfigError) as caught:
+            config.with_sizes(6040, 3706)
+        assert str(caught.value) == (
+            "2 problems in the configuration:\n"
+            f"{minimal}: hyper_parameters.num_users must be at least 6040, or an id of the data falls "
+            "outside the embedding. Received: num_users=100. "
+            "Set it to 6040, or leave the key out to take it from the data.\n"
+            f"{minimal}: hyper_parameters.num_items must be at least 3706, or an id of the data falls "
+            "outside the embedding. Received: num_items=5. "
+            "Set it to 3706, or leave the key out to take it from the data."
+        )
+
+
+class TestRefusedValues:
+    @pytest.mark.parametrize(
+        ("override", "message"),
+        [
+            (
+                "runner.epochs=0",
+                "runner.epochs must be an integer of at least 1. Received: epochs=0 (int). Set it to 1 or more.",
+            ),
+            ("runner.epochs=2.5", "Received: epochs=2.5 (float)."),
+            ("runner.epochs=true", "Received: epochs=True (bool)."),
+            ("runner.epochs=", "Received: epochs=None (NoneType)."),
+            ("runner.epochs={a: 1}", "Received: epochs={'a': 1} (dict)."),
+            ("runner.epochs=.inf", "Received: epochs=inf (float)."),
+            (
+                "hyper_parameters.optimizer.learning_rate=0",
+                "hyper_parameters.optimizer.learning_rate must be a number above 0. "
+                "Received: learning_rate=0 (int). Set it to a finite number above 0.",
+            ),
+            (
+                "runner.use_gpu=2",
+                "must be true or false. Received: use_gpu=2 (int). Set it to true or false.",
+            ),
+            ("runner.run_dir=''", "must be a path, or null. Received: run_dir='' (str)."),
+            ("runner.pipe_command=' '", "must be a text that is not empty."),
+            (
+                "runner.dump_fields=label",
+                "must be a list of texts. Received: dump_fields='label' (str). Write it as [first, second].",
+            ),
+            (
+                "runner.sync_mode=GEO",
+                "must be one of geo, async, sync. Received: sync_mode='GEO' (str). Choose",
+            ),
+            (
+                "runner.sync_mode=heter",
+                "It needs GPU workers, and the workers here are CPU processes. Set it to",
+            ),
+            ("hyper_parameters.mode=NCF_MPL", "Received: mode='NCF_MPL' (str). Did you mean NCF_MLP?"),
+            (
+                "hyper_parameters.fc_layers=[64]",
+                "a list of at least 2 integers of at least 1, the first one even",
+            ),
+            ("hyper_parameters.fc_layers=[63, 32]", "each half of it: set it to 64."),
+            ("hyper_parameters.extra=5", "must be a mapping of names to values. Received: extra=5 (int)."),
+            (
+                "hyper_parameters.optimizer=adam",
+                "hyper_parameters.optimizer must be a mapping of keys. Received: optimizer='adam' (str). "
+                "Write its keys indented under it.",
+            ),
+        ],
+    )
+    def test_says_rule_value_and_remedy(self, minimal: Path, override: str, message: str) -> None:
+        assert message in refusal(minimal, override)
+
+    @pytest.mark.parametrize("name", ["DataLoader", "RecDataset"])
+    def test_paddlerecs_python_loaders_are_refused_with_the_reason(self, minimal: Path, name: str) -> None:
+        message = refusal(minimal, f"runner.reader_type={name}")
+        assert f"Received: reader_type='{name}' (str). It feeds batches from Python" in message
+        assert "Set it to QueueDataset; a reader of your own becomes the pipe_command." in message
+
+    def test_names_the_file_or_the_option(self, write: Write) -> None:
+        path = write("runner: {train_data_dir: train, epochs: 0}")
+        assert refusal(path).startswith("job.yaml: runner.epochs must be")
+        assert refusal(path, "runner.epochs=-1").startswith("option -o: runner.epochs must be")
+
+    def test_a_required_key_is_missed(self, write: Write) -> None:
+        assert refusal(write("runner:\n  epochs: 1\n")) == (
+            "job.yaml: runner.train_data_dir is missing. Set it to the folder of training shards, shard k for worker k."
+        )
+
+    def test_a_dump_needs_a_folder_and_a_folder_no_dump(self, minimal: Path) -> None:
+        assert refusal(minimal, "runner.need_dump=true") == (
+            "job.yaml: runner.need_dump=true needs a folder to dump into. "
+            "Set runner.dump_fields_path, or runner.need_dump to false."
+        )
+        assert not Config.load(minimal, ["runner.dump_fields_path=dump"]).runner.need_dump
+
+    def test_epochs_to_evaluate_need_an_end_above_their_start(self, minimal: Path) -> None:
+        message = refusal(minimal, "runner.infer_start_epoch=3", "runner.infer_end_epoch=3")
+        assert "Received: infer_start_epoch=3, infer_end_epoch=3." in message
+
+    def test_reports_every_problem_at_once(self, write: Write) -> None:
+        path = write("runner: {train_data_dir: train, epochs: 0, geo_stp: 5}\nhyper_parameters: {mf_dim: x}")
+        assert refusal(path, "runner.top_k") == (
+            "4 problems in the configuration:\n"
+            "option -o: must be key=value. Received: 'runner.top_k'. Did you mean runner.top_k=VALUE?\n"
+            "job.yaml: runner.geo_stp: unknown key. Did you mean runner.geo_step?\n"
+            "job.yaml: runner.epochs must be an integer of at least 1. "
+            "Received: epochs=0 (int). Set it to 1 or more.\n"
+            "job.yaml: hyper_parameters.mf_dim must be an integer of at least 1. "
+            "Received: mf_dim='x' (str). Set it to 1 or more."
+        )
+
+
+class TestUnknownKeys:
+    @pytest.mark.parametrize(
+        ("override", "message"),
+        [
+            ("runner.epoch=5", "option -o: runner.epoch: unknown key. Did you mean runner.epochs?"),
+            ("epochs=5", "epochs: unknown key. Did you mean runner.epochs?"),
+            ("runer={epochs: 5}", "runer: unknown key. Did you mean runner?"),
+            ("runner.learning_rate=1", "Did you mean hyper_parameters.optimizer.learning_rate?"),
+            ("runner.zzz=5", "runner.zzz: unknown key. Remove it; --help lists all keys."),
+            (
+                "hyper_parameters.dropout=0.1",
+                "hyper_parameters.dropout: unknown key. A key of your own net goes under hyper_parameters.extra.",
+            ),
+            (
+                "runner.with_coodinator=1",
+                "runner.with_coodinator is no key here. Remove it: fleetrun --coordinator_num=1 starts a coordinator.",
+            ),
+            (
+                "runner.use_auc=true",
+                "runner.use_auc is no key here. Remove it: AUC is always measured.",
+            ),
+        ],
+    )
+    def test_suggests_what_was_meant(self, minimal: Path, override: str, message: str) -> None:
+        assert message in refusal(minimal, override)
+
+
+class TestUnreadableFiles:
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("", "job.yaml: must hold a mapping of keys. Received: an empty file. Give a YAML file that"),
+            ("- a\n- b\n", "job.yaml: must hold a mapping of keys. Received: a list."),
+            ("runner:\n  epochs: [1,\n", "job.yaml: not valid YAML at line 3, column 1: "),
+            (
+                "runner:\n  epochs: 1\n  seed: 2\n  epochs: 3\n",
+                "job.yaml: not valid YAML at line 4, column 3: the key epochs is there twice, remove one of them.",
+            ),
+            ("runner: 5\n", "job.yaml: runner must be a mapping of keys. Received: runner=5 (int)."),
+            ("a: \x07\n", "job.yaml: not valid YAML: "),
+        ],
+    )
+    def test_content(self, write: Write, content: str, message: str) -> None:
+        assert message in refusal(write(content))
+
+    def test_not_text(self, tmp_path: Path) -> None:
+        (tmp_path / "job.yaml").write_bytes(b"\xff\xfe\x00")
+        message = "job.yaml: cannot be read as a configuration: not UTF-8 text."
+        assert message in refusal(tmp_path / "job.yaml")
+
+    @pytest.mark.parametrize(
+        ("name", "reason"), [("none.yaml", "No such file or directory"), ("folder", "Is a directory")]
+    )
+    def test_no_file(self, tmp_path: Path, name: str, reason: str) -> None:
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(ConfigError) as caught:
+            Config.load(tmp_path / name)
+        assert f"{name}: cannot be read as a configuration: {reason}. Give a YAML file" in str(caught.value)
+        assert isinstance(caught.value.__cause__, OSError)
+
+    def test_an_override_that_is_no_yaml(self, minimal: Path) -> None:
+        assert refusal(minimal, "runner.dump_fields=[a").startswith(
+            "option -o runner.dump_fields=[a: not valid YAML at line 1, column 3: "
+        )
+
+
+class TestCommandLine:
+    def parse(self, *arguments: str) -> Config:
+        parser = argparse.ArgumentParser("tool")
+        add_config_arguments(parser)
+        return load_from_args(parser.parse_args(arguments))
+
+    def test_options_repeat_and_take_several(self, minimal: Path) -> None:
+        options = ["-o", "runner.epochs=5", "runner.seed=1", "--opt", "runner.top_k=3"]
+        runner = self.parse("-m", str(minimal), *options).runner
+        assert (runner.epochs, runner.seed, runner.top_k) == (5, 1, 3)
+
+    def test_parsers_do_not_share_overrides(self, minimal: Path) -> None:
+        self.parse("-m", str(minimal), "-o", "runner.epochs=5")
+        assert self.parse("--config_yaml", str(minimal)).runner.epochs == 1
+
+    def test_help_lists_every_key_with_rule_and_default(
+        self, capsys: pytest.CaptureFixture[str], minimal: Path
+    ) -> None:
+        with pytest.raises(SystemExit):
+            self.parse("--help")
+        assert list_keys() in capsys.readouterr().out
+        assert all(f"  {name}: " in list_keys() for name in Config.load(minimal))
+        assert (
+            "  runner.epochs: an integer of at least 1 (default 1)\n      passes over the training data\n"
+        ) in list_keys()
+
+    def test_describe_shows_every_value(self, minimal: Path) -> None:
+        lines = Config.load(minimal, ["runner.epochs=7"]).describe().splitlines()
+        assert lines[0] == str(minimal)
+        assert "  runner.epochs                             7" in lines
+        assert len(lines) == 1 + len(Config.load(minimal))
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("0.5", {"*": 0.5}), ("{a*: 1e-3, b: 0}", {"a*": 0.001, "b": 0.0}), ("", {})],
+)
+def test_weights_by_name(minimal: Path, written: str, read: dict[str, float]) -> None:
+    config = Config.load(minimal, [f"hyper_parameters.l2={written}"])
+    assert config.hyper_parameters.l2 == read

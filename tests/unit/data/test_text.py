@@ -1,0 +1,132 @@
+"""Row text, and files."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fl_rec.data.text import LAYOUTS, grouped_layout, parse_multislot, read_csv_rows, write_rows
+from fl_rec.errors import DataError
+from fl_rec.files import atomic_write, read_bytes
+
+ROWS = np.array([[0, 7, 1], [0, 12, 0], [3, 1, 0], [10, 0, 1]])
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_rows_survive_writing_and_reading(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "new" / "part"
+    size, sha256 = write_rows(path, ROWS, LAYOUTS[layout])
+    text = path.read_bytes()
+    assert size == len(text) and len(sha256) == 64
+    if layout == "csv":
+        assert text == b"0,7,1\n0,12,0\n3,1,0\n10,0,1\n"
+        read = read_csv_rows(path)
+    else:
+        assert text == b"1 0 1 7 1 1\n1 0 1 12 1 0\n1 3 1 1 1 0\n1 10 1 0 1 1\n"
+        read = np.concatenate(parse_multislot(text, 3), axis=1)
+    assert read.dtype == np.int64
+    np.testing.assert_array_equal(read, ROWS)
+
+
+def test_rows_are_written_in_chunks_that_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl_rec.data.text._ROWS_PER_WRITE", 3)
+    write_rows(tmp_path / "rows", ROWS, LAYOUTS["csv"])
+    np.testing.assert_array_equal(read_csv_rows(tmp_path / "rows"), ROWS)
+
+
+def test_csv_first_row_counts_and_a_last_newline_or_crlf_do_not(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(b"5,6,1\r\n7,8,0")
+    assert read_csv_rows(tmp_path / "rows.csv").tolist() == [[5, 6, 1], [7, 8, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"user,item,label\n1,2,0\n", "line 1: a field must be a whole number"),
+        (b"1,2,0\n1,2\n", "line 2: a line must have 3 fields separated by ','. Received 2: '1,2'"),
+        (b"1,2,0\n1,2,3,0\n", "line 2: a line must have 3 fields"),
+        (b"1,2\n0,1,2,0\n", "line 1: a line must have 3 fields"),  # as many fields in all as two good lines
+        (b"1,2,0\n1,-2,0\n", "line 2: a field must be a whole number of at most 18 digits. Received '-2'"),
+        (b"1,,0\n", "line 1: a field must be a whole number of at most 18 digits. Received ''"),
+        (b"1,1234567890123456789,0\n", "line 1: a field must be a whole number"),
+        (b"1,2,0\n\n3,4,1\n", "line 2: a line must have 3 fields"),
+        (b"1,2,0\n3,4,2\n", "line 2: a label must be 0 or 1. Received 2"),
+        (b" \n", "must hold at least one row. Received: .*rows.csv, which is empty"),
+    ],
+)
+def test_malformed_csv_names_the_line(tmp_path: Path, text: bytes, message: str) -> None:
+    (tmp_path / "rows.csv").write_bytes(text)
+    with pytest.raises(DataError, match=message):
+        read_csv_rows(tmp_path / "rows.csv")
+
+
+def test_missing_and_damaged_files_keep_their_cause(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"must be readable. Received: .*absent") as missing:
+        read_bytes(tmp_path / "absent")
+    assert isinstance(missing.value.__cause__, FileNotFoundError)
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"1\t2\n" * 1000)[:-20])
+    with pytest.raises(DataError, match=r"must be readable. Received: .*cut.gz"):
+        read_bytes(tmp_path / "cut.gz")
+
+
+def test_multislot_widths_and_types() -> None:
+    user, history, score = parse_multislot(b"1 4 2 8 9 1 0.5\n1 5 2 6 7 1 -2\n", 3)
+    assert user.tolist() == [[4], [5]] and user.dtype == np.int64
+    assert history.tolist() == [[8, 9], [6, 7]] and history.dtype == np.int64
+    assert score.tolist() == [[0.5], [-2.0]] and score.dtype == np.float64
+
+
+def test_multislot_fast_way_equals_slow_way() -> None:
+    text = b"".join(b"1 %d 2 %d %d\n" % (n, n * 7, n * 11) for n in range(50))
+    fast = parse_multislot(text, 2)
+    slow = parse_multislot(text.replace(b" ", b"  "), 2)
+    assert [array.shape for array in fast] == [(50, 1), (50, 2)]
+    for one, other in zip(fast, slow):
+        assert one.dtype == other.dtype == np.int64
+        np.testing.assert_array_equal(one, other)
+
+
+def test_multislot_of_nothing_has_no_rows() -> None:
+    assert [array.shape for array in parse_multislot(b"", 3)] == [(0, 1)] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"1 4 1 5\n1 4\n", "line 2: a line must hold 2 slots"),
+        (b"1 4 1 5\n1 4 1 5 1 6\n", r"line 2: .* \(2 tokens left over\)"),
+        (
+            b"1 4 1 5\n1 4 2 5 6\n",
+            "line 2: slot 1 must have the same number of values in every line, 1 as in line 1",
+        ),
+        (b"1 4 1 5\n1 x 1 5\n", "line 2: a line must hold 2 slots"),
+        (b"1 4 0 1 5\n", "line 1: .*count 0 before 0 values"),
+        (b"1 4 1 5\n1 4 3 5\n", "line 2: .*count 3 before 1 values"),
+        (b"1 4 1 5\n\n1 4 1 5\n", "line 2: a line must hold 2 slots"),
+    ],
+)
+def test_malformed_multislot_names_the_line(text: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_multislot(text, 2)
+
+
+def test_a_group_is_a_line_with_a_users_items_and_labels(tmp_path: Path) -> None:
+    assert grouped_layout(3) == (("1 {} 3 ", "{} ", "{} ", "{} 3 1 0 0\n"), ".txt")
+    write_rows(tmp_path / "groups", np.array([[12, 7, 3, 100], [0, 0, 12, 3]]), grouped_layout(3))
+    assert (tmp_path / "groups").read_bytes() == b"1 12 3 7 3 100 3 1 0 0\n1 0 3 0 12 3 3 1 0 0\n"
+    user, items, labels = parse_multislot((tmp_path / "groups").read_bytes(), 3)
+    assert user.tolist() == [[12], [0]] and items.tolist() == [[7, 3, 100], [0, 12, 3]]
+    assert labels.tolist() == [[1, 0, 0]] * 2
+
+
+def test_interrupted_write_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,204 @@
+"""AUC from buckets, sums over workers, the vector they travel in, and what a person sees."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from fl_rec.errors import DataError
+from fl_rec.evaluation.auc import AucBuckets
+from fl_rec.evaluation.metrics import EpochMetrics, format_table
+
+
+def buckets(seed: int, rows: int = 200) -> AucBuckets:
+    random = np.random.default_rng(seed)
+    return AucBuckets.from_scores(random.random(rows), random.integers(0, 2, rows))
+
+
+def worker(client: int, **changes: object) -> EpochMetrics:
+    given = {
+        "client": client,
+        "epoch": 3,
+        "rows": 100 * (client + 1),
+        "seconds": 2.0 + client,
+        "loss_sum": 30.0,
+        "train": buckets(client),
+        "test": buckets(client + 50),
+        "test_users": 4,
+        "hits": client,
+        "ndcg_sum": client / 2,
+    }
+    return EpochMetrics(**{**given, **changes})  # type: ignore[arg-type]
+
+
+class TestAucBuckets:
+    def test_is_close_to_the_exact_auc(self) -> None:
+        random = np.random.default_rng(1)
+        labels = random.integers(0, 2, 5000)
+        scores = np.clip(random.normal(0.4 + 0.2 * labels, 0.2), 0, 1)
+        assert AucBuckets.from_scores(scores, labels).auc() == pytest.approx(roc_auc_score(labels, scores), abs=1e-3)
+
+    def test_is_exact_where_buckets_lose_nothing_ties_included(self) -> None:
+        random = np.random.default_rng(2)
+        labels, scores = random.integers(0, 2, 500), random.integers(0, 65, 500) / 64
+        measured = AucBuckets.from_scores(scores, labels, num_buckets=64).auc()
+        assert measured == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+
+    def test_puts_a_score_where_paddle_puts_it(self) -> None:
+        counts = AucBuckets.from_scores([0.0, 0.24, 0.25, 1.0], [0, 1, 1, 1], num_buckets=4)
+        assert counts.negatives.tolist() == [1, 0, 0, 0, 0]
+        assert counts.positives.tolist() == [1, 1, 0, 0, 1]
+        assert counts.positives.dtype == np.int64
+
+    @pytest.mark.parametrize(
+        ("scores", "auc"), [([0.9, 0.1], 1.0), ([0.1, 0.9], 0.0), ([0.5, 0.5], 0.5), ([1.0, 0.0], 1.0)]
+    )
+    def test_one_pair(self, scores: list[float], auc: float) -> None:
+        assert AucBuckets.from_scores(scores, [1, 0]).auc() == auc
+
+    @pytest.mark.parametrize("labels", [[1, 1], [0, 0], []])
+    def test_one_class_alone_has_no_auc(self, labels: list[int]) -> None:
+        assert math.isnan(AucBuckets.from_scores([0.5] * len(labels), labels).auc())
+
+    def test_a_sum_is_the_auc_of_all_rows_which_a_mean_is_not(self) -> None:
+        random = np.random.default_rng(3)
+        labels, scores = random.integers(0, 2, 300), random.random(300)
+        scores[:100] = (scores[:100] + labels[:100]) / 2
+        parts = [AucBuckets.from_scores(scores[part], labels[part]) for part in (slice(100), slice(100, 300))]
+        together = (parts[0] + parts[1]).auc()
+        assert together == AucBuckets.from_scores(scores, labels).auc()
+        assert abs(together - (parts[0].auc() + parts[1].auc()) / 2) > 0.01
+
+    def test_takes_the_statistics_of_paddles_operator(self) -> None:
+        counts = AucBuckets(np.array([[0, 2]]), np.array([[1, 1]]))
+        assert counts.positives.shape == (2,)
+        assert counts.auc() == 0.75
+
+    @pytest.mark.parametrize(
+        ("scores", "labels", "message"),
+        [
+            ([-0.1, 0.5, 1.5], [0, 1, 1], "A score must be in [0, 1]. Received: 2 of 3 outside."),
+            ([math.nan, 0.5], [0, 1], "A score must be a number. Received: 1 of 2 that are NaN."),
+            ([0.1, 0.5], [2, 1], "A label must be 0 or 1. Received: 1 of 2 that are not."),
+            ([0.1], [0, 1], "A row has one label and one score. Received: 2 and 1."),
+        ],
+    )
+    def test_refuses_what_is_no_score_or_label(self, scores: list[float], labels: list[int], message: str) -> None:
+        with pytest.raises(DataError) as caught:
+            AucBuckets.from_scores(scores, labels)
+        assert message in str(caught.value)
+
+    def test_refuses_to_add_unequal_buckets(self) -> None:
+        with pytest.raises(DataError, match="Received: 5 and 9"):
+            AucBuckets.empty(4) + AucBuckets.empty(8)
+        with pytest.raises(DataError, match="Received: 2 and 3"):
+            AucBuckets(np.zeros(2), np.zeros(3))
+
+
+class TestEpochMetrics:
+    def test_divides_sums(self) -> None:
+        one = worker(1)
+        assert (one.rows_per_second, one.train_loss) == (200 / 3, 0.15)
+        assert (one.hit_rate, one.ndcg) == (0.25, 0.125)
+
+    def test_nothing_to_divide_is_nan(self) -> None:
+        none = EpochMetrics(0, 0, rows=0, seconds=0, loss_sum=0, train=AucBuckets.empty())
+        figures = [
+            none.rows_per_second,
+            none.train_loss,
+            none.train_auc,
+            none.test_auc,
+            none.hit_rate,
+            none.ndcg,
+        ]
+        assert all(map(math.isnan, figures))
+
+    def test_total_adds_sums_and_buckets_and_takes_the_longest_time(self) -> None:
+        parts = [worker(0), worker(1, loss_sum=60.0)]
+        total = EpochMetrics.total(parts)
+        assert (total.client, total.epoch, total.rows, total.seconds) == (None, 3, 300, 3.0)
+        assert (total.rows_per_second, total.train_loss) == (100.0, 0.3)
+        assert (total.test_users, total.hits, total.hit_rate, total.ndcg) == (8, 1, 0.125, 0.0625)
+        assert total.train_auc == (parts[0].train + parts[1].train).auc()
+        assert total.train_auc != (parts[0].train_auc + parts[1].train_auc) / 2
+
+    def test_total_counts_a_worker_without_a_test_shard(self) -> None:
+        with_test = worker(1)
+        total = EpochMetrics.total([worker(0, test=None, test_users=0), with_test])
+        assert total.test_auc == with_test.test_auc
+        assert EpochMetrics.total([worker(0, test=None)]).test is None
+
+    @pytest.mark.parametrize(
+        ("parts", "received"), [([], r"\[\]"), ([worker(0), worker(1, epoch=4)], r"\[\(3, 10\), \(4, 10\)\]")]
+    )
+    def test_total_of_unlike_epochs_or_of_nothing_is_refused(self, parts: list[EpochMetrics], received: str) -> None:
+        with pytest.raises(DataError, match=f"one epoch and one top_k .* {received}"):
+            EpochMetrics.total(parts)
+
+    @pytest.mark.parametrize(
+        "metrics",
+        [worker(2), worker(0, test=None), worker(1, loss_sum=math.nan), EpochMetrics.total([worker(0)])],
+    )
+    def test_comes_back_from_its_vector(self, metrics: EpochMetrics) -> None:
+        vector = metrics.to_vector()
+        assert vector.dtype == np.float64
+        assert vector.shape == (13 + 4 * 4097,)
+        back = EpochMetrics.from_vector(vector)
+        assert back.to_record() == metrics.to_record()
+        assert (back.test is None) == (metrics.test is None)
+        assert np.array_equal(back.train.positives, metrics.train.positives)
+
+    def test_workers_gather_by_one_all_reduce(self) -> None:
+        workers = [worker(rank) for rank in range(3)]
+        mine = np.zeros((3, 3, len(workers[0].to_vector())))
+        for rank, metrics in enumerate(workers):
+            mine[rank, rank] = metrics.to_vector()
+        gathered = [EpochMetrics.from_vector(row) for row in mine.sum(axis=0)]
+        assert EpochMetrics.total(gathered).to_record() == EpochMetrics.total(workers).to_record()
+
+    def test_a_vector_of_another_length_is_refused(self) -> None:
+        with pytest.raises(DataError, match=r"has 13 numbers and 4 parts\. Received: 16"):
+            EpochMetrics.from_vector(np.zeros(16))
+
+    def test_record_is_json_with_none_for_nan(self) -> None:
+        metrics = worker(1, test=None, test_users=np.int64(0), rows=np.int64(300), seconds=np.float32(1.5))
+        assert json.loads(json.dumps(metrics.to_record(), allow_nan=False)) == {
+            "epoch": 3,
+            "client": 1,
+            "rows": 300,
+            "seconds": 1.5,
+            "rows_per_second": 200.0,
+            "train_loss": 0.1,
+            "train_auc": metrics.train_auc,
+            "test_auc": None,
+            "test_users": 0,
+            "hr": None,
+            "ndcg": None,
+            "top_k": 10,
+        }
+        assert EpochMetrics.total([metrics]).to_record()["client"] == "all"
+
+
+class TestTable:
+    def test_lines_up_one_line_per_client_and_one_for_all(self) -> None:
+        plain = AucBuckets.from_scores([0.9, 0.1], [1, 0])
+        first = EpochMetrics(0, 1, 518095, 4.25, 181333.25, plain, plain, 604, 362, 199.32)
+        other = EpochMetrics(1, 1, 1243905, 8.5, 373171.5, AucBuckets.empty())
+        text = """\
+epoch 1
+client       rows  seconds   rows/s  train loss  train AUC  test AUC  users   HR@10  NDCG@10
+--------------------------------------------------------------------------------------------
+     0    518,095      4.2  121,905      0.3500     1.0000    1.0000    604  0.5993   0.3300
+     1  1,243,905      8.5  146,342      0.3000          -         -      -       -        -
+--------------------------------------------------------------------------------------------
+   all  1,762,000      8.5  207,294      0.3147     1.0000    1.0000    604  0.5993   0.3300"""
+        assert format_table([other, first], "epoch 1") == text
+        assert format_table([EpochMetrics.total([other, first]), other, first], "epoch 1") == text
+
+    def test_fits_a_terminal_with_a_billion_rows(self) -> None:
+        big = worker(0, rows=10**9, seconds=12345.6, top_k=100)
+        assert max(map(len, format_table([big], "").splitlines())) <= 100

@@ -1,0 +1,392 @@
+"""A job against its data: what fits is dealt to the workers, what does not is told before anything starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_rec.config import Config
+from fl_rec.errors import ConfigError, DataError, FLRecError
+from fl_rec.job.check import check_job
+
+LoadJob = Callable[..., Config]
+
+
+def refusal(config: Config, workers: int = 2, error: type[FLRecError] = ConfigError) -> str:
+    with pytest.raises(error) as caught:
+        check_job(config, workers)
+    return str(caught.value)
+
+
+def load_job_again(config: Config, *overrides: str) -> Config:
+    return Config.load(config.yaml_path, overrides)
+
+
+def names(shards: tuple[tuple[Path, ...], ...]) -> list[list[str]]:
+    return [[path.name for path in files] for files in shards]
+
+
+# -- what fits ---------------------------------------------------------------------------------------------
+
+
+def test_shard_k_is_for_worker_k(load_job: LoadJob) -> None:
+    job = check_job(load_job(num_shards=3), 3)
+    assert names(job.train_shards) == names(job.test_shards) == [["part-000.txt"], ["part-001.txt"], ["part-002.txt"]]
+    assert {path.parent.name for (path,) in job.train_shards} == {"fl_train_data"}
+    assert {path.parent.name for (path,) in job.test_shards} == {"fl_test_data"}
+    assert job.train_rows == (2, 3, 4)
+    assert (job.config.hyper_parameters.num_users, job.config.hyper_parameters.num_items) == (3, 4)
+
+
+def test_every_worker_reads_all_if_told_so(load_job: LoadJob) -> None:
+    job = check_job(load_job("runner.split_file_list=false", num_shards=3), 2)
+    assert names(job.train_shards) == names(job.test_shards) == [["part-000.txt", "part-001.txt", "part-002.txt"]] * 2
+    assert job.train_rows == (9, 9)
+
+
+def test_no_test_data(load_job: LoadJob) -> None:
+    assert check_job(load_job(test=False), 2).test_shards == ((), ())
+
+
+def test_validation_shards_are_dealt_too(load_job: LoadJob) -> None:
+    job = check_job(load_job(validation=True, num_shards=3), 3)
+    assert names(job.validation_shards) == names(job.test_shards)
+    assert {path.parent.name for (path,) in job.validation_shards} == {"fl_valid_data"}
+    assert check_job(load_job_again(job.config, "runner.validation_data_dir=null"), 3).validation_shards == ((),) * 3
+    everything = check_job(load_job_again(job.config, "runner.split_file_list=false"), 2)
+    assert names(everything.validation_shards) == [["part-000.txt", "part-001.txt", "part-002.txt"]] * 2
+
+
+def test_validation_shards_of_other_data_are_dealt_unchecked(load_job: LoadJob, tmp_path: Path) -> None:
+    config = load_job("runner.validation_data_dir=other")
+    (tmp_path / "a job" / "other").mkdir()
+    for name in "ab":
+        (tmp_path / "a job" / "other" / name).write_text("1 0 1 0 1 1\n")
+    assert names(check_job(config, 2).validation_shards) == [["a"], ["b"]]
+
+
+def test_a_row_holds_what_the_shards_hold(load_job: LoadJob) -> None:
+    job = check_job(load_job(group_size=3), 2)
+    assert job.config.hyper_parameters.group_size == 3 and job.train_rows == (2, 3)
+    assert check_job(load_job_again(job.config, "hyper_parameters.group_size=3"), 2).train_rows == (2, 3)
+
+
+def test_a_row_holds_one_item_by_default(load_job: LoadJob) -> None:
+    assert check_job(load_job(), 2).config.hyper_parameters.group_size == 1
+
+
+@pytest.mark.parametrize("given, size", [("null", 1), ("4", 4)])
+def test_without_a_manifest_the_configured_group_size_is_believed(load_job: LoadJob, given: str, size: int) -> None:
+    sizes = ("hyper_parameters.num_users=5", "hyper_parameters.num_items=6", f"hyper_parameters.group_size={given}")
+    assert check_job(load_job(*sizes, manifest=False), 2).config.hyper_parameters.group_size == size
+
+
+@pytest.mark.parametrize("given, size", [("null", 5), ("5", 5), ("1", 1)])
+@pytest.mark.parametrize("group_size", [1, 3])
+def test_fresh_negatives_make_rows_of_their_own(load_job: LoadJob, given: str, size: int, group_size: int) -> None:
+    overrides = ("runner.resample_negatives=4", f"hyper_parameters.group_size={given}")
+    job = check_job(load_job(*overrides, group_size=group_size), 2)
+    assert job.config.hyper_parameters.group_size == size
+    positives = (2, 3) if group_size > 1 else (1, 1)
+    assert job.train_rows == tuple(n * 5 // size for n in positives)
+    assert job.notes == ()
+
+
+def test_fresh_negatives_without_a_manifest(load_job: LoadJob) -> None:
+    sizes = ("hyper_parameters.num_users=5", "hyper_parameters.num_items=6", "runner.resample_negatives=4")
+    job = check_job(load_job(*sizes, manifest=False), 2)
+    assert job.config.hyper_parameters.group_size == 5 and job.train_rows == (None, None)
+
+
+def test_items_that_the_data_has_not_would_be_drawn(load_job: LoadJob) -> None:
+    config = load_job("runner.resample_negatives=4", "hyper_parameters.num_items=30")
+    assert check_job(config, 2).notes == (
+        "runner.resample_negatives draws from hyper_parameters.num_items=30 items, of which the data has 3: negatives "
+        "that nobody could like teach less. Leave num_items out.",
+    )
+
+
+def test_how_rounds_add_up_is_not_read_without_rounds(load_job: LoadJob) -> None:
+    overrides = ("runner.aggregation=sum", "runner.server_learning_rate=0.5")
+    config = load_job(*overrides)
+    assert check_job(config, 2).notes == (
+        "runner.aggregation=sum has no effect without rounds: set runner.rounds_per_epoch.",
+        "runner.server_learning_rate=0.5 has no effect without rounds: set runner.rounds_per_epoch.",
+    )
+    assert check_job(load_job_again(config, *overrides, "runner.rounds_per_epoch=2"), 2).notes == ()
+
+
+def test_data_without_a_manifest(load_job: LoadJob) -> None:
+    job = check_job(load_job("hyper_parameters.num_users=5", "hyper_parameters.num_items=6", manifest=False), 2)
+    assert job.train_rows == (None, None)
+    assert (job.config.hyper_parameters.num_users, job.config.hyper_parameters.num_items) == (5, 6)
+
+
+def test_configured_sizes_may_be_larger(load_job: LoadJob) -> None:
+    job = check_job(load_job("hyper_parameters.num_users=50"), 2)
+    assert (job.config.hyper_parameters.num_users, job.config.hyper_parameters.num_items) == (50, 3)
+
+
+def test_hidden_files_are_no_shards(load_job: LoadJob) -> None:
+    config = load_job()
+    (config.runner.train_data_dir / ".part-000.txt.swp").write_text("")
+    assert names(check_job(config, 2).train_shards) == [["part-000.txt"], ["part-001.txt"]]
+
+
+def test_manifest_among_the_shards_is_no_shard(load_job: LoadJob) -> None:
+    config = load_job("runner.split_file_list=false", test=False)
+    folder = config.runner.train_data_dir
+    (folder.parent / "manifest.json").rename(folder / "manifest.json")
+    assert names(check_job(config, 1).train_shards) == [["part-000.txt", "part-001.txt"]]
+
+
+# -- settings that can't work ------------------------------------------------------------------------------
+
+
+def test_sync_mode_sync(load_job: LoadJob) -> None:
+    text = refusal(load_job("runner.sync_mode=sync"))
+    assert text.startswith("runner.sync_mode=sync does not work: ")
+    assert text.endswith("Set it to geo or async.")
+
+
+def test_several_threads(load_job: LoadJob) -> None:
+    text = refusal(load_job("runner.thread_num=2"))
+    assert text.startswith("runner.thread_num must be 1: ")
+    assert text.endswith("Received: 2. For more speed, use more workers.")
+
+
+def test_gpu(load_job: LoadJob) -> None:
+    text = refusal(load_job("runner.use_gpu=true"))
+    assert text.startswith("runner.use_gpu must be false: ")
+    assert text.endswith("Received: true.")
+
+
+def test_csv_shards_need_a_reader(load_job: LoadJob) -> None:
+    config = load_job(layout="csv")
+    assert refusal(config) == (
+        f"The shards in {config.runner.train_data_dir} are csv, and Paddle reads MultiSlot text. "
+        'Received: runner.pipe_command=cat. Set it to a reader, such as "python queuedataset_reader.py", '
+        "or write MultiSlot shards."
+    )
+    check_job(config.replace(**{"runner.pipe_command": "tr , ' '"}), 2)
+
+
+def test_reader_that_is_not_there(load_job: LoadJob) -> None:
+    assert "Received: 'shuot.py', looked for in" in refusal(load_job("runner.pipe_command=python shuot.py"))
+
+
+def test_net_that_is_not_there(load_job: LoadJob) -> None:
+    # Else ten workers are started, and each of them finds out.
+    config = load_job("runner.model_path=fl_none.py")
+    assert f"Received: {config.runner.model_path}" in refusal(config)
+
+
+@pytest.mark.parametrize(
+    "setting, other, text",
+    [
+        (
+            "resample_negatives=4",
+            "reader_type=InmemoryDataset",
+            "runner.resample_negatives needs runner.reader_type=QueueDataset, because an InmemoryDataset keeps the "
+            "rows it read first. Received: InmemoryDataset. Set runner.reader_type=QueueDataset, or leave "
+            "runner.resample_negatives out.",
+        ),
+        (
+            "resample_negatives=4",
+            "split_file_list=false",
+            "runner.resample_negatives needs runner.split_file_list=true, because a worker draws for the positives of "
+            "its shard. Received: false. Set runner.split_file_list=true, or leave runner.resample_negatives out.",
+        ),
+        (
+            "rounds_per_epoch=2",
+            "sync_mode=async",
+            "runner.rounds_per_epoch needs runner.sync_mode=geo, because only GEO's workers have a model that they "
+            "exchange. Received: async. Set runner.sync_mode=geo, or leave runner.rounds_per_epoch out.",
+        ),
+        (
+            "rounds_per_epoch=2",
+            "reader_type=InmemoryDataset",
+            "runner.rounds_per_epoch needs runner.reader_type=QueueDataset, because a round trains a part of a shard, "
+            "read as a stream. Received: InmemoryDataset. Set runner.reader_type=QueueDataset, or leave "
+            "runner.rounds_per_epoch out.",
+        ),
+        (
+            "private_params=[embedding_0*]",
+            "sync_mode=async",
+            "runner.private_params needs runner.sync_mode=geo, because with async every parameter is the servers'. "
+            "Received: async. Set runner.sync_mode=geo, or leave runner.private_params out.",
+        ),
+        (
+            "private_params=[embedding_0*]",
+            "split_file_list=false",
+            "runner.private_params needs runner.split_file_list=true, because a worker's own parameters know its own "
+            "shard only. Received: false. Set runner.split_file_list=true, or leave runner.private_params out.",
+        ),
+    ],
+)
+def test_settings_that_need_others(load_job: LoadJob, setting: str, other: str, text: str) -> None:
+    config = load_job(f"runner.{setting}", f"runner.{other}")
+    assert refusal(config) == text
+    check_job(load_job_again(config, f"runner.{setting}"), 2)
+    check_job(load_job_again(config, f"runner.{other}"), 2)
+
+
+def test_no_private_parameters_need_nothing(load_job: LoadJob) -> None:
+    check_job(load_job("runner.private_params=[]", "runner.sync_mode=async", "runner.split_file_list=false"), 2)
+
+
+def test_early_stopping_needs_validation_shards(load_job: LoadJob) -> None:
+    config = load_job("runner.early_stopping=3", validation=True)
+    check_job(config, 2)
+    assert refusal(load_job_again(config, "runner.early_stopping=3", "runner.validation_data_dir=null")) == (
+        "runner.early_stopping needs validation shards, by which the epochs are compared. Received: early_stopping=3 "
+        "without runner.validation_data_dir. Set it to the folder that prepare.py --validation and gen_heter_data.py "
+        "make, or leave runner.early_stopping out."
+    )
+
+
+@pytest.mark.parametrize("given", [2, 9])
+def test_group_size_that_fresh_negatives_do_not_make(load_job: LoadJob, given: int) -> None:
+    assert refusal(load_job("runner.resample_negatives=4", f"hyper_parameters.group_size={given}")) == (
+        "hyper_parameters.group_size must be 5, a positive with its runner.resample_negatives=4, or 1. "
+        f"Received: {given}. Leave it out for 5, or set it to 1 for a row per item."
+    )
+
+
+@pytest.mark.parametrize("there, given", [(1, 3), (3, 1), (3, 2)])
+def test_group_size_that_the_shards_do_not_hold(load_job: LoadJob, there: int, given: int) -> None:
+    config = load_job(f"hyper_parameters.group_size={given}", group_size=there)
+    assert refusal(config) == (
+        f"hyper_parameters.group_size must be {there}, which is what a row in {config.runner.train_data_dir.parent} "
+        f"holds. Received: {given}. Leave it out, make other shards with gen_heter_data.py --group, or set "
+        "runner.resample_negatives."
+    )
+
+
+def test_a_loss_is_looked_for_when_the_group_size_is_known(load_job: LoadJob) -> None:
+    pointwise = load_job("hyper_parameters.loss=bpr")
+    text = refusal(pointwise)
+    assert text.startswith("hyper_parameters.loss=bpr compares a positive with the negatives of its own row")
+    assert "Received: group_size=1." in text
+    check_job(load_job_again(pointwise, "hyper_parameters.loss=bpr", "runner.resample_negatives=2"), 2)
+    assert "Received: 'log_los'" in refusal(load_job_again(pointwise, "hyper_parameters.loss=log_los"))
+
+
+# -- data that does not fit --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["train_data_dir", "test_data_dir"])
+def test_missing_folder(load_job: LoadJob, tmp_path: Path, key: str) -> None:
+    assert refusal(load_job(f"runner.{key}=nowhere"), error=DataError) == (
+        f"runner.{key} must be a folder of shards. Received: {tmp_path}/a job/nowhere, which does not exist. "
+        "Make the shards with datasets/movielens/run.sh, or run ./fl_run.sh without -m for built-in data."
+    )
+
+
+def test_missing_validation_folder(load_job: LoadJob, tmp_path: Path) -> None:
+    assert refusal(load_job("runner.validation_data_dir=nowhere"), error=DataError) == (
+        f"runner.validation_data_dir must be a folder of shards. Received: {tmp_path}/a job/nowhere, which does not "
+        "exist. Make the shards with prepare.py --validation and gen_heter_data.py."
+    )
+
+
+def test_validation_shard_that_is_not_the_manifests(load_job: LoadJob) -> None:
+    config = load_job(validation=True)
+    assert config.runner.validation_data_dir is not None
+    path = config.runner.validation_data_dir / "part-001.txt"
+    path.write_text("1 0 1 0 1 0\n")
+    text = refusal(config, error=DataError)
+    assert text.startswith(f"{path} must have ") and "Received 12." in text
+
+
+def test_other_number_of_validation_shards(load_job: LoadJob, tmp_path: Path) -> None:
+    config = load_job("runner.validation_data_dir=other")
+    (tmp_path / "a job" / "other").mkdir()
+    (tmp_path / "a job" / "other" / "a").write_text("1 0 1 0 1 1\n")
+    text = refusal(config)
+    assert f"Received: 1 files in {tmp_path}/a job/other (runner.validation_data_dir) and 2 workers." in text
+
+
+def test_file_instead_of_a_folder(load_job: LoadJob) -> None:
+    text = refusal(load_job("runner.train_data_dir=job.yaml"), error=DataError)
+    assert text.startswith("runner.train_data_dir must be a folder of shards. Received: ")
+    assert "does not exist" not in text
+
+
+def test_empty_folder(load_job: LoadJob, tmp_path: Path) -> None:
+    config = load_job("runner.test_data_dir=empty")
+    (tmp_path / "a job" / "empty").mkdir()
+    assert refusal(config, error=DataError) == (
+        f"runner.test_data_dir must hold shard files. Received: {tmp_path}/a job/empty, which is empty."
+    )
+
+
+def test_empty_shard(load_job: LoadJob) -> None:
+    config = load_job(manifest=False)
+    for name in ("part-000.txt", "part-001.txt"):
+        (config.runner.train_data_dir / name).write_text("")
+    assert refusal(config, error=DataError) == (
+        f"A shard must not be empty. Received: part-000.txt, part-001.txt in {config.runner.train_data_dir}. "
+        "Make the shards again."
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_other_number_of_workers(load_job: LoadJob, workers: int) -> None:
+    config = load_job()
+    assert refusal(config, workers) == (
+        "Shard k belongs to worker k, so there must be as many shards as workers. Received: 2 files in "
+        f"{config.runner.train_data_dir} (runner.train_data_dir) and {workers} workers. Start 2 workers, or write "
+        f"{workers} shards: gen_heter_data.py --num_shards {workers}"
+    )
+
+
+def test_other_number_of_test_shards(load_job: LoadJob) -> None:
+    config = load_job("hyper_parameters.num_users=2", "hyper_parameters.num_items=3", manifest=False)
+    (config.runner.test_data_dir / "part-001.txt").unlink()
+    text = refusal(config)
+    assert f"Received: 1 files in {config.runner.test_data_dir} (runner.test_data_dir) and 2 workers." in text
+
+
+def test_shard_that_is_not_the_manifests(load_job: LoadJob) -> None:
+    config = load_job()
+    path = config.runner.train_data_dir / "part-001.txt"
+    path.write_text("1 0 1 0 1 0\n")
+    text = refusal(config, error=DataError)
+    assert text.startswith(f"{path} must have ")
+    assert "Received 12." in text
+
+
+def test_manifest_that_is_not_json(load_job: LoadJob) -> None:
+    config = load_job()
+    (config.runner.train_data_dir.parent / "manifest.json").write_text("{")
+    assert refusal(config, error=DataError).startswith("A manifest must be JSON. Received: ")
+
+
+def test_sizes_that_the_data_contradicts(load_job: LoadJob) -> None:
+    text = refusal(load_job("hyper_parameters.num_users=1", "hyper_parameters.num_items=2"))
+    assert text.startswith("2 problems in the configuration:\n")
+    assert "hyper_parameters.num_users must be at least 2" in text
+    assert "Received: num_items=2. Set it to 3," in text
+
+
+@pytest.mark.parametrize("given, missing", [("num_items", "num_users"), ("num_users", "num_items")])
+def test_unknown_sizes(load_job: LoadJob, given: str, missing: str) -> None:
+    config = load_job(f"hyper_parameters.{given}=9", manifest=False)
+    assert refusal(config) == (
+        f"hyper_parameters.{missing} can be left out only if the data has a manifest.json. Received: no manifest "
+        f"in {config.runner.train_data_dir} or beside it. Set the key, or make the shards with gen_heter_data.py."
+    )
+
+
+def test_rows_come_from_the_manifest_and_not_from_the_files(load_job: LoadJob) -> None:
+    config = load_job()
+    path = config.runner.train_data_dir.parent / "manifest.json"
+    manifest: dict[str, Any] = json.loads(path.read_text())
+    manifest["shards"][1]["train"]["rows"] = 77
+    path.write_text(json.dumps(manifest))
+    assert check_job(config, 2).train_rows == (2, 77)

@@ -1,0 +1,282 @@
+"""Clipping and noise, what an accountant makes of them, and settings that would share more than that."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fl_rec.config import Config
+from fl_rec.errors import ConfigError
+from fl_rec.job.check import check_job
+from fl_rec.privacy import accountant
+from fl_rec.privacy.accountant import Spent, epsilon
+from fl_rec.privacy.mechanism import Change, add, add_noise, clipped, norm
+from fl_rec.trainer import FLTrainer
+
+LoadJob = Callable[..., Config]
+PRIVATE = ("privacy.clip=0.5", "runner.rounds_per_epoch=4", "hyper_parameters.optimizer.class=sgd")
+
+
+def change(seed: int = 0, scale: float = 1.0) -> dict[str, Change]:
+    """A user's change of three rows of a table of six, and of a bias."""
+    random = np.random.default_rng(seed)
+    rows = Change(np.array([1, 2, 5]), scale * random.normal(size=(3, 4)))
+    return {"table": rows, "bias": Change(None, scale * random.normal(size=7))}
+
+
+def nothing() -> dict[str, np.ndarray]:
+    return {"table": np.zeros((6, 4)), "bias": np.zeros(7)}
+
+
+# -- clipping, sums and noise ------------------------------------------------------------------------------
+
+
+def test_the_norm_is_of_all_parameters_together() -> None:
+    flat = np.concatenate([each.values.reshape(-1) for each in change().values()])
+    assert norm(change()) == pytest.approx(np.linalg.norm(flat), rel=1e-12)
+
+
+@pytest.mark.parametrize("clip", [1e-6, 0.3, 1.0])
+def test_a_longer_change_is_scaled_to_the_clip(clip: float) -> None:
+    scaled = clipped(change(), clip)
+    assert norm(scaled) == pytest.approx(clip, rel=1e-12)
+    for name, before in change().items():
+        np.testing.assert_allclose(scaled[name].values, before.values * (clip / norm(change())), rtol=1e-12)
+        np.testing.assert_array_equal(scaled[name].rows, before.rows)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.01])
+def test_a_shorter_change_is_left_alone(scale: float) -> None:
+    for name, each in clipped(change(scale=scale), 1.0).items():
+        np.testing.assert_array_equal(each.values, change(scale=scale)[name].values)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_change_that_is_not_finite_counts_as_none(value: float) -> None:
+    broken = change()
+    broken["bias"].values[3] = value
+    total = nothing()
+    add(total, clipped(broken, 1.0))
+    assert not any(values.any() for values in total.values())
+
+
+def test_rows_that_are_there_several_times_are_added_before_they_are_measured() -> None:
+    rows, values = np.array([3, 1, 3]), np.array([[1.0, 2.0], [5.0, 6.0], [10.0, 20.0]])
+    merged = Change.of_rows(rows, values)
+    assert merged.rows is not None and merged.rows.tolist() == [1, 3]
+    assert merged.values.tolist() == [[5.0, 6.0], [11.0, 22.0]]
+
+
+def test_changes_of_users_add_up() -> None:
+    total, users = nothing(), [change(seed) for seed in range(3)]
+    for each in users:
+        add(total, each)
+    np.testing.assert_allclose(total["table"][[1, 2, 5]], sum(each["table"].values for each in users), rtol=1e-12)
+    np.testing.assert_allclose(total["bias"], sum(each["bias"].values for each in users), rtol=1e-12)
+    assert not total["table"][[0, 3, 4]].any()
+
+
+def test_every_coordinate_gets_noise_of_its_own() -> None:
+    total = {"table": np.full((200, 100), 3.0), "bias": np.zeros(10_000)}
+    add_noise(total, 0.7, np.random.default_rng(1))
+    noise = np.concatenate([(total["table"] - 3).reshape(-1), total["bias"]])
+    assert len(np.unique(noise)) == len(noise)
+    # Within four standard errors of mean and deviation.
+    assert noise.mean() == pytest.approx(0, abs=4 * 0.7 / math.sqrt(len(noise)))
+    assert noise.std() == pytest.approx(0.7, rel=4 / math.sqrt(2 * len(noise)))
+
+
+# -- what it comes to --------------------------------------------------------------------------------------
+
+
+def renyi(noise_multiplier: float, chance: float, rounds: int, delta: float) -> float:
+    """The same bound without the library: theorem 4 of arXiv:1908.10530 for whole orders, and proposition 12 of
+    arXiv:2004.00010 to get from there to epsilon."""
+    best = math.inf
+    for order in range(2, 257):
+        terms = [
+            math.lgamma(order + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(order - k + 1)
+            + (k * math.log(chance))
+            + ((order - k) * math.log1p(-chance) if k < order else 0.0)
+            + k * (k - 1) / (2 * noise_multiplier**2)
+            for k in range(order + 1)
+        ]
+        divergence = rounds * float(np.logaddexp.reduce(terms)) / (order - 1)
+        best = min(best, divergence + math.log1p(-1 / order) - math.log(delta * order) / (order - 1))
+    return best
+
+
+@pytest.mark.parametrize(("noise", "chance", "rounds"), [(1.1, 0.01, 1000), (4.0, 0.01, 10_000), (2.0, 0.25, 48)])
+def test_epsilon_by_another_computation(noise: float, chance: float, rounds: int) -> None:
+    whole_orders = renyi(noise, chance, rounds, 1e-5)
+    # The library has orders between the whole ones too.
+    assert 0.98 * whole_orders < epsilon(noise, chance, rounds, 1e-5) <= whole_orders * (1 + 1e-9)
+
+
+def test_epsilon_that_was_published() -> None:
+    """1.26 by the moments accountant of arXiv:1607.00133, section 3.2, whose bound was not yet quite as good."""
+    assert 1.0 < epsilon(4.0, 0.01, 10_000, 1e-5) <= 1.26
+
+
+def test_epsilon_of_a_gaussian_without_sampling() -> None:
+    """Against the exact one, theorem 8 of arXiv:1805.06530: never below it, and a tenth above it at most."""
+
+    def normal(x: float) -> float:
+        return math.erfc(-x / math.sqrt(2)) / 2
+
+    def delta_of(value: float) -> float:
+        return normal(1 / 4 - 2 * value) - math.exp(value) * normal(-1 / 4 - 2 * value)
+
+    # A noise of 2 in one round is that of 4 in four.
+    low, high = 0.0, 10.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (low, middle) if delta_of(middle) < 1e-5 else (middle, high)
+    assert high <= epsilon(2.0, 1.0, 1, 1e-5) < 1.1 * high
+    assert epsilon(4.0, 1.0, 4, 1e-5) == pytest.approx(epsilon(2.0, 1.0, 1, 1e-5), rel=1e-6)
+
+
+def test_epsilon_at_its_ends() -> None:
+    assert epsilon(1.0, 0.5, 0, 1e-5) == 0
+    assert epsilon(0.0, 0.5, 3, 1e-5) == math.inf
+    assert epsilon(1.0, 0.5, 3, 1e-5) < epsilon(1.0, 0.5, 4, 1e-5) < epsilon(1.0, 0.6, 4, 1e-5)
+
+
+def test_what_is_written_of_it(load_job: LoadJob) -> None:
+    config = load_job(*PRIVATE)
+    spent = Spent.of(config, 8)
+    assert spent.to_record() == {
+        "epsilon": epsilon(1.0, 0.25, 8, 1e-5),
+        "delta": 1e-5,
+        "rounds": 8,
+        "noise_multiplier": 1.0,
+        "clip": 0.5,
+        "users_per_round": 0.25,
+    }
+    assert str(spent) == f"epsilon {spent.epsilon:.3g} at delta 1e-05"
+    config = config.replace(**{"privacy.users_per_round": 0.1, "privacy.noise_multiplier": 0, "privacy.delta": 0.001})
+    spent = Spent.of(config, 8)
+    assert (spent.epsilon, spent.delta, spent.users_per_round) == (None, 0.001, 0.1)
+    assert str(spent) == "no differential privacy without noise"
+
+
+# -- settings ----------------------------------------------------------------------------------------------
+
+
+def refusal(config: Config, coordinators: int = 0) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_job(config, 2, coordinators)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["delta", "users_per_round"])
+@pytest.mark.parametrize("value", ["0", "1.5", "-0.1", "some"])
+def test_a_chance_is_above_0_and_up_to_1(load_job: LoadJob, key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"privacy.{key} must be a number above 0, up to 1") as caught:
+        load_job(f"privacy.{key}={value}")
+    assert "Set it to 1 or something between." in str(caught.value)
+
+
+def test_a_private_job_is_accepted_as_it_is(load_job: LoadJob) -> None:
+    job = check_job(load_job(*PRIVATE), 2)
+    assert job.notes == ()
+    assert job.config.privacy.clip == 0.5
+    assert job.config.to_dict()["privacy"] == {
+        "clip": 0.5,
+        "noise_multiplier": 1.0,
+        "delta": 1e-5,
+        "users_per_round": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        (
+            "runner.rounds_per_epoch=0",
+            "privacy.clip needs runner.rounds_per_epoch: without rounds Paddle's communicator sends while a worker "
+            "trains, and leaves no place for clipping and noise. Received: 0. Set it to 1 or more, or leave "
+            "privacy.clip out.",
+        ),
+        (
+            "hyper_parameters.optimizer.class=adam",
+            "privacy.clip needs hyper_parameters.optimizer.class=sgd, because others carry one user's rows to the "
+            "next. Received: adam. Set hyper_parameters.optimizer.class=sgd, or leave privacy.clip out.",
+        ),
+        (
+            "runner.aggregation=weighted",
+            "privacy.clip needs runner.aggregation=mean, because weights tell how many rows a worker has. Received: "
+            "weighted. Set runner.aggregation=mean, or leave privacy.clip out.",
+        ),
+        (
+            "runner.private_params=[mlp_*]",
+            "privacy.clip needs runner.private_params=null, because only users' embeddings may be private. "
+            "Received: ['mlp_*']. Set runner.private_params=null, or leave privacy.clip out.",
+        ),
+    ],
+)
+def test_settings_that_would_share_more(load_job: LoadJob, setting: str, text: str) -> None:
+    config = load_job(*PRIVATE, setting)
+    assert refusal(config) == text
+    check_job(config.replace(**{"privacy.clip": None}), 2)
+
+
+def test_no_coordinator(load_job: LoadJob) -> None:
+    assert refusal(load_job(*PRIVATE), coordinators=1) == (
+        "privacy.clip works without a coordinator: which clients wait, and for how long, is decided by figures that no "
+        "noise protects. Received: --coordinator_num=1. Leave one of them out."
+    )
+
+
+def test_without_the_accountant(load_job: LoadJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, imported = importlib.util.find_spec, builtins.__import__
+
+    def find(name: str, *others: Any) -> Any:
+        return None if name == "dp_accounting" else found(name, *others)
+
+    def load(name: str, *others: Any, **more: Any) -> Any:
+        if name == "dp_accounting":
+            raise ImportError(name)
+        return imported(name, *others, **more)
+
+    config = load_job(*PRIVATE)
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    monkeypatch.setattr(builtins, "__import__", load)
+    text = (
+        "privacy.clip needs dp-accounting, which computes epsilon. Received: no such package in this Python. Install "
+        'it with pip install "fl_rec[dp]", or leave privacy.clip out.'
+    )
+    assert refusal(config) == text
+    with pytest.raises(ConfigError) as caught:
+        accountant.epsilon(1.0, 0.5, 1, 1e-5)
+    assert str(caught.value) == text
+    check_job(config.replace(**{"privacy.noise_multiplier": 0}), 2)
+
+
+def test_a_part_of_an_epoch_would_be_accounted_for_wrongly(load_job: LoadJob) -> None:
+    worker: Any = SimpleNamespace(config=load_job(*PRIVATE), private_rounds=object(), rows=SimpleNamespace(count=8))
+    assert len(FLTrainer._portions(worker, 1.0)) == 4
+    with pytest.raises(ConfigError, match="Received: local_epochs=0.5. Have run_worker call train_epoch"):
+        FLTrainer._portions(worker, 0.5)
+
+
+def test_settings_without_an_effect(load_job: LoadJob) -> None:
+    config = load_job("privacy.noise_multiplier=2")
+    assert check_job(config, 2).notes == ("privacy.* has no effect without privacy.clip: set it, such as to 1.",)
+    others = {"runner.train_batch_size": 32, "runner.need_dump": True, "hyper_parameters.proximal": 0.1}
+    private = {"privacy.clip": 0.5, "runner.rounds_per_epoch": 4, "hyper_parameters.optimizer.class": "sgd"}
+    config = config.replace(**others, **private, **{"runner.dump_fields_path": "dump"})
+    assert check_job(config, 2).notes == tuple(
+        f"{name}={value} has no effect with privacy.clip: a round is one step of each user drawn, with all of the "
+        "user's rows, from the round's model."
+        for name, value in others.items()
+    )

@@ -1,0 +1,150 @@
+"""The run directory: who may have it, and that what is written by many at once stays whole."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fl_rec.errors import RunError
+from fl_rec.runs.directory import RunDirectory, default_path
+
+DEADLINE = 30.0
+
+
+def refusal(path: Path, owner: str = "me") -> str:
+    with pytest.raises(RunError) as caught:
+        RunDirectory.claim(path, owner)
+    return str(caught.value)
+
+
+def in_processes(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """What `work(0)`, ..., `work(count - 1)` return, each in a process of its own."""
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    children = [
+        context.Process(target=lambda index: results.put(work(index)), args=(index,), daemon=True)
+        for index in range(count)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(DEADLINE)
+        if child.exitcode is None:
+            child.kill()
+    assert [child.exitcode for child in children] == [0] * count
+    return [results.get() for _ in children]
+
+
+def test_new_directory_has_all_that_roles_write_to(tmp_path: Path) -> None:
+    run, made = RunDirectory.claim(tmp_path / "runs" / "first", "me")
+    assert made
+    assert run.path == tmp_path / "runs" / "first"
+    assert run.log.is_dir() and run.roles.is_dir()
+    assert run.metrics.read_text() == run.tables.read_text() == ""
+    assert not run.result.exists()
+    assert sorted(path.name for path in run.path.iterdir()) == ["job", "log", "metrics.jsonl", "roles", "tables.txt"]
+
+
+def test_role_of_the_same_job_joins(tmp_path: Path) -> None:
+    run, _ = RunDirectory.claim(tmp_path, "me")
+    run.append_table("epoch 0")
+    joined, made = RunDirectory.claim(tmp_path, "me")
+    assert (joined, made) == (run, False)
+    assert run.tables.read_text() == "epoch 0\n\n"
+
+
+def test_directory_of_another_run_is_left_alone(tmp_path: Path) -> None:
+    run, _ = RunDirectory.claim(tmp_path, "an earlier job")
+    run.write_result({"state": "done"})
+    assert refusal(tmp_path) == (
+        f"A run directory holds one run, and this one has had its own. Received: runner.run_dir={tmp_path}. "
+        "Name another, leave the key out, or move the old run away."
+    )
+    assert json.loads(run.result.read_text()) == {"state": "done"}
+
+
+def test_one_of_many_roles_makes_it(tmp_path: Path) -> None:
+    made = in_processes(6, lambda _index: RunDirectory.claim(tmp_path / "run", "one job")[1])
+    assert sorted(made) == [False] * 5 + [True]
+
+
+def test_path_under_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "run"
+    assert refusal(path) == (
+        f"The run directory must be writable. Received: {path} (Not a directory). "
+        "Free some space, mend its permissions, or name another: -o runner.run_dir=PATH"
+    )
+
+
+def test_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert f"Received: {tmp_path} (No space left on device)." in refusal(tmp_path)
+
+
+def test_files_of_the_user_are_not_overwritten(tmp_path: Path) -> None:
+    # runner.run_dir: "." in a config.yaml, over which the resolved configuration would be written.
+    (tmp_path / "config.yaml").write_text("# my notes\n")
+    assert "config.yaml" in refusal(tmp_path)
+
+
+def test_metrics_of_many_processes_stay_whole_lines(run: RunDirectory) -> None:
+    def work(index: int) -> None:
+        for epoch in range(40):
+            run.append_metrics([{"client": index, "epoch": epoch, "filler": "x" * 500}])
+
+    in_processes(4, work)
+    found = sorted((record["client"], record["epoch"]) for record in run.read_metrics())
+    assert found == [(client, epoch) for client in range(4) for epoch in range(40)]
+
+
+def test_metrics_are_appended_in_order(run: RunDirectory) -> None:
+    run.append_metrics([{"epoch": 0, "note": "é"}, {"epoch": 1}])
+    run.append_metrics([{"epoch": 2}])
+    assert run.read_metrics() == [{"epoch": 0, "note": "é"}, {"epoch": 1}, {"epoch": 2}]
+
+
+def test_tables_are_set_apart_by_an_empty_line(run: RunDirectory) -> None:
+    run.append_table("epoch 0\nworker 0")
+    run.append_table("epoch 1")
+    assert run.tables.read_text() == "epoch 0\nworker 0\n\nepoch 1\n\n"
+
+
+def test_result_is_replaced_whole(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.write_result({"state": "done", "epochs": [1, 2]})
+    assert json.loads(run.result.read_text()) == {"state": "done", "epochs": [1, 2]}
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError):
+        run.write_result({"state": "failed"})
+    assert json.loads(run.result.read_text())["state"] == "done"
+
+
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize("created", [1704164644.6, 1704164645.0, 1704164645.4])
+def test_default_path_is_beside_the_configurations_folder(tmp_path: Path, utc: None, created: float) -> None:
+    parent = SimpleNamespace(pid=77, create_time=lambda: created)
+    path = default_path(tmp_path / "configs" / "config_fl.yaml", parent)
+    assert path == tmp_path.resolve() / "runs" / "config_fl-20240102-030405-77"

@@ -1,0 +1,158 @@
+"""Who a process is by fleetrun's variables, and the status that it keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fl_rec.errors import RunError
+from fl_rec.runs import roles
+from fl_rec.runs.roles import Role, RoleStatus
+
+DEADLINE = 30.0
+FLEETRUN = {
+    "TRAINING_ROLE": "TRAINER",
+    "PADDLE_PSERVERS_IP_PORT_LIST": "127.0.0.1:7001,127.0.0.1:7002",
+    "PADDLE_TRAINERS_NUM": "3",
+    "PADDLE_TRAINER_ID": "2",
+    "PADDLE_GLOO_HTTP_ENDPOINT": "127.0.0.1:7003",
+}
+
+
+def role_of(without: str = "", **changes: str) -> Role:
+    return Role.from_environment({key: value for key, value in {**FLEETRUN, **changes}.items() if key != without})
+
+
+def status_of(pid: int, created: float) -> RoleStatus:
+    return RoleStatus("worker.0", pid, created, roles.RUNNING, "", {roles.RUNNING: 1.0})
+
+
+def test_worker() -> None:
+    role = role_of()
+    assert role == Role("worker", 2, 3, ("127.0.0.1:7001", "127.0.0.1:7002"), "127.0.0.1:7003", ())
+    assert role.name == "worker.2"
+    assert not role.is_first_worker
+    assert role_of(PADDLE_TRAINER_ID="0").is_first_worker
+
+
+def test_server_is_found_by_its_address() -> None:
+    role = role_of(TRAINING_ROLE="PSERVER", POD_IP="127.0.0.1", PADDLE_PORT="7002")
+    assert (role.name, role.is_first_worker) == ("server.1", False)
+    first = role_of(TRAINING_ROLE="PSERVER", POD_IP="127.0.0.1", PADDLE_PORT="7001")
+    assert (first.name, first.is_first_worker) == ("server.0", False)
+
+
+def test_coordinator_and_their_number() -> None:
+    role = role_of(TRAINING_ROLE="COORDINATOR", PADDLE_TRAINER_ID="0", PADDLE_COORDINATOR_ENDPOINTS="127.0.0.1:7004")
+    assert (role.name, role.num_coordinators, role.is_first_worker) == ("coordinator.0", 1, False)
+    assert role_of(PADDLE_COORDINATOR_ENDPOINTS="").num_coordinators == 0
+
+
+@pytest.mark.parametrize("missing", ["TRAINING_ROLE", "PADDLE_PSERVERS_IP_PORT_LIST", "PADDLE_TRAINERS_NUM"])
+def test_process_that_fleetrun_did_not_start(missing: str) -> None:
+    with pytest.raises(RunError) as caught:
+        role_of(without=missing)
+    text = str(caught.value)
+    assert text.startswith(
+        "This script is started by fleetrun, which sets TRAINING_ROLE and its companions. Received: "
+    )
+    assert missing in text
+    assert text.endswith("fleetrun --worker_num=10 --server_num=1 SCRIPT -m CONFIG")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"TRAINING_ROLE": "HETER_TRAINER"},
+        {"PADDLE_TRAINERS_NUM": "three"},
+        {"TRAINING_ROLE": "PSERVER", "POD_IP": "127.0.0.1", "PADDLE_PORT": "9999"},
+    ],
+)
+def test_variables_that_make_no_sense(changes: dict[str, str]) -> None:
+    with pytest.raises(RunError, match="is started by fleetrun"):
+        role_of(**changes)
+
+
+def test_status_is_read_back_and_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "roles"
+    before = time.time()
+    roles.write_status(folder, "worker.1", roles.STARTING)
+    roles.write_status(folder, "server.0", roles.RUNNING)
+    roles.write_status(folder, "worker.1", roles.FAILED, 'a "reason",\nin two lines: é')
+    statuses = roles.read_statuses(folder)
+    assert list(statuses) == ["server.0", "worker.1"]
+    worker = statuses["worker.1"]
+    assert (worker.role, worker.state, worker.error) == ("worker.1", "failed", 'a "reason",\nin two lines: é')
+    assert worker.pid == os.getpid()
+    assert list(worker.times) == ["starting", "failed"], "a role keeps when it came to each of its states"
+    assert before <= worker.times["starting"] <= worker.times["failed"] <= time.time()
+    assert worker.time == worker.times["failed"]
+    assert (statuses["server.0"].error, list(statuses["server.0"].times)) == ("", ["running"])
+    assert sorted(path.name for path in folder.iterdir()) == ["server.0.json", "worker.1.json"]
+
+
+def test_half_written_status_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    roles.write_status(tmp_path, "worker.0", roles.RUNNING)
+    whole = (tmp_path / "worker.0.json").read_bytes()
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        roles.write_status(tmp_path, "worker.0", roles.DONE)
+    assert (tmp_path / "worker.0.json").read_bytes() == whole
+    assert roles.read_statuses(tmp_path)["worker.0"].state == "running"
+
+
+def test_no_statuses(tmp_path: Path) -> None:
+    assert roles.read_statuses(tmp_path / "none") == {}
+
+
+def test_status_file_is_plain_json(tmp_path: Path) -> None:
+    roles.write_status(tmp_path, "worker.0", roles.DONE)
+    content = json.loads((tmp_path / "worker.0.json").read_text(encoding="utf-8"))
+    assert sorted(content) == ["created", "error", "pid", "role", "state", "times"]
+    assert list(content["times"]) == ["done"]
+
+
+def test_live_process() -> None:
+    this = psutil.Process()
+    found = status_of(this.pid, this.create_time()).process()
+    assert found is not None and found.pid == this.pid
+
+
+def test_number_that_belongs_to_another_process() -> None:
+    this = psutil.Process()
+    assert status_of(this.pid, this.create_time() - 100).process() is None
+
+
+def test_ended_process(spawn: Callable[..., subprocess.Popen]) -> None:
+    child = spawn("sleep", "60")
+    status = status_of(child.pid, psutil.Process(child.pid).create_time())
+    assert status.process() is not None
+    child.kill()
+    assert os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT) is not None
+    assert status.process() is None, "a zombie is not alive"
+    child.wait(DEADLINE)
+    assert status.process() is None
+
+
+def test_clock_that_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    # psutil adds /proc/stat's btime, whole seconds of the wall clock, which changes when the clock is set or slewed.
+    status = status_of(os.getpid(), psutil.Process().create_time())
+    true_time = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: true_time(process) + 1.0)
+    assert status.process() is not None
+
+
+def test_names_are_in_fleetruns_order() -> None:
+    assert roles.role_names(2, 1) == ["server.0", "worker.0", "worker.1"]
+    assert roles.role_names(1, 2, 1) == ["server.0", "server.1", "worker.0", "coordinator.0"]

@@ -1,0 +1,160 @@
+"""Which model a path names, and what is there without one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_rec import cli
+from fl_rec.errors import DataError
+from fl_rec.runs import saved
+from fl_rec.runs.saved import SavedModel
+from fl_rec.serving.evaluate import to_table
+
+
+def make_model(folder: Path, **signature: Any) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "rec_static.pdmodel").write_bytes(b"a program")
+    (folder / "model.json").write_text(json.dumps(signature))
+    return folder
+
+
+def make_run(path: Path, state: str = "done", epochs: int = 2, best: int = 1) -> Path:
+    for epoch in range(epochs):
+        make_model(path / "model" / str(epoch), epoch=epoch)
+    records = [{"client": client, "epoch": epoch, "hr": epoch / 10} for epoch in range(epochs) for client in (0, "all")]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (path / "result.json").write_text(json.dumps({"state": state, "model": str(path / "model" / str(best))}))
+    return path
+
+
+def test_a_run_is_its_best_epoch_also_after_it_was_moved(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a run", best=0)
+    moved = run.rename(tmp_path / "moved")
+    model = SavedModel.open(moved)
+    assert (model.folder, model.epoch) == (moved / "model" / "0", 0)
+    assert model.metrics() == {"client": "all", "epoch": 0, "hr": 0.0}
+
+
+@pytest.mark.parametrize("inside", ["model/1", "exported"])
+def test_a_folder_in_a_run_knows_its_run(tmp_path: Path, inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run")
+    make_model(run / "exported", epoch=1, ids={}, client=0)
+    monkeypatch.chdir(run)
+    model = SavedModel.open(Path(inside))
+    assert model.run is not None and model.run.path.resolve() == run
+    assert model.exported == (inside == "exported")
+    assert model.client == (0 if inside == "exported" else None)
+    assert model.metrics(client=0) == {"client": 0, "epoch": 1, "hr": 0.1}
+
+
+def test_a_model_outside_of_any_run(tmp_path: Path) -> None:
+    model = SavedModel.open(make_model(tmp_path / "model", epoch=3))
+    assert (model.run, model.metrics()) == (None, {})
+    with pytest.raises(DataError, match="A saved model tells its configuration in model.json"):
+        model.config()
+
+
+@pytest.mark.parametrize(
+    ("path", "received"),
+    [("run/model", "which has no model."), ("run/nothing", "which is no folder."), ("run/result.json", "no folder.")],
+)
+def test_a_folder_without_a_model(tmp_path: Path, path: str, received: str) -> None:
+    make_run(tmp_path / "run")
+    with pytest.raises(DataError, match="A saved model is a run's folder that has a result.json") as error:
+        SavedModel.open(tmp_path / path)
+    assert str(error.value).endswith(received)
+
+
+def test_a_run_that_has_failed(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", state="failed")
+    with pytest.raises(DataError, match="of state failed. Name one of the epochs that it saved: .*model/EPOCH"):
+        SavedModel.open(run)
+    assert SavedModel.open(run / "model" / "1").epoch == 1
+
+
+def test_a_run_that_goes_on(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "result.json").unlink()
+    with pytest.raises(DataError, match="is there when the run has ended well. Received: .*, of state not ended"):
+        SavedModel.open(run)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_signature_that_is_cut_off(tmp_path: Path, text: str) -> None:
+    folder = make_model(tmp_path / "model")
+    (folder / "model.json").write_text(text)
+    with pytest.raises(DataError, match="A model.json must be readable JSON. Received: "):
+        SavedModel.open(folder)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty `runs` in the current folder, and none in the project."""
+    monkeypatch.setattr(saved, "PROJECT", tmp_path / "project")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    return tmp_path / "runs"
+
+
+def set_age(path: Path, seconds: int) -> None:
+    os.utime(path, (1_000_000_000 - seconds, 1_000_000_000 - seconds))
+
+
+def test_the_newest_run_that_has_ended_well(runs: Path, tmp_path: Path) -> None:
+    for age, (name, state) in enumerate({"z": "failed", "m": "done", "a": "done"}.items()):
+        set_age(make_run(runs / name, state) / "result.json", age)
+    assert saved.newest_run().resolve() == runs / "m"
+    in_project = make_run(tmp_path / "project" / "runs" / "b")
+    assert saved.newest_run() == in_project
+
+
+def test_the_newest_export(runs: Path) -> None:
+    for age, name in enumerate(("b", "a")):
+        set_age(make_model(runs / name / "exported", ids={}) / "model.json", age)
+    assert saved.newest_export().resolve() == runs / "b" / "exported"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export"], "Without a name the newest run is taken that has ended well. Received: none in "),
+        (["evaluate"], "Without a name the newest run is taken that has ended well. Received: none in "),
+        (["recommend", "--user", "1"], "Without --model the newest exported model is taken. Received: none in "),
+        (["recommend", "--user", "1", "--model", "nowhere"], "A saved model is a run's folder that has a result.json"),
+    ],
+)
+def test_no_model_at_all(runs: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"fl-rec: error: {message}")
+
+
+def test_a_checkpoint_has_no_names(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(runs / "a")
+    assert cli.main(["recommend", "--user", "1", "--model", str(run)]) == 2
+    assert f"which is a checkpoint. Export it: fl-rec export {run}" in capsys.readouterr().err
+
+
+def test_figures_of_several_models() -> None:
+    best = {"model": "runs/a/model/19", "epoch": 19, "client": "all", "test_users": 6040, "top_k": 10}
+    best.update(test_auc=0.91388, hr=0.71921, ndcg=0.44443)
+    other = {
+        **best,
+        "model": "c",
+        "epoch": None,
+        "client": 3,
+        "test_users": 0,
+        "test_auc": None,
+        "hr": None,
+        "ndcg": None,
+    }
+    assert to_table([best, other]).splitlines() == [
+        "model            epoch  client  users   K  test AUC    HR@K  NDCG@K",
+        "-------------------------------------------------------------------",
+        "runs/a/model/19     19     all  6,040  10    0.9139  0.7192  0.4444",
+        "c                    -       3      0  10         -       -       -",
+    ]
