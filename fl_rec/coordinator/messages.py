@@ -10,7 +10,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -190,7 +190,10 @@ def check_fields(report: ClientReport, declared: Mapping[str, tuple[int, ...]]) 
             )
 
 
-def _build(cls: type, values: Any, name: str) -> Any:
+Message = TypeVar("Message", "Device", "ClientReport", "Decision")
+
+
+def _build(cls: type[Message], values: Any, name: str) -> Message:
     known = {item.name for item in dataclasses.fields(cls)}
     if not isinstance(values, Mapping) or not set(values) <= known:
         strange = sorted(map(str, set(values) - known)) if isinstance(values, Mapping) else values

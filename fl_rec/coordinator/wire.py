@@ -133,7 +133,8 @@ def _unpack_array(code: int, body: bytes) -> np.ndarray:
         dtype, shape, data = msgpack.unpackb(body)
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype}")
-        return np.frombuffer(data, dtype).reshape(shape)
+        array: np.ndarray = np.frombuffer(data, dtype).reshape(shape)
+        return array
     except Exception as err:
         raise MessageError(f"An array must be dtype, shape and bytes that agree. Received: {err}.") from err
 

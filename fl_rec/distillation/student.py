@@ -90,7 +90,8 @@ def to_logits(probabilities: np.ndarray) -> np.ndarray:
     """Logits of probabilities, float16 of the same shape, at most `LARGEST_LOGIT` in size; NaN stays NaN."""
     p: np.ndarray = probabilities.astype(np.float64)
     with np.errstate(divide="ignore"):
-        return np.clip(np.log(p) - np.log1p(-p), -LARGEST_LOGIT, LARGEST_LOGIT).astype(np.float16)
+        logits: np.ndarray = np.clip(np.log(p) - np.log1p(-p), -LARGEST_LOGIT, LARGEST_LOGIT).astype(np.float16)
+    return logits
 
 
 def add_distillation(cost: Any, prediction: Any, targets: Any, temperature: float, weight: float) -> Any:

@@ -83,13 +83,15 @@ class Teacher:
             feed = {**self._feed(rows, batch), "clients_probability": wanted}
             (part,) = self._executor.run(self._infer, feed=feed, fetch_list=[self._logits.name], scope=self._scope)
             parts.append(np.asarray(part).reshape(wanted.shape))
-        return np.clip(np.concatenate(parts), -LARGEST_LOGIT, LARGEST_LOGIT)
+        logits: np.ndarray = np.clip(np.concatenate(parts), -LARGEST_LOGIT, LARGEST_LOGIT)
+        return logits
 
     def save(self, path: Path, round: int) -> None:
         """Writes what it has learned by a round, whole or not at all. OSError if that can't be done."""
         draft = path.with_name(f".{path.name}.tmp")
         with open(draft, "wb") as file:
-            np.savez(file, round=round, **{name: np.array(self._tensor(name)) for name in self._state()})
+            state: dict[str, Any] = {name: np.array(self._tensor(name)) for name in self._state()}
+            np.savez(file, round=round, **state)
         os.replace(draft, path)
 
     def load(self, path: Path) -> int:

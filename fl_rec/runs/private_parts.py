@@ -50,7 +50,7 @@ class Part(NamedTuple):
             )
         if self.rows is None:
             return self.values
-        whole = values.copy()
+        whole: np.ndarray = values.copy()
         whole[self.rows] = self.values
         return whole
 

@@ -63,7 +63,8 @@ class Quantised:
         if self.bits == 4:
             high = np.floor(levels / 16)
             levels = np.concatenate([levels - 16 * high - 7.5, high + 0.5], axis=1)[:, : self.width]
-        return levels * self.scales
+        restored: np.ndarray = levels * self.scales
+        return restored
 
 
 def quantise(values: np.ndarray, bits: int) -> Quantised:
@@ -98,7 +99,7 @@ def quantise(values: np.ndarray, bits: int) -> Quantised:
 
 def prune(matrix: np.ndarray, share: float) -> np.ndarray:
     """A copy of a matrix with its smallest weights set to 0, that share of them, rounded to whole weights."""
-    flat = matrix.reshape(-1).copy()
+    flat: np.ndarray = matrix.reshape(-1).copy()
     flat[np.argsort(np.abs(flat), kind="stable")[: round(share * len(flat))]] = 0
     return flat.reshape(matrix.shape)
 
@@ -133,8 +134,8 @@ class Sparse:
         """The weights of a float32 matrix of any shape."""
         flat = matrix.reshape(-1)
         places, at = [0], 0  # one place at least: operators take no empty arrays
-        for place in np.flatnonzero(flat[1:]) + 1:
-            places += [*range(at + 255, place, 255), int(place)]
+        for place in (np.flatnonzero(flat[1:]) + 1).tolist():
+            places += [*range(at + 255, place, 255), place]
             at = place
         steps = np.diff(np.array(places, np.int64), prepend=0)
         return cls(steps.astype(np.uint8), flat[places], matrix.shape)

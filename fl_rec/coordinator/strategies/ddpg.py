@@ -97,7 +97,8 @@ class Ddpg(Strategy):
             own, common = random.standard_normal(action.shape), random.standard_normal(ACTIONS)
             noise = math.sqrt(0.2) * own + math.sqrt(0.8) * common
             action = action + self.options.noise * self.options.noise_decay**round * noise
-        return np.clip(action, -1, 1)
+        within: np.ndarray = np.clip(action, -1, 1)
+        return within
 
     def _decisions(
         self, action: np.ndarray, state: np.ndarray, reports: Mapping[int, ClientReport]
