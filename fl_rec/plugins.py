@@ -1,15 +1,109 @@
-"""What users name in a configuration or on a command line: a class or function of their own."""
+"""What users name in a configuration or on a command line: something built in, or a class or function of their own."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
+import re
 import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from fl_rec.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Registry(Generic[T]):
+    """All that may be named in one place: what is built in, by name, and a user's own, `module:Name` or `file.py:Name`.
+
+    Attributes:
+        what: what each of them is, for errors, such as "a loss".
+        key: the setting that names one, for errors, such as "hyper_parameters.loss".
+        known: what is built in: the thing itself, or its `module:Name`, which is imported when it is asked for.
+        base: `module:Class`, as users import it, whose subclasses the things are; None if they are functions.
+    """
+
+    what: str
+    key: str
+    known: Mapping[str, T | str]
+    base: str | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.known)
+
+    def find(self, name: str, folder: Path | None = None, key: str | None = None) -> T:
+        """The thing of a name.
+
+        Args:
+            name: as the user wrote it.
+            folder: where a relative path starts; None for the working directory.
+            key: the setting that names it, if it is another than usual.
+
+        Raises:
+            ConfigError: there is none of that name, it can't be imported, or it is something else.
+        """
+        key = key or self.key
+        if name not in self.known and ":" not in name:
+            kind = "function" if self.base is None else "Class"
+            hint = did_you_mean(name, self.known) or f"Your own is named module:{kind} or file.py:{kind}."
+            raise ConfigError(
+                f"{key} must be one of {', '.join(self.known)}, or module:{kind}. Received: {name!r}. {hint}"
+            )
+        entry = self.known.get(name, name)
+        found = load(entry, self.what, folder) if isinstance(entry, str) else entry
+        self._check(found, name, key)
+        return found
+
+    def _check(self, found: Any, name: str, key: str) -> None:
+        if self.base is None:
+            if not callable(found):
+                raise ConfigError(
+                    f"{_capital(self.what)} must be a function. Received: {name!r}, {type(found).__name__}."
+                )
+            return
+        if not (isinstance(found, type) and issubclass(found, load(self.base, self.what))):
+            base = self.base.replace(":", ".")
+            raise ConfigError(f"{key} must be a subclass of {base}. Received: {name!r}, {found!r}.")
+        missing = sorted(getattr(found, "__abstractmethods__", ()))
+        if missing:
+            raise ConfigError(
+                f"{_capital(self.what)} has the method {', '.join(missing)}. Received: {name!r}, which has not."
+            )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like it; '' if none is."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), "")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question for an error's end; '' if no known name is like it."""
+    near = nearest(name, known)
+    return f"Did you mean {near}?" if near else ""
+
+
+def split_options(text: str) -> tuple[str, dict[str, str]]:
+    """A name and its options, written on a command line as `name:key=value,key=value`.
+
+    Raises:
+        ConfigError: a part between commas is no key=value.
+    """
+    found = re.fullmatch(r"(.*?):([^\W\d]\w*=.*)", text)
+    if not found:
+        return text, {}
+    options = {}
+    for part in found[2].split(","):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"Options are written as name:key=value,key=value. Received: {part!r} in {text!r}.")
+        options[key.strip()] = value.strip()
+    return found[1], options
 
 
 def load(name: str, what: str, folder: Path | None = None) -> Any:
@@ -25,22 +119,21 @@ def load(name: str, what: str, folder: Path | None = None) -> Any:
     """
     source, _, attribute = name.rpartition(":")
     path = (folder or Path()) / Path(source).expanduser()
+    if source.endswith(".py") and not path.is_file():
+        raise ConfigError(
+            f"{_capital(what)} must be importable. Received: {name!r}; there is no file {path.resolve()}. "
+            "A relative path starts at the configuration's folder, or on a command line where you are."
+        )
     try:
         module = load_file(path) if source.endswith(".py") else importlib.import_module(source)
         return getattr(module, attribute)
     except SyntaxError as err:
         raise ConfigError(
-            f"{what[0].upper()}{what[1:]} must be importable. Received: {name!r}; {err.filename}, line {err.lineno}: "
-            f"{err.msg}."
-        ) from err
-    except FileNotFoundError as err:
-        raise ConfigError(
-            f"{what[0].upper()}{what[1:]} must be importable. Received: {name!r}; there is no file {path.resolve()}. "
-            "A relative path starts at the configuration's folder, or on a command line where you are."
+            f"{_capital(what)} must be importable. Received: {name!r}; {err.filename}, line {err.lineno}: {err.msg}."
         ) from err
     except Exception as err:  # a user's file may fail in any way while it is imported
         raise ConfigError(
-            f"{what[0].upper()}{what[1:]} must be importable. Received: {name!r} ({err!r}). "
+            f"{_capital(what)} must be importable. Received: {name!r} ({err!r}). "
             "Give module:name, importable (PYTHONPATH), or path/to/file.py:name."
         ) from err
 
@@ -67,3 +160,7 @@ def load_file(path: Path) -> ModuleType:
         del sys.modules[spec.name]
         raise
     return module
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

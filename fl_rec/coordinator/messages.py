@@ -6,7 +6,6 @@ How it travels is in `wire`. Nothing of a user's rows is in a report: counts, me
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from fl_rec.errors import FLRecError
+from fl_rec.plugins import did_you_mean
 
 JOIN, WAIT, FINISH = "JOIN", "WAIT", "FINISH"
 
@@ -174,9 +174,8 @@ def check_fields(report: ClientReport, declared: Mapping[str, tuple[int, ...]]) 
     """
     for name in report.extra:
         if name not in declared:
-            near = difflib.get_close_matches(name, declared, n=1)
-            hint = f" Did you mean {near[0]}?" if near else " Declare it in coordinator.report_fields."
-            raise MessageError(f"A report's own fields are declared. Received: {name}, which is not.{hint}")
+            hint = did_you_mean(name, declared) or "Declare it in coordinator.report_fields."
+            raise MessageError(f"A report's own fields are declared. Received: {name}, which is not. {hint}")
     for name, shape in declared.items():
         # Nothing has been trained yet in round 0, so that there may be nothing to tell.
         if name not in report.extra and report.round > 0:

@@ -8,17 +8,16 @@ A user's own is named ``module:function`` or ``path/to/file.py:function``, optio
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fl_rec import plugins
 from fl_rec.errors import ConfigError, DataError
+from fl_rec.plugins import Registry, did_you_mean, split_options
 
 log = logging.getLogger(__name__)
 
@@ -117,9 +116,11 @@ def _dirichlet(label: np.ndarray, num_shards: int, rng: np.random.Generator, alp
     return shard
 
 
-PARTITIONERS: Mapping[str, Partitioner] = {
-    function.__name__: function for function in (zip_first_digit, iid, dirichlet_activity, dirichlet_genre)
-}
+PARTITIONERS: Registry[Partitioner] = Registry(
+    "a partitioner",
+    "--partitioner",
+    {function.__name__: function for function in (zip_first_digit, iid, dirichlet_activity, dirichlet_genre)},
+)
 
 
 @dataclass(frozen=True)
@@ -156,29 +157,18 @@ def find_partitioner(spec: str) -> NamedPartitioner:
     ConfigError if there is no such thing, suggesting the nearest name, or if an option is unknown or
     malformed.
     """
-    name, _, options = spec.rpartition(":")
-    if "=" not in options:
-        name, options = spec, ""
-    if name in PARTITIONERS:
-        function = PARTITIONERS[name]
-    elif ":" in name:
-        function = _import_function(name)
-    else:
-        raise ConfigError(
-            f"A partitioner must be one of {', '.join(PARTITIONERS)}, or module:function. "
-            f"Received: {spec!r}.{_suggest(name, PARTITIONERS)}"
-        )
+    name, options = split_options(spec)
+    function = PARTITIONERS.find(name)
     return NamedPartitioner(name, _parse_options(name, function, options), function)
 
 
-def _parse_options(name: str, function: Partitioner, text: str) -> dict[str, Any]:
+def _parse_options(name: str, function: Partitioner, given: Mapping[str, str]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters.values()
     values = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
-    for part in text.split(",") if text else []:
-        key, _, value = part.partition("=")
+    for key, value in given.items():
         if key not in values:
             known = ", ".join(values) or "none"
-            raise ConfigError(f"The options of {name} are: {known}. Received: {key!r}.{_suggest(key, values)}")
+            raise ConfigError(f"The options of {name} are: {known}. Received: {key!r}. {did_you_mean(key, values)}")
         wanted = type(values[key])
         try:
             values[key] = wanted(value)
@@ -188,15 +178,3 @@ def _parse_options(name: str, function: Partitioner, text: str) -> dict[str, Any
                 f"Write it as {name}:{key}={values[key]}."
             ) from err
     return values
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def _import_function(name: str) -> Partitioner:
-    function: Partitioner = plugins.load(name, "a partitioner")
-    if not callable(function):
-        raise ConfigError(f"A partitioner must be a function. Received: {name!r}, {type(function).__name__}.")
-    return function

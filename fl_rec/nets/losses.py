@@ -12,16 +12,15 @@ No Paddle is imported before a loss is called.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fl_rec import plugins
 from fl_rec.config import Config, Rule, flag, fraction, integer, key, number, read_options, text
 from fl_rec.errors import ConfigError
+from fl_rec.plugins import Registry
 
 Loss = Callable[..., Any]
 
@@ -79,9 +78,11 @@ bpr.grouped = True  # type: ignore[attr-defined]
 sampled_softmax.grouped = True  # type: ignore[attr-defined]
 
 
-LOSSES: Mapping[str, Loss] = {
-    function.__name__: function for function in (log_loss, focal, label_smoothing, bpr, sampled_softmax)
-}
+LOSSES: Registry[Loss] = Registry(
+    "a loss",
+    "hyper_parameters.loss",
+    {function.__name__: function for function in (log_loss, focal, label_smoothing, bpr, sampled_softmax)},
+)
 
 
 _RULES: Mapping[str, Mapping[str, Rule]] = {
@@ -137,18 +138,7 @@ def find_loss(config: Config) -> NamedLoss:
     """
     settings = config.hyper_parameters
     name, folder = settings.loss, config.yaml_path.parent
-    if name in LOSSES:
-        function = LOSSES[name]
-    elif ":" in name:
-        function = plugins.load(name, "a loss", folder)
-        if not callable(function):
-            raise ConfigError(f"A loss must be a function. Received: {name!r}, {type(function).__name__}.")
-    else:
-        near = difflib.get_close_matches(name, LOSSES, n=1)
-        hint = f"Did you mean {near[0]}?" if near else "Your own is named module:function or file.py:function."
-        raise ConfigError(
-            f"hyper_parameters.loss must be one of {', '.join(LOSSES)}, or module:function. Received: {name!r}. {hint}"
-        )
+    function = LOSSES.find(name, folder)
     # Checked as the options of a strategy are, so that both read alike.
     declared, names = _options_of(name, function)
     values = read_options(declared, settings.loss_options, f"hyper_parameters.loss_options of {name}", folder)

@@ -14,7 +14,7 @@ import pytest
 
 from fl_rec.config import Config
 from fl_rec.coordinator.messages import FINISH, JOIN, ClientReport, Decision, Device
-from fl_rec.coordinator.strategies import STRATEGIES, Fleet, Strategy, find_strategy, new_strategy
+from fl_rec.coordinator.strategies import STRATEGIES, Fleet, Strategy, new_strategy
 from fl_rec.coordinator.strategies.join_all import JoinAll
 from fl_rec.coordinator.strategies.random_k import RandomK
 from fl_rec.coordinator.strategies.resource_aware import ResourceAware
@@ -152,13 +152,13 @@ def test_what_is_no_decision(nonsense: Any) -> None:
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    text = refusal(find_strategy, "nothing.py:Mine", tmp_path)
+    text = refusal(STRATEGIES.find, "nothing.py:Mine", tmp_path)
     assert f"Received: 'nothing.py:Mine'; there is no file {tmp_path / 'nothing.py'}." in text
 
 
 def test_file_with_a_syntax_error(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("\nclass Mine(\n")
-    text = refusal(find_strategy, "mine.py:Mine", tmp_path)
+    text = refusal(STRATEGIES.find, "mine.py:Mine", tmp_path)
     assert text.startswith("A strategy must be importable. Received: 'mine.py:Mine'; ")
     assert re.search(r"mine\.py, line 2: .+\.$", text)
 
@@ -478,31 +478,31 @@ def test_rounding() -> None:
     [("join_all", JoinAll), ("random_k", RandomK), ("resource_aware", ResourceAware), ("utility", Utility)],
 )
 def test_strategy_of_a_name(name: str, cls: type) -> None:
-    assert find_strategy(name) is cls
-    assert find_strategy(f"{cls.__module__}:{cls.__name__}") is cls
+    assert STRATEGIES.find(name) is cls
+    assert STRATEGIES.find(f"{cls.__module__}:{cls.__name__}") is cls
     assert str(make(name, 2)) == f"the strategy {cls.__name__}"
 
 
 def test_unknown_name() -> None:
     head = f"coordinator.strategy must be one of {', '.join(STRATEGIES)}, or module:Class. Received: "
-    assert refusal(find_strategy, "random") == head + "'random'. Did you mean random_k?"
-    assert refusal(find_strategy, "zzz") == head + "'zzz'."
+    assert refusal(STRATEGIES.find, "random") == head + "'random'. Did you mean random_k?"
+    assert refusal(STRATEGIES.find, "zzz") == head + "'zzz'. Your own is named module:Class or file.py:Class."
 
 
 @pytest.mark.parametrize("name", ["no_such_module:Mine", "fl_rec.coordinator:Mine", ":", "a:"])
 def test_nothing_of_that_name(name: str, tmp_path: Path) -> None:
-    text = refusal(find_strategy, name, tmp_path)
+    text = refusal(STRATEGIES.find, name, tmp_path)
     assert text.startswith(f"A strategy must be importable. Received: {name!r} (")
     assert text.endswith("Give module:name, importable (PYTHONPATH), or path/to/file.py:name.")
 
 
 def test_no_strategy() -> None:
-    assert refusal(find_strategy, "pathlib:Path") == (
+    assert refusal(STRATEGIES.find, "pathlib:Path") == (
         "coordinator.strategy must be a subclass of fl_rec.coordinator.Strategy. Received: 'pathlib:Path', "
         "<class 'pathlib.Path'>."
     )
-    assert "Received: 'math:pi', 3.14" in refusal(find_strategy, "math:pi")
-    assert refusal(find_strategy, "fl_rec.coordinator:Strategy") == (
+    assert "Received: 'math:pi', 3.14" in refusal(STRATEGIES.find, "math:pi")
+    assert refusal(STRATEGIES.find, "fl_rec.coordinator:Strategy") == (
         "A strategy has the method decide. Received: 'fl_rec.coordinator:Strategy', which has not."
     )
 
@@ -595,4 +595,4 @@ def test_users_file_is_found_from_the_home_directory(
 
 def test_users_file_that_fails(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("1 / 0")
-    assert "ZeroDivisionError('division by zero')" in refusal(find_strategy, "broken.py:Mine", tmp_path)
+    assert "ZeroDivisionError('division by zero')" in refusal(STRATEGIES.find, "broken.py:Mine", tmp_path)

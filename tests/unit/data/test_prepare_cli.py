@@ -421,7 +421,7 @@ def test_few_items_are_warned_of_and_counted(tmp_path: Path) -> None:
         ("prepare.py", ("--source", "synthetic", "--test_negative", "no"), "must be readable. Received: no"),
         ("prepare.py", ("--source", "synthetic", "--out", "file/below"), "must be writable. Received: file"),
         ("gen_heter_data.py", ("--data", "."), "--data must be a folder that prepare.py wrote. Received: ."),
-        ("gen_heter_data.py", ("--partitioner", "idd"), "Did you mean 'iid'?"),
+        ("gen_heter_data.py", ("--partitioner", "idd"), "Did you mean iid?"),
         (
             "gen_heter_data.py",
             ("--group", "--format", "csv"),
