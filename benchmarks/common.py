@@ -47,7 +47,8 @@ from fl_rec.data.manifest import (
 )
 from fl_rec.data.text import parse_multislot
 from fl_rec.errors import DataError, FLRecError, RunError
-from fl_rec.evaluation.ranking import RankingSums, rank_metrics
+from fl_rec.evaluation.metrics import ALL, Evaluation
+from fl_rec.evaluation.ranking import rank_metrics
 from fl_rec.job.watch import Mark
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
@@ -280,7 +281,7 @@ def read_rows(data: Manifest, file: ShardFile) -> tuple[np.ndarray, np.ndarray, 
     return users, items, labels
 
 
-def popularity(data: Manifest, top_k: int) -> list[RankingSums]:
+def popularity(data: Manifest, top_k: int) -> list[Evaluation]:
     """How well each test shard's users are served by the items with the most training positives of all shards."""
     positives: np.ndarray = np.zeros(data.num_items, np.int64)
     for shard in data.shards:
@@ -395,7 +396,7 @@ def run_job(
         running_after=max(running.values()) - started if running.keys() >= set(expected) else None,
         peak_pss=peak_pss,
         leftovers=leftovers,
-        epochs=tuple(record for record in _metrics(run) if record["client"] == "all"),
+        epochs=tuple(record for record in _metrics(run) if record["client"] == ALL),
         failure=f"{path.name}: {failure}" if failure else None,
     )
 

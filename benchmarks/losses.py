@@ -38,6 +38,7 @@ from common import (
 
 from fl_rec.config import Config
 from fl_rec.data.manifest import Manifest
+from fl_rec.evaluation.metrics import Evaluation
 from fl_rec.nets.losses import LOSSES
 
 MEANS_OVER_ROWS = ("sampled_softmax",)
@@ -75,9 +76,8 @@ def plan(config: Config, data: Manifest, rates: Mapping[str, float]) -> dict[str
 def measure(args: argparse.Namespace, folder: Path) -> Report:
     """One job per line, the next one also after one that failed."""
     data = open_data(args.data, folder, config=args.config)
-    ranked = popularity(data, TOP_K)
-    users = sum(each.users for each in ranked)
-    base = {"hr": sum(each.hits for each in ranked) / users, "ndcg": sum(each.ndcg_sum for each in ranked) / users}
+    popular = Evaluation.total(popularity(data, TOP_K))
+    base = {"hr": popular.hit_rate, "ndcg": popular.ndcg}
     results: list[dict[str, Any]] = [{"loss": "popularity", **base}]
     failures = []
     planned = plan(Config.load(args.config), data, dict(args.rates))

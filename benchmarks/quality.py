@@ -63,12 +63,11 @@ from fl_rec.data.sampling import generator
 from fl_rec.data.text import LAYOUTS, grouped_layout
 from fl_rec.data.text import write_rows as write_text
 from fl_rec.errors import DataError, FLRecError, RunError
-from fl_rec.evaluation.ranking import RankingSums
+from fl_rec.evaluation.metrics import ALL, Evaluation
 from fl_rec.files import write_json
 from fl_rec.runs.directory import RunDirectory
 
 KINDS = ("popularity", "alone", "plain", "best", "pooled")
-ALL = "all"
 # What the project sets itself: as good as pooled but for so much HR, and these figures.
 LEAST_DIFFERENCE = -0.005
 GOALS = {"hr": 0.720, "ndcg": 0.440}
@@ -309,7 +308,7 @@ def read_outcome(job: Job, run: RunDirectory, key: str, seconds: float, parts: M
     result = json.loads(run.result.read_text(encoding="utf-8"))
     kept, figures = Path(result["model"]), result["best"]
     if parts is None:
-        records = [each for each in run.read_metrics() if each["epoch"] == figures["epoch"] and each["client"] != "all"]
+        records = [each for each in run.read_metrics() if each["epoch"] == figures["epoch"] and each["client"] != ALL]
         scores = [
             Score(each["client"] if job.shard is None else job.shard, each["test_users"], each["hr"], each["ndcg"])
             for each in sorted(records, key=lambda each: each["client"])
@@ -347,13 +346,12 @@ def measure_model(folder: Path, config: Config, parts: Manifest) -> list[Score]:
     runner, scores = config.runner, []
     for number, shard in enumerate(parts.shards):
         rows = TestRows.read([parts.folder / shard.test.file], reader, len(net.feeds) + 1, runner.start_timeout)
-        _, ranked = rows.measure(net, runner.infer_batch_size, TOP_K)
-        scores.append(_score(number, ranked))
+        scores.append(_score(number, rows.measure(net, runner.infer_batch_size, TOP_K)))
     return scores
 
 
-def _score(shard: int, ranked: RankingSums) -> Score:
-    return Score(shard, ranked.users, ranked.hits / ranked.users, ranked.ndcg_sum / ranked.users)
+def _score(shard: int, ranked: Evaluation) -> Score:
+    return Score(shard, ranked.users, ranked.hit_rate, ranked.ndcg)
 
 
 def total(scores: Sequence[Score], name: str) -> float:

@@ -33,6 +33,7 @@ from fl_rec.coordinator.messages import (
     to_record,
 )
 from fl_rec.errors import DataError
+from fl_rec.evaluation.metrics import ALL
 from fl_rec.runs.directory import RunDirectory
 
 # Bytes of an array that stands in the line itself.
@@ -215,7 +216,7 @@ def recorded_reports(run: RunDirectory) -> list[dict[int, ClientReport]]:
         return [rounds.get(number, {}) for number in range(1 + max(rounds))]
     if not run.metrics.is_file():
         raise DataError(f"A recorded run has rounds.jsonl or metrics.jsonl. Received: {run.path}, which has neither.")
-    records = [record for record in run.read_metrics() if record["client"] != "all"]
+    records = [record for record in run.read_metrics() if record["client"] != ALL]
     if not records:
         raise DataError(f"A recorded run has figures of at least one epoch. Received: {run.metrics}, with none.")
     shard_rows: dict[int, int] = {}

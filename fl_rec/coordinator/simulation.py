@@ -36,6 +36,7 @@ import numpy as np
 from fl_rec.coordinator.messages import FINISH, JOIN, ClientReport, Device
 from fl_rec.coordinator.strategies.base import Strategy
 from fl_rec.errors import DataError
+from fl_rec.evaluation.metrics import ALL
 from fl_rec.runs.directory import RunDirectory
 
 SLOWEST = 10.0
@@ -79,7 +80,7 @@ class Recording:
         names = ("rows", "seconds", "test_users", *FALLING, *RISING)
         try:
             records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-            lines = {(each["client"], each["epoch"]): each for each in records if each["client"] != "all"}
+            lines = {(each["client"], each["epoch"]): each for each in records if each["client"] != ALL}
             clients, epochs = (sorted({key[axis] for key in lines}) for axis in (0, 1))
             table = {
                 name: np.array([[lines[client, epoch][name] for epoch in epochs] for client in clients], np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ import numpy as np
 from fl_rec.data.reader import Reader
 from fl_rec.data.text import parse_multislot
 from fl_rec.evaluation.auc import AucBuckets
-from fl_rec.evaluation.ranking import RankingSums, rank_metrics
+from fl_rec.evaluation.metrics import Evaluation
+from fl_rec.evaluation.ranking import rank_metrics
 
 if TYPE_CHECKING:
     from fl_rec.nets.inference import InferenceNet
@@ -44,8 +45,8 @@ class TestRows:
         slots = [np.concatenate(parts) for parts in zip(*parsed)]
         return cls(tuple(slots[:-1]), slots[-1][:, 0])
 
-    def measure(self, net: InferenceNet, batch_size: int, top_k: int) -> tuple[AucBuckets, RankingSums]:
-        """Scores all rows: the buckets for AUC, and the sums for HR@K and NDCG@K over users."""
+    def measure(self, net: InferenceNet, batch_size: int, top_k: int) -> Evaluation:
+        """Scores all rows."""
         scores = net.predict(self.inputs, batch_size)
-        users = self.inputs[0][:, 0]
-        return AucBuckets.from_scores(scores, self.labels), rank_metrics(users, self.labels, scores, top_k)
+        ranked = rank_metrics(self.inputs[0][:, 0], self.labels, scores, top_k)
+        return replace(ranked, buckets=AucBuckets.from_scores(scores, self.labels))

@@ -7,14 +7,72 @@ hit rates of shards of unlike sizes, is not the AUC or the hit rate of them all.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.auc import AucBuckets
+
+ALL = "all"  # in the place of a client's number: all of them together
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Sums over the users of some test rows; `Evaluation()` is no evaluation, or one of no rows.
+
+    Attributes:
+        users: users with at least one positive.
+        hits: those of them with a positive among the first K.
+        ndcg_sum: sum of their NDCG@K.
+        buckets: of the predictions; None where only ranks were measured.
+    """
+
+    users: int = 0
+    hits: int = 0
+    ndcg_sum: float = 0.0
+    buckets: AucBuckets | None = None
+
+    def __post_init__(self) -> None:
+        # Counts come from numpy and from a float64 vector, and go to JSON.
+        _convert(self, users=int, hits=int, ndcg_sum=float)
+
+    @property
+    def hit_rate(self) -> float:
+        """HR@K, the share of users with a hit (arXiv:1708.05031); NaN without users."""
+        return _ratio(self.hits, self.users)
+
+    @property
+    def ndcg(self) -> float:
+        """NDCG@K, mean over users (arXiv:1708.05031); NaN without users."""
+        return _ratio(self.ndcg_sum, self.users)
+
+    @property
+    def auc(self) -> float:
+        """See `AucBuckets.auc`; NaN without buckets."""
+        return math.nan if self.buckets is None else self.buckets.auc()
+
+    @classmethod
+    def total(cls, parts: Iterable[Evaluation]) -> Evaluation:
+        """All of them together: sums and buckets added."""
+        parts = list(parts)
+        return cls(
+            sum(each.users for each in parts),
+            sum(each.hits for each in parts),
+            math.fsum(each.ndcg_sum for each in parts),
+            _sum([each.buckets for each in parts if each.buckets is not None]),
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """Figures to write as JSON; None where there is no figure."""
+        return {
+            "test_auc": _finite(self.auc),
+            "test_users": self.users,
+            "hr": _finite(self.hit_rate),
+            "ndcg": _finite(self.ndcg),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +86,8 @@ class EpochMetrics:
         seconds: wall time of the training, without evaluation; of all together, that of the slowest.
         loss_sum: sum over rows of the training loss.
         train: buckets of the training predictions.
-        test: buckets of the test predictions; None without an evaluation.
-        test_users: users ranked.
-        hits: users with a positive among the first `top_k`.
-        ndcg_sum: sum over users of NDCG at `top_k`.
-        validation_users, validation_hits, validation_ndcg_sum: the same of the validation shards.
+        test: of the test shards.
+        validation: of the validation shards; its buckets do not travel.
         top_k: K of HR@K and NDCG@K.
     """
 
@@ -42,19 +97,12 @@ class EpochMetrics:
     seconds: float
     loss_sum: float
     train: AucBuckets
-    test: AucBuckets | None = None
-    test_users: int = 0
-    hits: int = 0
-    ndcg_sum: float = 0.0
-    validation_users: int = 0
-    validation_hits: int = 0
-    validation_ndcg_sum: float = 0.0
+    test: Evaluation = field(default_factory=Evaluation)
+    validation: Evaluation = field(default_factory=Evaluation)
     top_k: int = 10
 
     def __post_init__(self) -> None:
-        # Counts come from numpy and from a float64 vector, and go to JSON.
-        for name, kind in _NUMBERS.items():
-            object.__setattr__(self, name, kind(getattr(self, name)))
+        _convert(self, epoch=int, rows=int, seconds=float, loss_sum=float, top_k=int)
 
     @property
     def rows_per_second(self) -> float:
@@ -73,28 +121,28 @@ class EpochMetrics:
 
     @property
     def test_auc(self) -> float:
-        """See `AucBuckets.auc`; NaN without an evaluation."""
-        return math.nan if self.test is None else self.test.auc()
+        """As `test.auc`."""
+        return self.test.auc
+
+    @property
+    def test_users(self) -> int:
+        """As `test.users`."""
+        return self.test.users
 
     @property
     def hit_rate(self) -> float:
-        """HR@K, the share of users with a hit (arXiv:1708.05031); NaN without users."""
-        return _ratio(self.hits, self.test_users)
+        """As `test.hit_rate`."""
+        return self.test.hit_rate
 
     @property
     def ndcg(self) -> float:
-        """NDCG@K, mean over users (arXiv:1708.05031); NaN without users."""
-        return _ratio(self.ndcg_sum, self.test_users)
-
-    @property
-    def validation_hit_rate(self) -> float:
-        """HR@K on the validation shards; NaN without them."""
-        return _ratio(self.validation_hits, self.validation_users)
+        """As `test.ndcg`."""
+        return self.test.ndcg
 
     @property
     def validation_ndcg(self) -> float:
-        """NDCG@K on the validation shards; NaN without them."""
-        return _ratio(self.validation_ndcg_sum, self.validation_users)
+        """As `validation.ndcg`."""
+        return self.validation.ndcg
 
     @classmethod
     def total(cls, metrics: Sequence[EpochMetrics]) -> EpochMetrics:
@@ -106,21 +154,16 @@ class EpochMetrics:
         kinds = sorted({(each.epoch, each.top_k) for each in metrics})
         if len(kinds) != 1:
             raise DataError(f"Metrics of one epoch and one top_k can be added. Received (epoch, top_k): {kinds}.")
-        (epoch, top_k), tests = kinds[0], [each.test for each in metrics if each.test is not None]
+        epoch, top_k = kinds[0]
         return cls(
             client=None,
             epoch=epoch,
             rows=sum(each.rows for each in metrics),
             seconds=max(each.seconds for each in metrics),
             loss_sum=math.fsum(each.loss_sum for each in metrics),
-            train=_sum([each.train for each in metrics]),
-            test=_sum(tests) if tests else None,
-            test_users=sum(each.test_users for each in metrics),
-            hits=sum(each.hits for each in metrics),
-            ndcg_sum=math.fsum(each.ndcg_sum for each in metrics),
-            validation_users=sum(each.validation_users for each in metrics),
-            validation_hits=sum(each.validation_hits for each in metrics),
-            validation_ndcg_sum=math.fsum(each.validation_ndcg_sum for each in metrics),
+            train=sum((each.train for each in metrics[1:]), start=metrics[0].train),
+            test=Evaluation.total(each.test for each in metrics),
+            validation=Evaluation.total(each.validation for each in metrics),
             top_k=top_k,
         )
 
@@ -131,11 +174,14 @@ class EpochMetrics:
         matrices, and `from_vector` of each row and `total` follow. Adding the vectors themselves would add
         the seconds and lose each worker's figures.
         """
-        test = AucBuckets.empty(len(self.train.positives) - 1) if self.test is None else self.test
-        head = [getattr(self, name) for name in _NUMBERS]
-        flags = [-1 if self.client is None else self.client, self.test is not None]
-        buckets = [self.train.positives, self.train.negatives, test.positives, test.negatives]
-        return np.concatenate([np.array(flags + head, np.float64), *buckets])
+        test, validation = self.test, self.validation
+        buckets = AucBuckets.empty(len(self.train.positives) - 1) if test.buckets is None else test.buckets
+        head: list[float] = [-1 if self.client is None else self.client, test.buckets is not None]
+        head += [self.epoch, self.rows, self.seconds, self.loss_sum]
+        head += [test.users, test.hits, test.ndcg_sum]
+        head += [validation.users, validation.hits, validation.ndcg_sum, self.top_k]
+        counts = [self.train.positives, self.train.negatives, buckets.positives, buckets.negatives]
+        return np.concatenate([np.array(head, np.float64), *counts])
 
     @classmethod
     def from_vector(cls, vector: np.ndarray) -> EpochMetrics:
@@ -145,48 +191,44 @@ class EpochMetrics:
             DataError: the length is not one that `to_vector` gives.
         """
         values = np.ravel(vector)
-        start = 2 + len(_NUMBERS)
-        if len(values) < start + 4 or (len(values) - start) % 4:
-            raise DataError(f"A vector of EpochMetrics has {start} numbers and 4 parts. Received: {len(values)}.")
-        client, has_test = int(values[0]), bool(values[1])
-        numbers: dict[str, Any] = dict(zip(_NUMBERS, values[2:start]))
-        train_pos, train_neg, test_pos, test_neg = values[start:].reshape(4, -1)
+        if len(values) < _HEAD + 4 or (len(values) - _HEAD) % 4:
+            raise DataError(f"A vector of EpochMetrics has {_HEAD} numbers and 4 parts. Received: {len(values)}.")
+        client, tested, epoch, rows, seconds, loss_sum = values[:6]
+        (users, hits, ndcg_sum), validation, top_k = values[6:9], values[9:12], values[12]
+        train_pos, train_neg, test_pos, test_neg = values[_HEAD:].reshape(4, -1)
         return cls(
-            client=None if client < 0 else client,
+            client=None if client < 0 else int(client),
+            epoch=epoch,
+            rows=rows,
+            seconds=seconds,
+            loss_sum=loss_sum,
             train=AucBuckets(train_pos, train_neg),
-            test=AucBuckets(test_pos, test_neg) if has_test else None,
-            **numbers,
+            test=Evaluation(users, hits, ndcg_sum, AucBuckets(test_pos, test_neg) if tested else None),
+            validation=Evaluation(*validation),
+            top_k=top_k,
         )
 
     def to_record(self) -> dict[str, Any]:
-        """Figures to write as JSON, without the buckets; what is NaN becomes None."""
+        """Figures to write as JSON, without the buckets; None where there is no figure."""
         record = {
             "epoch": self.epoch,
-            "client": "all" if self.client is None else self.client,
+            "client": ALL if self.client is None else self.client,
             "rows": self.rows,
-            "seconds": self.seconds,
-            "rows_per_second": self.rows_per_second,
-            "train_loss": self.train_loss,
-            "train_auc": self.train_auc,
-            "test_auc": self.test_auc,
-            "test_users": self.test_users,
-            "hr": self.hit_rate,
-            "ndcg": self.ndcg,
+            "seconds": _finite(self.seconds),
+            "rows_per_second": _finite(self.rows_per_second),
+            "train_loss": _finite(self.train_loss),
+            "train_auc": _finite(self.train_auc),
+            **self.test.to_record(),
             "top_k": self.top_k,
         }
-        if self.validation_users:
-            record.update(validation_hr=self.validation_hit_rate, validation_ndcg=self.validation_ndcg)
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in record.items()
-        }
+        if self.validation.users:
+            of_validation = self.validation.to_record()
+            record.update(validation_hr=of_validation["hr"], validation_ndcg=of_validation["ndcg"])
+        return record
 
 
-_KINDS = {"int": int, "float": float}
-
-
-# Scalar fields in the order of the vector; annotations are text here (PEP 563).
-_NUMBERS = {item.name: _KINDS[str(item.type)] for item in fields(EpochMetrics) if str(item.type) in _KINDS}
+# Numbers before the buckets in a vector of EpochMetrics.
+_HEAD = 13
 
 
 def format_table(metrics: Sequence[EpochMetrics], title: str) -> str:
@@ -199,12 +241,12 @@ def format_table(metrics: Sequence[EpochMetrics], title: str) -> str:
     total = EpochMetrics.total(clients)
     at = f"@{total.top_k}"
     header = ["client", "rows", "seconds", "rows/s", "train loss", "train AUC", "test AUC", "users"]
-    validated = [f"valid. HR{at}", f"valid. NDCG{at}"] if total.validation_users else []
+    validated = [f"valid. HR{at}", f"valid. NDCG{at}"] if total.validation.users else []
     lines = [[*header, f"HR{at}", f"NDCG{at}", *validated]]
     for each in [*clients, total]:
         lines.append(
             [
-                "all" if each.client is None else str(each.client),
+                ALL if each.client is None else str(each.client),
                 f"{each.rows:,}",
                 _figure(each.seconds, ",.1f"),
                 _figure(each.rows_per_second, ",.0f"),
@@ -215,7 +257,7 @@ def format_table(metrics: Sequence[EpochMetrics], title: str) -> str:
                 _figure(each.hit_rate, ".4f"),
                 _figure(each.ndcg, ".4f"),
                 *(
-                    [_figure(each.validation_hit_rate, ".4f"), _figure(each.validation_ndcg, ".4f")]
+                    [_figure(each.validation.hit_rate, ".4f"), _figure(each.validation.ndcg, ".4f")]
                     if validated
                     else []
                 ),
@@ -235,5 +277,14 @@ def _figure(value: float, spec: str) -> str:
     return format(value, spec) if math.isfinite(value) else "-"
 
 
-def _sum(buckets: Sequence[AucBuckets]) -> AucBuckets:
-    return sum(buckets[1:], start=buckets[0])
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _sum(buckets: Sequence[AucBuckets]) -> AucBuckets | None:
+    return sum(buckets[1:], start=buckets[0]) if buckets else None
+
+
+def _convert(figures: Evaluation | EpochMetrics, **kinds: type) -> None:
+    for name, kind in kinds.items():
+        object.__setattr__(figures, name, kind(getattr(figures, name)))

@@ -4,31 +4,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.auc import check_rows
+from fl_rec.evaluation.metrics import Evaluation
 
 
-@dataclass(frozen=True)
-class RankingSums:
-    """Sums over users; divide by `users` for HR@K and NDCG@K.
-
-    Attributes:
-        users: users with at least one positive.
-        hits: those of them with a positive among the first K.
-        ndcg_sum: sum of their NDCG@K.
-    """
-
-    users: int
-    hits: int
-    ndcg_sum: float
-
-
-def rank_metrics(users: Any, labels: Any, scores: Any, k: int = 10) -> RankingSums:
+def rank_metrics(users: Any, labels: Any, scores: Any, k: int = 10) -> Evaluation:
     """Rank each user's rows by score, highest first, and judge the first `k`.
 
     A positive ranks below the negatives with an equal score: a net that gives every item the same score,
@@ -54,7 +39,7 @@ def rank_metrics(users: Any, labels: Any, scores: Any, k: int = 10) -> RankingSu
     if k < 1:
         raise DataError(f"k must be at least 1. Received: k={k}.")
     if not len(users):
-        return RankingSums(users=0, hits=0, ndcg_sum=0.0)
+        return Evaluation()
 
     # The last key is the first to sort by; labels come last, which makes ties pessimistic.
     order = np.lexsort((labels, -scores, users))
@@ -70,7 +55,7 @@ def rank_metrics(users: Any, labels: Any, scores: Any, k: int = 10) -> RankingSu
 
     counted = positives > 0
     ideal = np.cumsum(discount)[np.minimum(positives[counted], k) - 1]
-    return RankingSums(
+    return Evaluation(
         users=int(np.count_nonzero(counted)),
         # A gain is never 0 where a positive was found.
         hits=int(np.count_nonzero(dcg)),

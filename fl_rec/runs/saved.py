@@ -10,6 +10,7 @@ from typing import Any
 
 from fl_rec.config import PROJECT, Config
 from fl_rec.errors import DataError
+from fl_rec.evaluation.metrics import ALL
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
 
@@ -20,9 +21,6 @@ SIGNATURE = "model.json"
 
 
 EXPORTED = "exported"
-
-
-ALL = "all"  # as metrics.jsonl names all clients together
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import tempfile
@@ -18,8 +17,9 @@ from fl_rec.data.manifest import TEST_FOLDER, list_shards, load_manifest
 from fl_rec.data.reader import Reader
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.evaluation.evaluator import TestRows
+from fl_rec.evaluation.metrics import ALL, Evaluation
 from fl_rec.runs.private_parts import NoCommonModel
-from fl_rec.runs.saved import ALL, SavedModel, newest_run
+from fl_rec.runs.saved import SavedModel, newest_run
 
 if TYPE_CHECKING:
     from fl_rec.nets.inference import InferenceNet
@@ -93,16 +93,11 @@ def evaluate(saved: SavedModel, config: Config | None = None, data: Path | None 
             rows = TestRows.read([shard], reader, len(net.feeds) + 1, config.runner.start_timeout)
             _require_known_ids(rows, config, shard)
             measured.append(rows.measure(net, config.runner.infer_batch_size, config.runner.top_k))
-    buckets, ranked = zip(*measured)
-    auc, users = sum(buckets[1:], start=buckets[0]).auc(), sum(each.users for each in ranked)
     return {
         "model": str(saved.folder),
         "epoch": saved.epoch,
         "client": ALL if saved.client is None else saved.client,
-        "test_auc": None if math.isnan(auc) else auc,
-        "test_users": users,
-        "hr": sum(each.hits for each in ranked) / users if users else None,
-        "ndcg": sum(each.ndcg_sum for each in ranked) / users if users else None,
+        **Evaluation.total(measured).to_record(),
         "top_k": config.runner.top_k,
     }
 

@@ -17,9 +17,10 @@ from fl_rec import __version__, environment
 from fl_rec.data.catalogue import Catalogue
 from fl_rec.data.manifest import MANIFEST_NAME, Manifest, load_manifest
 from fl_rec.errors import DataError, RunError
+from fl_rec.evaluation.metrics import ALL
 from fl_rec.nets import graph
 from fl_rec.runs import private_parts
-from fl_rec.runs.saved import ALL, EXPORTED, SavedModel, newest_run
+from fl_rec.runs.saved import EXPORTED, SavedModel, newest_run
 
 if TYPE_CHECKING:
     from fl_rec.nets.inference import InferenceNet

@@ -29,7 +29,7 @@ from fl_rec.distillation.student import DistilledRows, add_distillation
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.evaluator import TestRows
-from fl_rec.evaluation.metrics import EpochMetrics, format_table
+from fl_rec.evaluation.metrics import EpochMetrics, Evaluation, format_table
 from fl_rec.job.check import Job
 from fl_rec.nets.graph import keep_zeros
 from fl_rec.nets.penalties import add_penalties
@@ -182,22 +182,10 @@ class FLTrainer:
         Returns:
             the same, with the test's figures.
         """
-        runner = self.config.runner
         with self.runtime.settled(f"epoch {metrics.epoch}"):
             self.pull_model()
-            if self.test_rows is not None:
-                buckets, ranked = self.test_rows.measure(self.net, runner.infer_batch_size, runner.top_k)
-                metrics = dataclasses.replace(
-                    metrics, test=buckets, test_users=ranked.users, hits=ranked.hits, ndcg_sum=ranked.ndcg_sum
-                )
-            if self.validation_rows is not None:
-                _, ranked = self.validation_rows.measure(self.net, runner.infer_batch_size, runner.top_k)
-                metrics = dataclasses.replace(
-                    metrics,
-                    validation_users=ranked.users,
-                    validation_hits=ranked.hits,
-                    validation_ndcg_sum=ranked.ndcg_sum,
-                )
+            test, validation = self._measured(self.test_rows), self._measured(self.validation_rows)
+            metrics = dataclasses.replace(metrics, test=test, validation=validation)
             if self.role.is_first_worker:
                 self.save_model(metrics.epoch)
         self.save_private_part(metrics.epoch)
@@ -555,6 +543,10 @@ class FLTrainer:
         # Every worker has written its private part: this comes after they have gathered their figures.
         if self.role.is_first_worker and worse >= 0:
             shutil.rmtree(self.model_folder / str(worse), ignore_errors=True)
+
+    def _measured(self, rows: TestRows | None) -> Evaluation:
+        runner = self.config.runner
+        return rows.measure(self.net, runner.infer_batch_size, runner.top_k) if rows else Evaluation()
 
     def _read_test_rows(self, shards: Sequence[Sequence[Path]]) -> TestRows | None:
         mine = shards[self.role.index] if shards else ()

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.auc import AucBuckets
-from fl_rec.evaluation.metrics import EpochMetrics, format_table
+from fl_rec.evaluation.metrics import EpochMetrics, Evaluation, format_table
 
 
 def buckets(seed: int, rows: int = 200) -> AucBuckets:
@@ -27,10 +27,7 @@ def worker(client: int, **changes: object) -> EpochMetrics:
         "seconds": 2.0 + client,
         "loss_sum": 30.0,
         "train": buckets(client),
-        "test": buckets(client + 50),
-        "test_users": 4,
-        "hits": client,
-        "ndcg_sum": client / 2,
+        "test": Evaluation(4, client, client / 2, buckets(client + 50)),
     }
     return EpochMetrics(**{**given, **changes})  # type: ignore[arg-type]
 
@@ -122,15 +119,15 @@ class TestEpochMetrics:
         total = EpochMetrics.total(parts)
         assert (total.client, total.epoch, total.rows, total.seconds) == (None, 3, 300, 3.0)
         assert (total.rows_per_second, total.train_loss) == (100.0, 0.3)
-        assert (total.test_users, total.hits, total.hit_rate, total.ndcg) == (8, 1, 0.125, 0.0625)
+        assert (total.test_users, total.test.hits, total.hit_rate, total.ndcg) == (8, 1, 0.125, 0.0625)
         assert total.train_auc == (parts[0].train + parts[1].train).auc()
         assert total.train_auc != (parts[0].train_auc + parts[1].train_auc) / 2
 
     def test_total_counts_a_worker_without_a_test_shard(self) -> None:
         with_test = worker(1)
-        total = EpochMetrics.total([worker(0, test=None, test_users=0), with_test])
+        total = EpochMetrics.total([worker(0, test=Evaluation()), with_test])
         assert total.test_auc == with_test.test_auc
-        assert EpochMetrics.total([worker(0, test=None)]).test is None
+        assert EpochMetrics.total([worker(0, test=Evaluation(4))]).test.buckets is None
 
     @pytest.mark.parametrize(
         ("parts", "received"), [([], r"\[\]"), ([worker(0), worker(1, epoch=4)], r"\[\(3, 10\), \(4, 10\)\]")]
@@ -141,7 +138,12 @@ class TestEpochMetrics:
 
     @pytest.mark.parametrize(
         "metrics",
-        [worker(2), worker(0, test=None), worker(1, loss_sum=math.nan), EpochMetrics.total([worker(0)])],
+        [
+            worker(2),
+            worker(0, test=Evaluation(4, 1, 0.5)),
+            worker(1, loss_sum=math.nan),
+            EpochMetrics.total([worker(0)]),
+        ],
     )
     def test_comes_back_from_its_vector(self, metrics: EpochMetrics) -> None:
         vector = metrics.to_vector()
@@ -149,7 +151,7 @@ class TestEpochMetrics:
         assert vector.shape == (13 + 4 * 4097,)
         back = EpochMetrics.from_vector(vector)
         assert back.to_record() == metrics.to_record()
-        assert (back.test is None) == (metrics.test is None)
+        assert (back.test.buckets is None) == (metrics.test.buckets is None)
         assert np.array_equal(back.train.positives, metrics.train.positives)
 
     def test_workers_gather_by_one_all_reduce(self) -> None:
@@ -165,7 +167,7 @@ class TestEpochMetrics:
             EpochMetrics.from_vector(np.zeros(16))
 
     def test_record_is_json_with_none_for_nan(self) -> None:
-        metrics = worker(1, test=None, test_users=np.int64(0), rows=np.int64(300), seconds=np.float32(1.5))
+        metrics = worker(1, test=Evaluation(np.int64(0)), rows=np.int64(300), seconds=np.float32(1.5))
         assert json.loads(json.dumps(metrics.to_record(), allow_nan=False)) == {
             "epoch": 3,
             "client": 1,
@@ -186,7 +188,7 @@ class TestEpochMetrics:
 class TestTable:
     def test_lines_up_one_line_per_client_and_one_for_all(self) -> None:
         plain = AucBuckets.from_scores([0.9, 0.1], [1, 0])
-        first = EpochMetrics(0, 1, 518095, 4.25, 181333.25, plain, plain, 604, 362, 199.32)
+        first = EpochMetrics(0, 1, 518095, 4.25, 181333.25, plain, Evaluation(604, 362, 199.32, plain))
         other = EpochMetrics(1, 1, 1243905, 8.5, 373171.5, AucBuckets.empty())
         text = """\
 epoch 1

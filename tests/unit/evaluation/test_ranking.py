@@ -9,10 +9,11 @@ import pytest
 from sklearn.metrics import ndcg_score
 
 from fl_rec.errors import DataError
-from fl_rec.evaluation.ranking import RankingSums, rank_metrics
+from fl_rec.evaluation.metrics import Evaluation
+from fl_rec.evaluation.ranking import rank_metrics
 
 
-def one_user(labels: list[int], scores: list[float], k: int = 10) -> RankingSums:
+def one_user(labels: list[int], scores: list[float], k: int = 10) -> Evaluation:
     return rank_metrics([7] * len(labels), labels, scores, k)
 
 
@@ -26,7 +27,7 @@ def test_a_single_positive_gains_by_the_log_of_its_rank(rank: int) -> None:
 
 
 def test_a_positive_below_k_is_no_hit() -> None:
-    assert one_user([0, 0, 1], [3, 2, 1], k=2) == RankingSums(users=1, hits=0, ndcg_sum=0.0)
+    assert one_user([0, 0, 1], [3, 2, 1], k=2) == Evaluation(users=1, hits=0, ndcg_sum=0.0)
 
 
 def test_by_hand_with_two_users_in_mixed_order() -> None:
@@ -69,17 +70,17 @@ def test_ties_cost_the_positive_only_its_equals() -> None:
 
 
 def test_a_user_without_a_positive_is_not_counted() -> None:
-    assert rank_metrics([1, 1, 2], [0, 0, 1], [0.9, 0.8, 0.1]) == RankingSums(1, 1, 1.0)
+    assert rank_metrics([1, 1, 2], [0, 0, 1], [0.9, 0.8, 0.1]) == Evaluation(1, 1, 1.0)
 
 
 @pytest.mark.parametrize("labels", [[], [0, 0]])
 def test_nobody_to_rank(labels: list[int]) -> None:
-    assert rank_metrics([1] * len(labels), labels, [0.5] * len(labels)) == RankingSums(0, 0, 0.0)
+    assert rank_metrics([1] * len(labels), labels, [0.5] * len(labels)) == Evaluation(0, 0, 0.0)
 
 
 def test_columns_of_shape_rows_by_one_are_taken_as_paddle_gives_them() -> None:
     users, labels = np.array([[1], [1]], np.int64), np.array([[1], [0]], np.int64)
-    assert rank_metrics(users, labels, np.array([[0.9], [0.1]], np.float32)) == RankingSums(1, 1, 1.0)
+    assert rank_metrics(users, labels, np.array([[0.9], [0.1]], np.float32)) == Evaluation(1, 1, 1.0)
 
 
 @pytest.mark.parametrize(
