@@ -34,6 +34,7 @@ setup(
         "msgpack>=1.0",
         "numpy>=1.21",
         "pyyaml>=5.4",
+        "pydantic>=2.7,<3",
         "scikit-learn>=1.0",
         # Which processes belong to a job, and whether they live.
         "psutil>=5.9",

@@ -274,7 +274,7 @@ def plan(args: argparse.Namespace, data: Manifest, kind: str, seed: int) -> list
     if kind == "best":
         return [Job(kind, seed, None, args.config, keys)]
     # A round of one worker must leave its model as it is; this key is for what many have learned.
-    keys.update({"runner.rounds_per_epoch": 1, "runner.server_learning_rate": 1.0})
+    keys.update({"runner.exchanges_per_epoch": 1, "runner.server_learning_rate": 1.0})
     if kind == "pooled":
         config = Config.load(args.config)
         optimizer, batch = config.hyper_parameters.optimizer, config.runner.train_batch_size

@@ -33,6 +33,7 @@ from fl_rec.config.rules import (
 from fl_rec.config.schema import (
     ABSENT,
     PROJECT,
+    RENAMED,
     CoordinatorConfig,
     DistillationConfig,
     HyperParameters,
@@ -174,7 +175,7 @@ class Config(Mapping[str, Any]):
         if key == "config_abs_dir":
             return str(self.yaml_path.parent)
         value: Any = self.to_dict()
-        for part in key.split("."):
+        for part in RENAMED.get(key, key).split("."):
             if not isinstance(value, Mapping) or part not in value:
                 raise KeyError(key)
             value = value[part]
@@ -320,7 +321,7 @@ def _apply(given: dict[str, tuple[Any, str]], name: str, value: Any, source: str
 def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and values; what is no section stays whole, so that it is reported once."""
     for name, value in tree.items():
-        dotted = f"{prefix}{name}"
+        dotted = RENAMED.get(f"{prefix}{name}", f"{prefix}{name}")
         if dotted in _SECTIONS and (value is None or isinstance(value, Mapping)):
             yield from _flatten(value or {}, dotted + ".")
         else:

@@ -78,9 +78,14 @@ def check_training(runner: RunnerConfig) -> None:
     for name, is_set, (other, needed), why in (
         ("resample_negatives", runner.resample_negatives, stream, "an InmemoryDataset keeps the rows it read first"),
         ("resample_negatives", runner.resample_negatives, shard, "a worker draws for the positives of its shard"),
-        ("rounds_per_epoch", runner.rounds_per_epoch, geo, "only GEO's workers have a model that they exchange"),
-        ("rounds_per_epoch", runner.rounds_per_epoch, stream, "a round trains a part of a shard, read as a stream"),
-        ("rounds_per_epoch", runner.rounds_per_epoch, shard, "a round trains a part of a worker's own shard"),
+        ("exchanges_per_epoch", runner.exchanges_per_epoch, geo, "only GEO's workers have a model that they exchange"),
+        (
+            "exchanges_per_epoch",
+            runner.exchanges_per_epoch,
+            stream,
+            "a round trains a part of a shard, read as a stream",
+        ),
+        ("exchanges_per_epoch", runner.exchanges_per_epoch, shard, "a round trains a part of a worker's own shard"),
         ("private_params", runner.private_params, geo, "with async every parameter is the servers'"),
         ("private_params", runner.private_params, shard, "a worker's own parameters know its own shard only"),
     ):

@@ -86,7 +86,7 @@ class RunnerConfig:
         "geo",
     )
     geo_step: int = key(integer(at_least=1), "geo: at most this many batches between two exchanges", 100)
-    rounds_per_epoch: int = key(
+    exchanges_per_epoch: int = key(
         integer(at_least=0), "geo: synchronised exchanges of all workers in an epoch; 0: each when it comes to it", 0
     )
     aggregation: str = key(
@@ -245,8 +245,10 @@ class PrivacyConfig:
         number(at_least=0), "standard deviation of the noise on every coordinate, over clip; 0: only clipped", 1.0
     )
     delta: float = key(probability(), "delta for which epsilon is told; keep it well below 1 / users", 1e-5)
-    users_per_round: float | None = key(
-        optional(probability()), "chance of each user to be drawn for a round; null: 1 / runner.rounds_per_epoch", None
+    users_per_exchange: float | None = key(
+        optional(probability()),
+        "chance of each user to be drawn for an exchange; null: 1 / runner.exchanges_per_epoch",
+        None,
     )
 
 
@@ -268,6 +270,12 @@ class DistillationConfig:
     temperature: float = key(number(above=0), "by which both logits are divided in the distillation loss", 2.0)
     weight: float = key(number(at_least=0), "weight of the distillation loss beside the rows' own", 10.0)
 
+
+# Old names of keys, which still work.
+RENAMED = {
+    "runner.rounds_per_epoch": "runner.exchanges_per_epoch",
+    "privacy.users_per_round": "privacy.users_per_exchange",
+}
 
 # Keys that PaddleRec's configurations may hold and this project leaves out on purpose.
 ABSENT = {

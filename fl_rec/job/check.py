@@ -198,9 +198,9 @@ def _notes(config: Config, manifest: Manifest | None, num_coordinators: int) -> 
             f"runner.resample_negatives draws from hyper_parameters.num_items={num_items} items, of which the data has "
             f"{manifest.num_items}: negatives that nobody could like teach less. Leave num_items out."
         )
-    if not runner.rounds_per_epoch:
+    if not runner.exchanges_per_epoch:
         notes += [
-            f"runner.{name}={getattr(runner, name)} has no effect without rounds: set runner.rounds_per_epoch."
+            f"runner.{name}={getattr(runner, name)} has no effect without rounds: set runner.exchanges_per_epoch."
             for name in ("aggregation", "server_learning_rate")
             if getattr(runner, name) != getattr(RunnerConfig, name)
         ]

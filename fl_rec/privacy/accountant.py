@@ -16,7 +16,7 @@ NO_ACCOUNTANT = (
 )
 
 
-def epsilon(noise_multiplier: float, users_per_round: float, rounds: int, delta: float) -> float:
+def epsilon(noise_multiplier: float, users_per_exchange: float, rounds: int, delta: float) -> float:
     """The epsilon that holds with `delta` after some rounds, for one user more or less.
 
     It is that of the Poisson-sampled Gaussian mechanism, composed over rounds by Renyi differential privacy
@@ -25,7 +25,7 @@ def epsilon(noise_multiplier: float, users_per_round: float, rounds: int, delta:
 
     Args:
         noise_multiplier: standard deviation of the noise over the norm that changes are clipped to.
-        users_per_round: chance of a user to be drawn for a round.
+        users_per_exchange: chance of a user to be drawn for a round.
         rounds: how many there were.
         delta: above 0.
 
@@ -44,15 +44,15 @@ def epsilon(noise_multiplier: float, users_per_round: float, rounds: int, delta:
         from dp_accounting import rdp
     except ImportError as err:
         raise ConfigError(NO_ACCOUNTANT) from err
-    round_ = dp_accounting.PoissonSampledDpEvent(users_per_round, dp_accounting.GaussianDpEvent(noise_multiplier))
+    round_ = dp_accounting.PoissonSampledDpEvent(users_per_exchange, dp_accounting.GaussianDpEvent(noise_multiplier))
     accountant = rdp.RdpAccountant(neighboring_relation=dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
     return float(accountant.compose(round_, rounds).get_epsilon(delta))
 
 
-def users_per_round(config: Config) -> float:
+def users_per_exchange(config: Config) -> float:
     """The chance of each user to be drawn for a round: by default, that of taking part once an epoch on average."""
-    given = config.privacy.users_per_round
-    return 1 / config.runner.rounds_per_epoch if given is None else given
+    given = config.privacy.users_per_exchange
+    return 1 / config.runner.exchanges_per_epoch if given is None else given
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class Spent:
     rounds: int
     noise_multiplier: float
     clip: float | None
-    users_per_round: float
+    users_per_exchange: float
 
     @classmethod
     def of(cls, config: Config, rounds: int) -> Spent:
         """The guarantee of `rounds` rounds."""
-        settings, chance = config.privacy, users_per_round(config)
+        settings, chance = config.privacy, users_per_exchange(config)
         value = epsilon(settings.noise_multiplier, chance, rounds, settings.delta)
         known = value if math.isfinite(value) else None
         return cls(known, settings.delta, rounds, settings.noise_multiplier, settings.clip, chance)

@@ -29,7 +29,7 @@ class PrivateRounds:
     where there is no place between a user's change and the sending of it.
 
     Args:
-        config: `privacy` and `runner.rounds_per_epoch` are read.
+        config: `privacy` and `runner.exchanges_per_epoch` are read.
         program: the training program, without `send` operators. It is changed: from now on it is for this only.
         scope: its parameters.
         executor: runs it.
@@ -86,7 +86,7 @@ class PrivateRounds:
         generator = self.new_generator()
         model = {name: np.array(self._tensor(name)) for name in self._steps}
         total = {name: np.zeros(values.shape) for name, values in model.items()}
-        for rows in self._epoch().draw(accountant.users_per_round(self._config), generator):
+        for rows in self._epoch().draw(accountant.users_per_exchange(self._config), generator):
             mechanism.add(total, mechanism.clipped(self._change(rows), self._clip))
         mechanism.add_noise(total, self._config.privacy.noise_multiplier * self._clip, generator)
         for name, values in model.items():
@@ -99,7 +99,7 @@ class PrivateRounds:
 
     def _epoch(self) -> _Users:
         """This epoch's rows of every user."""
-        reading = self.rounds // self._config.runner.rounds_per_epoch
+        reading = self.rounds // self._config.runner.exchanges_per_epoch
         if reading != self._reading:
             self._users = _Users(parse_multislot(self._rows.text(reading), len(self._inputs), "the training rows"))
             self._reading = reading

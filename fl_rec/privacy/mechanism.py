@@ -38,9 +38,9 @@ def check_privacy(config: Config, num_coordinators: int) -> None:
     if config.privacy.clip is None:
         return
     runner = config.runner
-    if not runner.rounds_per_epoch:
+    if not runner.exchanges_per_epoch:
         raise ConfigError(
-            "privacy.clip needs runner.rounds_per_epoch: without rounds Paddle's communicator sends while a worker "
+            "privacy.clip needs runner.exchanges_per_epoch: without rounds Paddle's communicator sends while a worker "
             "trains, and leaves no place for clipping and noise. Received: 0. Set it to 1 or more, or leave "
             "privacy.clip out."
         )

@@ -48,7 +48,7 @@ class PsRuntime:
 
     Args:
         role: this process's part.
-        config: `runner.sync_mode`, `geo_step`, `rounds_per_epoch` and the two deadlines are read.
+        config: `runner.sync_mode`, `geo_step`, `exchanges_per_epoch` and the two deadlines are read.
 
     Raises:
         RunError: if a port that this role must open is taken, or a peer does not come up in time.
@@ -91,7 +91,7 @@ class PsRuntime:
     @property
     def synchronised(self) -> bool:
         """Whether the workers exchange in rounds, by `exchange`, and not each when it comes to it."""
-        return self.config.runner.rounds_per_epoch > 0
+        return self.config.runner.exchanges_per_epoch > 0
 
     def keep_private(self, names: Collection[str], shares: bool) -> None:
         """Before the optimizer is made: these parameters stay with their worker, and no server has a table for them.

@@ -419,7 +419,7 @@ class FLTrainer:
 
     def _portions(self, local_epochs: float) -> list[int | None]:
         """Rows to train between two exchanges of an epoch, as many entries in every worker; None is a whole reading."""
-        rounds = self.config.runner.rounds_per_epoch
+        rounds = self.config.runner.exchanges_per_epoch
         if self.private_rounds and local_epochs != 1.0:
             raise ConfigError(
                 "With privacy.clip every worker takes part in every round, in which it draws users and not rows. "

@@ -51,7 +51,7 @@ def test_a_job_that_starts_from_a_pruned_model(job: Job, shards: Path, tmp_path:
         folder = tmp_path / f"rounds {rounds}"
         folder.mkdir()
         again = Job(folder, shards)
-        again.runner.update(warmup_model_path=str(tmp_path / "pruned"), keep_zeros=True, rounds_per_epoch=rounds)
+        again.runner.update(warmup_model_path=str(tmp_path / "pruned"), keep_zeros=True, exchanges_per_epoch=rounds)
         again.hyper_parameters["proximal"] = 0.01
         after = parameters(Path(again.succeed().result["model"]), folder / "after.npz")
         for name in MATRICES:

@@ -71,7 +71,7 @@ def assert_done_as_decided(finished: Finished, shards: Path) -> None:
 def test_what_is_decided_is_what_is_done(job: Job, shards: Path, tmp_path: Path, exchanges: int) -> None:
     (tmp_path / "plan.py").write_text(PLAN)
     job.coordinator = {"strategy": "plan.py:Plan"}
-    job.runner.update(epochs=3, rounds_per_epoch=exchanges)
+    job.runner.update(epochs=3, exchanges_per_epoch=exchanges)
     finished = job.succeed("--coordinator_num", 1)
     assert_done_as_decided(finished, shards)
 

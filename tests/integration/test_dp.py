@@ -69,10 +69,10 @@ if __name__ == "__main__":
 
 def test_what_a_worker_shares_with_differential_privacy(job: Job, shards: Path, tmp_path: Path) -> None:
     (tmp_path / "witness.py").write_text(WITNESS.format(root=str(ROOT)))
-    job.runner.update(epochs=2, rounds_per_epoch=ROUNDS // 2, resample_negatives=4)
+    job.runner.update(epochs=2, exchanges_per_epoch=ROUNDS // 2, resample_negatives=4)
     del job.runner["train_batch_size"]
     job.hyper_parameters["optimizer"] = {"class": "sgd", "learning_rate": 5.0}
-    settings = {"clip": CLIP, "noise_multiplier": NOISE, "users_per_round": CHANCE, "delta": DELTA}
+    settings = {"clip": CLIP, "noise_multiplier": NOISE, "users_per_exchange": CHANCE, "delta": DELTA}
     options = [f"privacy.{name}={value}" for name, value in settings.items()]
     finished = job.succeed("--script", tmp_path / "witness.py", "-o", *options)
     workers = [dict(np.load(finished.run.path / f"seen.{worker}.npz")) for worker in range(WORKERS)]

@@ -64,7 +64,7 @@ def trained_users(finished: Finished, epoch: int) -> list[private_parts.Part]:
 
 @pytest.mark.parametrize("rounds", [0, 3], ids=["plain GEO", "rounds"])
 def test_no_row_of_a_private_parameter_is_anywhere_else(job: Job, shards: Path, rounds: int) -> None:
-    job.runner.update(epochs=2, rounds_per_epoch=rounds)
+    job.runner.update(epochs=2, exchanges_per_epoch=rounds)
     finished = job.succeed()
     parts = trained_users(finished, 1)
     rows = [set(part.rows.tolist()) for part in parts if part.rows is not None]
@@ -114,7 +114,7 @@ def test_a_round_is_the_aggregate_of_what_all_have_learned(
     job: Job, tmp_path: Path, aggregation: str, rate: float
 ) -> None:
     (tmp_path / "witness.py").write_text(WITNESS.format(root=str(ROOT)))
-    job.runner.update(epochs=2, rounds_per_epoch=2, aggregation=aggregation, server_learning_rate=rate)
+    job.runner.update(epochs=2, exchanges_per_epoch=2, aggregation=aggregation, server_learning_rate=rate)
     finished = job.succeed("--script", tmp_path / "witness.py")
     workers = seen(finished)
     rows = np.array([[worker[f"{number}/rows"] for worker in workers] for number in range(4)], float)
@@ -136,7 +136,12 @@ def test_a_round_is_the_aggregate_of_what_all_have_learned(
 def test_everything_else_that_a_round_may_meet(job: Job, shards: Path, tmp_path: Path) -> None:
     """Two servers, more rounds than batches, groups of fresh negatives, penalties, a schedule, validation."""
     job.runner.update(
-        epochs=2, rounds_per_epoch=4, aggregation="sum", resample_negatives=3, train_batch_size=4096, early_stopping=1
+        epochs=2,
+        exchanges_per_epoch=4,
+        aggregation="sum",
+        resample_negatives=3,
+        train_batch_size=4096,
+        early_stopping=1,
     )
     job.runner["validation_data_dir"] = str(shutil.copytree(shards / "fl_test_data", tmp_path / "validation"))
     job.hyper_parameters.update(

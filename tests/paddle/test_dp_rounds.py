@@ -102,7 +102,7 @@ def worker(folder: Path, net: str = "static_model.py", **settings: Any) -> Itera
     path.write_text("runner: {train_data_dir: data}\n", encoding="utf-8")
     given = {
         "runner.model_path": str(NETS / net),
-        "runner.rounds_per_epoch": 2,
+        "runner.exchanges_per_epoch": 2,
         "hyper_parameters.num_users": USERS,
         "hyper_parameters.num_items": ITEMS,
         "hyper_parameters.fc_layers": [8, 6, 4],
@@ -186,7 +186,7 @@ def test_every_coordinate_gets_the_noise_and_nobody_need_be_drawn(tmp_path: Path
 
 def test_chance_and_noise_are_never_the_same_again(tmp_path: Path) -> None:
     found = []
-    with worker(tmp_path, **{"privacy.clip": 0.5, "privacy.users_per_round": 0.5}) as each:
+    with worker(tmp_path, **{"privacy.clip": 0.5, "privacy.users_per_exchange": 0.5}) as each:
         rounds = each.open()
         for _ in range(2):
             each.put(each.start)

@@ -432,3 +432,24 @@ class TestCommandLine:
 def test_weights_by_name(minimal: Path, written: str, read: dict[str, float]) -> None:
     config = Config.load(minimal, [f"hyper_parameters.l2={written}"])
     assert config.hyper_parameters.l2 == read
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [
+        ("runner.rounds_per_epoch", "runner.exchanges_per_epoch", 3),
+        ("privacy.users_per_round", "privacy.users_per_exchange", 0.5),
+    ],
+)
+def test_a_keys_old_name_still_works(write: Write, old: str, new: str, value: float) -> None:
+    section, name = old.split(".")
+    lines = {"runner": ["  train_data_dir: train"], "privacy": []}
+    lines[section].append(f"  {name}: {value}")
+    path = write("\n".join([each for key in lines for each in (f"{key}:", *lines[key])]))
+    for config in (
+        Config.load(path),
+        Config.load(write(MINIMAL), [f"{old}={value}"]),
+        Config.load(write(MINIMAL)).replace(**{old: value}),
+    ):
+        assert config[new] == config[old] == config.get(old) == value
+        assert old not in list(config)

@@ -266,7 +266,7 @@ def test_without_a_teacher_there_is_a_note(load_job: LoadJob, tmp_path: Path, co
 )
 def test_what_a_proxy_set_does_not_go_with(load_job: LoadJob, tmp_path: Path, override: str, received: str) -> None:
     rounds = (
-        ["runner.rounds_per_epoch=2", "privacy.delta=1e-5", "hyper_parameters.optimizer.class=sgd"]
+        ["runner.exchanges_per_epoch=2", "privacy.delta=1e-5", "hyper_parameters.optimizer.class=sgd"]
         if "privacy" in override
         else []
     )

@@ -21,7 +21,7 @@ from fl_rec.privacy.mechanism import Change, add, add_noise, clipped, norm
 from fl_rec.trainer import FLTrainer
 
 LoadJob = Callable[..., Config]
-PRIVATE = ("privacy.clip=0.5", "runner.rounds_per_epoch=4", "hyper_parameters.optimizer.class=sgd")
+PRIVATE = ("privacy.clip=0.5", "runner.exchanges_per_epoch=4", "hyper_parameters.optimizer.class=sgd")
 
 
 def change(seed: int = 0, scale: float = 1.0) -> dict[str, Change]:
@@ -160,12 +160,14 @@ def test_what_is_written_of_it(load_job: LoadJob) -> None:
         "rounds": 8,
         "noise_multiplier": 1.0,
         "clip": 0.5,
-        "users_per_round": 0.25,
+        "users_per_exchange": 0.25,
     }
     assert str(spent) == f"epsilon {spent.epsilon:.3g} at delta 1e-05"
-    config = config.replace(**{"privacy.users_per_round": 0.1, "privacy.noise_multiplier": 0, "privacy.delta": 0.001})
+    config = config.replace(
+        **{"privacy.users_per_exchange": 0.1, "privacy.noise_multiplier": 0, "privacy.delta": 0.001}
+    )
     spent = Spent.of(config, 8)
-    assert (spent.epsilon, spent.delta, spent.users_per_round) == (None, 0.001, 0.1)
+    assert (spent.epsilon, spent.delta, spent.users_per_exchange) == (None, 0.001, 0.1)
     assert str(spent) == "no differential privacy without noise"
 
 
@@ -178,7 +180,7 @@ def refusal(config: Config, coordinators: int = 0) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["delta", "users_per_round"])
+@pytest.mark.parametrize("key", ["delta", "users_per_exchange"])
 @pytest.mark.parametrize("value", ["0", "1.5", "-0.1", "some"])
 def test_a_chance_is_above_0_and_up_to_1(load_job: LoadJob, key: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"privacy.{key} must be a number above 0, up to 1") as caught:
@@ -194,7 +196,7 @@ def test_a_private_job_is_accepted_as_it_is(load_job: LoadJob) -> None:
         "clip": 0.5,
         "noise_multiplier": 1.0,
         "delta": 1e-5,
-        "users_per_round": None,
+        "users_per_exchange": None,
     }
 
 
@@ -202,8 +204,8 @@ def test_a_private_job_is_accepted_as_it_is(load_job: LoadJob) -> None:
     ("setting", "text"),
     [
         (
-            "runner.rounds_per_epoch=0",
-            "privacy.clip needs runner.rounds_per_epoch: without rounds Paddle's communicator sends while a worker "
+            "runner.exchanges_per_epoch=0",
+            "privacy.clip needs runner.exchanges_per_epoch: without rounds Paddle's communicator sends while a worker "
             "trains, and leaves no place for clipping and noise. Received: 0. Set it to 1 or more, or leave "
             "privacy.clip out.",
         ),
@@ -273,7 +275,7 @@ def test_settings_without_an_effect(load_job: LoadJob) -> None:
     config = load_job("privacy.noise_multiplier=2")
     assert check_job(config, 2).notes == ("privacy.* has no effect without privacy.clip: set it, such as to 1.",)
     others = {"runner.train_batch_size": 32, "runner.need_dump": True, "hyper_parameters.proximal": 0.1}
-    private = {"privacy.clip": 0.5, "runner.rounds_per_epoch": 4, "hyper_parameters.optimizer.class": "sgd"}
+    private = {"privacy.clip": 0.5, "runner.exchanges_per_epoch": 4, "hyper_parameters.optimizer.class": "sgd"}
     config = config.replace(**others, **private, **{"runner.dump_fields_path": "dump"})
     assert check_job(config, 2).notes == tuple(
         f"{name}={value} has no effect with privacy.clip: a round is one step of each user drawn, with all of the "
