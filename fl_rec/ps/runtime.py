@@ -25,7 +25,13 @@ import paddle
 from paddle.base import core
 
 from fl_rec.errors import ConfigError, RunError
-from fl_rec.ps.workarounds import leave_out, patch_barrier_table, raise_brpc_concurrency, tune_malloc
+from fl_rec.ps.workarounds import (
+    leave_out,
+    look_often_at_gloos_store,
+    patch_barrier_table,
+    raise_brpc_concurrency,
+    tune_malloc,
+)
 from fl_rec.runs.roles import Role
 
 if TYPE_CHECKING:
@@ -73,6 +79,7 @@ class PsRuntime:
         paddle.enable_static()
         if role.kind == "server":
             self._require_free_ports()
+        look_often_at_gloos_store()
         role_maker = PaddleCloudRoleMaker()
         # Gloo's own limits are an hour for the start and 115 days for a barrier.
         role_maker._gloo._init_timeout_seconds = math.ceil(config.runner.start_timeout)

@@ -1,0 +1,48 @@
+"""What is done about Paddle's parameter server, where it can be seen without a job."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from multiprocessing import Manager
+
+import pytest
+
+DEADLINE = 30
+
+
+def test_the_start_goes_on_as_soon_as_all_workers_have_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that holds gloo's store, and a worker that says it has done with it. Paddle itself takes 5 s."""
+    from paddle.distributed.fleet.base import role_maker
+
+    from fl_rec.ps.workarounds import look_often_at_gloos_store
+
+    monkeypatch.setattr(role_maker, "time", time)
+    look_often_at_gloos_store()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def meet() -> None:
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline:
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+                connection.request("DELETE", "/store_worker/0")
+                assert connection.getresponse().status == 200
+                return
+            except OSError:
+                time.sleep(0.05)
+
+    gloo = role_maker.Gloo()
+    gloo._role, gloo._worker_num = role_maker.Role.SERVER, 1
+    worker = threading.Thread(target=meet, daemon=True)
+    worker.start()
+    start = time.perf_counter()
+    with Manager() as manager:
+        gloo._init_http("127.0.0.1", port, "store", True, manager.dict())
+    assert time.perf_counter() - start < 4
+    worker.join(DEADLINE)
+    assert not worker.is_alive()
