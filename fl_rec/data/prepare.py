@@ -14,6 +14,7 @@ import numpy as np
 from fl_rec.data.catalogue import write_items, write_users
 from fl_rec.data.sampling import (
     TEST_NEGATIVES,
+    Stream,
     adopt_test_positives,
     generator,
     hold_out_one,
@@ -32,10 +33,6 @@ from fl_rec.files import discard, write_json
 log = logging.getLogger("prepare")
 
 
-# 3 and 4 are those of fl_rec.data.sources.synthetic and fl_rec.data.sampling.
-_TRAIN_STREAM, _TEST_STREAM, _VALIDATION_STREAM, _HOLD_OUT_STREAM, _PUBLIC_STREAM = 1, 2, 5, 6, 7
-
-
 def hold_out(dataset: Dataset, source: str, seed: int) -> tuple[Dataset, np.ndarray]:
     """Take one random training item of each user out of the data set, as `hold_out_one` does.
 
@@ -48,7 +45,7 @@ def hold_out(dataset: Dataset, source: str, seed: int) -> tuple[Dataset, np.ndar
             f"the source must leave them to prepare.py. Received: {source} ({dataset.kind}), which has training rows "
             "of its own. Leave --validation out, or prepare the ratings themselves, such as ml-1m.zip."
         )
-    train, validation = hold_out_one(dataset.train, dataset.num_items, generator(seed, _HOLD_OUT_STREAM))
+    train, validation = hold_out_one(dataset.train, dataset.num_items, generator(seed, Stream.HOLD_OUT))
     if not len(validation):
         raise DataError(
             "--validation needs a user with at least two different training items. Received: "
@@ -71,7 +68,7 @@ def make_rows(
     else:
         with stage("sample training negatives") as counts:
             train = sample_train_rows(
-                dataset.train, dataset.num_users, dataset.num_items, num_neg, generator(seed, _TRAIN_STREAM)
+                dataset.train, dataset.num_users, dataset.num_items, num_neg, generator(seed, Stream.TRAIN_NEGATIVES)
             )
             counts["rows"] = len(train)
     with stage("make the test set") as counts:
@@ -85,13 +82,13 @@ def make_rows(
                 dataset.test,
                 dataset.num_users,
                 dataset.num_items,
-                generator(seed, _TEST_STREAM),
+                generator(seed, Stream.TEST_NEGATIVES),
             )
         counts.update({"users": len(dataset.test), "rows": len(test)})
     if validation is None:
         return train, test, None
     with stage("make the validation set") as counts:
-        rng = generator(seed, _VALIDATION_STREAM)
+        rng = generator(seed, Stream.VALIDATION_NEGATIVES)
         valid = sample_test_rows(dataset.train, validation, dataset.num_users, dataset.num_items, rng)
         counts.update({"users": len(validation), "rows": len(valid)})
     return train, test, valid
@@ -109,7 +106,7 @@ def draw_public(rows: Sequence[np.ndarray], share: float, seed: int) -> np.ndarr
             f"--public must be a share that some of the {len(known)} users are, and not all. Received: {share:g}, "
             f"which comes to {count}. Choose another share."
         )
-    users = generator(seed, _PUBLIC_STREAM).choice(known, count, replace=False)
+    users = generator(seed, Stream.PUBLIC_USERS).choice(known, count, replace=False)
     seen = np.unique(np.concatenate([each[each[:, 2] == 1, :2] for each in rows]), axis=0)
     seen = seen[np.isin(seen[:, 0], users)]
     return np.concatenate([seen, np.ones((len(seen), 1), np.int64)], axis=1)

@@ -1,7 +1,11 @@
-"""Leave-one-out split and sampled negatives: the protocol of the NCF paper (arXiv:1708.05031)."""
+"""Leave-one-out split and sampled negatives: the protocol of the NCF paper (arXiv:1708.05031).
+
+Whatever is drawn of data is drawn from a `Stream` of the run's seed.
+"""
 
 from __future__ import annotations
 
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +15,32 @@ from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import read_bytes
 
 
+class Stream(IntEnum):
+    """What random numbers are for. A number that changes changes everybody's data."""
+
+    PARTITION = 0
+    TRAIN_NEGATIVES = 1
+    TEST_NEGATIVES = 2
+    SYNTHETIC = 3
+    FRESH_NEGATIVES = 4  # and the epoch
+    VALIDATION_NEGATIVES = 5
+    HOLD_OUT = 6
+    PUBLIC_USERS = 7
+    PROXY_ROWS = 8  # and the round
+    STUDENT_ORDER = 9  # and the epoch
+
+    @classmethod
+    def shard_order(cls, shard: int) -> int:
+        """Of the order of a shard's rows. Others have these numbers too, but none that is drawn with shards."""
+        return shard + 1
+
+
 def generator(seed: int, *stream: int) -> np.random.Generator:
-    """Return the PCG64 generator of one ``stream`` of ``seed``; streams are independent of each other."""
+    """Return the PCG64 generator of a `Stream` of ``seed``, and of numbers within; all are independent."""
     return np.random.Generator(np.random.PCG64([seed, *stream]))
 
 
 TEST_NEGATIVES = 99
-
-
-_FRESH_STREAM = 4
 
 
 def leave_one_out(user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -191,7 +212,7 @@ class FreshNegatives:
 
         The same number gives the same text.
         """
-        rng = generator(self._seed, _FRESH_STREAM, number)
+        rng = generator(self._seed, Stream.FRESH_NEGATIVES, number)
         items = np.concatenate([self._item, self._absent.draw(self._user, rng)], axis=1)
         text = np.take(self._item_text, items, axis=0)
         self._text[:, :, self._item_columns] = text.reshape(*self._text.shape[:2], -1)

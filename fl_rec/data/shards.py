@@ -31,7 +31,7 @@ from fl_rec.data.manifest import (
     load_manifest,
 )
 from fl_rec.data.partition import find_partitioner, has_bad_zip
-from fl_rec.data.sampling import generator
+from fl_rec.data.sampling import Stream, generator
 from fl_rec.data.text import LAYOUTS, Layout, grouped_layout, read_csv_rows, write_rows
 from fl_rec.errors import DataError
 from fl_rec.files import atomic_write, changed_file, discard, read_bytes, write_json
@@ -111,7 +111,7 @@ def write_shards(
         name = f"part-{k:03d}{layout.suffix}"
         with stage(f"shard {k}") as counts:
             groups = train_rows.reshape(-1, group_size, 3)
-            shuffled = groups[generator(seed, k + 1).permutation(len(groups))]
+            shuffled = groups[generator(seed, Stream.shard_order(k)).permutation(len(groups))]
             written = Shard(
                 _write_shard(out, f"{TRAIN_FOLDER}/{name}", shuffled, layout),
                 _write_shard(out, f"{TEST_FOLDER}/{name}", test_rows[:, None], layout),
@@ -157,9 +157,6 @@ def count_rows(rows: np.ndarray, group_size: int = 1) -> dict[str, int]:
     }
 
 
-_PARTITION_STREAM = 0
-
-
 _TITLES = {"train": "training", "test": "test", "validation": "validation"}
 
 
@@ -187,7 +184,7 @@ def generate(
     if public is not None:
         _require_known_ids(data, public, len(users), meta["num_items"])
     group_size = group_rows(rows["train"], str(train_file)).shape[1] if group else 1
-    shard_of_user = partition(users, num_shards, generator(seed, _PARTITION_STREAM))
+    shard_of_user = partition(users, num_shards, generator(seed, Stream.PARTITION))
     split = {kind: split_rows(rows[kind], shard_of_user, num_shards) for kind in rows}
     for kind in split:
         require_rows(split[kind], _TITLES[kind])

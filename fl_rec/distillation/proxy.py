@@ -16,7 +16,7 @@ import numpy as np
 
 from fl_rec.config import Config
 from fl_rec.data.manifest import MANIFEST_NAME
-from fl_rec.data.sampling import AbsentItems, generator
+from fl_rec.data.sampling import AbsentItems, Stream, generator
 from fl_rec.data.text import parse_csv_rows, parse_multislot
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import read_bytes
@@ -65,10 +65,6 @@ SOFT_TARGETS = "soft_targets"
 
 # Beyond it a probability is 0 or 1 for float32.
 LARGEST_LOGIT = 15.0
-
-
-# Those below are those of fl_rec.data.
-_PROXY_STREAM = 8
 
 
 class Rows(NamedTuple):
@@ -147,7 +143,7 @@ class ProxySet:
 
     def rows(self, round: int) -> Rows:
         """The rows of a round, the same for all who share the set."""
-        rng = generator(self._seed, _PROXY_STREAM, round)
+        rng = generator(self._seed, Stream.PROXY_ROWS, round)
         drawn = np.sort(rng.choice(len(self.positives), self._per_round, replace=False))
         users = self.positives[drawn, 0]
         negatives = self._absent.draw(np.repeat(users[:, None], self._num_neg, axis=1), rng)

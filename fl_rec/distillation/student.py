@@ -6,15 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from fl_rec.data.sampling import FreshNegatives, generator, id_text
+from fl_rec.data.sampling import FreshNegatives, Stream, generator, id_text
 from fl_rec.distillation.proxy import LARGEST_LOGIT, ProxySet
 from fl_rec.nets.losses import cross_entropy, logits_of
 
 # The data feed reads whole numbers: targets travel to the program in thousandths, and this stands for none.
 TARGET_UNIT, NO_TARGET = 0.001, 999_999
-
-
-_ORDER_STREAM = 9
 
 
 class DistilledRows:
@@ -66,7 +63,7 @@ class DistilledRows:
             f" {group} ",
             _numbers(targets, len(rows.items)),
         )
-        order = generator(self._seed, _ORDER_STREAM, number).permutation(self.lines)
+        order = generator(self._seed, Stream.STUDENT_ORDER, number).permutation(self.lines)
         return np.take(np.concatenate([own, proxy]), order, axis=0)
 
 

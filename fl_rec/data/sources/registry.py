@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fl_rec.data.sampling import generator
+from fl_rec.data.sampling import Stream, generator
 from fl_rec.data.sources.base import Dataset, Files
 from fl_rec.data.sources.movielens import movielens_1m, movielens_100k
 from fl_rec.data.sources.prepared import ncf, ncf_files, ncf_prefix, paddlerec
-from fl_rec.data.sources.synthetic import SYNTHETIC, SYNTHETIC_STREAM, synthetic
+from fl_rec.data.sources.synthetic import SYNTHETIC, synthetic
 from fl_rec.errors import DataError
 
 
@@ -18,7 +18,7 @@ def load_source(source: str, seed: int) -> Dataset:
     DataError if no known layout fits, saying which files were looked for, or if a file is malformed.
     """
     if source == SYNTHETIC:
-        return synthetic(generator(seed, SYNTHETIC_STREAM))
+        return synthetic(generator(seed, Stream.SYNTHETIC))
     path = Path(source)
     if path.exists():
         files = Files(path)

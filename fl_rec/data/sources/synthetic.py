@@ -9,9 +9,6 @@ from fl_rec.data.sources.base import Dataset, from_ratings
 SYNTHETIC = "synthetic"
 
 
-SYNTHETIC_STREAM = 3
-
-
 # ---------------------------------------------------------------------------------------------- synthetic
 
 # Training rows of MovieLens 1M by the first digit of the user's zip code, with 4 negatives per positive.

@@ -10,6 +10,7 @@ import pytest
 
 from fl_rec.data.sampling import (
     AbsentItems,
+    Stream,
     adopt_test_positives,
     generator,
     hold_out_one,
@@ -151,3 +152,22 @@ def test_negatives_of_another_data_set_are_refused(tmp_path: Path, text: bytes, 
     (tmp_path / "negatives").write_bytes(text)
     with pytest.raises(DataError, match=message):
         read_test_rows(tmp_path / "negatives", np.array([[0, 2], [1, 3]]), num_items)
+
+
+def test_random_streams_keep_their_numbers_so_that_data_stays_as_it_is() -> None:
+    """A seed's data is published with figures: whoever changes one of these changes it for everybody."""
+    assert {each.name: each.value for each in Stream} == {
+        "PARTITION": 0,
+        "TRAIN_NEGATIVES": 1,
+        "TEST_NEGATIVES": 2,
+        "SYNTHETIC": 3,
+        "FRESH_NEGATIVES": 4,
+        "VALIDATION_NEGATIVES": 5,
+        "HOLD_OUT": 6,
+        "PUBLIC_USERS": 7,
+        "PROXY_ROWS": 8,
+        "STUDENT_ORDER": 9,
+    }
+    assert [Stream.shard_order(shard) for shard in range(3)] == [1, 2, 3]
+    expected = np.random.Generator(np.random.PCG64([2022, 8, 3])).integers(0, 1 << 62, 4)
+    np.testing.assert_array_equal(generator(2022, Stream.PROXY_ROWS, 3).integers(0, 1 << 62, 4), expected)
