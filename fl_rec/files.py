@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,29 +30,61 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that appears under ``path`` only once it is complete. DataError if it can't be written."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def read_json(path: Path, rule: str = "", remedy: str = "") -> dict[str, Any]:
+    """A JSON object. DataError if it can't be read, or holds something else.
+
+    Args:
+        rule: what the error says first; else that a file of this name must be readable JSON.
+        remedy: what the error says last.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+    except (OSError, ValueError) as err:
+        rule = rule or f"A {path.name} must be readable JSON."
+        raise DataError(f"{rule} Received: {path} ({err}). {remedy}".rstrip()) from err
+    return content
+
+
+@contextmanager
+def atomic_write(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Opens a file that takes the place of `path` when all is written, and only then.
+
+    Several processes may do so at once: the last one's stays. OSError, which names `path`, if it can't be written.
+
+    Args:
+        path: its folder is made if it is not there.
+        mode: who may read and write it, before the process's umask.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             yield file
-        os.replace(temporary, path)
+        os.replace(draft, path)
     except OSError as err:
-        raise DataError(
-            f"An output file must be writable. Received: {path} ({err.strerror or err}). "
-            "Check permissions and free space, or choose another --out."
-        ) from err
+        if err.filename in (None, str(draft)):
+            err.filename, err.filename2 = str(path), None
+        raise
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            draft.unlink()
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write indented UTF-8 JSON, atomically."""
-    with atomic_write(path) as file:
+def write_json(path: Path, content: Mapping[str, Any], mode: int = 0o666) -> None:
+    """Writes indented UTF-8 JSON; see `atomic_write`."""
+    with atomic_write(path, mode) as file:
         file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes an .npz; see `atomic_write`."""
+    import numpy as np  # a tenth of a second, that a command which only looks at files need not take
+
+    with atomic_write(path) as file:
+        np.savez(file, **arrays)
 
 
 def changed_file(folder: Path, checksums: Mapping[str, str]) -> tuple[Path, str] | None:
@@ -73,22 +105,9 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def discard(files: Sequence[Path]) -> None:
-    """Remove those of the files that exist, in this order. DataError if one can't be removed."""
-    try:
-        for path in files:
-            if path.exists():
-                path.unlink()
-    except OSError as err:
-        raise DataError(
-            f"Files of an earlier run must be removable. Received: {err.filename} ({err.strerror}). "
-            "Check its permissions, or choose another --out."
-        ) from err
-
-
 @contextmanager
 def drafted(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `folder` when all is written, and only then."""
+    """A folder to write into, which takes the place of `folder` when all is written, and only then. OSError."""
     draft = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)

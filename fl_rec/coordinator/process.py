@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
-import os
 import secrets
 import signal
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from fl_rec.coordinator.rounds import Round, RoundLog, recorded_reports
 from fl_rec.coordinator.service import Coordinator, new_server
 from fl_rec.coordinator.strategies import Fleet, Strategy, new_strategy
 from fl_rec.errors import RunError
+from fl_rec.files import read_json, write_json
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
 
@@ -51,18 +50,11 @@ class Address:
     @classmethod
     def read(cls, run: RunDirectory) -> Address | None:
         """None if no coordinator has started in this run yet."""
-        try:
-            return cls(**json.loads(cls.path(run).read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
+        path = cls.path(run)
+        return cls(**read_json(path)) if path.is_file() else None
 
     def write(self, run: RunDirectory) -> None:
-        run.coordinator.mkdir(parents=True, exist_ok=True)
-        draft = self.path(run).with_suffix(".tmp")
-        draft.unlink(missing_ok=True)
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            json.dump(asdict(self), file)
-        os.replace(draft, self.path(run))
+        write_json(self.path(run), asdict(self), mode=0o600)
 
 
 def token_of(run: RunDirectory) -> str:

@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ from fl_rec.coordinator.messages import (
 )
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
+from fl_rec.files import atomic_write
 from fl_rec.runs.directory import RunDirectory
 
 # Bytes of an array that stands in the line itself.
@@ -56,10 +56,8 @@ class Arrays:
         name = hashlib.sha256(content).hexdigest()
         path = self._path(name)
         if not path.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(".tmp")
-            draft.write_bytes(content)
-            os.replace(draft, path)
+            with atomic_write(path) as draft:
+                draft.write(content)
         return name
 
     def get(self, name: str) -> np.ndarray:

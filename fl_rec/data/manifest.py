@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fl_rec.errors import DataError
-from fl_rec.files import read_bytes, sha256_of
+from fl_rec.files import read_json, sha256_of
 
 SLOTS = ("user_input", "item_input", "label")
 
@@ -108,11 +107,8 @@ def load_manifest(data_dir: Path) -> Manifest | None:
 
 def _parse_manifest(path: Path) -> Manifest:
     remedy = "Run datasets/movielens/gen_heter_data.py again."
-    try:
-        content = json.loads(read_bytes(path).decode("utf-8"))
-    except ValueError as err:
-        raise DataError(f"A manifest must be JSON. Received: {path} ({err}). {remedy}") from err
-    version = content.get("version") if isinstance(content, dict) else None
+    content = read_json(path, "A manifest must be JSON.", remedy)
+    version = content.get("version")
     if version != MANIFEST_VERSION:
         raise DataError(f"A manifest must be of version {MANIFEST_VERSION}. Received: {version} in {path}. {remedy}")
     try:

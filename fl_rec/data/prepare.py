@@ -22,13 +22,13 @@ from fl_rec.data.sampling import (
     sample_test_rows,
     sample_train_rows,
 )
-from fl_rec.data.shards import stage
+from fl_rec.data.shards import output, stage
 from fl_rec.data.sources.base import Dataset
 from fl_rec.data.sources.movielens import with_zip_codes
 from fl_rec.data.sources.registry import load_source
 from fl_rec.data.text import LAYOUTS, write_rows
 from fl_rec.errors import DataError
-from fl_rec.files import discard, write_json
+from fl_rec.files import write_json
 
 log = logging.getLogger("prepare")
 
@@ -191,11 +191,12 @@ def prepare(args: argparse.Namespace) -> None:
         if valid is not None:
             valid = valid[~np.isin(valid[:, 0], public[:, 0])]
     meta = describe(dataset, Path(args.source).name, train, test, valid, public, args)
-    with stage(f"write {args.out}") as counts:
+    with stage(f"write {args.out}") as counts, output():
         # meta.json vouches for the others: it goes first and comes last.
         valid_file = args.out / "big_valid" / "valid_data.csv"
         public_file = args.out / "big_public" / "public_data.csv"
-        discard([args.out / "meta.json", valid_file, public_file])
+        for stale in (args.out / "meta.json", valid_file, public_file):
+            stale.unlink(missing_ok=True)
         write_rows(args.out / "big_train" / "train_data.csv", train, LAYOUTS["csv"])
         write_rows(args.out / "big_test" / "test_data.csv", test, LAYOUTS["csv"])
         if valid is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -34,7 +33,7 @@ from fl_rec.data.partition import find_partitioner, has_bad_zip
 from fl_rec.data.sampling import Stream, generator
 from fl_rec.data.text import LAYOUTS, Layout, grouped_layout, read_csv_rows, write_rows
 from fl_rec.errors import DataError
-from fl_rec.files import atomic_write, changed_file, discard, read_bytes, write_json
+from fl_rec.files import atomic_write, changed_file, read_bytes, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +46,18 @@ def stage(title: str) -> Iterator[dict[str, int]]:
     yield counts
     text = ", ".join(f"{count:,} {what}" for what, count in counts.items())
     log.info("%s: %s (%.1f s)", title, text or "done", time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def output() -> Iterator[None]:
+    """Tells of what a data tool can't write. DataError."""
+    try:
+        yield
+    except OSError as err:
+        raise DataError(
+            f"An output file must be writable. Received: {err.filename} ({err.strerror or err}). "
+            "Check permissions and free space, or choose another --out."
+        ) from err
 
 
 def split_rows(rows: np.ndarray, shard_of_user: np.ndarray, num_shards: int) -> list[np.ndarray]:
@@ -135,7 +146,8 @@ def clear_shards(out: Path) -> None:
     stale = [out / MANIFEST_NAME]
     for folder in (TRAIN_FOLDER, TEST_FOLDER, VALIDATION_FOLDER, PUBLIC_FOLDER):
         stale += sorted((out / folder).glob("part-*.*")) + sorted((out / folder).glob(".part-*.tmp"))
-    discard(stale)
+    for path in stale:
+        path.unlink(missing_ok=True)
 
 
 def _write_shard(out: Path, file: str, groups: np.ndarray, layout: Layout) -> ShardFile:
@@ -189,41 +201,42 @@ def generate(
     for kind in split:
         require_rows(split[kind], _TITLES[kind])
     bad_zip = has_bad_zip(users)
-    shards = write_shards(
-        out, split["train"], split["test"], LAYOUTS[layout], seed, split.get("validation"), group_size
-    )
-    public_shard = None if public is None else write_public(out, public, LAYOUTS[layout])
-    for name, content in mappings.items():
-        with atomic_write(out / name) as file:
-            file.write(content)
-    manifest = Manifest(
-        version=MANIFEST_VERSION,
-        format=layout,
-        slots=SLOTS,
-        seed=seed,
-        source={**meta["source"], **{key: meta[key] for key in ("seed", "num_neg", "test_negative")}},
-        partitioner={"name": partition.name, "options": partition.options},
-        num_shards=num_shards,
-        num_users=meta["num_users"],
-        num_items=meta["num_items"],
-        bad_zip={
-            "policy": partition.options.get("bad_zip"),
-            "users": int(bad_zip.sum()),
-            "train_rows": int(bad_zip[rows["train"][:, 0]].sum()) // group_size,
-        },
-        dropped_users=int((shard_of_user < 0).sum()),
-        totals={
-            f"{kind}_{name}": count
-            for kind in split
-            for name, count in count_rows(np.concatenate(split[kind]), group_size if kind == "train" else 1).items()
-        },
-        shards=shards,
-        folder=out,
-        group_size=group_size,
-        mappings={name: hashlib.sha256(content).hexdigest() for name, content in mappings.items()},
-        public=public_shard,
-    )
-    write_json(out / MANIFEST_NAME, manifest.to_json())
+    with output():
+        shards = write_shards(
+            out, split["train"], split["test"], LAYOUTS[layout], seed, split.get("validation"), group_size
+        )
+        public_shard = None if public is None else write_public(out, public, LAYOUTS[layout])
+        for name, content in mappings.items():
+            with atomic_write(out / name) as file:
+                file.write(content)
+        manifest = Manifest(
+            version=MANIFEST_VERSION,
+            format=layout,
+            slots=SLOTS,
+            seed=seed,
+            source={**meta["source"], **{key: meta[key] for key in ("seed", "num_neg", "test_negative")}},
+            partitioner={"name": partition.name, "options": partition.options},
+            num_shards=num_shards,
+            num_users=meta["num_users"],
+            num_items=meta["num_items"],
+            bad_zip={
+                "policy": partition.options.get("bad_zip"),
+                "users": int(bad_zip.sum()),
+                "train_rows": int(bad_zip[rows["train"][:, 0]].sum()) // group_size,
+            },
+            dropped_users=int((shard_of_user < 0).sum()),
+            totals={
+                f"{kind}_{name}": count
+                for kind in split
+                for name, count in count_rows(np.concatenate(split[kind]), group_size if kind == "train" else 1).items()
+            },
+            shards=shards,
+            folder=out,
+            group_size=group_size,
+            mappings={name: hashlib.sha256(content).hexdigest() for name, content in mappings.items()},
+            public=public_shard,
+        )
+        write_json(out / MANIFEST_NAME, manifest.to_json())
     return manifest
 
 
@@ -231,11 +244,11 @@ def _read_meta(data: Path) -> dict[str, Any]:
     path = data / "meta.json"
     if not path.is_file():
         raise DataError(f"--data must be a folder that prepare.py wrote. Received: {data}, without meta.json.")
+    meta = read_json(path, "meta.json must be as prepare.py writes it.", "Run prepare.py again.")
     try:
-        meta = json.loads(read_bytes(path).decode("utf-8"))
         kept = {key: meta[key] for key in ("seed", "num_neg", "test_negative", "num_users", "num_items")}
         return {**kept, "source": {**meta["source"]}}
-    except (KeyError, TypeError, ValueError) as err:
+    except (KeyError, TypeError) as err:
         raise DataError(
             f"meta.json must be as prepare.py writes it. Received: {path} ({err!r}). Run prepare.py again."
         ) from err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import paddle
 from fl_rec.config import Config
 from fl_rec.distillation.proxy import LARGEST_LOGIT, Rows
 from fl_rec.errors import DataError
+from fl_rec.files import write_arrays
 from fl_rec.nets.contract import attribute, new_model
 from fl_rec.nets.losses import cross_entropy, logits_of
 
@@ -88,11 +88,7 @@ class Teacher:
 
     def save(self, path: Path, round: int) -> None:
         """Writes what it has learned by a round, whole or not at all. OSError if that can't be done."""
-        draft = path.with_name(f".{path.name}.tmp")
-        with open(draft, "wb") as file:
-            state: dict[str, Any] = {name: np.array(self._tensor(name)) for name in self._state()}
-            np.savez(file, round=round, **state)
-        os.replace(draft, path)
+        write_arrays(path, {"round": round, **{name: np.array(self._tensor(name)) for name in self._state()}})
 
     def load(self, path: Path) -> int:
         """Reads it back; returns the round.

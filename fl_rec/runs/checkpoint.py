@@ -11,7 +11,6 @@ What is private is zero in the inference model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ import numpy as np
 import paddle
 
 from fl_rec.errors import DataError, RunError
-from fl_rec.files import drafted
+from fl_rec.files import drafted, read_json, write_json
 from fl_rec.nets import graph
-from fl_rec.nets.inference import InferenceNet
+from fl_rec.nets.inference import InferenceNet, parameters
 from fl_rec.runs import private_parts
 from fl_rec.runs.saved import PREFIX, SIGNATURE
 
@@ -77,7 +76,7 @@ def write(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private
         for name, values in withheld.items():
             net.set_parameter(name, values)
     content = {"feeds": list(net.feeds), "private": sorted(private_names), "paddle": paddle.__version__, **signature}
-    (folder / SIGNATURE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / SIGNATURE, content)
 
 
 def write_own(net: InferenceNet, path: Path, private_names: Collection[str]) -> None:
@@ -145,13 +144,9 @@ def clients(folder: Path) -> list[int]:
 
 def _private_names(folder: Path) -> tuple[list[str], list[int]]:
     """A checkpoint's private parameters and public users. DataError if its signature is not readable."""
-    try:
-        signature = json.loads((folder / SIGNATURE).read_text(encoding="utf-8"))
-        return list(signature.get("private", ())), list(signature.get("public_users", ()))
-    except FileNotFoundError:
-        return [], []
-    except (OSError, ValueError, AttributeError) as err:
-        raise DataError(f"A saved model has a readable {SIGNATURE}. Received: {folder} ({err}).") from err
+    path = folder / SIGNATURE
+    signature = read_json(path) if path.is_file() else {}
+    return list(signature.get("private", ())), list(signature.get("public_users", ()))
 
 
 def load_parameters(folder: Path, client: int) -> dict[str, np.ndarray]:
@@ -160,7 +155,4 @@ def load_parameters(folder: Path, client: int) -> dict[str, np.ndarray]:
     Raises:
         DataError: see `load`.
     """
-    net = load(folder, client)
-    # A loaded program has no Parameters, only variables that persist: these, and its feeds and fetches.
-    names = [variable.name for variable in net.program.list_vars() if variable.persistable]
-    return {name: net.parameter(name) for name in names if name not in ("feed", "fetch")}
+    return parameters(load(folder, client))

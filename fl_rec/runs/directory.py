@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from fl_rec.errors import RunError
+from fl_rec.files import write_json
 
 ENVIRONMENT_KEY = "FL_REC_RUN_DIR"
 
@@ -134,9 +135,7 @@ class RunDirectory:
         return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        temporary = self.result.with_suffix(".tmp")
-        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, self.result)
+        write_json(self.result, result)
 
 
 def default_path(config_path: Path, parent: psutil.Process) -> Path:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fl_rec.errors import DataError
+from fl_rec.files import write_arrays
 
 
 class NoCommonModel(DataError):
@@ -56,12 +57,10 @@ class Part(NamedTuple):
 
 
 def save(path: Path, parts: Mapping[str, Part]) -> None:
-    """Writes a worker's parts. OSError if that can't be done."""
+    """Writes a worker's parts, whole or not at all. OSError if that can't be done."""
     arrays = {f"{name}/values": part.values for name, part in parts.items()}
     arrays.update({f"{name}/rows": part.rows for name, part in parts.items() if part.rows is not None})
-    path.parent.mkdir(exist_ok=True)
-    with open(path, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stubs take every keyword for allow_pickle
+    write_arrays(path, arrays)
 
 
 def load(path: Path) -> dict[str, Part]:

@@ -8,7 +8,6 @@ crashed. No Paddle is imported here.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from fl_rec.errors import RunError
+from fl_rec.files import read_json, write_json
 
 KINDS = {"TRAINER": "worker", "PSERVER": "server", "COORDINATOR": "coordinator"}
 
@@ -132,22 +132,16 @@ def has_ended(process: psutil.Process) -> bool:
 
 def write_status(folder: Path, role: str, state: str, error: str = "") -> None:
     """Writes this process's status as `folder/ROLE.json`, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{role}.json"
-    times = json.loads(target.read_text(encoding="utf-8"))["times"] if target.exists() else {}
+    times = read_json(target)["times"] if target.exists() else {}
     created = psutil.Process().create_time()
     status = RoleStatus(role, os.getpid(), created, state, error, {**times, state: times.get(state, time.time())})
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text(json.dumps(dataclasses.asdict(status)), encoding="utf-8")
-    os.replace(temporary, target)
+    write_json(target, dataclasses.asdict(status))
 
 
 def read_statuses(folder: Path) -> dict[str, RoleStatus]:
     """The status of every role that has written one, by role name."""
-    statuses = {}
-    for path in sorted(folder.glob("*.json")):
-        statuses[path.stem] = RoleStatus(**json.loads(path.read_text(encoding="utf-8")))
-    return statuses
+    return {path.stem: RoleStatus(**read_json(path)) for path in sorted(folder.glob("*.json"))}
 
 
 def role_names(workers: int, servers: int, coordinators: int = 0) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from fl_rec.config import PROJECT, Config
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
+from fl_rec.files import read_json
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
 
@@ -52,7 +52,7 @@ class SavedModel:
                 "A saved model is a run's folder that has a result.json, a folder RUN/model/EPOCH, or an exported "
                 f"folder. Received: {path}, which {'has no model' if path.is_dir() else 'is no folder'}."
             )
-        return cls(folder, _read(folder / SIGNATURE) if (folder / SIGNATURE).is_file() else {}, run)
+        return cls(folder, read_json(folder / SIGNATURE) if (folder / SIGNATURE).is_file() else {}, run)
 
     @property
     def exported(self) -> bool:
@@ -100,7 +100,7 @@ def newest_run() -> Path:
     """The newest run that has ended well, in `runs` of this folder or of the project. DataError if there is none."""
     results = sorted(_in_runs("*/result.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in results:
-        if _read(path).get("state") == roles.DONE:
+        if read_json(path).get("state") == roles.DONE:
             return path.parent
     raise DataError(
         f"Without a name the newest run is taken that has ended well. Received: none in {_runs()}. Train a model with "
@@ -134,7 +134,7 @@ def _runs() -> str:
 
 
 def _model_of(run: RunDirectory) -> Path:
-    result = _read(run.result) if run.result.is_file() else {"state": "not ended"}
+    result = read_json(run.result) if run.result.is_file() else {"state": "not ended"}
     if result.get("state") != roles.DONE or "model" not in result:
         raise DataError(
             f"A run's model is there when the run has ended well. Received: {run.path}, of state "
@@ -143,13 +143,3 @@ def _model_of(run: RunDirectory) -> Path:
     model = Path(result["model"])
     moved = run.model / model.name  # with its run
     return moved if moved.is_dir() else model
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}")
-    except (OSError, ValueError) as err:
-        raise DataError(f"A {path.name} must be readable JSON. Received: {path} ({err}).") from err
-    return content

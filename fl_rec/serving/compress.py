@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import statistics
@@ -130,7 +129,7 @@ def compress(
             after = _measured(draft, new, evaluate(SavedModel.open(draft), None, data) if tested else {})
             record.update(before=dataclasses.asdict(before), after=dataclasses.asdict(after))
             content = {**SavedModel.open(draft).signature, "compression": record}
-            (draft / SIGNATURE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            files.write_json(draft / SIGNATURE, content)
     except OSError as err:
         raise RunError(
             f"The compressed model must be saved, and {out} can't be written ({err.strerror or err}). Free some space "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from fl_rec.config import flag, fraction, integer, key, location, number, optional, text
 from fl_rec.errors import ConfigError
+from fl_rec.files import write_arrays
 
 # Raise it when a feature or an action changes its meaning; a policy of another version is refused.
 VERSION = 1
@@ -171,11 +171,7 @@ class Agent:
 
     def save(self, path: Path) -> None:
         """Writes the policy as a whole or not at all."""
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        with open(draft, "wb") as file:
-            arrays: dict[str, Any] = {"version": VERSION, "features": np.array(FEATURES), **self.arrays()}
-            np.savez(file, **arrays)
-        os.replace(draft, path)
+        write_arrays(path, {"version": VERSION, "features": np.array(FEATURES), **self.arrays()})
 
     def load(self, path: Path) -> None:
         """Takes a saved policy over.

@@ -137,7 +137,7 @@ def test_address_is_for_this_user_only(run: RunDirectory) -> None:
 def test_address_is_replaced_whole(run: RunDirectory) -> None:
     Address("a:1", 3, "first").write(run)
     # What a writer left that was killed; it may be readable by anyone.
-    draft = run.coordinator / "address.tmp"
+    draft = run.coordinator / f".address.json.{os.getpid()}.tmp"
     draft.write_text("half")
     draft.chmod(0o644)
     Address("b:2", 3, "second").write(run)

@@ -103,7 +103,8 @@ def test_no_manifest_is_none(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", "must be JSON"),
-        ("[]", "must be of version 1. Received: None"),
+        ("[]", r"must be JSON\. Received: .*manifest\.json \(it holds a list\)"),
+        ("{}", "must be of version 1. Received: None"),
         ('{"version": 2}', "must be of version 1. Received: 2"),
         ('{"version": 1}', "must be complete"),
         ('{"version": 1, "shards": [{}], "slots": []}', "must be complete"),

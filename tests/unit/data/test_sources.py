@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from fl_rec.data.sources.movielens import with_zip_codes
 from fl_rec.data.sources.registry import load_source
 from fl_rec.data.sources.synthetic import REGION_ROWS
 from fl_rec.errors import DataError
-from fl_rec.files import write_json
 
 ROWS = np.array([[0, 7, 1], [0, 12, 0], [3, 1, 0], [10, 0, 1]])
 
@@ -202,8 +200,3 @@ def test_a_user_without_known_genre_has_an_empty_one(tmp_path: Path) -> None:
     loaded = load_source(str(write_ml1m(tmp_path / "ml-1m")), 0)
     blank = replace(loaded, items=replace(loaded.items, genres=[""] * 4))
     assert blank.user_table().genre.tolist() == ["", ""]
-
-
-def test_json_is_readable_utf8(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"title": "Café"})
-    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"title": "Café"}

@@ -10,7 +10,7 @@ import pytest
 
 from fl_rec.data.text import LAYOUTS, grouped_layout, parse_multislot, read_csv_rows, write_rows
 from fl_rec.errors import DataError
-from fl_rec.files import atomic_write, read_bytes
+from fl_rec.files import read_bytes
 
 ROWS = np.array([[0, 7, 1], [0, 12, 0], [3, 1, 0], [10, 0, 1]])
 
@@ -120,13 +120,3 @@ def test_a_group_is_a_line_with_a_users_items_and_labels(tmp_path: Path) -> None
     user, items, labels = parse_multislot((tmp_path / "groups").read_bytes(), 3)
     assert user.tolist() == [[12], [0]] and items.tolist() == [[7, 3, 100], [0, 12, 3]]
     assert labels.tolist() == [[1, 0, 0]] * 2
-
-
-def test_interrupted_write_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
