@@ -13,7 +13,6 @@ from fl_rec.config import loading
 ASKED = """
 import sys
 from fl_rec import cli
-from fl_rec.config import loading
 try:
     cli.main(sys.argv[1:])
 except SystemExit as end:

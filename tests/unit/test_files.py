@@ -24,7 +24,7 @@ def test_interrupted_write_leaves_the_old_file_and_no_draft(tmp_path: Path) -> N
 
 def test_a_file_that_cannot_be_written_is_named_and_not_its_draft(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError) as caught, atomic_write(tmp_path / "file" / "below"):
+    with pytest.raises(FileExistsError) as caught, atomic_write(tmp_path / "file" / "below"):
         pass
     assert caught.value.filename == str(tmp_path / "file")
     (tmp_path / "folder").mkdir()
@@ -83,9 +83,9 @@ def test_what_is_no_json_object_is_named(tmp_path: Path, content: str | None, me
 
 
 def test_arrays_come_back(tmp_path: Path) -> None:
-    write_arrays(tmp_path / "a", {"file": np.arange(3), "number": 7})
+    write_arrays(tmp_path / "a", {"some": np.arange(3), "number": 7})
     with np.load(tmp_path / "a") as found:
-        assert found["file"].tolist() == [0, 1, 2] and int(found["number"]) == 7
+        assert found["some"].tolist() == [0, 1, 2] and int(found["number"]) == 7
 
 
 def test_a_folder_takes_its_place_when_all_is_written(tmp_path: Path) -> None:
