@@ -1,4 +1,4 @@
-"""Whether this Python and this Paddle can run a job, found out before any process is started."""
+"""What is around the package: the files that come with it, and whether this Python and this Paddle can run a job."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ import subprocess
 import sys
 import warnings
 from importlib import metadata
+from pathlib import Path
 
 from fl_rec.errors import RunError
 
-PYTHONS = ((3, 8), (3, 13))
+PACKAGE = Path(__file__).resolve().parent
+# The clone that the package lies in; None if it was installed from a wheel, which has the clone's other folders inside.
+CLONE = None if (PACKAGE / "shipped").is_dir() else PACKAGE.parent
+
+PYTHONS = ((3, 10), (3, 13))
 # Wheels of PyPI that were seen to hold the parameter server (PS core); later ones were built without it.
 KNOWN_PADDLES = ("2.6.2", "3.0.0")
 PROBE_SECONDS = 120
 _PROBE = "import os; os.environ['FLAGS_enable_pir_api'] = '0'; from paddle.base import core; core.DistFleetWrapper"
+
+
+def shipped(name: str) -> Path:
+    """A file that comes with the package, such as "models/ncf/static_model.py"."""
+    return (CLONE or PACKAGE / "shipped") / name
 
 
 def check(version_info: tuple[int, int] = sys.version_info[:2]) -> None:

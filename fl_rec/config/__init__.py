@@ -24,7 +24,6 @@ from fl_rec.config.rules import (
     weights,
 )
 from fl_rec.config.schema import (
-    PROJECT,
     ClientConfig,
     CoordinatorConfig,
     DistillationConfig,
@@ -35,7 +34,6 @@ from fl_rec.config.schema import (
 )
 
 __all__ = [
-    "PROJECT",
     "ClientConfig",
     "Config",
     "CoordinatorConfig",

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from fl_rec import environment
 from fl_rec.config.relations import RELATIONS
 from fl_rec.config.rules import (
     _build,
@@ -32,7 +33,6 @@ from fl_rec.config.rules import (
 )
 from fl_rec.config.schema import (
     ABSENT,
-    PROJECT,
     RENAMED,
     CoordinatorConfig,
     DistillationConfig,
@@ -355,7 +355,7 @@ def _resolve(given: Mapping[str, tuple[Any, str]], yaml_path: Path, source: str,
     _raise_if_any(problems)
     if values["runner.model_path"] is None:
         beside = yaml_path.parent / "static_model.py"
-        values["runner.model_path"] = beside if beside.is_file() else PROJECT / "models/ncf/static_model.py"
+        values["runner.model_path"] = beside if beside.is_file() else environment.shipped("models/ncf/static_model.py")
     config: Config = _build(Config, values)
     return config
 

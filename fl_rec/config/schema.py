@@ -38,8 +38,6 @@ from fl_rec.config.rules import (
 )
 from fl_rec.errors import ConfigError
 
-PROJECT = Path(__file__).resolve().parents[2]
-
 
 def by_client(cls: type) -> Rule:
     """Settings of single clients: client number -> a dataclass of `key` fields, as plain values; "*" is all others."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from fl_rec import environment
-from fl_rec.config import PROJECT, Config, add_config_arguments
+from fl_rec.config import Config, add_config_arguments
 from fl_rec.config.loading import count
 from fl_rec.data.manifest import list_shards
 from fl_rec.errors import ConfigError, RunError
@@ -27,11 +27,11 @@ from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory, default_path
 
-TOOLS = PROJECT / "tools"
-
-
 # Without a coordinator, and with one.
-DEFAULT_SCRIPTS = (TOOLS / "static_fl_trainer.py", TOOLS / "static_fl_trainer_with_coordinator.py")
+DEFAULT_SCRIPTS = (
+    environment.shipped("tools/static_fl_trainer.py"),
+    environment.shipped("tools/static_fl_trainer_with_coordinator.py"),
+)
 
 
 @dataclass(frozen=True)

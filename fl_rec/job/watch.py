@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from fl_rec.config import PROJECT
+from fl_rec import environment
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.roles import RoleStatus
@@ -224,7 +224,7 @@ def start_watch(run: RunDirectory, role: roles.Role, fleetrun: psutil.Process, s
         *expected,
     ]
     log = open(run.log / "watch", "wb")  # noqa: SIM115 - the child keeps it
-    paths = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join(filter(None, [str(environment.PACKAGE.parent), os.environ.get("PYTHONPATH")]))
     subprocess.Popen(
         command,
         env={**os.environ, "PYTHONPATH": paths},

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fl_rec.config import PROJECT, Config
+from fl_rec import environment
+from fl_rec.config import Config
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.files import read_json
@@ -97,14 +98,14 @@ class SavedModel:
 
 
 def newest_run() -> Path:
-    """The newest run that has ended well, in `runs` of this folder or of the project. DataError if there is none."""
+    """The newest run that has ended well, in `runs` here or of the clone around. DataError if there is none."""
     results = sorted(_in_runs("*/result.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in results:
         if read_json(path).get("state") == roles.DONE:
             return path.parent
     raise DataError(
         f"Without a name the newest run is taken that has ended well. Received: none in {_runs()}. Train a model with "
-        "./fl_run.sh, or name a run's folder."
+        "fl-rec run, or name a run's folder."
     )
 
 
@@ -125,8 +126,8 @@ def _in_runs(pattern: str) -> list[Path]:
 
 def _run_folders() -> list[Path]:
     # Relative where that will do: these paths are shown.
-    here = Path("runs")
-    return [here] if here.resolve() == PROJECT / "runs" else [here, PROJECT / "runs"]
+    here, clone = Path("runs"), environment.CLONE
+    return [here, clone / "runs"] if clone and clone in Path.cwd().parents else [here]
 
 
 def _runs() -> str:

@@ -39,17 +39,17 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
     return pretend
 
 
-@pytest.mark.parametrize("python", [(3, 7), (3, 14), (2, 7), (4, 0)])
+@pytest.mark.parametrize("python", [(3, 9), (3, 14), (2, 7), (4, 0)])
 def test_other_python_is_refused_before_paddle_is_looked_for(pretend: Pretend, python: tuple[int, int]) -> None:
     probes = pretend(None)
     with pytest.raises(RunError) as caught:
         environment.check(python)
-    expected = f"Python must be 3.8 to 3.13, for which Paddle has wheels. Received: {python[0]}.{python[1]}."
+    expected = f"Python must be 3.10 to 3.13, for which Paddle has wheels. Received: {python[0]}.{python[1]}."
     assert str(caught.value) == expected
     assert probes == []
 
 
-@pytest.mark.parametrize("python", [(3, 8), (3, 11), (3, 13)])
+@pytest.mark.parametrize("python", [(3, 10), (3, 11), (3, 13)])
 @pytest.mark.parametrize("version", ["2.6.2", "3.0.0"])
 def test_known_wheel_is_let_in_without_a_probe(pretend: Pretend, python: tuple[int, int], version: str) -> None:
     probes = pretend(version)

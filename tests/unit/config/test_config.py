@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_rec.config import PROJECT, Config, add_config_arguments, list_keys, load_from_args
+from fl_rec import environment
+from fl_rec.config import Config, add_config_arguments, list_keys, load_from_args
 from fl_rec.errors import ConfigError
 
 # The keys of PaddleRec's models/recall/ncf/config_fl.yaml, with paths of this test.
@@ -154,15 +155,15 @@ class TestValues:
         assert config.runner.run_dir == tmp_path / "here"
 
     def test_the_net_is_the_users_beside_the_yaml_or_the_projects(self, minimal: Path, tmp_path: Path) -> None:
-        assert Config.load(minimal).runner.model_path == PROJECT / "models/ncf/static_model.py"
+        assert Config.load(minimal).runner.model_path == environment.shipped("models/ncf/static_model.py")
         (tmp_path / "static_model.py").touch()
         assert Config.load(minimal).runner.model_path == tmp_path / "static_model.py"
         named = Config.load(minimal, ["runner.model_path=fl_mine.py"])
         assert named.runner.model_path == tmp_path / "fl_mine.py"
 
     def test_the_main_job_loads(self) -> None:
-        config = Config.load(PROJECT / "configs/config_fl.yaml")
-        assert config.runner.train_data_dir == PROJECT / "datasets/movielens/fl_data/fl_train_data"
+        config = Config.load(environment.shipped("configs/config_fl.yaml"))
+        assert config.runner.train_data_dir == environment.shipped("datasets/movielens/fl_data/fl_train_data")
         assert (config.runner.epochs, config.hyper_parameters.num_users) == (2, None)
 
 

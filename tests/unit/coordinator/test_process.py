@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_rec.config import PROJECT, Config
+from fl_rec import environment
+from fl_rec.config import Config
 from fl_rec.coordinator import process
 from fl_rec.coordinator.client import CoordinatorClient, CoordinatorLost
 from fl_rec.coordinator.messages import ClientReport, Decision
@@ -71,11 +72,11 @@ class Job:
     def start(self) -> subprocess.Popen:
         return self._spawn(
             *(sys.executable, "-c", SCRIPT, str(self.yaml), str(self.run.path), self.endpoint, str(WORKERS)),
-            cwd=PROJECT,
+            cwd=environment.CLONE,
         )
 
     def start_again(self) -> subprocess.Popen:
-        return self._spawn(sys.executable, "-c", SCRIPT, str(self.yaml), str(self.run.path), cwd=PROJECT)
+        return self._spawn(sys.executable, "-c", SCRIPT, str(self.yaml), str(self.run.path), cwd=environment.CLONE)
 
     def end_workers(self, count: int = WORKERS) -> None:
         for worker in self.workers[:count]:

@@ -731,7 +731,7 @@ def test_command_as_a_process(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", main, "run", "-m", "no_such.yaml"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(launch.PROJECT)},
+        env={**os.environ, "PYTHONPATH": str(environment.CLONE)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         timeout=DEADLINE,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fl_rec import cli
+from fl_rec import cli, environment
 from fl_rec.errors import DataError
 from fl_rec.runs import saved
 from fl_rec.runs.saved import SavedModel
@@ -94,11 +94,12 @@ def test_a_signature_that_is_cut_off(tmp_path: Path, text: str) -> None:
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty `runs` in the current folder, and none in the project."""
-    monkeypatch.setattr(saved, "PROJECT", tmp_path / "project")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    return tmp_path / "runs"
+    """An empty `runs` in the current folder, which lies in a clone without runs."""
+    monkeypatch.setattr(environment, "CLONE", tmp_path)
+    runs = tmp_path / "models" / "runs"
+    runs.mkdir(parents=True)
+    monkeypatch.chdir(runs.parent)
+    return runs
 
 
 def set_age(path: Path, seconds: int) -> None:
@@ -109,8 +110,18 @@ def test_the_newest_run_that_has_ended_well(runs: Path, tmp_path: Path) -> None:
     for age, (name, state) in enumerate({"z": "failed", "m": "done", "a": "done"}.items()):
         set_age(make_run(runs / name, state) / "result.json", age)
     assert saved.newest_run().resolve() == runs / "m"
-    in_project = make_run(tmp_path / "project" / "runs" / "b")
-    assert saved.newest_run() == in_project
+    in_clone = make_run(tmp_path / "runs" / "b")
+    assert saved.newest_run() == in_clone
+
+
+def test_runs_of_a_clone_are_not_found_from_outside_of_it(runs: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "b")
+    outside = tmp_path.parent / f"{tmp_path.name} outside"
+    outside.mkdir()
+    os.chdir(outside)
+    with pytest.raises(DataError) as error:
+        saved.newest_run()
+    assert f"Received: none in {outside / 'runs'}. Train a model with fl-rec run, or name" in str(error.value)
 
 
 def test_the_newest_export(runs: Path) -> None:
