@@ -83,6 +83,9 @@ class RunnerConfig:
         "how workers and servers exchange parameters",
         "geo",
     )
+    exchange: str | None = key(
+        optional(text()), "an exchange of your own as module:Class or file.py:Class; null: as sync_mode says", None
+    )
     geo_step: int = key(integer(at_least=1), "geo: at most this many batches between two exchanges", 100)
     exchanges_per_epoch: int = key(
         integer(at_least=0), "geo: synchronised exchanges of all workers in an epoch; 0: each when it comes to it", 0

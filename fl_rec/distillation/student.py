@@ -2,16 +2,153 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
+from fl_rec.config import Config
+from fl_rec.data.rows import Source
 from fl_rec.data.sampling import FreshNegatives, Stream, generator, id_text
-from fl_rec.distillation.proxy import LARGEST_LOGIT, ProxySet
+from fl_rec.distillation.proxy import FINGERPRINT, LARGEST_LOGIT, LOGITS, SOFT_TARGETS, ProxySet
+from fl_rec.errors import RunError
 from fl_rec.nets.losses import cross_entropy, logits_of
+from fl_rec.nets.program import TrainingProgram
 
 # The data feed reads whole numbers: targets travel to the program in thousandths, and this stands for none.
 TARGET_UNIT, NO_TARGET = 0.001, 999_999
+
+
+class Scorer(Protocol):
+    """What `fl_rec.nets.inference.InferenceNet` is to a student, whose module needs no Paddle."""
+
+    def predict(self, inputs: tuple[np.ndarray, ...], batch_size: int) -> np.ndarray: ...
+
+
+class Student:
+    """What a worker learns from a teacher: nothing, without distillation; see `DistilledStudent`.
+
+    Attributes:
+        extra_rows: rows of a pass over the data that are not of the worker's own shard.
+        soft_targets: the teacher's logits on the proxy set's rows of the next epoch, float [rows, group]; None if there
+            are none.
+    """
+
+    extra_rows = 0
+    soft_targets: np.ndarray | None = None
+
+    def add_to(self, program: TrainingProgram) -> None:
+        """Adds what it learns with to the training program, before `minimise`."""
+        return
+
+    def rows(self, own: FreshNegatives, seed: int) -> Source:
+        """What is trained: the worker's own rows, and others.
+
+        Raises:
+            DataError: a public user has rows in the shard.
+        """
+        return own
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Before the rows of an epoch are read."""
+        return
+
+    def require_no_overlap(self, users: np.ndarray, what: str) -> None:
+        """DataError if the figures of these users would know what was trained; see `ProxySet`."""
+        return
+
+    def fingerprint(self, declared: Mapping[str, Any]) -> Mapping[str, float]:
+        """Fields of every report, of those that are declared."""
+        return {}
+
+    def logits(self, net: Scorer, round: int, declared: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+        """Fields of a report after training, of those that are declared.
+
+        Args:
+            net: the model as it was evaluated.
+            round: that the decision will be for.
+        """
+        return {}
+
+    def listen(self, told: Mapping[str, Any]) -> None:
+        """Takes the fields of a decision; see `soft_targets`.
+
+        Raises:
+            RunError: they are not logits of the proxy set's rows.
+        """
+        return
+
+    def signature(self) -> dict[str, Any]:
+        """What a saved model says of the student."""
+        return {}
+
+
+class DistilledStudent(Student):
+    """Learns from the teacher's logits on the rows of a proxy set, beside its own rows.
+
+    Args:
+        config: the job's, with every size filled in.
+        proxy: the public users' rows.
+    """
+
+    def __init__(self, config: Config, proxy: ProxySet) -> None:
+        self._config, self.proxy = config, proxy
+        self.extra_rows = proxy.shape[0]
+        self.soft_targets = None
+
+    def add_to(self, program: TrainingProgram) -> None:
+        import paddle
+
+        settings = self._config.distillation
+        targets = paddle.static.data(SOFT_TARGETS, [-1, program.group_size], "float32")
+        program.slots.append(targets)
+        program.cost = add_distillation(
+            program.cost, program.prediction, targets, settings.temperature, settings.weight
+        )
+
+    def rows(self, own: FreshNegatives, seed: int) -> Source:
+        sizes = (self._config["hyper_parameters.num_users"], self._config["hyper_parameters.num_items"])
+        self._rows = DistilledRows(own, self.proxy, *sizes, seed)
+        return self._rows
+
+    def begin_epoch(self, epoch: int) -> None:
+        self._rows.begin(epoch, self.soft_targets)
+
+    def require_no_overlap(self, users: np.ndarray, what: str) -> None:
+        self.proxy.require_strangers(users, what)
+
+    def fingerprint(self, declared: Mapping[str, Any]) -> Mapping[str, float]:
+        return {FINGERPRINT: float(self.proxy.fingerprint)} if FINGERPRINT in declared else {}
+
+    def logits(self, net: Scorer, round: int, declared: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+        if LOGITS not in declared:
+            return {}
+        rows = self.proxy.rows(round)
+        users: np.ndarray = np.repeat(rows.users, rows.items.shape[1])[:, None]
+        scores = net.predict((users, rows.items.reshape(-1, 1)), self._config.runner.infer_batch_size)
+        return {LOGITS: to_logits(scores.reshape(rows.items.shape))}
+
+    def listen(self, told: Mapping[str, Any]) -> None:
+        if SOFT_TARGETS not in told:
+            self.soft_targets = None
+            return
+        targets = np.asarray(told[SOFT_TARGETS])
+        if targets.shape != self.proxy.shape or not np.isfinite(targets).all():
+            what = f"of shape {list(targets.shape)}" if targets.shape != self.proxy.shape else "not all finite"
+            raise RunError(
+                f"A decision's {SOFT_TARGETS} must be finite logits of shape {list(self.proxy.shape)}, for the rows of "
+                f"the proxy set. Received: {what}. Look at the strategy {self._config.coordinator.strategy}."
+            )
+        self.soft_targets = targets
+
+    def signature(self) -> dict[str, Any]:
+        return {"public_users": self.proxy.users.tolist()}
+
+
+def new_student(config: Config) -> Student:
+    """The student of a configuration; DataError if its proxy set can't be read."""
+    proxy = ProxySet.from_config(config)
+    return Student() if proxy is None else DistilledStudent(config, proxy)
 
 
 class DistilledRows:
@@ -102,8 +239,6 @@ def add_distillation(cost: Any, prediction: Any, targets: Any, temperature: floa
         weight: of the distance, a mean over all items of the batch, those without a target included.
     """
     import paddle
-
-    from fl_rec.distillation.student import NO_TARGET, TARGET_UNIT
 
     known = paddle.cast(targets < NO_TARGET - 0.5, "float32")
     soft = paddle.nn.functional.sigmoid(targets * (TARGET_UNIT / temperature))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fl_rec.config import RunnerConfig
 from fl_rec.data.reader import Reader
 from fl_rec.data.text import parse_multislot
 from fl_rec.evaluation.auc import AucBuckets
@@ -50,3 +51,49 @@ class TestRows:
         scores = net.predict(self.inputs, batch_size)
         ranked = rank_metrics(self.inputs[0][:, 0], self.labels, scores, top_k)
         return replace(ranked, buckets=AucBuckets.from_scores(scores, self.labels))
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A worker's test and validation rows.
+
+    Attributes:
+        test, validation: None if there are none.
+        batch_size: rows of a run of the net.
+        top_k: K of HR@K and NDCG@K.
+    """
+
+    test: TestRows | None
+    validation: TestRows | None
+    batch_size: int
+    top_k: int
+
+    @classmethod
+    def read(
+        cls, runner: RunnerConfig, reader: Reader, test: Sequence[Path], validation: Sequence[Path], num_slots: int
+    ) -> Evaluator:
+        """Reads a worker's shards; see `TestRows.read`."""
+
+        def rows(shards: Sequence[Path]) -> TestRows | None:
+            return TestRows.read(shards, reader, num_slots, runner.start_timeout) if shards else None
+
+        return cls(rows(test), rows(validation), runner.infer_batch_size, runner.top_k)
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are validation rows."""
+        return self.validation is not None
+
+    @property
+    def users(self) -> Iterator[tuple[np.ndarray, str]]:
+        """The users whom the figures are of, int64, and where they are."""
+        for rows, what in ((self.test, "the test shards"), (self.validation, "the validation shards")):
+            if rows is not None:
+                yield rows.inputs[0], what
+
+    def evaluate(self, net: InferenceNet) -> tuple[Evaluation, Evaluation]:
+        """The figures of the test and of the validation rows under a model."""
+        return self._measure(self.test, net), self._measure(self.validation, net)
+
+    def _measure(self, rows: TestRows | None, net: InferenceNet) -> Evaluation:
+        return rows.measure(net, self.batch_size, self.top_k) if rows else Evaluation()

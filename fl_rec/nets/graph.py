@@ -1,13 +1,178 @@
-"""What is read from, and written into, a Paddle program."""
+"""What is read from, and written into, a Paddle program. Outside of `fl_rec.ps`, only here is its inside known.
+
+Paddle is imported when a function is called.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-MASK = "@MASK"
+LOOK_UPS = ("lookup_table_v2", "lookup_table")
+MASK, ANCHOR = "@MASK", "@ANCHOR"
+AUC_BUCKETS = 4096
+
+
+# --- What is read --------------------------------------------------------------------------------------
+
+
+def dtype_of(variable: Any) -> str:
+    """A variable's dtype, as numpy names it."""
+    import paddle
+
+    return str(paddle.base.data_feeder.convert_dtype(variable.dtype))
+
+
+class LookUp(NamedTuple):
+    """An operator that looks up rows of an embedding: its kind and the names of its variables."""
+
+    kind: str
+    table: str
+    ids: str
+    rows: str
+    padding: int
+
+
+def look_ups(program: Any) -> list[LookUp]:
+    """All of a program, in order."""
+    return [
+        LookUp(op.type, op.input("W")[0], op.input("Ids")[0], op.output("Out")[0], op.attr("padding_idx"))
+        for op in program.global_block().ops
+        if op.type in LOOK_UPS
+    ]
+
+
+def looked_up(program: Any) -> dict[str, set[str]]:
+    """The embeddings of a program, each with the variables whose ids it is looked up by."""
+    ids: dict[str, set[str]] = {}
+    for each in look_ups(program):
+        ids.setdefault(each.table, set()).add(each.ids)
+    return ids
+
+
+def learning_rates(program: Any) -> set[str]:
+    """The variables that the optimizers of a program take their step sizes from."""
+    ops = (op for op in program.global_block().ops if "LearningRate" in op.input_names)
+    return {name for op in ops for name in op.input("LearningRate")}
+
+
+def auc_statistics(program: Any) -> tuple[str, str] | None:
+    """The variables in which a program counts positives and negatives in `AUC_BUCKETS` buckets, or None."""
+    ops = reversed(program.global_block().ops)
+    found = next((op for op in ops if op.type == "auc" and op.attr("num_thresholds") == AUC_BUCKETS), None)
+    return found and (found.output("StatPosOut")[0], found.output("StatNegOut")[0])
+
+
+def carried_over(program: Any, counters: Collection[str]) -> list[str]:
+    """What a program carries from one batch to the next, but for parameters by SGD and the given counters."""
+    block = program.global_block()
+    optimizers = {op.type for op in block.ops if "Param" in op.input_names}
+    kept = {
+        name
+        for op in block.ops
+        if op.type not in ("auc", *optimizers)
+        for name in op.output_arg_names
+        if block.has_var(name) and block.var(name).persistable
+    }
+    carried = [f"the optimizer {kind}" for kind in sorted(optimizers - {"sgd"})]
+    return carried + [f"the variable {name}" for name in sorted(kept - set(counters))]
+
+
+# --- What is written -----------------------------------------------------------------------------------
+
+
+def count_auc(prediction: Any, label: Any) -> None:
+    """Has the default program count scores and labels in `AUC_BUCKETS` buckets, unless it does."""
+    import paddle
+
+    program = paddle.static.default_main_program()
+    if auc_statistics(program) is not None:
+        return
+    flat, label = paddle.reshape(prediction, [-1, 1]), paddle.reshape(label, [-1, 1])
+    scores = paddle.concat([1 - flat, flat], axis=1)
+    paddle.static.auc(input=scores, label=label, num_thresholds=AUC_BUCKETS, slide_steps=0)
+    # auc() also makes a first operator, for each batch alone, of which nobody asks.
+    block = program.global_block()
+    block._remove_op(next(index for index, op in enumerate(block.ops) if op.type == "auc"))
+
+
+def add_up(name: str, value: Any) -> None:
+    """Has the default program add a value, float64 [1], to a new variable: what the executor returns of an epoch is
+    nothing."""
+    import paddle
+
+    total = paddle.static.create_global_var([1], 0.0, "float64", persistable=True, name=name)
+    paddle.static.default_main_program().global_block().append_op(
+        type="elementwise_add", inputs={"X": [total], "Y": [value]}, outputs={"Out": [total]}
+    )
+
+
+def look_up(like: LookUp, table: Any) -> Any:
+    """The rows of another table of the default program by the ids of a look-up that is there; nothing learns by it."""
+    import paddle
+
+    block = paddle.static.default_main_program().global_block()
+    rows = block.create_var(name=paddle.utils.unique_name.generate(table.name), dtype=table.dtype, stop_gradient=True)
+    block.append_op(
+        type=like.kind,
+        inputs={"W": [table], "Ids": [block.var(like.ids)]},
+        outputs={"Out": [rows]},
+        # Not is_sparse, by which fleet takes a variable for a table of the servers.
+        attrs={"padding_idx": like.padding, "is_sparse": False},
+    )
+    return rows
+
+
+def sum_of_squares(values: Any) -> Any:
+    """In the default program, by one operator in place of square and sum: each goes over all rows of every step."""
+    import paddle
+
+    block = paddle.static.default_main_program().global_block()
+    squares = block.create_var(name=paddle.utils.unique_name.generate("squares"), dtype=values.dtype)
+    block.append_op(type="squared_l2_norm", inputs={"X": [values]}, outputs={"Out": [squares]})
+    return squares
+
+
+class Step(NamedTuple):
+    """The step of SGD for one parameter: names of its gradient and learning rate.
+
+    Attributes:
+        sparse: whether the gradient holds the rows of a table that were looked up, and not all of it.
+    """
+
+    gradient: str
+    rate: str
+    sparse: bool
+
+
+def take_out_sgd(program: Any, kept: Collection[str]) -> dict[str, Step]:
+    """Leaves all parameters but those `kept` alone, and their gradients in the scope; returns the steps."""
+    from paddle.base import core
+
+    block, steps = program.global_block(), {}
+    for index in reversed(range(len(block.ops))):
+        op = block.ops[index]
+        if op.type == "sgd" and op.input("Param")[0] not in kept:
+            (name,), (gradient,), (rate,) = (op.input(each) for each in ("Param", "Grad", "LearningRate"))
+            variable = block.var(gradient)
+            variable.persistable = True
+            steps[name] = Step(gradient, rate, variable.type == core.VarDesc.VarType.SELECTED_ROWS)
+            block._remove_op(index)
+    return dict(sorted(steps.items()))
+
+
+def dump(program: Any, folder: Path, fields: Sequence[str], parameters: Sequence[str]) -> None:
+    """Has `train_from_dataset` write variables and parameters of every batch."""
+    program._fleet_opt.update(dump_fields_path=str(folder), dump_fields=list(fields), dump_param=list(parameters))
+
+
+def read_from(dataset: Any, files: Sequence[Path], command: str) -> None:
+    """Has a dataset of Paddle read files through a pipe command."""
+    dataset._set_pipe_command(command)
+    dataset.set_filelist([str(path) for path in files])
 
 
 def keep_zeros(program: Any) -> dict[str, str]:
@@ -28,7 +193,7 @@ def keep_zeros(program: Any) -> dict[str, str]:
     import paddle
 
     block = program.global_block()
-    tables = {op.input("W")[0] for op in block.ops if op.type in LOOK_UPS}
+    tables = {each.table for each in look_ups(program)}
     masks: dict[str, str] = {}
     for weight in program.all_parameters():
         if not weight.trainable or weight.name in tables or len(weight.shape) < 2:
@@ -85,15 +250,3 @@ class Writer:
         kinds = {"int8": "INT8", "uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
         old_kind, new_kind = (int(getattr(core.VarDesc.VarType, kinds[each])) for each in (old, new))
         return self.add("cast", {"X": variable}, new, in_dtype=old_kind, out_dtype=new_kind)
-
-
-LOOK_UPS = ("lookup_table_v2", "lookup_table")
-
-
-def looked_up(program: Any) -> dict[str, set[str]]:
-    """The embeddings of a program, each with the variables whose ids it is looked up by."""
-    ids: dict[str, set[str]] = {}
-    for op in program.global_block().ops:
-        if op.type in LOOK_UPS:
-            ids.setdefault(op.input("W")[0], set()).update(op.input("Ids"))
-    return ids

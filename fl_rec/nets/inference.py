@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import paddle
 
-
-def parameters(net: InferenceNet) -> dict[str, np.ndarray]:
-    """Copies of a net's parameters, by name."""
-    # A loaded program has no Parameters, only variables that persist: these, and its feeds and fetches.
-    names = sorted(variable.name for variable in net.program.list_vars() if variable.persistable)
-    return {name: net.parameter(name) for name in names if name not in ("feed", "fetch")}
+from fl_rec.config import Config
+from fl_rec.errors import ConfigError
+from fl_rec.nets import graph
+from fl_rec.nets.contract import attribute, new_model
+from fl_rec.nets.program import TrainingProgram
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class InferenceNet:
 
     def dtype(self, name: str) -> str:
         """That of an input or the output, as numpy names it."""
-        return str(paddle.base.data_feeder.convert_dtype(self.program.global_block().var(name).dtype))
+        return graph.dtype_of(self.program.global_block().var(name))
 
     def parameter(self, name: str) -> np.ndarray:
         """A copy of a parameter, float32."""
@@ -68,3 +67,41 @@ class InferenceNet:
     def set_parameter(self, name: str, values: np.ndarray) -> None:
         """Replaces a parameter by values of its shape."""
         self.scope.find_var(name).get_tensor().set(values.astype(np.float32, copy=False), paddle.CPUPlace())
+
+
+def parameters(net: InferenceNet) -> dict[str, np.ndarray]:
+    """Copies of a net's parameters, by name."""
+    # A loaded program has no Parameters, only variables that persist: these, and its feeds and fetches.
+    names = sorted(variable.name for variable in net.program.list_vars() if variable.persistable)
+    return {name: net.parameter(name) for name in names if name not in ("feed", "fetch")}
+
+
+def inference_net(config: Config, trained: TrainingProgram) -> InferenceNet:
+    """The net of a training program as it scores, its parameters as they were initialised.
+
+    Args:
+        config: with every size filled in.
+        trained: built with the same configuration, from names counted from 0.
+
+    Raises:
+        ConfigError: its `infer_net` has other parameters than its `net`.
+    """
+    program, startup = paddle.static.Program(), paddle.static.Program()
+    with paddle.utils.unique_name.guard(), paddle.static.program_guard(program, startup):
+        model = new_model(config)
+        feeds = model.create_feeds(is_infer=True)
+        model.infer_net(feeds)
+        target = attribute(model, "inference_target_var", config.runner.model_path)
+    strange = sorted({parameter.name for parameter in program.all_parameters()} - set(trained.names))
+    if strange:
+        raise ConfigError(
+            f"{config.runner.model_path}: infer_net must create its parameters in the order in which net "
+            f"does, so that they get the same names. Received: {', '.join(strange)}, which net has not."
+        )
+    # Some nets of PaddleRec leave the label out here, others have it.
+    inputs = [feed for feed in feeds if feed.name != trained.feeds[-1].name]
+    pruned = paddle.static.normalize_program(program, inputs, [target])
+    scope = paddle.static.Scope()
+    paddle.static.Executor(paddle.CPUPlace()).run(startup, scope=scope)
+    names = tuple(feed.name for feed in inputs)
+    return InferenceNet(pruned, names, pruned.global_block().var(target.name), scope)

@@ -8,11 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from fl_rec.errors import ConfigError
-
-ANCHOR = "@ANCHOR"
-
-
-_LOOKUPS = ("lookup_table", "lookup_table_v2")
+from fl_rec.nets import graph
 
 
 def add_penalties(
@@ -47,43 +43,26 @@ def add_penalties(
     import paddle
 
     program = cost.block.program
-    block = program.global_block()
     trainable = {parameter.name: parameter for parameter in program.all_parameters() if parameter.trainable}
-    lookups = [op for op in block.ops if op.type in _LOOKUPS and op.input("W")[0] in trainable]
-    tables = {op.input("W")[0] for op in lookups}
-    frozen: dict[str, str] = {}
+    look_ups = [each for each in graph.look_ups(program) if each.table in trainable]
+    tables = {each.table for each in look_ups}
+    anchors: dict[str, Any] = {}
 
     def anchor(name: str) -> Any:
-        if name not in frozen:
-            frozen[name] = name + ANCHOR
+        if name not in anchors:
             shape, dtype = trainable[name].shape, trainable[name].dtype
             # One that was never set shows in the loss; without a value it would be a crash in train_from_dataset.
-            variable = paddle.static.create_global_var(shape, math.nan, dtype, persistable=True, name=frozen[name])
-            variable.stop_gradient = True
-        return block.var(frozen[name])
+            anchors[name] = paddle.static.create_global_var(
+                shape, math.nan, dtype, persistable=True, name=name + graph.ANCHOR
+            )
+            anchors[name].stop_gradient = True
+        return anchors[name]
 
-    def looked_up(op: Any) -> Any:
-        return block.var(op.output("Out")[0])
-
-    def looked_up_anchor(op: Any) -> Any:
-        table = anchor(op.input("W")[0])
-        rows = block.create_var(
-            name=paddle.utils.unique_name.generate(table.name), dtype=table.dtype, stop_gradient=True
-        )
-        block.append_op(
-            type=op.type,
-            inputs={"W": [table], "Ids": [block.var(op.input("Ids")[0])]},
-            outputs={"Out": [rows]},
-            # Not is_sparse, by which fleet takes a variable for a table of the servers.
-            attrs={"padding_idx": op.attr("padding_idx"), "is_sparse": False},
-        )
-        return rows
+    def rows_of(look_up: graph.LookUp) -> Any:
+        return program.global_block().var(look_up.rows)
 
     def per_row(rows: Any) -> Any:
-        # One operator in place of square and sum, and one gradient: each goes over all rows of every step.
-        squares = block.create_var(name=paddle.utils.unique_name.generate("squares"), dtype=rows.dtype)
-        block.append_op(type="squared_l2_norm", inputs={"X": [rows]}, outputs={"Out": [squares]})
-        return paddle.divide(paddle.sum(squares), paddle.cast(paddle.shape(rows)[0], rows.dtype))
+        return paddle.divide(paddle.sum(graph.sum_of_squares(rows)), paddle.cast(paddle.shape(rows)[0], rows.dtype))
 
     with paddle.static.program_guard(program):
         for pattern in l2:
@@ -92,16 +71,16 @@ def add_penalties(
                     f"hyper_parameters.l2 must name embeddings of the net. Received: {pattern!r}. The net has "
                     f"{', '.join(sorted(tables))}."
                 )
-        for op in lookups:
-            fitting = (weight for name, weight in l2.items() if fnmatch.fnmatchcase(op.input("W")[0], name))
+        for each in look_ups:
+            fitting = (weight for name, weight in l2.items() if fnmatch.fnmatchcase(each.table, name))
             weight = next(fitting, 0.0)
             if weight > 0:
-                cost = cost + weight * per_row(looked_up(op))
+                cost = cost + weight * per_row(rows_of(each))
         if proximal > 0:
             distances = [
-                per_row(paddle.subtract(looked_up(op), looked_up_anchor(op)))
-                for op in lookups
-                if op.input("W")[0] in shared
+                per_row(paddle.subtract(rows_of(each), graph.look_up(each, anchor(each.table))))
+                for each in look_ups
+                if each.table in shared
             ] + [
                 paddle.sum(paddle.square(parameter - anchor(name)))
                 for name, parameter in trainable.items()
@@ -109,4 +88,4 @@ def add_penalties(
             ]
             if distances:
                 cost = cost + proximal / 2 * paddle.add_n(distances)
-    return cost, frozen
+    return cost, {name: variable.name for name, variable in anchors.items()}

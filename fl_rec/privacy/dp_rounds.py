@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,30 +11,28 @@ from fl_rec.config import Config
 from fl_rec.data.rows import TrainingRows
 from fl_rec.data.text import parse_multislot
 from fl_rec.errors import ConfigError, DataError
+from fl_rec.nets import graph
+from fl_rec.nets.program import TrainingProgram
 from fl_rec.privacy import accountant, mechanism
 from fl_rec.privacy.accountant import Spent
 from fl_rec.privacy.mechanism import Change
 
 
-class PrivateRounds:
+class DpRounds:
     """Trains user by user, and leaves in the shared parameters the clipped and noisy sum of the users' changes.
 
-    The rows of a drawn user are one batch, with which the training program takes one step of SGD from the round's
-    model. Of the shared parameters it only computes the step, minus the learning rate times the gradient: their
+    The rows of a drawn user are one batch, with which the training program takes one step of SGD from the model of the
+    last exchange. Of the shared parameters it only computes the step, minus the learning rate times the gradient: their
     optimizers are taken out of the program, so that there is nothing to put back before the next user, and nothing by
     which one user's change could depend on another's. The user's own private rows are changed in place, and stay.
 
-    This is for rounds only: without them Paddle's communicator sends rows on its own while the worker trains, in C++,
-    where there is no place between a user's change and the sending of it.
+    This is for synchronous exchanges only: without them Paddle's communicator sends rows on its own while the worker
+    trains, in C++, where there is no place between a user's change and the sending of it.
 
     Args:
         config: `privacy` and `runner.exchanges_per_epoch` are read.
-        program: the training program, without `send` operators. It is changed: from now on it is for this only.
-        scope: its parameters.
-        executor: runs it.
-        feeds: its inputs, the user's id first.
+        program: initialised, without `send` operators. It is changed: from now on it is for this only.
         private: names of the private parameters, all of them tables looked up by the user's id.
-        counters: variables in which the program adds up figures.
         rows: this worker's rows.
 
     Attributes:
@@ -45,32 +42,20 @@ class PrivateRounds:
         ConfigError: the net is one whose users' changes can't be told apart.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        program: Any,
-        scope: Any,
-        executor: Any,
-        feeds: Sequence[Any],
-        private: Collection[str],
-        counters: Collection[str],
-        rows: TrainingRows,
-    ) -> None:
+    def __init__(self, config: Config, program: TrainingProgram, private: Collection[str], rows: TrainingRows) -> None:
         import paddle
 
         if config.privacy.clip is None:
-            raise ConfigError("PrivateRounds needs privacy.clip. Received: null. Set it, such as to 1.")
+            raise ConfigError("DpRounds needs privacy.clip. Received: null. Set it, such as to 1.")
         self._config = config
         self._clip: float = config.privacy.clip
         self._program = program
-        self._scope = scope
-        self._executor = executor
         self._rows = rows
-        self._inputs = {feed.name: paddle.base.data_feeder.convert_dtype(feed.dtype) for feed in feeds}
-        self._reading, self._users = -1, _Users([np.empty((0, 1), np.int64) for _ in feeds])
+        self._inputs = {feed.name: graph.dtype_of(feed) for feed in program.feeds}
+        self._reading, self._users = -1, _Users([np.empty((0, 1), np.int64) for _ in program.feeds])
         self.rounds = 0
-        _require_stateless(program, private, counters)
-        self._steps = _take_out_optimizers(program, private)
+        _require_stateless(program, private)
+        self._steps = graph.take_out_sgd(program.main, private)
         # Who knew the coins of a dropout would know in whose step they fell.
         paddle.seed(secrets.randbits(63))
 
@@ -84,13 +69,13 @@ class PrivateRounds:
     def train(self) -> None:
         """One round."""
         generator = self.new_generator()
-        model = {name: np.array(self._tensor(name)) for name in self._steps}
+        model = {name: self._program.value(name) for name in self._steps}
         total = {name: np.zeros(values.shape) for name, values in model.items()}
         for rows in self._epoch().draw(accountant.users_per_exchange(self._config), generator):
             mechanism.add(total, mechanism.clipped(self._change(rows), self._clip))
         mechanism.add_noise(total, self._config.privacy.noise_multiplier * self._clip, generator)
         for name, values in model.items():
-            self._set(name, (values + total[name]).astype(np.float32))
+            self._program.set_value(name, (values + total[name]).astype(np.float32))
         self.rounds += 1
 
     def spent(self) -> Spent:
@@ -108,36 +93,16 @@ class PrivateRounds:
     def _change(self, rows: Sequence[np.ndarray]) -> dict[str, Change]:
         """What one step with a user's rows would change of the shared parameters."""
         feed = {name: slot.astype(dtype, copy=False) for (name, dtype), slot in zip(self._inputs.items(), rows)}
-        self._executor.run(self._program, feed=feed, scope=self._scope)
+        self._program.executor.run(self._program.main, feed=feed, scope=self._program.scope)
         changes = {}
         for name, step in self._steps.items():
-            rate = np.array(self._tensor(step.rate), np.float64).reshape(-1)[0]
+            rate = self._program.value(step.rate).astype(np.float64).reshape(-1)[0]
             if step.sparse:
-                table = self._scope.find_var(step.gradient).get_selected_rows()
+                table = self._program.scope.find_var(step.gradient).get_selected_rows()
                 changes[name] = Change.of_rows(np.array(table.rows()), -rate * np.array(table.get_tensor()))
             else:
-                changes[name] = Change(None, -rate * np.array(self._tensor(step.gradient)))
+                changes[name] = Change(None, -rate * self._program.value(step.gradient))
         return changes
-
-    def _tensor(self, name: str) -> Any:
-        return self._scope.find_var(name).get_tensor()
-
-    def _set(self, name: str, values: np.ndarray) -> None:
-        import paddle
-
-        self._tensor(name).set(values, paddle.CPUPlace())
-
-
-class _Step(NamedTuple):
-    """The step of SGD for one parameter: names of its gradient and learning rate.
-
-    Attributes:
-        sparse: whether the gradient holds the rows of a table that were looked up, and not all of it.
-    """
-
-    gradient: str
-    rate: str
-    sparse: bool
 
 
 class _Users:
@@ -162,7 +127,7 @@ class _Users:
             yield [slot[rows] for slot in self._slots]
 
 
-def _require_stateless(program: Any, private: Collection[str], counters: Collection[str]) -> None:
+def _require_stateless(program: TrainingProgram, private: Collection[str]) -> None:
     """What the program keeps from batch to batch is parameters and figures, and nothing else."""
     if not private:
         raise ConfigError(
@@ -170,36 +135,10 @@ def _require_stateless(program: Any, private: Collection[str], counters: Collect
             "table that is looked up by its first feed, the user's id. Look one up by that very variable, or leave "
             "privacy.clip out."
         )
-    block = program.global_block()
-    optimizers = {op.type for op in block.ops if "Param" in op.input_names}
-    kept = {
-        name
-        for op in block.ops
-        if op.type not in ("auc", *optimizers)
-        for name in op.output_arg_names
-        if block.has_var(name) and block.var(name).persistable
-    }
-    received = [f"the optimizer {kind}" for kind in sorted(optimizers - {"sgd"})]
-    received += [f"the variable {name}" for name in sorted(kept - set(counters))]
+    received = graph.carried_over(program.main, program.statistics)
     if received:
         raise ConfigError(
             "privacy.clip needs a user's change to depend on nothing but the round's model and the user's own rows. "
             f"Received: {', '.join(received)}, which would carry one user's rows over to the next. Have "
             "create_optimizer make SGD, keep no statistics of batches in the net, or leave privacy.clip out."
         )
-
-
-def _take_out_optimizers(program: Any, private: Collection[str]) -> dict[str, _Step]:
-    """Leaves the shared parameters alone, and their gradients in the scope; returns the steps by parameter."""
-    from paddle.base import core
-
-    block, steps = program.global_block(), {}
-    for index in reversed(range(len(block.ops))):
-        op = block.ops[index]
-        if op.type == "sgd" and op.input("Param")[0] not in private:
-            (name,), (gradient,), (rate,) = (op.input(each) for each in ("Param", "Grad", "LearningRate"))
-            variable = block.var(gradient)
-            variable.persistable = True
-            steps[name] = _Step(gradient, rate, variable.type == core.VarDesc.VarType.SELECTED_ROWS)
-            block._remove_op(index)
-    return dict(sorted(steps.items()))

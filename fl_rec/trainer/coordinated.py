@@ -20,8 +20,6 @@ from fl_rec.coordinator.messages import (
     Field,
     check_fields,
 )
-from fl_rec.distillation.proxy import FINGERPRINT, LOGITS, SOFT_TARGETS
-from fl_rec.distillation.student import to_logits
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.evaluation.metrics import EpochMetrics
 from fl_rec.job.check import Job
@@ -94,7 +92,7 @@ class CoordinatedTrainer(FLTrainer):
         decision = self.decision
         if decision.next_state != JOIN:
             return super().train_epoch(epoch, 0)
-        self.soft_targets = self._soft_targets(decision)
+        self.student.listen(decision.extra)
         self.learning_rate_factor = decision.learning_rate_factor
         start, processor = time.perf_counter(), time.process_time()
         before = self.runtime.bytes_exchanged()
@@ -152,10 +150,10 @@ class CoordinatedTrainer(FLTrainer):
         )
         self._bytes = (sent, received)
         declared = self.config.coordinator.report_fields
-        if self.proxy is not None and FINGERPRINT in declared:
-            report = replace(report, extra={FINGERPRINT: float(self.proxy.fingerprint)})
+        report = replace(report, extra=self.student.fingerprint(declared))
         if metrics is None:
             return report
+        logits = self.student.logits(self.net, metrics.epoch + 1, declared)
         report = replace(
             report,
             round=metrics.epoch + 1,
@@ -167,36 +165,14 @@ class CoordinatedTrainer(FLTrainer):
             hr=metrics.hit_rate,
             ndcg=metrics.ndcg,
             test_users=metrics.test_users,
-            extra={**report.extra, **self._distilled_fields(metrics.epoch + 1), **self.report_fields(metrics)},
+            extra={**report.extra, **logits, **self.report_fields(metrics)},
         )
         check_fields(report, declared)
         return report
 
     def pull_dense(self) -> dict[str, np.ndarray]:
         """The dense parameters as the servers hold them: name -> float32 array."""
-        return self.runtime.pull_dense()
-
-    def _distilled_fields(self, round: int) -> dict[str, np.ndarray]:
-        """What the student thinks of the rows that the next round is about, float16 [rows, group]."""
-        if self.proxy is None or LOGITS not in self.config.coordinator.report_fields:
-            return {}
-        rows = self.proxy.rows(round)
-        users: np.ndarray = np.repeat(rows.users, rows.items.shape[1])[:, None]
-        scores = self.net.predict((users, rows.items.reshape(-1, 1)), self.config.runner.infer_batch_size)
-        return {LOGITS: to_logits(scores.reshape(rows.items.shape))}
-
-    def _soft_targets(self, decision: Decision) -> np.ndarray | None:
-        targets = decision.extra.get(SOFT_TARGETS)
-        if targets is None or self.proxy is None:
-            return None
-        targets = np.asarray(targets)
-        if targets.shape != self.proxy.shape or not np.isfinite(targets).all():
-            what = f"of shape {list(targets.shape)}" if targets.shape != self.proxy.shape else "not all finite"
-            raise RunError(
-                f"A decision's {SOFT_TARGETS} must be finite logits of shape {list(self.proxy.shape)}, for the rows of "
-                f"the proxy set. Received: {what}. Look at the strategy {self.config.coordinator.strategy}."
-            )
-        return targets
+        return self.exchange.servers.pull_dense()
 
     def _ask(self, report: ClientReport, timeout: float) -> None:
         from fl_rec.coordinator.client import CoordinatorLost

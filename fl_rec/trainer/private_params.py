@@ -1,13 +1,74 @@
-"""Which parameters of a net stay with their worker."""
+"""The parameters of a net that stay with their worker, and this worker's part of them."""
 
 from __future__ import annotations
 
 import fnmatch
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fl_rec.config import Config
 from fl_rec.errors import ConfigError
 from fl_rec.nets.graph import looked_up
+from fl_rec.nets.program import TrainingProgram
+from fl_rec.runs.private_parts import Part
+
+if TYPE_CHECKING:
+    from fl_rec.nets.inference import InferenceNet
+
+
+class PrivateParams(Mapping[str, bool]):
+    """A net's private parameters: name -> whether it is an embedding, of which a worker trains some rows only."""
+
+    def __init__(self, by_row: Mapping[str, bool]) -> None:
+        self._by_row = by_row
+        self._untrained: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def of(cls, config: Config, program: TrainingProgram) -> PrivateParams:
+        """Those that runner.private_params names; null is every embedding that is looked up by the user's id.
+
+        Raises:
+            ConfigError: a name fits no parameter.
+        """
+        return cls(private_parameters(config, program.main, program.feeds[0].name))
+
+    def __getitem__(self, name: str) -> bool:
+        return self._by_row[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_row)
+
+    def __len__(self) -> int:
+        return len(self._by_row)
+
+    def remember(self, program: TrainingProgram) -> None:
+        """Notes what training begins with, once the parameters are initialised."""
+        self._untrained = {name: program.value(name) for name in self}
+
+    def take_over(self, name: str, values: np.ndarray) -> np.ndarray:
+        """What this worker starts from if a saved model has these values of a private parameter."""
+        untrained = self._untrained[name]
+        if not self[name]:
+            return values
+        held = values.any(axis=1, keepdims=True)
+        if held.all():  # of a table that all had, nothing is this worker's until it is trained here
+            self._untrained[name] = values
+        # Rows of other workers' users stay untrained here: else they would be saved as this worker's.
+        return np.where(held, values, untrained)
+
+    def parts(self, program: TrainingProgram) -> dict[str, Part]:
+        """What this worker has of each."""
+        return {
+            name: Part.trained(program.value(name), untrained, self[name])
+            for name, untrained in self._untrained.items()
+        }
+
+    def put_into(self, net: InferenceNet, program: TrainingProgram) -> None:
+        """Copies this worker's parts into a net, zeros where it has trained nothing."""
+        for name, part in self.parts(program).items():
+            net.set_parameter(name, part.into(np.zeros_like(self._untrained[name])))
 
 
 def private_parameters(config: Config, program: Any, user_feed: str) -> dict[str, bool]:

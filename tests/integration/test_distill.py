@@ -57,7 +57,7 @@ class Trainer(CoordinatedTrainer):
     def train_epoch(self, epoch, local_epochs=1.0):
         metrics = super().train_epoch(epoch, local_epochs)
         with open(self.run_directory.path / f"taught.{{self.role.index}}", "a") as file:
-            file.write(f"{{epoch}} {{self.soft_targets is not None}}\\n")
+            file.write(f"{{epoch}} {{self.student.soft_targets is not None}}\\n")
         return metrics
 
     def client_report(self, metrics):

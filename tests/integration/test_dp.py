@@ -39,24 +39,27 @@ class Trainer(FLTrainer):
 
     def start_worker(self):
         super().start_worker()
-        self.seen, secret = {{}}, self.private_rounds.new_generator
+        self.seen, rounds, secret = {{}}, self.local.rounds, self.local.rounds.new_generator
         known = {{0: Known(1), 1: Known(10**9)}}
-        self.private_rounds.new_generator = lambda: known.get(self.private_rounds.rounds) or secret()
+        rounds.new_generator = lambda: known.get(rounds.rounds) or secret()
+        train, merge = self.local.train, self.exchange.merge
 
-    def remember(self, round_, when):
-        for each in self.program.all_parameters():
-            if each.name not in self.private:
-                self.seen[f"{{round_}}/{{when}}/{{each.name}}"] = self._parameter(each.name)
+        def watched_train(portion, title):
+            number = rounds.rounds
+            self.remember(number, "before")
+            weight = train(portion, title)
+            self.remember(number, "trained")
+            return weight
 
-    def _train(self, wanted, title):
-        round_ = self.private_rounds.rounds
-        self.remember(round_, "before")
-        super()._train(wanted, title)
-        self.remember(round_, "trained")
+        def watched_merge(rows, what):
+            merge(rows, what)
+            self.remember(rounds.rounds - 1, "after")
 
-    def _exchange(self, rows, what):
-        super()._exchange(rows, what)
-        self.remember(self.private_rounds.rounds - 1, "after")
+        self.local.train, self.exchange.merge = watched_train, watched_merge
+
+    def remember(self, number, when):
+        for name in set(self.program.names) - set(self.private_params):
+            self.seen[f"{{number}}/{{when}}/{{name}}"] = self.program.value(name)
 
     def finish(self):
         np.savez(self.run_directory.path / f"seen.{{self.role.index}}.npz", **self.seen)

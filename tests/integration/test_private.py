@@ -20,40 +20,33 @@ from .conftest import ROOT, WORKERS, Finished, Job
 USERS = "mlp_user_embedding"
 ITEMS = 400
 
-# A worker that writes down what it had before and after each exchange, and what the server has at the end.
+# An exchange that writes down what its worker had before and after each.
 WITNESS = """
-import sys
-sys.path.insert(0, {root!r})
+import os
+from pathlib import Path
 import numpy as np
-from fl_rec.trainer import FLTrainer, main
+from fl_rec.plugins import load
 
-class Trainer(FLTrainer):
-    '''Remembers every exchange.'''
+class Witness(load({base!r}, "an exchange")):
+    seen = []
 
-    def parameters(self):
-        shared = [each.name for each in self.program.all_parameters() if each.name not in self.private]
-        return {{name: self._parameter(name) for name in shared}}
+    def merge(self, rows, what):
+        before = self.shared_parameters()
+        super().merge(rows, what)
+        self.seen.append((rows, before, self.shared_parameters()))
 
-    def _exchange(self, rows, what):
-        if not hasattr(self, "seen"):
-            self.seen = []
-        before = self.parameters()
-        super()._exchange(rows, what)
-        self.seen.append((rows, before, self.parameters()))
-
-    def finish(self):
+    def stop(self):
         arrays = {{}}
         for number, (rows, before, after) in enumerate(self.seen):
             arrays[f"{{number}}/rows"] = rows
             for name in before:
                 arrays[f"{{number}}/before/{{name}}"] = before[name]
                 arrays[f"{{number}}/after/{{name}}"] = after[name]
-        np.savez(self.run_directory.path / f"seen.{{self.role.index}}.npz", **arrays)
-        super().finish()
-
-if __name__ == "__main__":
-    sys.exit(main(Trainer))
+        np.savez(Path(os.environ["FL_REC_RUN_DIR"]) / f"seen.{{self.runtime.role.index}}.npz", **arrays)
+        super().stop()
 """
+OWN = "fl_rec.ps.exchange:SynchronousGeo"
+EXAMPLE = f"{ROOT / 'tools' / 'fl_exchange_example.py'}:RootOfRows"
 
 
 def trained_users(finished: Finished, epoch: int) -> list[private_parts.Part]:
@@ -62,9 +55,9 @@ def trained_users(finished: Finished, epoch: int) -> list[private_parts.Part]:
     return [private_parts.load(folder / f"{worker}.npz")[USERS] for worker in range(WORKERS)]
 
 
-@pytest.mark.parametrize("rounds", [0, 3], ids=["plain GEO", "rounds"])
-def test_no_row_of_a_private_parameter_is_anywhere_else(job: Job, shards: Path, rounds: int) -> None:
-    job.runner.update(epochs=2, exchanges_per_epoch=rounds)
+@pytest.mark.parametrize("exchanges", [0, 3], ids=["plain GEO", "synchronous"])
+def test_no_row_of_a_private_parameter_is_anywhere_else(job: Job, shards: Path, exchanges: int) -> None:
+    job.runner.update(epochs=2, exchanges_per_epoch=exchanges)
     finished = job.succeed()
     parts = trained_users(finished, 1)
     rows = [set(part.rows.tolist()) for part in parts if part.rows is not None]
@@ -108,17 +101,23 @@ def seen(finished: Finished) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("aggregation", "rate"), [("mean", 1.0), ("weighted", 1.0), ("sum", 0.5)], ids=lambda value: str(value)
+    ("aggregation", "rate"),
+    [("mean", 1.0), ("weighted", 1.0), ("sum", 0.5), ("of one's own", 1.0)],
+    ids=lambda value: str(value),
 )
-def test_a_round_is_the_aggregate_of_what_all_have_learned(
+def test_an_exchange_is_the_aggregate_of_what_all_have_learned(
     job: Job, tmp_path: Path, aggregation: str, rate: float
 ) -> None:
-    (tmp_path / "witness.py").write_text(WITNESS.format(root=str(ROOT)))
-    job.runner.update(epochs=2, exchanges_per_epoch=2, aggregation=aggregation, server_learning_rate=rate)
-    finished = job.succeed("--script", tmp_path / "witness.py")
+    base = OWN if aggregation != "of one's own" else EXAMPLE
+    (tmp_path / "witness.py").write_text(WITNESS.format(base=base))
+    job.runner.update(epochs=2, exchanges_per_epoch=2, server_learning_rate=rate, exchange="witness.py:Witness")
+    if base == OWN:
+        job.runner["aggregation"] = aggregation
+    finished = job.succeed()
     workers = seen(finished)
     rows = np.array([[worker[f"{number}/rows"] for worker in workers] for number in range(4)], float)
     weights = {"mean": np.full_like(rows, 1 / WORKERS), "weighted": rows / rows.sum(axis=1, keepdims=True)}
+    weights["of one's own"] = np.sqrt(rows) / np.sqrt(rows).sum(axis=1, keepdims=True)
     names = [key.split("/", 2)[2] for key in workers[0] if key.startswith("0/before/")]
     assert len(names) == 9 and USERS not in names
     for number in range(1, 4):
@@ -133,8 +132,8 @@ def test_a_round_is_the_aggregate_of_what_all_have_learned(
     assert finished.records("all")[1]["train_loss"] < finished.records("all")[0]["train_loss"]
 
 
-def test_everything_else_that_a_round_may_meet(job: Job, shards: Path, tmp_path: Path) -> None:
-    """Two servers, more rounds than batches, groups of fresh negatives, penalties, a schedule, validation."""
+def test_everything_else_that_an_exchange_may_meet(job: Job, shards: Path, tmp_path: Path) -> None:
+    """Two servers, more exchanges than batches, groups of fresh negatives, penalties, a schedule, validation."""
     job.runner.update(
         epochs=2,
         exchanges_per_epoch=4,

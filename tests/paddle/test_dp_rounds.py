@@ -14,8 +14,8 @@ import pytest
 
 from fl_rec.config import Config
 from fl_rec.errors import ConfigError, DataError
-from fl_rec.nets.contract import new_model
-from fl_rec.privacy.dp_rounds import PrivateRounds
+from fl_rec.nets.program import TrainingProgram
+from fl_rec.privacy.dp_rounds import DpRounds
 from fl_rec.trainer.private_params import private_parameters
 
 NETS = Path(__file__).parents[2] / "models" / "ncf"
@@ -59,38 +59,32 @@ class Rows:
 
 @dataclass
 class Worker:
-    """A net with its parameters, and private rounds."""
+    """A net with its parameters, and what trains it with differential privacy."""
 
     config: Config
-    feeds: list[Any]
-    executor: Any
-    program: Any
+    program: TrainingProgram
     private: Sequence[str]
     rows: Rows
 
     def __post_init__(self) -> None:
-        self.scope = paddle.static.global_scope()
         self.start = self.parameters()
 
-    def open(self) -> PrivateRounds:
-        return PrivateRounds(
-            self.config, self.program, self.scope, self.executor, self.feeds, self.private, (), self.rows  # type: ignore[arg-type]
-        )  # fmt: skip
+    def open(self) -> DpRounds:
+        return DpRounds(self.config, self.program, self.private, self.rows)  # type: ignore[arg-type]
 
     def parameters(self) -> dict[str, np.ndarray]:
-        tensors = {each.name: self.scope.find_var(each.name).get_tensor() for each in self.program.all_parameters()}
-        return {name: np.array(tensor) for name, tensor in tensors.items()}
+        return {name: self.program.value(name) for name in self.program.names}
 
     def put(self, values: Mapping[str, np.ndarray]) -> None:
         for name, value in values.items():
-            self.scope.find_var(name).get_tensor().set(value, paddle.CPUPlace())
+            self.program.set_value(name, value)
 
     def step(self, user: int) -> dict[str, np.ndarray]:
         """What SGD as it is changes with one user's rows; the parameters are as before."""
         labels = np.arange(len(SEEN[user])) == 0
         slots = np.full(len(SEEN[user]), user), np.array(SEEN[user]), labels
-        feed = {each.name: slot.astype(np.int64)[:, None] for each, slot in zip(self.feeds, slots)}
-        self.executor.run(self.program, feed=feed)
+        feed = {each.name: slot.astype(np.int64)[:, None] for each, slot in zip(self.program.feeds, slots)}
+        self.program.executor.run(self.program.main, feed=feed)
         after = self.parameters()
         self.put(self.start)
         return {name: after[name].astype(np.float64) - self.start[name] for name in after}
@@ -118,16 +112,11 @@ def worker(folder: Path, net: str = "static_model.py", **settings: Any) -> Itera
         stack.enter_context(paddle.static.program_guard(paddle.static.Program(), paddle.static.Program()))
         stack.enter_context(paddle.utils.unique_name.guard())
         stack.enter_context(paddle.static.scope_guard(paddle.static.Scope()))
-        paddle.seed(3)
-        model = new_model(config)
-        feeds = model.create_feeds()
-        model.net(feeds)
-        program = model._cost.block.program
-        private = list(private_parameters(config, program, feeds[0].name))
-        model.create_optimizer()
-        executor = paddle.static.Executor(paddle.CPUPlace())
-        executor.run(paddle.static.default_startup_program())
-        yield Worker(config, feeds, executor, program, private, Rows(text()))
+        program = TrainingProgram(config)
+        private = list(private_parameters(config, program.main, program.feeds[0].name))
+        program.minimise(None, counts=False)
+        program.initialise()
+        yield Worker(config, program, private, Rows(text()))
 
 
 def changes(each: Worker) -> dict[str, np.ndarray]:
@@ -142,7 +131,7 @@ NETS_AND_MODES = [("static_model.py", "NCF_MLP"), ("static_model.py", "NCF_NeuMF
 
 
 @pytest.mark.parametrize(("net", "mode"), NETS_AND_MODES)
-def test_a_round_adds_up_what_each_user_would_change_alone(tmp_path: Path, net: str, mode: str) -> None:
+def test_it_adds_up_what_each_user_would_change_alone(tmp_path: Path, net: str, mode: str) -> None:
     with worker(tmp_path, net, **{"hyper_parameters.mode": mode}) as each:
         alone = {user: each.step(user) for user in SEEN}
         rounds = each.open()

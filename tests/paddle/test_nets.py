@@ -16,9 +16,10 @@ from paddle.base import core
 from fl_rec.config import Config
 from fl_rec.errors import ConfigError
 from fl_rec.nets.contract import load_model_class
+from fl_rec.nets.graph import ANCHOR
 from fl_rec.nets.losses import LOSSES, find_loss
 from fl_rec.nets.neumf import neumf_parameters
-from fl_rec.nets.penalties import ANCHOR, add_penalties
+from fl_rec.nets.penalties import add_penalties
 
 PROJECT = Path(__file__).parents[2]
 NETS = PROJECT / "models" / "ncf"
@@ -139,8 +140,8 @@ def test_focal_without_gamma_is_half_the_log_loss(tmp_path: Path) -> None:
 
 def test_bpr_and_softmax_agree_on_pairs() -> None:
     logits, labels = rows(2)
-    assert computed(LOSSES["bpr"], logits, labels)[0] == pytest.approx(
-        computed(LOSSES["sampled_softmax"], logits, labels)[0], rel=1e-6
+    assert computed(LOSSES.find("bpr"), logits, labels)[0] == pytest.approx(
+        computed(LOSSES.find("sampled_softmax"), logits, labels)[0], rel=1e-6
     )
 
 
@@ -150,7 +151,7 @@ def test_extreme_logits(name: str, right: bool) -> None:
     """Wrong ones cost about what the logits differ by and have a gradient, right ones next to nothing."""
     labels = np.array([[1.0, 0.0, 0.0]])
     logits = (200 * labels - 100) * (1 if right else -1)
-    value, slope = computed(LOSSES[name], logits, labels)
+    value, slope = computed(LOSSES.find(name), logits, labels)
     assert np.isfinite(value) and np.isfinite(slope).all()
     if name == "label_smoothing":
         assert value == pytest.approx(5.0 if right else 95.0)

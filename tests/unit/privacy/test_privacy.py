@@ -6,7 +6,6 @@ import builtins
 import importlib.util
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from fl_rec.job.check import check_job
 from fl_rec.privacy import accountant
 from fl_rec.privacy.accountant import Spent, epsilon
 from fl_rec.privacy.mechanism import Change, add, add_noise, clipped, norm
-from fl_rec.trainer import FLTrainer
 
 LoadJob = Callable[..., Config]
 PRIVATE = ("privacy.clip=0.5", "runner.exchanges_per_epoch=4", "hyper_parameters.optimizer.class=sgd")
@@ -262,13 +260,6 @@ def test_without_the_accountant(load_job: LoadJob, monkeypatch: pytest.MonkeyPat
         accountant.epsilon(1.0, 0.5, 1, 1e-5)
     assert str(caught.value) == text
     check_job(config.replace(**{"privacy.noise_multiplier": 0}), 2)
-
-
-def test_a_part_of_an_epoch_would_be_accounted_for_wrongly(load_job: LoadJob) -> None:
-    worker: Any = SimpleNamespace(config=load_job(*PRIVATE), private_rounds=object(), rows=SimpleNamespace(count=8))
-    assert len(FLTrainer._portions(worker, 1.0)) == 4
-    with pytest.raises(ConfigError, match="Received: local_epochs=0.5. Have run_worker call train_epoch"):
-        FLTrainer._portions(worker, 0.5)
 
 
 def test_settings_without_an_effect(load_job: LoadJob) -> None:

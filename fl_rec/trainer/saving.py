@@ -1,0 +1,124 @@
+"""The models that a worker saves, and which of them is kept."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fl_rec import __version__
+from fl_rec.config import Config
+from fl_rec.distillation.student import Student
+from fl_rec.errors import RunError
+from fl_rec.evaluation.metrics import EpochMetrics
+from fl_rec.nets.inference import InferenceNet
+from fl_rec.nets.program import TrainingProgram
+from fl_rec.ps.exchange import Exchange
+from fl_rec.runs import checkpoint, private_parts
+from fl_rec.runs.roles import Role
+from fl_rec.trainer.private_params import PrivateParams
+
+
+class Saving:
+    """Writes a worker's share of each epoch's checkpoint.
+
+    Args:
+        config: this worker's.
+        role: this worker; the first writes what is shared.
+        folder: where the epochs' folders go.
+        mappings: see `Job.mappings`.
+        net: the model to save, as it was evaluated.
+        program: has this worker's private parameters.
+        private: which they are.
+        exchange: has the servers' tables.
+        student: adds to the signature.
+
+    Attributes:
+        best_epoch: the epoch whose model is kept; -1 before the first.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        role: Role,
+        folder: Path,
+        mappings: Mapping[str, str],
+        net: InferenceNet,
+        program: TrainingProgram,
+        private: PrivateParams,
+        exchange: Exchange,
+        student: Student,
+    ) -> None:
+        self.folder = folder
+        self.best_epoch, self._best_figure = -1, math.nan
+        self._config, self._role, self._mappings = config, role, mappings
+        self._net, self._program, self._private = net, program, private
+        self._exchange, self._student = exchange, student
+
+    @property
+    def best_model(self) -> Path:
+        """The folder of the epoch that is kept."""
+        return self.folder / str(self.best_epoch)
+
+    def save_shared(self, epoch: int) -> None:
+        """Writes what all workers share of an epoch's checkpoint; the first worker does, within `Exchange.settled`.
+
+        Raises:
+            RunError: it can't be written.
+        """
+        if not self._role.is_first_worker:
+            return
+        signature: dict[str, Any] = {
+            "fl_rec": __version__,
+            "epoch": epoch,
+            "mappings": dict(self._mappings),
+            "config": self._config.to_dict(),
+            **self._student.signature(),
+        }
+        checkpoint.save(self._net, self.folder / str(epoch), signature, self._exchange.servers.save, self._private)
+
+    def save_private(self, epoch: int) -> None:
+        """Writes this worker's private part into an epoch's checkpoint, when `save_shared` has been called by all.
+
+        Raises:
+            RunError: it can't be written.
+        """
+        if not self._private:
+            return
+        path = checkpoint.private_path(self.folder / str(epoch), self._role.index)
+        try:
+            private_parts.save(path, self._private.parts(self._program))
+            if self._config.distillation.students:
+                checkpoint.write_own(self._net, path, self._private)
+        except OSError as err:
+            raise RunError(
+                f"The private part must be saved, and {path} can't be written ({err.strerror or err}). Free some "
+                "space or name another runner.model_save_path."
+            ) from err
+
+    def keep_the_best(self, total: EpochMetrics, validated: bool) -> None:
+        """With validation shards, an epoch's model stays only until a better one is there; without, the last counts.
+
+        Every worker must have written its private part.
+
+        Args:
+            total: the epoch's figures of all workers.
+            validated: whether there are validation shards.
+        """
+        if not validated:
+            self.best_epoch = total.epoch
+            return
+        figure = total.validation_ndcg
+        if self.best_epoch >= 0 and not figure > self._best_figure:
+            worse = total.epoch
+        else:
+            worse, self.best_epoch, self._best_figure = self.best_epoch, total.epoch, figure
+        if self._role.is_first_worker and worse >= 0:
+            shutil.rmtree(self.folder / str(worse), ignore_errors=True)
+
+    def patience_is_over(self, epoch: int) -> bool:
+        """Whether `runner.early_stopping` says that training ends with this epoch."""
+        patience = self._config.runner.early_stopping
+        return bool(patience) and epoch - self.best_epoch >= patience
