@@ -52,6 +52,7 @@ from fl_rec.evaluation.ranking import rank_metrics
 from fl_rec.job.watch import Mark
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
+from fl_rec.tables import RULE, format_table
 
 CONFIG = PROJECT / "configs" / "config_fl.yaml"
 BEST_CONFIG = PROJECT / "configs" / "ml1m_best.yaml"
@@ -510,14 +511,6 @@ def spread(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def figure(value: float | None, spec: str) -> str:
-    """A number as text; `-` is no figure."""
-    return "-" if value is None else format(value, spec)
-
-
-def format_table(title: str, header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def titled_table(title: str, header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A title and right-aligned columns."""
-    table = [list(header), *map(list, lines)]
-    widths = [max(map(len, column)) for column in zip(*table)]
-    shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in table]
-    return "\n".join([title, shown[0], "-" * len(shown[0]), *shown[1:]])
+    return format_table([header, RULE, *lines], title=title)

@@ -31,18 +31,18 @@ from common import (
     add_data_argument,
     count,
     describe_data,
-    figure,
-    format_table,
     new_parser,
     open_data,
     run_benchmark,
     run_job,
     say,
+    titled_table,
 )
 
 from fl_rec.data.manifest import Manifest
 from fl_rec.errors import RunError
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.tables import figure
 
 # What is promised of the ranking model: the share of the size at most, and HR@10 lower by at most so much.
 PROMISED = {("ranking", "8 bits"): (0.30, 0.002), ("ranking", "4 bits"): (0.15, 0.006)}
@@ -129,7 +129,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
         "fine_tuning": args.fine_tuning,
         "models": bench.lines,
     }
-    table = format_table(
+    table = titled_table(
         "{source}: {train_rows:,} training rows, {workers} workers; ranking: {config}; dense: config_fl.yaml, {epochs} "
         "epochs, {fine_tuning} of fine-tuning".format(**figures),
         ["net", "model", "bytes", "of float32", "in memory", *METRICS.values(), "change", "in NDCG", "test AUC", "ms"],

@@ -36,12 +36,11 @@ from typing import Any
 from common import (
     Report,
     count,
-    figure,
-    format_table,
     median,
     new_parser,
     run_benchmark,
     say,
+    titled_table,
 )
 
 # isort: split
@@ -59,6 +58,7 @@ from fl_rec.coordinator.wire import decode_decision, encode
 from fl_rec.errors import RunError
 from fl_rec.job.watch import Mark
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.tables import figure
 
 STRATEGY, TOKEN, MAX_MESSAGE = "join_all", "f" * 32, 1 << 20
 # A declared field of a report: its name and length.
@@ -432,7 +432,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
         [f"after {rounds:,} rounds", "flat", f"{end:.2f}", "-"],
         ["growth, bytes a round", "0", figure(plain["rss_growth_per_round"], ",.0f"), "-"],
     ]
-    table = format_table(
+    table = titled_table(
         f"ours: reports of {plain['report_bytes']} and {field['report_bytes']} bytes, {rounds - 1:,} rounds after the "
         f"first; {args.fleet_rounds - 1} of {args.fleet:,} clients\n"
         + (

@@ -29,13 +29,12 @@ from common import (
     add_data_argument,
     count,
     describe_data,
-    figure,
-    format_table,
     new_parser,
     open_data,
     run_benchmark,
     run_job,
     say,
+    titled_table,
 )
 from quality import Job, Outcome, Record, Table, digest, read_outcome, total
 
@@ -46,6 +45,7 @@ from fl_rec.coordinator.rounds import RoundLog
 from fl_rec.data.manifest import Manifest
 from fl_rec.errors import RunError
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.tables import figure
 
 DISTILL = CONFIG.with_name("config_fl_distill.yaml")
 KINDS: Mapping[str, Mapping[str, Any]] = {
@@ -155,7 +155,7 @@ def _sizes_table(sizes: Mapping[str, float]) -> str:
         ["student", figure(sizes.get("student_parameters"), ",.0f"), "parameters"],
         ["teacher", figure(sizes.get("teacher_parameters"), ",.0f"), "parameters"],
     ]
-    return format_table("messages and nets", ["what", "size", "unit"], lines)
+    return titled_table("messages and nets", ["what", "size", "unit"], lines)
 
 
 def conclude(table: Table, sizes: Mapping[str, float]) -> list[str]:

@@ -15,15 +15,16 @@ from common import (
     JobRun,
     Report,
     count,
-    figure,
-    format_table,
     median,
     new_parser,
     open_data,
     run_benchmark,
     run_job,
     say,
+    titled_table,
 )
+
+from fl_rec.tables import figure
 
 
 def measure(args: argparse.Namespace, folder: Path) -> Report:
@@ -45,7 +46,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
         ]
         for number, run in enumerate(runs, 1)
     ]
-    table = format_table(
+    table = titled_table(
         f"{args.workers} workers, {args.servers} server(s)",
         ["launch", "exit", "seconds", "all running after s", "processes left"],
         lines,

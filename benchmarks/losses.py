@@ -26,20 +26,20 @@ from common import (
     add_data_argument,
     count,
     describe_data,
-    figure,
-    format_table,
     new_parser,
     open_data,
     popularity,
     run_benchmark,
     run_job,
     say,
+    titled_table,
 )
 
 from fl_rec.config import Config
 from fl_rec.data.manifest import Manifest
 from fl_rec.evaluation.metrics import Evaluation
 from fl_rec.nets.losses import LOSSES
+from fl_rec.tables import figure
 
 MEANS_OVER_ROWS = ("sampled_softmax",)
 USUAL_RATES = {"focal": 3.0}  # its gradients are small; with 8 it diverged on MovieLens 1M
@@ -113,7 +113,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
         for each in results
     ]
     figures = {**describe_data(data), "config": args.config.name, "epochs": args.epochs, "losses": results}
-    table = format_table(
+    table = titled_table(
         "{source}: {train_rows:,} training rows, {workers} workers, {epochs} epoch(s), {config}".format(**figures),
         ["loss", *METRICS.values(), "above popularity", "in NDCG", "rate", "rows/epoch", "train loss", "minutes"],
         lines,

@@ -17,13 +17,14 @@ from common import (
     add_data_argument,
     count,
     describe_data,
-    figure,
-    format_table,
     new_parser,
     open_data,
     run_benchmark,
     run_job,
+    titled_table,
 )
+
+from fl_rec.tables import figure
 
 # Column, figure of an epoch's record, format.
 COLUMNS = (
@@ -53,7 +54,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
     lines = [
         [str(record["epoch"] + 1), *(figure(record[name], spec) for _, name, spec in COLUMNS)] for record in run.epochs
     ]
-    table = format_table(
+    table = titled_table(
         "{source}: {train_rows:,} training rows, {workers} workers".format(**figures),
         ["epoch", *(title.format(top_k=last.get("top_k")) for title, _, _ in COLUMNS)],
         lines,

@@ -23,8 +23,6 @@ from common import (
     add_data_argument,
     count,
     describe_data,
-    figure,
-    format_table,
     median,
     new_parser,
     open_data,
@@ -32,10 +30,12 @@ from common import (
     run_benchmark,
     run_job,
     say,
+    titled_table,
 )
 
 from fl_rec.data.manifest import Manifest
 from fl_rec.errors import DataError
+from fl_rec.tables import figure
 
 
 def plan(data: Manifest) -> dict[str, dict[str, Any]]:
@@ -116,7 +116,7 @@ def _show(runs: dict[str, list[JobRun]], figures: dict[str, Any]) -> str:
         for kind, of_kind in runs.items()
         for pair, run in enumerate(of_kind, 1)
     ]
-    table = format_table(
+    table = titled_table(
         "{source}: {train_rows:,} training rows, {negatives} negatives of a positive, {workers} workers, {epochs} "
         "epochs".format(**figures),
         ["pair", "negatives", "seconds/epoch", "rows/epoch", "rows/s", "seconds"],

@@ -40,8 +40,6 @@ from common import (
     add_data_argument,
     count,
     describe_data,
-    figure,
-    format_table,
     new_parser,
     open_data,
     popularity,
@@ -51,6 +49,7 @@ from common import (
     run_side_by_side,
     say,
     spread,
+    titled_table,
 )
 
 # isort: split
@@ -66,6 +65,7 @@ from fl_rec.errors import DataError, FLRecError, RunError
 from fl_rec.evaluation.metrics import ALL, Evaluation
 from fl_rec.files import write_json
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.tables import figure
 
 KINDS = ("popularity", "alone", "plain", "best", "pooled")
 # What the project sets itself: as good as pooled but for so much HR, and these figures.
@@ -430,7 +430,7 @@ class Table:
                 users = sum(self.users.values()) if shard == ALL else self.users.get(int(shard), 0)
                 cells = [self._cell(kind, name, shard) for kind in self.kinds]
                 lines.append([shown, str(shard), f"{users:,}", *cells])
-        return format_table(title, ["metric", "shard", "users", *self.kinds], lines)
+        return titled_table(title, ["metric", "shard", "users", *self.kinds], lines)
 
     def _cell(self, kind: str, name: str, shard: int | str) -> str:
         deviation = spread(self.values(kind, name, shard))
@@ -539,7 +539,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
         if each.shard is None
     ]
     if lines:
-        shown.append(format_table("jobs", ["kind", "seed", "minutes", "epochs", "kept"], lines))
+        shown.append(titled_table("jobs", ["kind", "seed", "minutes", "epochs", "kept"], lines))
     return Report("\n\n".join([*shown, "\n".join(conclusions)]), figures, failures)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import PROJECT, Report, count, format_table, new_parser, open_data, run_benchmark, run_job, say
+from common import PROJECT, Report, count, new_parser, open_data, run_benchmark, run_job, say, titled_table
 
 from fl_rec.errors import RunError
 from fl_rec.runs.saved import EXPORTED, SavedModel, newest_export
@@ -61,7 +61,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
         "{items:,} items ranked for one of {users:,} users, {asked:,} times on one core; opened in "
         "{open_seconds:.1f} s with Paddle's import".format(**figures)
     )
-    return Report(format_table(title, ["time", "median ms", "p99 ms"], lines), figures, [])
+    return Report(titled_table(title, ["time", "median ms", "p99 ms"], lines), figures, [])
 
 
 def ask(recommender: Recommender, times: int, top: int) -> np.ndarray:

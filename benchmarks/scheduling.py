@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import PROJECT, Report, count, figure, format_table, new_parser, ratio, run_benchmark, say
+from common import PROJECT, Report, count, new_parser, ratio, run_benchmark, say, titled_table
 
 # isort: split
 import numpy as np
@@ -29,6 +29,7 @@ import numpy as np
 from fl_rec.coordinator.ddpg_pretraining import EPISODES, pretrain
 from fl_rec.coordinator.simulation import Play, Recording, SimulatedFleet, permuted_slow_downs
 from fl_rec.coordinator.strategies import Fleet, new_strategy
+from fl_rec.tables import figure
 
 RECORD = PROJECT / "benchmarks" / "recorded" / "metrics_join_all.jsonl"
 POLICY = PROJECT / "configs" / "ddpg_policy.npz"
@@ -118,7 +119,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
 
 def _table(target: float, results: Mapping[str, Result]) -> str:
     join_all = results["join_all"].seconds
-    return format_table(
+    return titled_table(
         f"simulated time to HR@10 of {target:.4f}",
         ["strategy", "seconds", "+-", "of join_all", "rounds", "work"],
         [

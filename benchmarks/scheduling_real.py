@@ -21,18 +21,18 @@ from common import (
     add_data_argument,
     count,
     describe_data,
-    figure,
-    format_table,
     new_parser,
     open_data,
     run_benchmark,
     run_job,
     say,
+    titled_table,
 )
 from until_target import hit_rate
 
 from fl_rec.coordinator.rounds import RoundLog
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.tables import figure
 
 CONFIG = PROJECT / "configs" / "config_fl_coordinator.yaml"
 STRATEGIES = ("join_all", "random_k", "resource_aware", "utility", "ddpg")
@@ -76,7 +76,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
     ]
     header = ["strategy", "device s", "of join_all", "rounds", "local epochs", "HR@10", "wall s"]
     title = f"until HR@10 {args.target:g}, {data.num_shards} clients, {data.totals['train_rows']:,} rows"
-    return Report(format_table(title, header, lines), {**describe_data(data), "strategies": results}, failures)
+    return Report(titled_table(title, header, lines), {**describe_data(data), "strategies": results}, failures)
 
 
 def _outcome(path: Path, target: float) -> dict[str, Any]:

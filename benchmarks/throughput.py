@@ -24,8 +24,6 @@ from common import (
     add_data_argument,
     count,
     describe_data,
-    figure,
-    format_table,
     median,
     new_parser,
     open_data,
@@ -33,12 +31,14 @@ from common import (
     run_benchmark,
     run_job,
     say,
+    titled_table,
 )
 
 from fl_rec.data.manifest import MANIFEST_NAME, Manifest, Shard, ShardFile
 from fl_rec.data.text import LAYOUTS, parse_multislot, write_rows
 from fl_rec.errors import DataError
 from fl_rec.files import write_json
+from fl_rec.tables import figure
 
 READER = Path(__file__).resolve().with_name("paddle_reader.py")
 PIPE_COMMANDS = {"multislot": "cat", "csv": f"python {os.path.relpath(READER, CONFIG.parent)}"}
@@ -116,7 +116,7 @@ def _show(runs: dict[str, list[JobRun]], figures: dict[str, Any]) -> str:
         for kind, of_kind in runs.items()
         for pair, run in enumerate(of_kind, 1)
     ]
-    table = format_table(
+    table = titled_table(
         "{source}: {train_rows:,} training rows, {workers} workers, {epochs} epochs".format(**figures),
         ["pair", "shards", "rows/s, median epoch", "fastest", "all running after s", "peak PSS GiB", "seconds"],
         sorted(lines, key=lambda line: int(line[0])),

@@ -35,6 +35,7 @@ from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.files import atomic_write
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.tables import RULE, format_table
 
 # Bytes of an array that stands in the line itself.
 LARGEST_INLINE = 4096
@@ -158,15 +159,14 @@ class Round:
         sizes = {"up KiB": self.report_bytes, "down KiB": self.decision_bytes}
         if max((size for each in sizes.values() for size in each.values()), default=0) <= LARGEST_UNTOLD:
             sizes = {}
-        lines = [["client", "next", "epochs", "rate x", *sizes, "why"]]
+        header = ["client", "next", "epochs", "rate x", *sizes, "why"]
+        lines = []
         for client, decision in sorted(self.decisions.items()):
             joins = decision.next_state == JOIN
             numbers = [f"{decision.local_epochs:.2f}", f"{decision.learning_rate_factor:g}"] if joins else ["-", "-"]
             told = [f"{each[client] / 1024:.1f}" if client in each else "-" for each in sizes.values()]
             lines.append([str(client), decision.next_state, *numbers, *told, decision.reason])
-        widths = [max(map(len, column)) for column in zip(*lines)]
-        shown = ["  ".join([*(c.rjust(w) for c, w in zip(line[:-1], widths)), line[-1]]).rstrip() for line in lines]
-        return "\n".join([title, shown[0], "-" * max(map(len, shown)), *shown[1:]])
+        return format_table([header, RULE, *lines], title=title, left=[len(header) - 1])
 
 
 class RoundLog:

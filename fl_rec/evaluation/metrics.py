@@ -15,6 +15,7 @@ import numpy as np
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.auc import AucBuckets
+from fl_rec.tables import RULE, figure, format_table
 
 ALL = "all"  # in the place of a client's number: all of them together
 
@@ -231,7 +232,7 @@ class EpochMetrics:
 _HEAD = 13
 
 
-def format_table(metrics: Sequence[EpochMetrics], title: str) -> str:
+def format_epoch(metrics: Sequence[EpochMetrics], title: str) -> str:
     """A table for a terminal: `title`, one line per client in order, one for all together; `-` is no figure.
 
     Raises:
@@ -241,40 +242,30 @@ def format_table(metrics: Sequence[EpochMetrics], title: str) -> str:
     total = EpochMetrics.total(clients)
     at = f"@{total.top_k}"
     header = ["client", "rows", "seconds", "rows/s", "train loss", "train AUC", "test AUC", "users"]
-    validated = [f"valid. HR{at}", f"valid. NDCG{at}"] if total.validation.users else []
-    lines = [[*header, f"HR{at}", f"NDCG{at}", *validated]]
-    for each in [*clients, total]:
-        lines.append(
-            [
-                ALL if each.client is None else str(each.client),
-                f"{each.rows:,}",
-                _figure(each.seconds, ",.1f"),
-                _figure(each.rows_per_second, ",.0f"),
-                _figure(each.train_loss, ".4f"),
-                _figure(each.train_auc, ".4f"),
-                _figure(each.test_auc, ".4f"),
-                f"{each.test_users:,}" if each.test_users else "-",
-                _figure(each.hit_rate, ".4f"),
-                _figure(each.ndcg, ".4f"),
-                *(
-                    [_figure(each.validation.hit_rate, ".4f"), _figure(each.validation.ndcg, ".4f")]
-                    if validated
-                    else []
-                ),
-            ]
-        )
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines]
-    rule = "-" * len(shown[0])
-    return "\n".join([title, shown[0], rule, *shown[1:-1], rule, shown[-1]])
+    header += [f"HR{at}", f"NDCG{at}"]
+    if total.validation.users:
+        header += [f"valid. HR{at}", f"valid. NDCG{at}"]
+
+    def cells(each: EpochMetrics) -> list[str]:
+        shares = [each.train_loss, each.train_auc, each.test_auc, each.hit_rate, each.ndcg]
+        if total.validation.users:
+            shares += [each.validation.hit_rate, each.validation.ndcg]
+        shown = [figure(share, ".4f") for share in shares]
+        return [
+            ALL if each.client is None else str(each.client),
+            f"{each.rows:,}",
+            figure(each.seconds, ",.1f"),
+            figure(each.rows_per_second, ",.0f"),
+            *shown[:3],
+            figure(each.test_users or None, ",d"),
+            *shown[3:],
+        ]
+
+    return format_table([header, RULE, *map(cells, clients), RULE, cells(total)], title=title)
 
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
-
-
-def _figure(value: float, spec: str) -> str:
-    return format(value, spec) if math.isfinite(value) else "-"
 
 
 def _finite(value: float) -> float | None:

@@ -24,6 +24,7 @@ from fl_rec.nets.inference import parameters
 from fl_rec.runs.saved import PREFIX, SIGNATURE, SavedModel
 from fl_rec.serving.evaluate import evaluate
 from fl_rec.serving.quantise import BITS, prune, quantise_net, split
+from fl_rec.tables import figure, format_table
 
 if TYPE_CHECKING:
     from fl_rec.nets.inference import InferenceNet
@@ -230,16 +231,10 @@ def format_figures(before: Figures, after: Figures) -> str:
     for name, title in (("bytes", "bytes on disk"), ("memory", "bytes in memory"), ("milliseconds", "ms for a user")):
         old, new = getattr(before, name), getattr(after, name)
         form = ",.1f" if name == "milliseconds" else ",d"
-        lines.append(
-            [title, _figure(old, form), _figure(new, form), _figure(new / old if old and new else None, ".1%")]
-        )
+        share = new / old if old and new else None
+        lines.append([title, figure(old, form), figure(new, form), figure(share, ".1%")])
     for name, title in (("hr", "HR"), ("ndcg", "NDCG"), ("auc", "AUC")):
         old, new = getattr(before, name), getattr(after, name)
         change = None if old is None or new is None else new - old
-        lines.append([title, _figure(old, ".4f"), _figure(new, ".4f"), _figure(change, "+.4f")])
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+        lines.append([title, figure(old, ".4f"), figure(new, ".4f"), figure(change, "+.4f")])
+    return format_table(lines)

@@ -20,6 +20,7 @@ from fl_rec.evaluation.evaluator import TestRows
 from fl_rec.evaluation.metrics import ALL, Evaluation
 from fl_rec.runs.private_parts import NoCommonModel
 from fl_rec.runs.saved import SavedModel, newest_run
+from fl_rec.tables import RULE, figure, format_table
 
 if TYPE_CHECKING:
     from fl_rec.nets.inference import InferenceNet
@@ -105,20 +106,18 @@ def evaluate(saved: SavedModel, config: Config | None = None, data: Path | None 
 def to_table(found: Sequence[Figures]) -> str:
     """Models' figures for people, one line each."""
     header = ["model", "epoch", "client", "users", "K", "test AUC", "HR@K", "NDCG@K"]
-    names = ("test_auc", "hr", "ndcg")
-    lines = [header]
-    for each in found:
-        figures = ["-" if each[name] is None else f"{each[name]:.4f}" for name in names]
-        epoch = "-" if each["epoch"] is None else str(each["epoch"])
-        lines.append(
-            [each["model"], epoch, str(each["client"]), f"{each['test_users']:,}", str(each["top_k"]), *figures]
-        )
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    shown = [
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
-        for line in lines
+    lines = [
+        [
+            each["model"],
+            figure(each["epoch"], "d"),
+            str(each["client"]),
+            f"{each['test_users']:,}",
+            str(each["top_k"]),
+            *(figure(each[name], ".4f") for name in ("test_auc", "hr", "ndcg")),
+        ]
+        for each in found
     ]
-    return "\n".join([shown[0], "-" * len(shown[0]), *shown[1:]])
+    return format_table([header, RULE, *lines], left=[0])
 
 
 def _models(options: argparse.Namespace) -> Iterator[tuple[SavedModel, Config]]:

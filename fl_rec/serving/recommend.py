@@ -13,7 +13,6 @@ import argparse
 import json
 import shutil
 import sys
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from fl_rec.config.loading import count
 from fl_rec.data.catalogue import Catalogue
 from fl_rec.errors import DataError
 from fl_rec.runs.saved import SavedModel, newest_export
+from fl_rec.tables import RULE, column_widths, cut, format_table
 
 # Rows of one run of the program: all items of MovieLens, and of a larger catalogue no more than memory is for.
 _ROWS = 1 << 16
@@ -241,41 +241,15 @@ def to_text(
         for title, some in lists.items()
         if some
     }
-    widths = [max(map(_width, column)) for column in zip(*(row for some in rows.values() for row in some))]
-    widths = [max(narrowest, each) for narrowest, each in zip((4, 6, len("recommended"), len("genres")), widths)]
+    needed = column_widths(row for some in rows.values() for row in some)
+    widths = [max(narrowest, each) for narrowest, each in zip((4, 6, len("recommended"), len("genres")), needed)]
     # Two spaces between columns. Genres give way first, down to half of what is there for both.
     room = max(width - widths[0] - widths[1] - 6, 20)
     widths[2] = min(widths[2], max(room - widths[3], room * 3 // 5))
     widths[3] = min(widths[3], room - widths[2])
-    lines = [_cut(f"user {user}, {len(history):,} items in the history" + (f": {shares}" if shares else ""), width)]
+    lines = [cut(f"user {user}, {len(history):,} items in the history" + (f": {shares}" if shares else ""), width)]
     genres = "genres" if any(each.genres for some in lists.values() for each in some) else ""
     for title, some in rows.items():
         header = ("rank", "score", title, genres)
-        shown_rows = [_line(row, widths) for row in (header, *some)]
-        lines += ["", shown_rows[0], "-" * (sum(widths) + 6), *shown_rows[1:]]
+        lines += ["", format_table([header, RULE, *some], left=(2, 3), widths=widths)]
     return "\n".join(lines)
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [_cut(text, width) for text, width in zip(row, widths)]
-    padding = [" " * (width - _width(cell)) for cell, width in zip(cells, widths)]
-    rank, score, title, genres = (
-        space + cell if place < 2 else cell + space for place, (cell, space) in enumerate(zip(cells, padding))
-    )
-    return f"{rank}  {score}  {title}  {genres}".rstrip()
-
-
-def _width(text: str) -> int:
-    """Columns that a text takes on a terminal."""
-    return sum(
-        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        for letter in text
-    )
-
-
-def _cut(text: str, width: int) -> str:
-    if _width(text) <= width:
-        return text
-    while _width(text) > width - 1:
-        text = text[:-1]
-    return text.rstrip(" ,") + "…"

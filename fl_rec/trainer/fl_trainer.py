@@ -17,7 +17,7 @@ from fl_rec.distillation.student import new_student
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.evaluator import Evaluator
-from fl_rec.evaluation.metrics import EpochMetrics, format_table
+from fl_rec.evaluation.metrics import EpochMetrics, format_epoch
 from fl_rec.job.check import Job
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
@@ -159,7 +159,7 @@ class FLTrainer:
             total = {**self.total(everyone).to_record(), **self.local.figures()}
             self.history.append(total)
             self.run_directory.append_metrics([total])
-            table = format_table(everyone, f"epoch {metrics.epoch + 1} of {self.config.runner.epochs}{self.local}")
+            table = format_epoch(everyone, f"epoch {metrics.epoch + 1} of {self.config.runner.epochs}{self.local}")
             print(table, flush=True)
             self.run_directory.append_table(table)
         return everyone

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.auc import AucBuckets
-from fl_rec.evaluation.metrics import EpochMetrics, Evaluation, format_table
+from fl_rec.evaluation.metrics import EpochMetrics, Evaluation, format_epoch
 
 
 def buckets(seed: int, rows: int = 200) -> AucBuckets:
@@ -198,9 +198,9 @@ client       rows  seconds   rows/s  train loss  train AUC  test AUC  users   HR
      1  1,243,905      8.5  146,342      0.3000          -         -      -       -        -
 --------------------------------------------------------------------------------------------
    all  1,762,000      8.5  207,294      0.3147     1.0000    1.0000    604  0.5993   0.3300"""
-        assert format_table([other, first], "epoch 1") == text
-        assert format_table([EpochMetrics.total([other, first]), other, first], "epoch 1") == text
+        assert format_epoch([other, first], "epoch 1") == text
+        assert format_epoch([EpochMetrics.total([other, first]), other, first], "epoch 1") == text
 
     def test_fits_a_terminal_with_a_billion_rows(self) -> None:
         big = worker(0, rows=10**9, seconds=12345.6, top_k=100)
-        assert max(map(len, format_table([big], "").splitlines())) <= 100
+        assert max(map(len, format_epoch([big], "").splitlines())) <= 100
