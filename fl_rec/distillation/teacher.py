@@ -14,6 +14,7 @@ from fl_rec.distillation.proxy import LARGEST_LOGIT, Rows
 from fl_rec.errors import DataError
 from fl_rec.files import write_arrays
 from fl_rec.nets.contract import attribute, new_model
+from fl_rec.nets.graph import dtype_of
 from fl_rec.nets.losses import cross_entropy, logits_of
 
 
@@ -117,5 +118,5 @@ class Teacher:
 
     def _feed(self, rows: Rows, batch: np.ndarray) -> dict[str, np.ndarray]:
         values = (rows.users[batch][:, None], rows.items[batch], rows.labels[batch])
-        dtypes = [paddle.base.data_feeder.convert_dtype(feed.dtype) for feed in self._feeds]
+        dtypes = [dtype_of(feed) for feed in self._feeds]
         return {feed.name: value.astype(dtype) for feed, value, dtype in zip(self._feeds, values, dtypes)}

@@ -245,8 +245,15 @@ class Writer:
         return out
 
     def cast(self, variable: Any, old: str, new: str) -> Any:
-        from paddle.base import core
+        return self.add("cast", {"X": variable}, new, in_dtype=_kind(old), out_dtype=_kind(new))
 
-        kinds = {"int8": "INT8", "uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
-        old_kind, new_kind = (int(getattr(core.VarDesc.VarType, kinds[each])) for each in (old, new))
-        return self.add("cast", {"X": variable}, new, in_dtype=old_kind, out_dtype=new_kind)
+    def zeros(self, count: int) -> Any:
+        return self.add("fill_constant", {}, shape=[count], value=0.0, dtype=_kind("float32"))
+
+
+def _kind(dtype: str) -> int:
+    """What a program's operators call a dtype."""
+    from paddle.base import core
+
+    names = {"int8": "INT8", "uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
+    return int(getattr(core.VarDesc.VarType, names[dtype]))

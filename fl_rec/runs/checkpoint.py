@@ -111,7 +111,7 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
         )
     if not program_path.is_file():
         raise DataError(f"A saved model has {PREFIX}.pdmodel in its folder. Received: {folder}, which has not.")
-    scope = paddle.base.core.Scope()
+    scope = paddle.static.Scope()
     executor = paddle.static.Executor(paddle.CPUPlace())
     try:
         if not program_path.stat().st_size:  # of which Paddle 2.6.2 dies

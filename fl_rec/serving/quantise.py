@@ -185,7 +185,7 @@ def quantise_net(net: InferenceNet, bits: int) -> InferenceNet:
     from fl_rec.nets.inference import InferenceNet
 
     tables, matrices = split(net)
-    program, scope = net.program.clone(), paddle.base.core.Scope()
+    program, scope = net.program.clone(), paddle.static.Scope()
     block = program.global_block()
     kept = parameters(net)
     new: dict[str, np.ndarray] = {}
@@ -235,8 +235,6 @@ def _replace_look_ups(block: Any, name: str, table: Quantised) -> None:
 
 def _restore_matrix(block: Any, name: str, matrix: Sparse) -> None:
     """Has a matrix computed from its weights before it is used for the first time."""
-    from paddle.base import core
-
     index = next(index for index, op in enumerate(block.ops) if name in op.input_arg_names)
     block._remove_var(name)
     whole = block.create_var(name=name, shape=list(matrix.shape), dtype="float32")
@@ -244,8 +242,6 @@ def _restore_matrix(block: Any, name: str, matrix: Sparse) -> None:
     steps = writer.persistent(f"{name}.steps", matrix.steps)
     weights = writer.persistent(f"{name}.weights", matrix.weights)
     places = writer.add("cumsum", {"X": writer.cast(steps, "uint8", "int64")}, "int64", axis=0)
-    zeros = writer.add(
-        "fill_constant", {}, shape=[int(np.prod(matrix.shape))], value=0.0, dtype=int(core.VarDesc.VarType.FP32)
-    )
+    zeros = writer.zeros(int(np.prod(matrix.shape)))
     flat = writer.add("scatter", {"X": zeros, "Ids": places, "Updates": weights}, overwrite=True)
     writer.add("reshape2", {"X": flat}, into=whole, shape=list(matrix.shape))
