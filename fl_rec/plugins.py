@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question for an error's end; '' if no known name is like it."""
     near = nearest(name, known)
     return f"Did you mean {near}?" if near else ""
+
+
+def where_raised(err: BaseException) -> str:
+    """The file and line at which a user's code failed, for an error's end."""
+    at = traceback.extract_tb(err.__traceback__)[-1]
+    return f"{Path(at.filename).name}, line {at.lineno}"
 
 
 def split_options(text: str) -> tuple[str, dict[str, str]]:

@@ -2,22 +2,23 @@
 
 A partitioner is a function ``(users: UserTable, num_shards: int, rng: np.random.Generator) -> shards``, where
 ``shards`` is an integer array [users] with a shard number from 0 to num_shards - 1, or -1 to leave the user
-out. Keyword-only parameters with a default are options, set after a colon: ``dirichlet_genre:alpha=0.3``.
+out. Keyword-only parameters are options, set after a colon: ``dirichlet_genre:alpha=0.3``; their types are checked.
 A user's own is named ``module:function`` or ``path/to/file.py:function``, options after a second colon.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from fl_rec.errors import ConfigError, DataError
-from fl_rec.plugins import Registry, did_you_mean, split_options
+from fl_rec.plugins import Registry, split_options
+from fl_rec.typed import PositiveFloat, PositiveInt, options_of, read_options
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,11 @@ def has_bad_zip(users: UserTable) -> np.ndarray:
 
 
 def zip_first_digit(
-    users: UserTable, num_shards: int, rng: np.random.Generator, *, bad_zip: str = "spread"
+    users: UserTable,
+    num_shards: int,
+    rng: np.random.Generator,
+    *,
+    bad_zip: Literal["spread", "drop", "error"] = "spread",
 ) -> np.ndarray:
     """Shard by region: ``digit * num_shards // 10`` of the zip code's first digit, so at most 10 shards.
 
@@ -60,9 +65,6 @@ def zip_first_digit(
             f"zip_first_digit fills at most 10 shards, one per digit. Received: num_shards={num_shards}. "
             "Use --num_shards 10 or less, or --partitioner iid."
         )
-    policies = ("spread", "drop", "error")
-    if bad_zip not in policies:
-        raise ConfigError(f"bad_zip must be one of {', '.join(policies)}. Received: {bad_zip!r}.")
     bad = has_bad_zip(users)
     if bad.any():
         first = int(np.argmax(bad))
@@ -85,16 +87,21 @@ def iid(users: UserTable, num_shards: int, rng: np.random.Generator) -> np.ndarr
 
 
 def dirichlet_activity(
-    users: UserTable, num_shards: int, rng: np.random.Generator, *, alpha: float = 0.5, classes: int = 10
+    users: UserTable,
+    num_shards: int,
+    rng: np.random.Generator,
+    *,
+    alpha: PositiveFloat = 0.5,
+    classes: PositiveInt = 10,
 ) -> np.ndarray:
     """Spread each of ``classes`` activity quantiles over the shards in Dirichlet(alpha) proportions."""
-    if classes < 1:
-        raise ConfigError(f"classes must be at least 1. Received: {classes}. The default is 10.")
     rank = np.argsort(np.argsort(users.activity, kind="stable"))
     return _dirichlet(rank * classes // max(len(users), 1), num_shards, rng, alpha)
 
 
-def dirichlet_genre(users: UserTable, num_shards: int, rng: np.random.Generator, *, alpha: float = 0.5) -> np.ndarray:
+def dirichlet_genre(
+    users: UserTable, num_shards: int, rng: np.random.Generator, *, alpha: PositiveFloat = 0.5
+) -> np.ndarray:
     """Spread the users of each dominant genre over the shards in Dirichlet(alpha) proportions."""
     if not (users.genre != "").any():
         raise DataError(
@@ -106,8 +113,6 @@ def dirichlet_genre(users: UserTable, num_shards: int, rng: np.random.Generator,
 
 def _dirichlet(label: np.ndarray, num_shards: int, rng: np.random.Generator, alpha: float) -> np.ndarray:
     """Draw each user's shard from its class's proportions (as arXiv:1909.06335 does with samples)."""
-    if not 0 < alpha < float("inf"):
-        raise ConfigError(f"alpha must be a number above 0. Received: {alpha}. Smaller is more uneven; try 0.5.")
     proportions = rng.dirichlet(np.full(num_shards, alpha), size=int(label.max(initial=0)) + 1)
     uniform = rng.random(len(label))
     bounds = np.cumsum(proportions, axis=1)
@@ -157,24 +162,7 @@ def find_partitioner(spec: str) -> NamedPartitioner:
     ConfigError if there is no such thing, suggesting the nearest name, or if an option is unknown or
     malformed.
     """
-    name, options = split_options(spec)
+    name, given = split_options(spec)
     function = PARTITIONERS.find(name)
-    return NamedPartitioner(name, _parse_options(name, function, options), function)
-
-
-def _parse_options(name: str, function: Partitioner, given: Mapping[str, str]) -> dict[str, Any]:
-    parameters = inspect.signature(function).parameters.values()
-    values = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
-    for key, value in given.items():
-        if key not in values:
-            known = ", ".join(values) or "none"
-            raise ConfigError(f"The options of {name} are: {known}. Received: {key!r}. {did_you_mean(key, values)}")
-        wanted = type(values[key])
-        try:
-            values[key] = wanted(value)
-        except (TypeError, ValueError) as err:
-            raise ConfigError(
-                f"Option {key} of {name} must be of type {wanted.__name__}. Received: {value!r}. "
-                f"Write it as {name}:{key}={values[key]}."
-            ) from err
-    return values
+    options = read_options(options_of(function, name), given, f"--partitioner {name}", Path())
+    return NamedPartitioner(name, dict(options), function)

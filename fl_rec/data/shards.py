@@ -34,6 +34,7 @@ from fl_rec.data.sampling import Stream, generator
 from fl_rec.data.text import LAYOUTS, Layout, grouped_layout, read_csv_rows, write_rows
 from fl_rec.errors import DataError
 from fl_rec.files import atomic_write, changed_file, read_bytes, read_json, write_json
+from fl_rec.typed import to_plain
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +216,7 @@ def generate(
             slots=SLOTS,
             seed=seed,
             source={**meta["source"], **{key: meta[key] for key in ("seed", "num_neg", "test_negative")}},
-            partitioner={"name": partition.name, "options": partition.options},
+            partitioner={"name": partition.name, "options": to_plain(partition.options)},
             num_shards=num_shards,
             num_users=meta["num_users"],
             num_items=meta["num_items"],

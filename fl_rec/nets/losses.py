@@ -4,23 +4,21 @@ A loss is a function ``(logits, labels, *, option=default) -> cost`` of variable
 net computes before the sigmoid, and `labels`, 0 or 1, are float32 [batch, group]; `cost` is a scalar. A row is one user
 with `group` items: one in pointwise rows; in grouped rows the first is a positive and the others are its negatives.
 
-Keyword-only parameters are options, set under ``hyper_parameters.loss_options``. A user's own is named
-``module:function`` or ``path/to/file.py:function``; one that needs grouped rows has the attribute ``grouped = True``.
-No Paddle is imported before a loss is called.
+Keyword-only parameters are options, set under ``hyper_parameters.loss_options``; their types are checked. A user's own
+is named ``module:function`` or ``path/to/file.py:function``; one that needs grouped rows has the attribute
+``grouped = True``. No Paddle is imported before a loss is called.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fl_rec.config import Config, Rule, flag, fraction, integer, key, number, read_options, text
+from fl_rec.config import Config
 from fl_rec.errors import ConfigError
 from fl_rec.plugins import Registry
+from fl_rec.typed import Fraction, NonNegativeFloat, PositiveFloat, options_of, read_options
 
 Loss = Callable[..., Any]
 
@@ -30,12 +28,12 @@ def log_loss(logits: Any, labels: Any) -> Any:
     return cross_entropy(logits, labels)
 
 
-def label_smoothing(logits: Any, labels: Any, *, smoothing: float = 0.1) -> Any:
+def label_smoothing(logits: Any, labels: Any, *, smoothing: Fraction = 0.1) -> Any:
     """`log_loss` of labels that are drawn to 1/2 (arXiv:1512.00567): smoothing / 2 and 1 - smoothing / 2."""
     return log_loss(logits, labels * (1 - smoothing) + smoothing / 2)
 
 
-def focal(logits: Any, labels: Any, *, gamma: float = 2.0, alpha: float = 0.25) -> Any:
+def focal(logits: Any, labels: Any, *, gamma: NonNegativeFloat = 2.0, alpha: Fraction = 0.25) -> Any:
     """Focal loss (arXiv:1708.02002), as a mean over all items of all rows.
 
     Args:
@@ -60,7 +58,7 @@ def bpr(logits: Any, labels: Any) -> Any:
     return -paddle.mean(F.log_sigmoid(paddle.subtract(logits[:, :1], logits[:, 1:])))
 
 
-def sampled_softmax(logits: Any, labels: Any, *, temperature: float = 1.0) -> Any:
+def sampled_softmax(logits: Any, labels: Any, *, temperature: PositiveFloat = 1.0) -> Any:
     """Cross entropy of a row's positive against the whole row, as a mean over rows.
 
     Args:
@@ -83,13 +81,6 @@ LOSSES: Registry[Loss] = Registry(
     "hyper_parameters.loss",
     {function.__name__: function for function in (log_loss, focal, label_smoothing, bpr, sampled_softmax)},
 )
-
-
-_RULES: Mapping[str, Mapping[str, Rule]] = {
-    "focal": {"gamma": number(at_least=0), "alpha": fraction()},
-    "label_smoothing": {"smoothing": fraction()},
-    "sampled_softmax": {"temperature": number(above=0)},
-}
 
 
 @dataclass(frozen=True)
@@ -139,9 +130,8 @@ def find_loss(config: Config) -> NamedLoss:
     settings = config.hyper_parameters
     name, folder = settings.loss, config.yaml_path.parent
     function = LOSSES.find(name, folder)
-    # Checked as the options of a strategy are, so that both read alike.
-    declared, names = _options_of(name, function)
-    values = read_options(declared, settings.loss_options, f"hyper_parameters.loss_options of {name}", folder)
+    at = f"hyper_parameters.loss_options of {name}"
+    options = read_options(options_of(function, name), settings.loss_options, at, folder)
     grouped = bool(getattr(function, "grouped", False))
     if grouped and settings.group_size == 1:
         raise ConfigError(
@@ -149,35 +139,7 @@ def find_loss(config: Config) -> NamedLoss:
             "several items. Received: group_size=1. Set runner.resample_negatives=8, make grouped shards with "
             "gen_heter_data.py --group, or choose log_loss."
         )
-    return NamedLoss(name, {option: getattr(values, option) for option in names}, function, grouped)
-
-
-def _options_of(name: str, function: Loss) -> tuple[type, list[str]]:
-    """A function's keyword-only parameters as a dataclass of `key` fields, and their names."""
-    fields: list[Any] = []
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            default = parameter.default
-            rule = _RULES.get(name, {}).get(parameter.name) or _rule_of(default)
-            doc = f"{parameter.name} that {name} takes"
-            given = {} if default is parameter.empty else {"factory": lambda default=default: default}
-            fields.append((parameter.name, Any, key(rule, doc, **given)))
-    # A field without a default must not follow one with a default.
-    fields.sort(key=lambda each: each[2].default_factory is not dataclasses.MISSING)
-    return dataclasses.make_dataclass("LossOptions", fields, frozen=True), [each[0] for each in fields]
-
-
-def _rule_of(default: Any) -> Rule:
-    """What an option accepts whose default this is."""
-    if isinstance(default, bool):
-        return flag()
-    if isinstance(default, int):
-        return Rule("an integer", f"Write it as {default}.", integer(at_least=-sys.maxsize).convert)
-    if isinstance(default, float):
-        return Rule("a number", f"Write it as {default}.", number().convert)
-    if isinstance(default, str):
-        return text()
-    return Rule("anything", "Any value will do.", lambda value, _folder: value)
+    return NamedLoss(name, dict(options), function, grouped)
 
 
 def cross_entropy(logits: Any, labels: Any, weight: Any = None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from fl_rec.config import Config
 from fl_rec.coordinator.messages import FINISH, JOIN, WAIT, ClientReport, Decision
 from fl_rec.errors import RunError
+from fl_rec.plugins import where_raised
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,8 @@ class Strategy(ABC):
         try:
             decided = self.decide(dict(sorted(reports.items())), round) if reports else {}
         except Exception as err:
-            at = traceback.extract_tb(err.__traceback__)[-1]
-            where = f"{Path(at.filename).name}, line {at.lineno}"
-            raise RunError(f"{self} failed in round {round}: {type(err).__name__}: {err} ({where})") from err
+            what = f"{type(err).__name__}: {err} ({where_raised(err)})"
+            raise RunError(f"{self} failed in round {round}: {what}") from err
         self._check(decided, round)
         return {client: self._complete(client, decided, reports, round) for client in self.fleet}
 

@@ -1,7 +1,5 @@
-"""Where interactions come from: MovieLens 1M and 100K, PaddleRec's CSVs, the NCF paper's files, or made up.
-
-Every source becomes a `Dataset`. Ids are 0-based: an item's is its order of first appearance in the ratings,
-a user's is the rank of its original id, which is UserID - 1 when none is missing.
+"""What a source of data is made of: the `Dataset` that it returns, the `Files` that it reads, and how interactions are
+numbered and split.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -88,21 +87,17 @@ class Files:
                     f"--source must be a folder or a zip. Received: {path} ({err}). Download it again."
                 ) from err
 
-    def find(self, name: str) -> str:
-        """Return the file's path inside, '' if there is none."""
-        if self._zip is None:
-            found = [self.path / name, *sorted(self.path.glob(f"*/{name}"))]
-            names = [path.relative_to(self.path).as_posix() for path in found if path.is_file()]
-        else:
-            depth = name.count("/")
-            names = [n for n in self._zip.namelist() if n == name or n.endswith("/" + name)]
-            names = sorted((n for n in names if n.count("/") <= depth + 1), key=lambda n: (n.count("/"), n))
-        return names[0] if names else ""
+    def find(self, *names: str) -> str:
+        """Return the path inside of the first of these files that is there, '' if none is."""
+        return next((found for name in names for found in self._all(name)), "")
 
     def where(self, name: str) -> str:
         return str(self.path / self.find(name))
 
     def read(self, name: str) -> bytes:
+        """Return a file's content. DataError if there is none, or it can't be read."""
+        if not self.find(name):
+            raise DataError(f"This source must hold {name}. Received: {self.path}, which does not.")
         if self._zip is None:
             return read_bytes(self.path / self.find(name))
         try:
@@ -122,6 +117,15 @@ class Files:
             return []
         return split_fields(self.read(name), separator, least, self.where(name))
 
+    def _all(self, name: str) -> list[str]:
+        """Return the paths inside of the files of this name, the least deep first."""
+        if self._zip is None:
+            found = [self.path / name, *sorted(self.path.glob(f"*/{name}"))]
+            return [path.relative_to(self.path).as_posix() for path in found if path.is_file()]
+        deepest = name.count("/") + 1
+        inside = [n for n in self._zip.namelist() if n == name or n.endswith("/" + name)]
+        return sorted((n for n in inside if n.count("/") <= deepest), key=lambda n: (n.count("/"), n))
+
 
 def split_fields(content: bytes, separator: str, least: int, name: str) -> list[list[str]]:
     """Split lines into at least ``least`` fields, the first a whole number. DataError has the line number."""
@@ -140,22 +144,49 @@ def split_fields(content: bytes, separator: str, least: int, name: str) -> list[
     return rows
 
 
-def from_ratings(
-    kind: str, ratings: np.ndarray, zip_codes: Mapping[int, str], movies: Mapping[int, tuple[str, str]]
+def from_interactions(
+    kind: str,
+    user: np.ndarray,
+    item: np.ndarray,
+    time: np.ndarray,
+    zip_codes: Mapping[int, str] = MappingProxyType({}),
+    items: Mapping[int, tuple[str, str]] = MappingProxyType({}),
 ) -> Dataset:
-    """Number, de-duplicate and split int64 ratings [n, 4] of (user, item, rating, timestamp)."""
-    original_user, user = np.unique(ratings[:, 0], return_inverse=True)
-    by_value, first, rank = np.unique(ratings[:, 1], return_index=True, return_inverse=True)
+    """Number users and items, drop repeated pairs, and split each user's latest interaction off.
+
+    Ids become 0-based: an item's is its order of first appearance, a user's is the rank of its original id, which is
+    UserID - 1 when none is missing.
+
+    Args:
+        kind: a word for meta.json, such as "ml-1m".
+        user, item: int64 [n], the source's own ids.
+        time: [n], higher is later.
+        zip_codes: by the source's user id.
+        items: title, and genres joined with ``|``, by the source's item id.
+
+    Raises:
+        DataError: the arrays are not so, or empty.
+    """
+    user, item, time = columns = [np.asarray(each) for each in (user, item, time)]
+    whole = all(each.dtype.kind in "iu" for each in columns[:2])
+    if not (whole and user.ndim == 1 and len(user) and user.shape == item.shape == time.shape):
+        received = ", ".join(f"{each.dtype} {list(each.shape)}" for each in columns)
+        raise DataError(
+            "Interactions must be users, items and times, whole numbers of one length of at least 1. Received: "
+            f"{received}."
+        )
+    original_user, user = np.unique(user, return_inverse=True)
+    by_value, first, rank = np.unique(item, return_index=True, return_inverse=True)
     appearance = np.argsort(first)
     original_item = by_value[appearance]
     item = np.argsort(appearance)[rank]
-    # Of a pair rated twice the latest counts: np.unique keeps the first it meets, so latest first.
-    latest_first = np.lexsort((ratings[:, 3], user))[::-1]
+    # Of a repeated pair the latest counts: np.unique keeps the first it meets, so latest first.
+    latest_first = np.lexsort((time, user))[::-1]
     keys = user[latest_first] * len(original_item) + item[latest_first]
     kept = np.sort(latest_first[np.unique(keys, return_index=True)[1]])
     pairs = np.stack([user, item], axis=1)[kept]
-    train, test = leave_one_out(pairs[:, 0], ratings[kept, 3])
-    found = [movies.get(n, ("", "")) for n in original_item.tolist()]
+    train, test = leave_one_out(pairs[:, 0], time[kept])
+    found = [items.get(n, ("", "")) for n in original_item.tolist()]
     return Dataset(
         kind=kind,
         train=pairs[train],
@@ -164,7 +195,7 @@ def from_ratings(
         zip_code=np.array([zip_codes.get(n, "") for n in original_user.tolist()]),
         items=Items(original_item, [title for title, _ in found], [genres for _, genres in found]),
         notes={
-            "repeated_ratings_dropped": len(ratings) - len(kept),
+            "repeated_ratings_dropped": len(user) - len(kept),
             "users_without_test_item": len(original_user) - len(test),
         },
     )

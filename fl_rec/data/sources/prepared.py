@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,20 @@ from fl_rec.data.text import parse_csv_rows, parse_table
 from fl_rec.errors import DataError
 from fl_rec.files import read_bytes
 
+# Training and test rows; each is one of these names.
+PADDLEREC_FILES = (("big_train/train_data.csv", "train_data.csv"), ("big_test/test_data.csv", "test_data.csv"))
+
+
 _MAX_IDS = 50_000_000  # tables are as long as the highest id, so one wrong digit could take all memory
 
 
 _RENUMBER = "Number users and items from 0 up without wide gaps."
 
 
-def paddlerec(files: Files, train_name: str, test_name: str) -> Dataset:
+def paddlerec(seed: int, *, path: Path) -> Dataset:
     """Keep the rows, negatives included, as they are, but a user's test rows together, positive first."""
+    files = Files(path)
+    train_name, test_name = (files.find(*names) or names[0] for names in PADDLEREC_FILES)
     train_rows = parse_csv_rows(files.read(train_name), files.where(train_name))
     test_rows = parse_csv_rows(files.read(test_name), files.where(test_name))
     test_rows = test_rows[np.lexsort((1 - test_rows[:, 2], test_rows[:, 0]))]
@@ -53,7 +58,11 @@ def ncf_files(prefix: Path) -> dict[str, Path]:
     return files if {"train.rating", "test.rating"} <= files.keys() else {}
 
 
-def ncf(files: Mapping[str, Path]) -> Dataset:
+def ncf(seed: int, *, path: Path) -> Dataset:
+    """The NCF paper's files, by their folder or their path up to ``.train.rating``."""
+    files = ncf_files(ncf_prefix(path))
+    if not files:
+        raise DataError(f"This source must hold .train.rating and .test.rating. Received: {path}, which does not.")
     train, test = _read_pairs(files["train.rating"]), _read_pairs(files["test.rating"])
     test = test[np.argsort(test[:, 0], kind="stable")]
     _require_one_test_item(str(files["test.rating"]), np.unique(test[:, 0]), test[:, 0])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
-from fl_rec.data.sources.base import Dataset, from_ratings
-
-SYNTHETIC = "synthetic"
-
-
-# ---------------------------------------------------------------------------------------------- synthetic
+from fl_rec.data.sampling import Stream, generator
+from fl_rec.data.sources.base import Dataset, from_interactions
+from fl_rec.typed import AtLeast, PositiveInt
 
 # Training rows of MovieLens 1M by the first digit of the user's zip code, with 4 negatives per positive.
 REGION_ROWS = (518095, 520165, 373605, 315550, 483780, 495635, 402810, 354590, 262710, 1243905)
@@ -18,7 +17,13 @@ REGION_ROWS = (518095, 520165, 373605, 315550, 483780, 495635, 402810, 354590, 2
 _GENRES = ("Action", "Comedy", "Crime", "Drama", "Horror", "Musical", "Romance", "Western")
 
 
-def synthetic(rng: np.random.Generator, num_users: int = 600, num_items: int = 400, positives: int = 30_000) -> Dataset:
+def synthetic(
+    seed: int,
+    *,
+    num_users: PositiveInt = 600,
+    num_items: Annotated[int, AtLeast(20)] = 400,
+    positives: PositiveInt = 30_000,
+) -> Dataset:
     """Make up interactions with a popularity skew, whose tastes differ by region, genre and person.
 
     A region is the first digit of the zip code and has MovieLens 1M's share of the users. A user's liking of
@@ -26,6 +31,7 @@ def synthetic(rng: np.random.Generator, num_users: int = 600, num_items: int = 4
     latent factors. ``positives`` is the wanted number of interactions; rounding and the floor of 10 per user
     move it a little.
     """
+    rng = generator(seed, Stream.SYNTHETIC)
     share = np.array(REGION_ROWS) / sum(REGION_ROWS)
     # Equal steps through the cumulative shares: the counts are exact, and only who lives where is drawn.
     region = rng.permutation(np.searchsorted(np.cumsum(share), (np.arange(num_users) + 0.5) / num_users))
@@ -45,8 +51,8 @@ def synthetic(rng: np.random.Generator, num_users: int = 600, num_items: int = 4
     position = np.arange(len(user)) - np.repeat(np.cumsum(activity) - activity, activity)
     item = order[user, position]
     # The order of liking must not become the order of time, or the test item would always be the least liked.
-    ratings = np.stack([user + 1, item + 1, np.ones_like(user), rng.permutation(len(user))], axis=1)
+    time = rng.permutation(len(user))
     street = rng.integers(0, 10_000, num_users)
     zip_codes = {n + 1: f"{region[n]}{street[n]:04d}" for n in range(num_users)}
     movies = {n + 1: (f"Synthetic {_GENRES[genre[n]]} {n + 1}", _GENRES[genre[n]]) for n in range(num_items)}
-    return from_ratings(SYNTHETIC, ratings, zip_codes, movies)
+    return from_interactions("synthetic", user + 1, item + 1, time, zip_codes, movies)

@@ -52,7 +52,7 @@ def test_bad_zip_codes_are_spread_dropped_or_refused_and_warned_of_once(
     assert assign("zip_first_digit:bad_zip=drop", users, 10) == [1, -1, -1, -1, 4]
     with pytest.raises(DataError, match=r"must start with a digit. Received: 3 of 5 users .*bad_zip=spread"):
         assign("zip_first_digit:bad_zip=error", users, 10)
-    with pytest.raises(ConfigError, match=r"bad_zip must be one of spread, drop, error. Received: 'lose'"):
+    with pytest.raises(ConfigError, match=r"bad_zip must be one of spread, drop, error. Received: bad_zip='lose'"):
         assign("zip_first_digit:bad_zip=lose", users, 10)
 
 
@@ -101,10 +101,14 @@ def test_genre_partitioner_needs_genres() -> None:
         ("zip_first_digits", "one of zip_first_digit, iid, .*Did you mean zip_first_digit\\?"),
         (
             "dirichlet_genre:alhpa=1",
-            "options of dirichlet_genre are: alpha. Received: 'alhpa'. Did you mean alpha\\?",
+            "--partitioner dirichlet_genre: alhpa: unknown key. Did you mean alpha\\?",
         ),
-        ("dirichlet_genre:alpha=x", "alpha of dirichlet_genre must be of type float. Received: 'x'"),
-        ("iid:alpha=1", "options of iid are: none. Received: 'alpha'"),
+        (
+            "dirichlet_genre:alpha=x",
+            "--partitioner dirichlet_genre: alpha must be a number above 0. Received: alpha='x'",
+        ),
+        ("dirichlet_activity:classes=0", "classes must be an integer of at least 1. Received: classes='0'"),
+        ("iid:alpha=1", "--partitioner iid: alpha: unknown key. Its keys: none."),
         ("no_such_module:f", r"must be importable. Received: 'no_such_module:f' \(ModuleNotFoundError"),
         ("no/such/file.py:f", "must be importable. Received: 'no/such/file.py:f'"),
         ("math:no_such", r"must be importable. Received: 'math:no_such' \(AttributeError"),

@@ -631,3 +631,17 @@ def test_what_is_no_share(tmp_path: Path, share: str) -> None:
 def test_no_public_users_is_the_same_as_ever(prepared: Path, tmp_path: Path) -> None:
     result = run("prepare.py", "--source", "synthetic", "--public", 0, "--out", tmp_path)
     assert result.returncode == 0 and tree(tmp_path) == tree(prepared)
+
+
+def test_a_users_source_becomes_rows(tmp_path: Path) -> None:
+    lines = [f"{user},{100 + (user * 7 + k) % 40},{k}" for user in range(12) for k in range(5)]
+    (tmp_path / "likes.csv").write_text("\n".join(["user,item,time", *lines]))
+    source = f"{MOVIELENS / 'fl_source_example.py'}:likes:path=likes.csv"
+    result = run("prepare.py", "--source", source, "--out", "out", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    meta = json.loads((tmp_path / "out" / "meta.json").read_text())
+    assert (meta["source"]["kind"], meta["num_users"], meta["num_items"]) == ("likes", 12, 40)
+    assert (meta["train_positives"], meta["test_users"]) == (48, 12)
+    failed = run("prepare.py", "--source", source + ",sep=1", "--out", "out", cwd=tmp_path)
+    assert failed.returncode == 2
+    assert failed.stderr.endswith("sep: unknown key. Its keys: path, header_lines.\n")

@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 
 from fl_rec.data.catalogue import read_users, write_items, write_users
+from fl_rec.data.sources import from_interactions
 from fl_rec.data.sources.movielens import with_zip_codes
-from fl_rec.data.sources.registry import load_source
+from fl_rec.data.sources.registry import SOURCES, load_source
 from fl_rec.data.sources.synthetic import REGION_ROWS
-from fl_rec.errors import DataError
+from fl_rec.errors import DataError, FLRecError
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "datasets" / "movielens" / "fl_source_example.py"
+
 
 ROWS = np.array([[0, 7, 1], [0, 12, 0], [3, 1, 0], [10, 0, 1]])
 
@@ -200,3 +204,99 @@ def test_a_user_without_known_genre_has_an_empty_one(tmp_path: Path) -> None:
     loaded = load_source(str(write_ml1m(tmp_path / "ml-1m")), 0)
     blank = replace(loaded, items=replace(loaded.items, genres=[""] * 4))
     assert blank.user_table().genre.tolist() == ["", ""]
+
+
+def refusal(source: str) -> str:
+    with pytest.raises(FLRecError) as caught:
+        load_source(source, 0)
+    return str(caught.value)
+
+
+def test_a_layout_can_be_named_too(tmp_path: Path) -> None:
+    folder = write_ml1m(tmp_path / "a=b: ml-1m")
+    assert list(SOURCES) == ["synthetic", "movielens-1m", "movielens-100k", "paddlerec", "ncf"]
+    named, recognised = (load_source(source, 0) for source in (f"movielens-1m:path={folder}", str(folder)))
+    np.testing.assert_array_equal(named.train, recognised.train)
+    assert load_source(f"ncf:path={write_ncf(tmp_path)}", 0).kind == "ncf"
+    for source, file in (
+        ("movielens-100k", "u.data"),
+        ("paddlerec", "big_train/train_data.csv"),
+        ("ncf", ".train.rating and .test.rating"),
+    ):
+        text = f"This source must hold {file}. Received: {folder}, which does not."
+        assert refusal(f"{source}:path={folder}") == text
+
+
+def test_options_of_a_source() -> None:
+    small = load_source("synthetic:num_users=20, num_items=30, positives=300", 1)
+    assert (small.num_users, small.num_items) == (20, 30)
+    assert 200 < len(small.train) + len(small.test) < 400
+    assert refusal("synthetic:num_user=20") == ("--source synthetic: num_user: unknown key. Did you mean num_users?")
+    assert refusal("synthetic:num_items=3") == (
+        "--source synthetic: num_items must be an integer of at least 20. Received: num_items='3' (str). Set it to 20 "
+        "or more."
+    )
+    assert refusal("ncf") == "--source ncf: path is missing. Set it to the path that ncf takes."
+
+
+@pytest.mark.parametrize(("source", "hint"), [("synthetik", "Did you mean synthetic? "), ("my_source.py", "")])
+def test_an_unknown_name(source: str, hint: str) -> None:
+    assert refusal(source).startswith(
+        "--source must be 'synthetic', a folder or zip in a known layout, or file.py:function. "
+        f"Received: {source}, which does not exist. {hint}Looked for ratings.dat"
+    )
+
+
+def test_a_file_that_is_named_without_its_function(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("")
+    assert f"or file.py:function. Received: {tmp_path}/mine.py. Looked for" in refusal(f"{tmp_path}/mine.py")
+
+
+def test_the_example_is_a_source_with_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(EXAMPLE.read_text().splitlines()) < 25
+    (tmp_path / "likes.csv").write_text("user,item,time\n5,30,100\n2,10,7\n5,10,90\n2,20,1\n5,40,80\n")
+    monkeypatch.chdir(tmp_path)  # where a relative path starts
+    loaded = load_source(f"{EXAMPLE}:likes:path=likes.csv", 0)
+    assert (loaded.kind, loaded.num_users, loaded.num_items) == ("likes", 2, 4)
+    assert loaded.items.original_id.tolist() == [30, 10, 20, 40] and loaded.original_user.tolist() == [2, 5]
+    assert loaded.test.tolist() == [[0, 1], [1, 0]] and loaded.train.tolist() == [[0, 2], [1, 3], [1, 1]]
+    assert loaded.items.title == [""] * 4 and loaded.zip_code.tolist() == ["", ""]
+    assert refusal(f"{EXAMPLE}:likes:path=likes.csv,header_lines=no").endswith(
+        "header_lines must be an integer. Received: header_lines='no' (str). Write it as 1."
+    )
+    text = refusal(f"{EXAMPLE}:likes:path=none.csv")
+    assert text.startswith(f"The source {EXAMPLE}:likes failed: FileNotFoundError: {tmp_path}/none.csv not found.")
+
+
+def test_a_source_that_fails_or_returns_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def f(seed):\n    return seed\n\ndef g(seed):\n    return 1 / seed\n\nTHREE = 3\n")
+    assert refusal(f"{path}:f") == f"The source {path}:f must return a Dataset. Received: int."
+    assert refusal(f"{path}:g") == (
+        f"The source {path}:g failed: ZeroDivisionError: division by zero (mine.py, line 5)"
+    )
+    assert refusal(f"{path}:THREE") == f"A source of data must be a function. Received: '{path}:THREE', int."
+    assert refusal("none.py:f").startswith("A source of data must be importable. Received: 'none.py:f'; there is no ")
+
+
+@pytest.mark.parametrize(
+    ("columns", "received"),
+    [
+        (([], [], []), "float64 [0], float64 [0], float64 [0]"),
+        (([1, 2], [1, 2], [1]), "int64 [2], int64 [2], int64 [1]"),
+        (([[1]], [[1]], [[1]]), "int64 [1, 1], int64 [1, 1], int64 [1, 1]"),
+        (([0.5], [1], [1]), "float64 [1], int64 [1], int64 [1]"),
+        ((["a"], [1], [1]), "<U1 [1], int64 [1], int64 [1]"),
+    ],
+)
+def test_interactions_that_are_none(columns: tuple[list[int], ...], received: str) -> None:
+    with pytest.raises(DataError) as caught:
+        from_interactions("mine", *map(np.array, columns))
+    assert str(caught.value) == (
+        f"Interactions must be users, items and times, whole numbers of one length of at least 1. Received: {received}."
+    )
+
+
+def test_interactions_may_have_times_with_a_fraction() -> None:
+    made = from_interactions("mine", np.array([7, 7]), np.array([3, 4]), np.array([0.5, 0.25]), {7: "12345"})
+    assert made.test.tolist() == [[0, 0]] and made.train.tolist() == [[0, 1]] and made.zip_code.tolist() == ["12345"]
