@@ -49,6 +49,14 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: there is none of that name, it can't be imported, or it is something else.
         """
+        self.locate(name, folder, key)
+        entry = self.known.get(name, name)
+        found = load(entry, self.what, folder) if isinstance(entry, str) else entry
+        self._check(found, name, key or self.key)
+        return found
+
+    def locate(self, name: str, folder: Path | None = None, key: str | None = None) -> None:
+        """ConfigError if nothing can be of that name; a user's own is not imported. For the arguments see `find`."""
         key = key or self.key
         if name not in self.known and ":" not in name:
             kind = "function" if self.base is None else "Class"
@@ -56,10 +64,7 @@ class Registry(Generic[T]):
             raise ConfigError(
                 f"{key} must be one of {', '.join(self.known)}, or module:{kind}. Received: {name!r}. {hint}"
             )
-        entry = self.known.get(name, name)
-        found = load(entry, self.what, folder) if isinstance(entry, str) else entry
-        self._check(found, name, key)
-        return found
+        _require_file(name, self.what, folder)
 
     def _check(self, found: Any, name: str, key: str) -> None:
         if self.base is None:
@@ -125,14 +130,9 @@ def load(name: str, what: str, folder: Path | None = None) -> Any:
         ConfigError: there is no such thing, or it can't be imported.
     """
     source, _, attribute = name.rpartition(":")
-    path = (folder or Path()) / Path(source).expanduser()
-    if source.endswith(".py") and not path.is_file():
-        raise ConfigError(
-            f"{_capital(what)} must be importable. Received: {name!r}; there is no file {path.resolve()}. "
-            "A relative path starts at the configuration's folder, or on a command line where you are."
-        )
+    path = _require_file(name, what, folder)
     try:
-        module = load_file(path) if source.endswith(".py") else importlib.import_module(source)
+        module = load_file(path) if path else importlib.import_module(source)
         return getattr(module, attribute)
     except SyntaxError as err:
         raise ConfigError(
@@ -171,3 +171,17 @@ def load_file(path: Path) -> ModuleType:
 
 def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
+
+
+def _require_file(name: str, what: str, folder: Path | None) -> Path | None:
+    """The file of a user's `file.py:Name`, None of another name. ConfigError if it is not there."""
+    source = name.rpartition(":")[0]
+    if not source.endswith(".py"):
+        return None
+    path = (folder or Path()) / Path(source).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"{_capital(what)} must be importable. Received: {name!r}; there is no file {path.resolve()}. "
+            "A relative path starts at the configuration's folder, or on a command line where you are."
+        )
+    return path

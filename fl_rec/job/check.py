@@ -17,6 +17,7 @@ from fl_rec.distillation.proxy import check_distillation, check_students
 from fl_rec.errors import ConfigError
 from fl_rec.nets.losses import find_loss
 from fl_rec.privacy.mechanism import check_privacy
+from fl_rec.ps import registry as exchanges
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,13 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
             )
     config = _with_group_size(config, manifest)
     find_loss(config)
+    exchanges.check(config)
     # The job's own copy of the configuration lies elsewhere.
     config = config.replace(
-        **{"hyper_parameters.loss": plugins.absolute(config.hyper_parameters.loss, config.yaml_path.parent)}
+        **{
+            "hyper_parameters.loss": plugins.absolute(config.hyper_parameters.loss, config.yaml_path.parent),
+            "runner.exchange": runner.exchange and plugins.absolute(runner.exchange, config.yaml_path.parent),
+        }
     )
     _require_one_per_worker(train, num_workers, config, "train_data_dir")
     if test:

@@ -5,7 +5,7 @@ Paddle is imported when a function is called.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,11 +38,11 @@ class LookUp(NamedTuple):
 
 def look_ups(program: Any) -> list[LookUp]:
     """All of a program, in order."""
-    return [
-        LookUp(op.type, op.input("W")[0], op.input("Ids")[0], op.output("Out")[0], op.attr("padding_idx"))
-        for op in program.global_block().ops
-        if op.type in LOOK_UPS
-    ]
+    return [_look_up(op) for op in program.global_block().ops if op.type in LOOK_UPS]
+
+
+def _look_up(op: Any) -> LookUp:
+    return LookUp(op.type, op.input("W")[0], op.input("Ids")[0], op.output("Out")[0], op.attr("padding_idx"))
 
 
 def looked_up(program: Any) -> dict[str, set[str]]:
@@ -51,6 +51,16 @@ def looked_up(program: Any) -> dict[str, set[str]]:
     for each in look_ups(program):
         ids.setdefault(each.table, set()).add(each.ids)
     return ids
+
+
+def used_otherwise(program: Any) -> set[str]:
+    """What the operators of a program read, other than tables by looking up rows."""
+    return {
+        name
+        for op in program.global_block().ops
+        for name in op.input_arg_names
+        if op.type not in LOOK_UPS or name not in op.input("W")
+    }
 
 
 def learning_rates(program: Any) -> set[str]:
@@ -211,6 +221,30 @@ def keep_zeros(program: Any) -> dict[str, str]:
             type="elementwise_mul", inputs={"X": [weight], "Y": [mask]}, outputs={"Out": [masked]}, attrs={"axis": -1}
         )
     return masks
+
+
+def take_out_look_ups(program: Any, table: str) -> Iterator[tuple[Writer, LookUp, Any, Any]]:
+    """Takes a table and each look-up in it out of a program.
+
+    Yields:
+        a writer where a look-up was, the look-up, and the variables of its ids and of the rows to compute instead.
+    """
+    block = program.global_block()
+    for index in reversed(range(len(block.ops))):
+        op = block.ops[index]
+        if op.type in LOOK_UPS and op.input("W")[0] == table:
+            found = _look_up(op)
+            block._remove_op(index)
+            yield Writer(block, index), found, block.var(found.ids), block.var(found.rows)
+    block._remove_var(table)
+
+
+def compute_before_use(program: Any, name: str, shape: Sequence[int]) -> tuple[Writer, Any]:
+    """Takes a float32 parameter out of a program; gives a writer before its first use, and the variable to compute."""
+    block = program.global_block()
+    index = next(index for index, op in enumerate(block.ops) if name in op.input_arg_names)
+    block._remove_var(name)
+    return Writer(block, index), block.create_var(name=name, shape=list(shape), dtype="float32")
 
 
 class Writer:

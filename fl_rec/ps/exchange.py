@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ import paddle
 from paddle.base import core
 
 from fl_rec.errors import ConfigError
-from fl_rec.plugins import Registry
 from fl_rec.ps.model import ServerModel, Tables
+from fl_rec.ps.registry import EXCHANGES, exchange_name
 from fl_rec.ps.runtime import PsRuntime
 
 
@@ -327,28 +326,16 @@ class SynchronousGeo(Geo):
         return {name: np.array(self._scope.find_var(name).get_tensor()) for name in self.tables.names}
 
 
-EXCHANGES: Registry[type[Exchange]] = Registry(
-    "an exchange",
-    "runner.exchange",
-    {"geo": Geo, "synchronous_geo": SynchronousGeo, "async": Async},
-    base="fl_rec.ps.exchange:Exchange",
-)
-
-
-def new_exchange(runtime: PsRuntime, shares: bool, folder: Path) -> Exchange:
+def new_exchange(runtime: PsRuntime, shares: bool) -> Exchange:
     """The exchange of a configuration.
 
     Args:
         runtime: this process's end of the parameter server.
         shares: whether the net has a parameter that is not private.
-        folder: where a relative path in `runner.exchange` starts.
 
     Raises:
         ConfigError: `runner.exchange` names none.
     """
-    runner = runtime.config.runner
     if not shares:
         return NoExchange(runtime)
-    geo = "synchronous_geo" if runner.exchanges_per_epoch else "geo"
-    name = runner.exchange or ("async" if runner.sync_mode == "async" else geo)
-    return EXCHANGES.find(name, folder)(runtime)
+    return EXCHANGES.find(exchange_name(runtime.config), runtime.config.yaml_path.parent)(runtime)

@@ -19,7 +19,7 @@ import psutil
 
 from fl_rec import environment
 from fl_rec.errors import ConfigError, DataError, RunError
-from fl_rec.nets.graph import LOOK_UPS
+from fl_rec.nets import graph
 from fl_rec.nets.inference import parameters
 from fl_rec.runs.saved import PREFIX, SIGNATURE, SavedModel
 from fl_rec.serving.evaluate import evaluate
@@ -166,8 +166,7 @@ def _copy_others(source: Path, target: Path, with_private: bool) -> None:
 
 
 def _milliseconds(net: InferenceNet) -> float | None:
-    look_ups = (op for op in net.program.global_block().ops if op.type in LOOK_UPS)
-    table = next((op.input("W")[0] for op in look_ups if op.input("Ids") == [net.feeds[-1]]), None)
+    table = next((each.table for each in graph.look_ups(net.program) if each.ids == net.feeds[-1]), None)
     if len(net.feeds) != 2 or table is None:
         return None
     items = np.arange(len(net.parameter(table)))[:, None]

@@ -178,9 +178,8 @@ def _require_users(saved: SavedModel, client: int, net: InferenceNet, catalogue:
 
     known = np.union1d(catalogue.users, np.array(saved.signature.get("public_users", ()), np.int64))
     part = private_parts.load(checkpoint.private_path(saved.folder, client))
-    for op in net.program.global_block().ops:
-        name = op.input("W")[0] if op.type in graph.LOOK_UPS and op.input("Ids") == [net.feeds[0]] else None
-        rows = part[name].rows if name in part else None
+    for name, ids in graph.looked_up(net.program).items():
+        rows = part[name].rows if name in part and net.feeds[0] in ids else None
         if rows is not None and not np.isin(rows, known).all():
             raise DataError(
                 f"Client {client} has trained the users of shard {client}. Received: user "

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fl_rec.errors import DataError
-from fl_rec.nets.graph import LOOK_UPS, Writer
+from fl_rec.nets import graph
 from fl_rec.nets.inference import parameters
 
 if TYPE_CHECKING:
@@ -161,12 +161,7 @@ def split(net: InferenceNet) -> tuple[dict[str, np.ndarray], dict[str, np.ndarra
                 f"What is compressed must be finite. Received: {name} with {np.count_nonzero(~np.isfinite(each)):,} "
                 "weights that are not. Train with a lower learning rate, or take an earlier epoch."
             )
-    looked_up: set[str] = set()
-    used: set[str] = set()
-    for op in net.program.global_block().ops:
-        table = op.input("W") if op.type in LOOK_UPS else []
-        looked_up.update(table)
-        used.update(name for name in op.input_arg_names if name not in table)
+    looked_up, used = graph.looked_up(net.program).keys(), graph.used_otherwise(net.program)
     plain = {name: each for name, each in values.items() if each.dtype == np.float32 and each.ndim == 2}
     tables = {name: each for name, each in plain.items() if name in looked_up - used}
     return tables, {name: each for name, each in plain.items() if name not in looked_up}
@@ -186,40 +181,33 @@ def quantise_net(net: InferenceNet, bits: int) -> InferenceNet:
 
     tables, matrices = split(net)
     program, scope = net.program.clone(), paddle.static.Scope()
-    block = program.global_block()
     kept = parameters(net)
     new: dict[str, np.ndarray] = {}
     for name, values in tables.items():
         small = quantise(values, bits)
         if small.nbytes < values.nbytes:
-            _replace_look_ups(block, name, small)
+            _replace_look_ups(program, name, small)
             new.update({f"{name}.codes": small.codes, f"{name}.scales": small.scales})
             del kept[name]
-            block._remove_var(name)
     for name, values in matrices.items():
         sparse = Sparse.of(values)
         if sparse.nbytes + _OPERATORS < values.nbytes:
-            _restore_matrix(block, name, sparse)
+            _restore_matrix(program, name, sparse)
             new.update({f"{name}.steps": sparse.steps, f"{name}.weights": sparse.weights})
             del kept[name]
     for name, values in {**kept, **new}.items():
         scope.var(name).get_tensor().set(values, paddle.CPUPlace())
-    return InferenceNet(program, net.feeds, block.var(net.target.name), scope)
+    return InferenceNet(program, net.feeds, program.global_block().var(net.target.name), scope)
 
 
-def _replace_look_ups(block: Any, name: str, table: Quantised) -> None:
+def _replace_look_ups(program: Any, name: str, table: Quantised) -> None:
     """Has every look-up in a table look up codes and scales, and compute the rows from them."""
-    indices = [index for index, op in enumerate(block.ops) if op.type in LOOK_UPS and op.input("W")[0] == name]
-    for index in reversed(indices):
-        op = block.ops[index]
-        kind, ids, rows = op.type, block.var(op.input("Ids")[0]), block.var(op.output("Out")[0])
+    for writer, look_up, ids, rows in graph.take_out_look_ups(program, name):
         # A row that is only padding has a scale of 0 as well.
-        padding = {"padding_idx": op.attr("padding_idx")}
-        block._remove_op(index)
-        writer = Writer(block, index)
+        padding: dict[str, Any] = {"padding_idx": look_up.padding}
         codes = writer.persistent(f"{name}.codes", table.codes)
         scales = writer.persistent(f"{name}.scales", table.scales)
-        levels = writer.cast(writer.add(kind, {"W": codes, "Ids": ids}, "int8", **padding), "int8", "float32")
+        levels = writer.cast(writer.add(look_up.kind, {"W": codes, "Ids": ids}, "int8", **padding), "int8", "float32")
         if table.bits == 4:
             high = writer.add("floor", {"X": writer.add("scale", {"X": levels}, scale=1 / 16)})
             rest = writer.add("scale", {"X": high}, scale=16.0, bias=7.5)
@@ -229,16 +217,13 @@ def _replace_look_ups(block: Any, name: str, table: Quantised) -> None:
             levels = writer.add("concat", {"X": [low, high]}, axis=axis)
             if table.width % 2:
                 levels = writer.add("slice", {"Input": levels}, axes=[axis], starts=[0], ends=[table.width])
-        scale = writer.add(kind, {"W": scales, "Ids": ids}, **padding)
+        scale = writer.add(look_up.kind, {"W": scales, "Ids": ids}, **padding)
         writer.add("elementwise_mul", {"X": levels, "Y": scale}, into=rows, axis=-1)
 
 
-def _restore_matrix(block: Any, name: str, matrix: Sparse) -> None:
+def _restore_matrix(program: Any, name: str, matrix: Sparse) -> None:
     """Has a matrix computed from its weights before it is used for the first time."""
-    index = next(index for index, op in enumerate(block.ops) if name in op.input_arg_names)
-    block._remove_var(name)
-    whole = block.create_var(name=name, shape=list(matrix.shape), dtype="float32")
-    writer = Writer(block, index)
+    writer, whole = graph.compute_before_use(program, name, matrix.shape)
     steps = writer.persistent(f"{name}.steps", matrix.steps)
     weights = writer.persistent(f"{name}.weights", matrix.weights)
     places = writer.add("cumsum", {"X": writer.cast(steps, "uint8", "int64")}, "int64", axis=0)

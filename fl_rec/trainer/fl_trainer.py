@@ -194,7 +194,7 @@ class FLTrainer:
             self.private_params = PrivateParams.of(self.config, self.program)
             shared = set(self.program.names) - set(self.private_params)
             self.runtime.keep_private(self.private_params)
-            self.exchange = new_exchange(self.runtime, bool(shared), self.config.yaml_path.parent)
+            self.exchange = new_exchange(self.runtime, bool(shared))
             self.program.add_penalties(shared)
             self.student.add_to(self.program)
             self.program.minimise(self.runtime.strategy(self.exchange.k_steps), counts=self.role.kind == "worker")
