@@ -9,11 +9,15 @@ version = next(
     if line.startswith("__version__")
 )
 
-# The accountant of differential privacy. From 0.4.1 on it does not run on Python 3.8, whatever its wheels say.
-dp = ["dp-accounting>=0.4.3; python_version>='3.9'", "dp-accounting==0.4.0; python_version<'3.9'"]
+# Folders of the clone that the package needs where there is no clone: `fl_rec.environment.shipped` finds both.
+folders = ("configs", "datasets/movielens", "models/ncf", "tools")
+shipped = {f"fl_rec.shipped.{folder.replace('/', '.')}": folder for folder in folders}
 
-# Two at a time: jobs of the integration tests mostly wait.
-test = ["pytest>=7", "pytest-xdist>=3", *dp]
+# The accountant of differential privacy.
+dp = ["dp-accounting>=0.4.3"]
+
+# Two at a time: jobs of the integration tests mostly wait. The wheel's test builds with the setuptools that is there.
+test = ["pytest>=7", "pytest-xdist>=3", "setuptools>=70.1", *dp]
 
 setup(
     name="fl_rec",
@@ -22,8 +26,24 @@ setup(
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["fl_rec", "fl_rec.*"]),
-    python_requires=">=3.8,<3.14",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    # What it builds on; the project has no page of its own.
+    project_urls={
+        "PaddleRec": "https://github.com/PaddlePaddle/PaddleRec",
+        "Neural collaborative filtering": "https://arxiv.org/abs/1708.05031",
+    },
+    packages=[*find_packages(include=["fl_rec", "fl_rec.*"]), *shipped],
+    package_dir=shipped,
+    package_data={"fl_rec": ["py.typed"], "fl_rec.shipped.configs": ["*.yaml", "*.npz"]},
+    python_requires=">=3.10,<3.14",
     install_requires=[
         # Later wheels of PyPI were built without the parameter server.
         "paddlepaddle>=2.6.2,<3.1",
@@ -33,8 +53,8 @@ setup(
         "grpcio>=1.60",
         "msgpack>=1.0",
         "numpy>=1.21",
-        "pyyaml>=5.4",
         "pydantic>=2.7,<3",
+        "pyyaml>=5.4",
         "scikit-learn>=1.0",
         # Which processes belong to a job, and whether they live.
         "psutil>=5.9",
@@ -45,7 +65,8 @@ setup(
         "paddle2": ["paddlepaddle==2.6.2", "numpy<2"],
         "dp": dp,
         "test": test,
-        "dev": [*test, "pre-commit", "ruff", "mypy", "types-PyYAML", "types-psutil"],
+        # What fl_run.sh lint runs.
+        "dev": [*test, "import-linter==2.17", "mypy==1.18.2", "ruff==0.14.0", "types-PyYAML", "types-psutil"],
     },
     entry_points={"console_scripts": ["fl-rec=fl_rec.cli:main"]},
 )

@@ -8,12 +8,19 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 from fl_rec.errors import FLRecError
 
 # Each module has add_arguments(parser), and command(options), which returns the exit code.
 COMMANDS = {
-    "run": ("fl_rec.job.launch", "start a job's servers and workers, watch them, and judge the run"),
+    "prepare": ("fl_rec.data.prepare", "make training and test rows from a data set (prepare.py)"),
+    "partition": ("fl_rec.data.shards", "cut prepared rows into one shard per worker (gen_heter_data.py)"),
+    "run": (
+        "fl_rec.job.launch",
+        "start a job's servers and workers, watch them, and judge the run; without -m, the built-in job",
+    ),
     "coordinator": (
         "fl_rec.coordinator.process",
         "start a run's lost coordinator again, or try a strategy on a recorded run",
@@ -38,14 +45,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name == asked:
             import_module(module).add_arguments(command)
     options = parser.parse_args(arguments)
+    return _play(import_module(COMMANDS[options.command][0]), options, parser.prog)
+
+
+def run_script(command: ModuleType, **defaults: Any) -> int:
+    """Runs a command's module as a script of its own; `defaults` are for its add_arguments."""
+    parser = argparse.ArgumentParser(description=command.__doc__)
+    command.add_arguments(parser, **defaults)
+    return _play(command, parser.parse_args(), parser.prog)
+
+
+def _play(command: ModuleType, options: argparse.Namespace, program: str) -> int:
     try:
-        code: int = import_module(COMMANDS[options.command][0]).command(options)
+        code: int = command.command(options)
         return code
     except BrokenPipeError:  # as in `fl-rec ... | head`; Python would complain of it once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (FLRecError, OSError) as err:
-        print(f"fl-rec: error: {err}", file=sys.stderr)
+        print(f"{program}: error: {err}", file=sys.stderr)
         return 2
 
 

@@ -1,10 +1,16 @@
-"""Leave-one-out split and sampled negatives: from a data set to training and test rows."""
+"""Split interactions leave-one-out and sample negatives: `fl-rec prepare`, from a data set to training and test rows.
+
+Writes into --out: big_train/train_data.csv, big_test/test_data.csv, with --validation big_valid/valid_data.csv and
+with --public big_public/public_data.csv (user,item,label, no header); users.csv and items.csv (with a header);
+meta.json.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +28,12 @@ from fl_rec.data.sampling import (
     sample_test_rows,
     sample_train_rows,
 )
-from fl_rec.data.shards import output, stage
+from fl_rec.data.shards import check_seed, output, stage
 from fl_rec.data.sources.base import Dataset
 from fl_rec.data.sources.movielens import with_zip_codes
 from fl_rec.data.sources.registry import load_source
 from fl_rec.data.text import LAYOUTS, write_rows
-from fl_rec.errors import DataError
+from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import write_json
 
 log = logging.getLogger("prepare")
@@ -207,3 +213,40 @@ def prepare(args: argparse.Namespace) -> None:
         write_items(args.out / "items.csv", dataset.items)
         write_json(args.out / "meta.json", meta)
         counts["rows"] = len(train) + len(test) + (0 if valid is None else len(valid))
+
+
+def add_arguments(parser: argparse.ArgumentParser, folder: Path = Path()) -> None:
+    """Adds the arguments of `fl-rec prepare`; `folder` is where it writes unless told."""
+    parser.add_argument(
+        "--source",
+        required=True,
+        help="'synthetic'; ml-1m.zip, ml-100k.zip or their folder; a folder with PaddleRec's CSVs; "
+        "a folder with, or the path prefix of, the NCF paper's files",
+    )
+    parser.add_argument("--out", type=Path, default=folder, help="folder to write into (default: %(default)s)")
+    parser.add_argument("--num_neg", type=int, default=4, help="negatives per training positive (default: 4)")
+    parser.add_argument("--test_negative", type=Path, help="the NCF paper's .test.negative file, or .gz, used as it is")
+    parser.add_argument(
+        "--validation",
+        action="store_true",
+        help="hold out one random training positive of each user too, drawn with --seed, as the NCF paper does",
+    )
+    parser.add_argument(
+        "--public",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the users who agree to be public, for distillation; they are in no other file (default: 0)",
+    )
+    parser.add_argument("--users", type=Path, help="users.dat or u.user with zip codes, for a source that has none")
+    parser.add_argument("--seed", type=int, default=2022, help="(default: %(default)s)")
+
+
+def command(args: argparse.Namespace) -> int:
+    """Plays `fl-rec prepare`."""
+    check_seed(args.seed)
+    if not 0 <= args.public < 1:
+        raise ConfigError(f"--public must be 0 or more, and below 1. Received: {args.public}")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    prepare(args)
+    return 0

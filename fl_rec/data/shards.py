@@ -1,11 +1,18 @@
-"""One shard per worker: splitting, grouping and writing rows, and the manifest that vouches for them."""
+"""Cut prepared rows into one shard per worker, unlike each other: `fl-rec partition`, from rows to federated data.
+
+Reads what `fl-rec prepare` wrote into --data. Writes into --out: fl_train_data/part-NNN.txt,
+fl_test_data/part-NNN.txt, after --validation fl_valid_data/part-NNN.txt (MultiSlot text, or .csv), copies of items.csv
+and users.csv and, last, manifest.json, which vouches for them. All rows of a user go to the same shard.
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import hashlib
 import logging
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,7 +39,7 @@ from fl_rec.data.manifest import (
 from fl_rec.data.partition import find_partitioner, has_bad_zip
 from fl_rec.data.sampling import Stream, generator
 from fl_rec.data.text import LAYOUTS, Layout, grouped_layout, read_csv_rows, write_rows
-from fl_rec.errors import DataError
+from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import atomic_write, changed_file, read_bytes, read_json, write_json
 from fl_rec.typed import to_plain
 
@@ -281,3 +288,47 @@ def verify(out: Path) -> Manifest:
             f"{changed[1]}. Run datasets/movielens/gen_heter_data.py again."
         )
     return manifest
+
+
+def add_arguments(parser: argparse.ArgumentParser, folder: Path = Path()) -> None:
+    """Adds the arguments of `fl-rec partition`; `folder` is where it reads and writes unless told."""
+    parser.add_argument("--data", type=Path, default=folder, help="folder that prepare wrote (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=folder / "fl_data", help="folder to write (default: %(default)s)")
+    parser.add_argument("--num_shards", type=int, default=10, help="one per worker (default: 10)")
+    parser.add_argument(
+        "--partitioner",
+        default="zip_first_digit",
+        help="zip_first_digit, iid, dirichlet_activity, dirichlet_genre, module:function or "
+        "file.py:function; options after a colon: dirichlet_genre:alpha=0.3, "
+        "zip_first_digit:bad_zip=spread|drop|error "
+        "(default: zip_first_digit, which spreads bad zip codes over all shards by user id)",
+    )
+    parser.add_argument("--format", choices=sorted(LAYOUTS), default="multislot", help="(default: multislot)")
+    parser.add_argument(
+        "--group", action="store_true", help="write each training positive and its negatives as one row"
+    )
+    parser.add_argument("--seed", type=int, default=2022, help="(default: %(default)s)")
+    parser.add_argument("--verify", action="store_true", help="write nothing; check the shards in --out against it")
+
+
+def command(args: argparse.Namespace) -> int:
+    """Plays `fl-rec partition`."""
+    check_seed(args.seed)
+    if args.group and args.format != "multislot":
+        raise ConfigError(
+            f"--group needs --format multislot, which can hold several items in a row. Received: {args.format}"
+        )
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if args.verify:
+        manifest = verify(args.out)
+    else:
+        manifest = generate(args.data, args.out, args.num_shards, args.partitioner, args.format, args.seed, args.group)
+    state = "verified" if args.verify else "written"
+    rows = [shard.train.rows for shard in manifest.shards]
+    print(f"{state}: {manifest.num_shards} shards, {sum(rows):,} training rows ({', '.join(map(str, rows))})")
+    return 0
+
+
+def check_seed(seed: int) -> None:
+    if seed < 0:
+        raise ConfigError(f"--seed must be 0 or more. Received: {seed}")

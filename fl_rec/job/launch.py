@@ -22,6 +22,7 @@ from fl_rec.config import Config, add_config_arguments
 from fl_rec.config.loading import count
 from fl_rec.data.manifest import list_shards
 from fl_rec.errors import ConfigError, RunError
+from fl_rec.job.built_in import built_in
 from fl_rec.job.check import check_job
 from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
 from fl_rec.runs import roles
@@ -134,7 +135,7 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `fl-rec run`."""
-    add_config_arguments(parser)
+    add_config_arguments(parser, required=False)
     parser.add_argument(
         "--worker_num", type=count, metavar="N", help="workers, one per shard; default: the number of shards"
     )
@@ -156,7 +157,7 @@ def command(options: argparse.Namespace) -> int:
     """Plays `fl-rec run`."""
     return launch(
         LaunchOptions(
-            config_yaml=Path(options.config_yaml),
+            config_yaml=Path(options.config_yaml) if options.config_yaml else built_in(),
             overrides=tuple(options.opt),
             worker_num=options.worker_num,
             server_num=options.server_num,

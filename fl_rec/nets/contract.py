@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fl_rec import plugins
+from fl_rec import environment, plugins
 from fl_rec.config import Config
 from fl_rec.errors import ConfigError
 
@@ -26,7 +26,9 @@ METHODS = ("create_feeds", "net", "infer_net", "create_optimizer")
 
 
 def load_model_class(path: Path) -> type:
-    """The class `StaticModel` of a file, whose folder is put on `sys.path` so that it can import its neighbours.
+    """The class `StaticModel` of a file, which can import its neighbours, and what is in models/ncf.
+
+    Their folders are put on `sys.path`, that of models/ncf behind everything else.
 
     Raises:
         ConfigError: no such file, it can't be imported, or it breaks the contract.
@@ -39,6 +41,8 @@ def load_model_class(path: Path) -> type:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    if (ours := str(environment.shipped("models/ncf"))) not in sys.path:
+        sys.path.append(ours)
     if path.suffix != ".py":
         raise ConfigError(
             f"runner.model_path must name a Python file. Received: {path}, whose name does not end in .py"
