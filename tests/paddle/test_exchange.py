@@ -1,0 +1,298 @@
+"""The order in which an exchange speaks to Paddle's communicator, and what it sends. The servers are real in
+tests/integration/test_private.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from fl_rec.errors import ConfigError
+from fl_rec.ps.exchange import Async, Exchange, Geo, NoExchange, SynchronousGeo, new_exchange
+from fl_rec.ps.model import Tables
+from fl_rec.ps.registry import check, exchange_name
+from fl_rec.trainer import FLTrainer
+
+EXAMPLE = Path(__file__).parents[2] / "tools" / "fl_exchange_example.py"
+
+
+class Runtime:
+    """A worker's end of the parameter server, which only says what it was asked."""
+
+    def __init__(self, everyone: list[float] | None = None, **runner: Any) -> None:
+        self.calls: list[Any] = []
+        settings = {
+            "sync_mode": "geo",
+            "geo_step": 7,
+            "exchanges_per_epoch": 0,
+            "exchange": None,
+            "aggregation": "mean",
+            "server_learning_rate": 1.0,
+            **runner,
+        }
+        self.config: Any = SimpleNamespace(runner=SimpleNamespace(**settings), yaml_path=Path("/nowhere/job.yaml"))
+        self.role = SimpleNamespace(num_workers=3, index=0, is_first_worker=True)
+        self.handle = SimpleNamespace(_worker=SimpleNamespace(client_flush=lambda: self.calls.append("client flush")))
+        self._everyone = everyone or []
+
+    def barrier(self, what: str) -> None:
+        self.calls.append(what)
+
+    def gather(self, values: np.ndarray, what: str) -> np.ndarray:
+        self.calls.append(f"gather {values.tolist()}")
+        return np.array(self._everyone, np.float64)[:, None]
+
+    def stop_worker(self) -> None:
+        self.calls.append("stop worker")
+
+
+class Communicator:
+    """Paddle's, which only says what it was asked."""
+
+    def __init__(self, calls: list[Any]) -> None:
+        self.calls = calls
+
+    def start(self) -> None:
+        self.calls.append("start")
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def init_params(self, dense: dict[int, list[str]]) -> None:
+        self.calls.append(f"pull {dense}")
+
+
+def joined(kind: type[Geo], runtime: Runtime) -> Any:
+    """A worker's exchange after its start, with an embedding `items` and a layer `w`."""
+    exchange: Any = kind(runtime)  # type: ignore[arg-type]
+    exchange.communicator = Communicator(runtime.calls)
+    exchange.tables = Tables({"items": 1}, {2: ("w",)})
+    scope = paddle.static.Scope()
+    for name, value in {"items": np.ones((4, 2)), "w": np.array([1.0, 2.0])}.items():
+        scope.var(name).get_tensor().set(value.astype(np.float32), paddle.CPUPlace())
+    exchange._scope = scope
+    queued: list[int] = []
+
+    def set_rows(rows: list[int]) -> None:
+        queued[:] = rows
+
+    rows = SimpleNamespace(set_height=lambda height: runtime.calls.append(f"height {height}"), set_rows=set_rows)
+    exchange.rows_to_send = lambda name: rows
+    exchange.send_rows = lambda: runtime.calls.append(f"send {queued}")
+    return exchange
+
+
+def value(exchange: Any, name: str) -> np.ndarray:
+    return np.array(exchange._scope.find_var(name).get_tensor())
+
+
+def change(exchange: Any, name: str, row: int, by: float) -> None:
+    values = value(exchange, name)
+    values[row] += by
+    exchange._scope.find_var(name).get_tensor().set(values, paddle.CPUPlace())
+
+
+# --- Which one -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("runner", "shares", "kind", "k_steps", "portions"),
+    [
+        ({}, True, Geo, 7, 0),
+        ({"exchanges_per_epoch": 4}, True, SynchronousGeo, 1, 4),
+        ({"sync_mode": "async"}, True, Async, 0, 0),
+        ({"exchange": "geo", "exchanges_per_epoch": 4}, True, Geo, 7, 0),
+        ({"exchanges_per_epoch": 4}, False, NoExchange, 1, 0),
+    ],
+)
+def test_it_is_chosen_once(
+    runner: dict[str, Any], shares: bool, kind: type[Exchange], k_steps: int, portions: int
+) -> None:
+    exchange = new_exchange(Runtime(**runner), shares)  # type: ignore[arg-type]
+    assert type(exchange) is kind and exchange.k_steps == k_steps and exchange.portions == portions
+
+
+def test_what_a_worker_sends_is_divided_once() -> None:
+    assert Geo(Runtime()).divisor == 3, "by Paddle, since each comes when it likes"  # type: ignore[arg-type]
+    assert SynchronousGeo(Runtime()).divisor == 1, "by the worker's own share"  # type: ignore[arg-type]
+
+
+def test_one_of_ones_own() -> None:
+    runtime = Runtime(everyone=[4.0, 16.0, 0.0], exchange=f"{EXAMPLE}:RootOfRows", exchanges_per_epoch=2)
+    exchange: Any = new_exchange(runtime, True)  # type: ignore[arg-type]
+    assert type(exchange).__name__ == "RootOfRows" and exchange.portions == 2
+    assert exchange.share(4, np.array([4.0, 16.0, 0.0])) == pytest.approx(1 / 3)
+    assert len(EXAMPLE.read_text().splitlines()) < 40
+
+
+def test_one_that_is_none() -> None:
+    with pytest.raises(ConfigError, match=r"runner.exchange must be one of .*synchronous_geo.* Did you mean geo\?"):
+        check(Runtime(exchange="gep").config)
+    with pytest.raises(ConfigError, match="there is no file /nowhere/fl_none.py"):
+        check(Runtime(exchange="fl_none.py:Mine").config)
+    with pytest.raises(ConfigError, match="must be a subclass of fl_rec.ps.exchange.Exchange"):
+        new_exchange(Runtime(exchange="fl_rec.trainer:FLTrainer"), True)  # type: ignore[arg-type]
+    assert exchange_name(Runtime(sync_mode="async").config) == "async" and FLTrainer
+
+
+# --- Plain GEO -----------------------------------------------------------------------------------------
+
+
+def test_a_worker_sends_while_it_trains_and_stops_before_all_meet() -> None:
+    runtime = Runtime()
+    exchange = joined(Geo, runtime)
+    exchange.begin()
+    exchange.begin()
+    assert runtime.calls == ["start"], "a second portion goes on"
+    runtime.calls.clear()
+    exchange.merge(5, "a portion")
+    assert runtime.calls == [], "each exchanges when it comes to it"
+    with exchange.settled("epoch 0"):
+        runtime.calls.append("inside")
+    # Twice as many empty batches as the queue may hold, and one.
+    assert runtime.calls == ["send []"] * 15 + ["stop", "epoch 0: all flushed", "inside", "epoch 0: all evaluated"]
+    runtime.calls.clear()
+    exchange.begin()
+    assert runtime.calls == ["start"], "it has missed nothing"
+
+
+def test_who_waited_starts_from_the_servers_model() -> None:
+    runtime = Runtime()
+    exchange = joined(Geo, runtime)
+    with exchange.settled("epoch 0"):
+        pass
+    assert "stop" not in runtime.calls and "start" not in runtime.calls, "who waits must not exchange"
+    runtime.calls.clear()
+    exchange.begin()
+    assert runtime.calls == ["pull {2: ['w']}", "start"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_taking_leave(training: bool) -> None:
+    runtime = Runtime()
+    exchange = joined(Geo, runtime)
+    if training:
+        exchange.begin()
+    runtime.calls.clear()
+    exchange.stop()
+    stops = ["stop"] if training else []
+    assert runtime.calls == ["the end of training", *stops, "the last communicator's end", "stop worker"]
+
+
+# --- Synchronous ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "rows", "share"),
+    [
+        ("mean", 30, 1 / 2),
+        ("weighted", 30, 30 / 40),
+        ("weighted", 10, 10 / 40),
+        ("sum", 30, 1.0),
+    ],
+)
+def test_shares(aggregation: str, rows: int, share: float) -> None:
+    exchange: Any = SynchronousGeo(Runtime(aggregation=aggregation))  # type: ignore[arg-type]
+    assert exchange.share(rows, np.array([30.0, 0.0, 10.0])) == pytest.approx(share), "who waited does not count"
+
+
+def test_the_servers_take_in_the_share_of_what_was_changed() -> None:
+    runtime = Runtime(everyone=[30.0, 0.0, 10.0], aggregation="weighted", server_learning_rate=0.5)
+    exchange = joined(SynchronousGeo, runtime)
+    exchange._base = exchange.shared_parameters()
+    exchange.begin()
+    change(exchange, "items", 2, 8.0)
+    change(exchange, "w", 1, 16.0)
+    exchange.merge(30, "epoch 0")
+    # What the communicator sends is the difference to what it has last pulled.
+    factor = 0.5 * 30 / 40
+    assert value(exchange, "items")[2].tolist() == [1 + 8 * factor] * 2
+    assert value(exchange, "items")[[0, 1, 3]].tolist() == [[1, 1]] * 3
+    assert value(exchange, "w").tolist() == [1, 2 + 16 * factor]
+    assert runtime.calls == [
+        "gather [30.0]",
+        "height 4",
+        "start",
+        "send [2]",
+        *["send []"] * 3,
+        "stop",
+        "epoch 0: all sent",
+        "pull {2: ['w']}",
+    ]
+    assert exchange._base["w"].tolist() == value(exchange, "w").tolist(), "the next difference is to what was pulled"
+
+
+def test_who_waited_sends_nothing_and_takes_over_what_the_others_learned() -> None:
+    runtime = Runtime(everyone=[0.0, 5.0, 5.0])
+    exchange = joined(SynchronousGeo, runtime)
+    exchange._base = exchange.shared_parameters()
+    change(exchange, "items", 0, 1.0)
+    exchange.merge(0, "epoch 0")
+    assert runtime.calls == ["gather [0.0]", "epoch 0: all sent", "pull {2: ['w']}"]
+    assert value(exchange, "items")[0].tolist() == [2, 2]
+
+
+def test_between_exchanges_nothing_is_sent() -> None:
+    runtime = Runtime()
+    exchange = joined(SynchronousGeo, runtime)
+    exchange.begin()
+    with exchange.settled("epoch 0"):
+        pass
+    exchange.stop()
+    assert runtime.calls == [
+        "epoch 0: all flushed",
+        "epoch 0: all evaluated",
+        "the end of training",
+        "the last communicator's end",
+        "stop worker",
+    ]
+
+
+def test_rows_that_were_not_changed_are_not_sent() -> None:
+    runtime = Runtime(everyone=[1.0, 1.0, 1.0])
+    exchange = joined(SynchronousGeo, runtime)
+    exchange._base = exchange.shared_parameters()
+    for row in (3, 1):
+        change(exchange, "items", row, 1e-3)
+    exchange.merge(1, "epoch 0")
+    assert "send [1, 3]" in runtime.calls
+
+
+# --- The others ----------------------------------------------------------------------------------------
+
+
+def test_async_waits_for_what_it_has_sent() -> None:
+    runtime = Runtime(sync_mode="async")
+    exchange = Async(runtime)  # type: ignore[arg-type]
+    with exchange.settled("epoch 0"):
+        pass
+    assert runtime.calls == ["epoch 0: all flushed", "epoch 0: all evaluated"]
+    runtime.calls.clear()
+    exchange.begin()
+    for _ in range(2):
+        with exchange.settled("epoch 1"):
+            pass
+    assert runtime.calls.count("client flush") == 1 and runtime.calls[0] == "client flush"
+
+
+def test_who_shares_nothing_only_meets() -> None:
+    runtime = Runtime()
+    exchange = NoExchange(runtime)  # type: ignore[arg-type]
+    exchange.begin()
+    exchange.merge(5, "a portion")
+    with exchange.settled("epoch 0"):
+        pass
+    exchange.stop()
+    assert [call for call in runtime.calls if not call.startswith("epoch")] == [
+        "the end of training",
+        "the last communicator's end",
+        "stop worker",
+    ]
+
+
+def test_what_the_servers_hold() -> None:
+    assert Tables({"items": 1, "more": 4}, {2: ("w", "b")}).names == ["items", "more", "w", "b"]

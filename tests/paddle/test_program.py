@@ -1,0 +1,378 @@
+"""The training program and passes over the rows, with Paddle's own data feed and no server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from fl_rec.config import Config
+from fl_rec.data.reader import Reader
+from fl_rec.data.rows import FreshRows, ShardRows
+from fl_rec.distillation.student import Student
+from fl_rec.errors import ConfigError, DataError, RunError
+from fl_rec.nets import graph
+from fl_rec.nets.inference import inference_net
+from fl_rec.nets.program import LOSS_SUM, ROWS, TrainingProgram, scheduled
+from fl_rec.trainer.local_training import LocalTraining, Passes, PrivatePasses, local_training, training_rows
+
+NETS = Path(__file__).parents[2] / "models" / "ncf"
+USERS, ITEMS = 4, 6
+# Users 0 to 3 with items 0 to 4: five rows, of which two are positives.
+ROWS_OF_SHARD = [(0, 0, 1), (1, 1, 0), (2, 2, 1), (3, 3, 0), (0, 4, 0)]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    path = tmp_path / "job.yaml"
+    path.write_text("runner: {train_data_dir: data}\n", encoding="utf-8")
+    changes = {
+        "runner.model_path": str(NETS / "static_model.py"),
+        "runner.train_batch_size": 2,
+        "runner.epochs": 4,
+        "hyper_parameters.num_users": USERS,
+        "hyper_parameters.num_items": ITEMS,
+        "hyper_parameters.fc_layers": [8, 4],
+        "hyper_parameters.group_size": 1,
+        "hyper_parameters.optimizer.class": "sgd",
+        "hyper_parameters.optimizer.learning_rate": 0.5,
+    }
+    return Config.load(path).replace(**changes)
+
+
+@contextlib.contextmanager
+def built(config: Config, **settings: Any) -> Iterator[TrainingProgram]:
+    """A program, initialised, in a scope and with names of its own."""
+    config = config.replace(**settings)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(paddle.static.program_guard(paddle.static.Program(), paddle.static.Program()))
+        stack.enter_context(paddle.utils.unique_name.guard())
+        stack.enter_context(paddle.static.scope_guard(paddle.static.Scope()))
+        program = TrainingProgram(config)
+        program.add_penalties(set(program.names))
+        program.minimise(None, counts=True)
+        program.initialise()
+        yield program
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    path = tmp_path / "part-000.txt"
+    path.write_text("".join(f"1 {user} 1 {item} 1 {label}\n" for user, item, label in ROWS_OF_SHARD))
+    return path
+
+
+def reader(tmp_path: Path, command: str = "cat") -> Reader:
+    return Reader(command, command, tmp_path / "reader.log")
+
+
+def passes(config: Config, program: TrainingProgram, shard: Path, expected: int | None = 5, **given: Any) -> Passes:
+    shell = given.pop("reader", reader(shard.parent))
+    rows = given.pop("rows", None) or ShardRows([shard], shell, expected, 10.0)
+    return Passes(config, program, rows, shell, [shard], expected, given.pop("student", Student()))
+
+
+def rate(program: TrainingProgram) -> float:
+    (name,) = graph.learning_rates(program.main)
+    return float(program.value(name).reshape(-1)[0])
+
+
+# --- The learning rate ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "done", "factor"),
+    [
+        ("constant", 0.0, 1.0),
+        ("constant", 3.9, 1.0),
+        ("linear", 0.0, 1.0),
+        ("linear", 1.0, 0.75),
+        ("linear", 3.0, 0.25),
+        ("linear", 4.0, 0.0),
+        ("linear", 5.0, 0.0),
+    ],
+)
+def test_a_schedule(schedule: str, done: float, factor: float) -> None:
+    assert scheduled(schedule, done, 4) == factor
+
+
+@pytest.mark.parametrize(("schedule", "expected"), [("linear", 0.5 * 0.25), ("constant", 0.5)])
+def test_the_optimizers_step_follows_the_schedule(config: Config, schedule: str, expected: float) -> None:
+    with built(config, **{"hyper_parameters.optimizer.schedule": schedule}) as program:
+        assert rate(program) == 0.5
+        program.begin_portion(3.0, 1.0)
+        assert rate(program) == pytest.approx(expected)
+        program.begin_portion(3.0, 0.5)
+        assert rate(program) == pytest.approx(expected / 2), "and is not what is left of the last one"
+
+
+def test_steps_are_as_long_as_the_rate_says(config: Config, shard: Path) -> None:
+    config = config.replace(**{"runner.train_batch_size": 5, "hyper_parameters.optimizer.schedule": "linear"})
+    changes = []
+    for done in (0.0, 2.0):
+        with built(config) as program:
+            local = passes(config, program, shard)
+            before = program.value("mlp_item_embedding")
+            program.begin_portion(done, 1.0)
+            local.train(None, "test")
+            changes.append(program.value("mlp_item_embedding") - before)
+    assert np.abs(changes[0]).max() > 0
+    np.testing.assert_allclose(changes[1], changes[0] / 2, atol=1e-7)
+
+
+# --- What is counted -----------------------------------------------------------------------------------
+
+
+def test_rows_losses_and_scores_are_added_up_and_begun_anew(config: Config, shard: Path) -> None:
+    with built(config) as program:
+        local = passes(config, program, shard)
+        program.begin_portion(4.0, 0.0)  # nothing is learned, so that each pass over the data has the same loss
+        for _ in range(2):
+            program.begin_epoch()
+            assert local.train(None, "test") == 5
+            counted = program.counted()
+            assert counted.rows == 5
+            assert (counted.positives.sum(), counted.negatives.sum()) == (2, 3)
+        feeds = {
+            feed.name: np.array([row[place] for row in ROWS_OF_SHARD])[:, None]
+            for place, feed in enumerate(program.feeds)
+        }
+        (cost,) = program.executor.run(program.main, feed=feeds, fetch_list=[program.fetches["Loss"]])
+        # Batches of 2, 2 and 1: a mean of their means would be another number.
+        assert counted.loss_sum == pytest.approx(5 * float(np.ravel(cost)[0]), rel=1e-6)
+        assert program.statistics[:2] == (LOSS_SUM, ROWS) and len(program.statistics) == 4
+
+
+def test_a_penalty_is_trained_and_not_told_as_loss(config: Config, shard: Path) -> None:
+    sums, items = [], []
+    for weight in (0.0, 10.0):
+        with built(config, **{"hyper_parameters.l2": weight, "runner.train_batch_size": 5}) as program:
+            local = passes(program._config, program, shard)
+            program.begin_epoch()
+            local.train(None, "test")
+            sums.append(program.counted().loss_sum)
+            items.append(program.value("mlp_item_embedding"))
+    assert sums[0] == pytest.approx(sums[1], rel=1e-6)
+    assert np.abs(items[0] - items[1]).max() > 1e-3
+
+
+def test_a_net_that_counts_in_its_own_auc(config: Config) -> None:
+    with built(config) as program:
+        program.begin_epoch()
+        program.set_value(program.statistics[2], np.ones_like(program.value(program.statistics[2])))
+        with pytest.raises(RunError, match="each item of its rows once. Received: 4,097 counts for 0 rows of 1"):
+            program.counted()
+
+
+def test_a_server_counts_nothing(config: Config) -> None:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(paddle.static.program_guard(paddle.static.Program(), paddle.static.Program()))
+        program = TrainingProgram(config)
+        program.minimise(None, counts=False)
+        assert program.statistics == () and graph.auc_statistics(program.main) is None
+
+
+def test_the_rows_of_a_net_must_be_the_datas(config: Config, tmp_path: Path) -> None:
+    net = tmp_path / "fl_net.py"
+    net.write_text(
+        "import paddle\nfrom static_model import StaticModel as NCF\n\n"
+        "class StaticModel(NCF):\n"
+        "    def create_feeds(self, is_infer=False):\n"
+        "        return [paddle.static.data(name, [-1, 1], 'int64') for name in ('user', 'item', 'label')]\n"
+    )
+    config = config.replace(**{"runner.model_path": str(net), "hyper_parameters.group_size": 3})
+    with (
+        paddle.static.program_guard(paddle.static.Program(), paddle.static.Program()),
+        pytest.raises(
+            ConfigError, match=r"group_size=3 has each training row hold 3 items .* Received: feeds of widths \[1\]"
+        ),
+    ):
+        TrainingProgram(config)
+
+
+# --- Parameters ----------------------------------------------------------------------------------------
+
+
+def test_the_proximal_term_holds_on_to_the_portions_beginning(config: Config, shard: Path) -> None:
+    with built(config, **{"hyper_parameters.proximal": 1.0}) as program:
+        name = "mlp_item_embedding"
+        program.begin_portion(0.0, 1.0)
+        np.testing.assert_array_equal(program.value(name + graph.ANCHOR), program.value(name))
+        passes(program._config, program, shard).train(None, "test")
+        assert np.abs(program.value(name + graph.ANCHOR) - program.value(name)).max() > 0
+        program.begin_portion(1.0, 1.0)
+        np.testing.assert_array_equal(program.value(name + graph.ANCHOR), program.value(name))
+
+
+def test_zeros_stay_zeros_where_they_are_kept(config: Config, shard: Path, tmp_path: Path) -> None:
+    for keeps in (True, False):
+        settings = {"runner.keep_zeros": keeps, "runner.warmup_model_path": str(tmp_path)}
+        with built(config, **settings) as program:
+            weights = np.ones_like(program.value("mlp_fc_0.w"))
+            weights[0] = 0
+            program.set_value("mlp_fc_0.w", weights)
+            program.set_value("mlp_fc_0.b", np.ones_like(program.value("mlp_fc_0.b")))
+            passes(program._config, program, shard).train(None, "test")
+            trained = program.value("mlp_fc_0.w")
+            assert (trained[1:] != 1).any()
+            assert bool((trained[0] == 0).all()) is keeps
+
+
+def test_the_net_that_scores_has_the_names_of_the_one_that_is_trained(config: Config) -> None:
+    with built(config) as program:
+        net = inference_net(config, program)
+        assert net.feeds == ("user_input", "item_input")
+        assert {each.name for each in net.program.all_parameters()} == set(program.names)
+        for name in program.names:
+            net.set_parameter(name, program.value(name))
+        rows = np.array(ROWS_OF_SHARD)
+        scores = net.predict((rows[:, :1], rows[:, 1:2]), 2)
+        feeds = {feed.name: rows[:, place : place + 1] for place, feed in enumerate(program.feeds)}
+        program.begin_portion(4.0, 0.0)
+        (prediction,) = program.executor.run(program.main, feed=feeds, fetch_list=[program.prediction])
+        np.testing.assert_allclose(scores, np.ravel(prediction), rtol=1e-6)
+
+
+# --- Passes over the rows ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("local_epochs", "exchanges", "expected"),
+    [
+        (1.0, 0, [None]),
+        (0.5, 0, [3]),
+        (2.0, 0, [10]),
+        (0.0, 0, [0]),
+        (1.0, 1, [5]),
+        (1.0, 2, [2, 3]),
+        (0.5, 2, [1, 2]),
+        (0.0, 3, [0, 0, 0]),
+        (1.0, 6, [0, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_portions(config: Config, shard: Path, local_epochs: float, exchanges: int, expected: list[int | None]) -> None:
+    with built(config) as program:
+        assert passes(config, program, shard).portions(local_epochs, exchanges) == expected
+
+
+def test_the_rest_of_a_pass_is_counted_too(config: Config, shard: Path) -> None:
+    with built(config) as program:
+        local = passes(config, program, shard)
+        assert local.train(2, "test") == 2
+        assert local.portions(1.0, 0) == [5], "a whole pass is not the next one, which goes on where it was"
+        program.begin_epoch()
+        assert local.train(3, "test") == 3
+        assert program.counted().rows == 3
+        assert local.portions(1.0, 0) == [None]
+
+
+@pytest.mark.parametrize(
+    ("portions", "rows", "wanted"),
+    [([None], 5, None), ([None], 4, "not 5"), ([2, 2], 4, None), ([2, 2], 5, "not 4"), ([0, 0], 0, None)],
+)
+def test_an_epochs_rows_are_compared(
+    config: Config, shard: Path, portions: list[int | None], rows: int, wanted: str | None
+) -> None:
+    with built(config) as program:
+        local = passes(config, program, shard)
+        if wanted is None:
+            local.check(portions, rows)
+        else:
+            with pytest.raises(DataError, match=rf"Received: {rows} rows from .*part-000.txt, {wanted}\."):
+                local.check(portions, rows)
+
+
+def test_the_rows_of_a_proxy_set_are_expected_too(config: Config, shard: Path) -> None:
+    student = Student()
+    student.extra_rows = 3
+    with built(config) as program:
+        local = passes(config, program, shard, student=student)
+        local.check([None], 8)
+        with pytest.raises(DataError, match="Received: 5 rows .*, not 8"):
+            local.check([None], 5)
+
+
+def test_a_reader_that_dies_is_told(config: Config, shard: Path) -> None:
+    with built(config) as program:
+        dying = reader(shard.parent, "head -n 2; echo oh no >&2; exit 3")
+        local = passes(config, program, shard, reader=dying, rows=ShardRows([shard], dying, 5, 10.0))
+        program.begin_epoch()
+        local.begin_epoch(1)
+        local.train(None, "test")
+        with pytest.raises(DataError, match="oh no"):
+            local.check([None], program.counted().rows)
+        local.begin_epoch(2)
+        assert not dying.log.exists(), "the last epoch's complaints are forgotten"
+
+
+def test_an_unknown_number_of_rows_is_counted_once(config: Config, shard: Path) -> None:
+    with built(config) as program:
+        local = passes(config, program, shard, expected=None)
+        assert local.shard_rows == 5 and local.train(None, "test") == 5
+        local.check([None], 4)
+        with pytest.raises(DataError, match="not at least 1"):
+            local.check([None], 0)
+
+
+def test_rows_with_fresh_negatives(config: Config, shard: Path, tmp_path: Path) -> None:
+    config = config.replace(**{"runner.resample_negatives": 2, "hyper_parameters.group_size": 3, "runner.seed": 7})
+    with built(config) as program:
+        made = [
+            training_rows(config, program, reader(tmp_path), [shard], None, Student(), client, tmp_path / "rows")
+            for client in (0, 0, 1)
+        ]
+        assert all(isinstance(each, FreshRows) and each.count == 2 for each in made)
+        texts = [each.text(0) for each in made]
+        assert texts[0] == texts[1] != texts[2], "each client draws its own, and the same whenever it is asked"
+        assert sorted(line.split()[1] for line in texts[0].splitlines()) == [b"0", b"2"]
+        local = local_training(config, program, (), reader(tmp_path), [shard], 2, Student(), 0, tmp_path / "rows")
+        assert isinstance(local, Passes)
+        program.begin_epoch()
+        local.train(None, "test")
+        counted = program.counted()
+        assert (counted.rows, counted.positives.sum(), counted.negatives.sum()) == (2, 2, 4)
+        local.close()
+        assert not (tmp_path / "rows").exists()
+
+
+def test_rows_of_another_kind_have_no_negatives_to_draw(config: Config, tmp_path: Path) -> None:
+    config = config.replace(**{"runner.resample_negatives": 2})
+    wide = tmp_path / "wide.txt"
+    wide.write_text("2 0 1 1 3 1 1\n")
+    with built(config) as program, pytest.raises(DataError, match=r"Received: \[2, 1, 1\] values in the slots"):
+        training_rows(config, program, reader(tmp_path), [wide], None, Student(), 0, tmp_path / "rows")
+
+
+# --- With differential privacy -------------------------------------------------------------------------
+
+
+def test_private_passes(config: Config, shard: Path, tmp_path: Path) -> None:
+    settings = {"privacy.clip": 1.0, "runner.exchanges_per_epoch": 2, "privacy.noise_multiplier": 2.0}
+    config = config.replace(**settings)
+    with built(config) as program:
+        local = local_training(
+            config, program, ["mlp_user_embedding"], reader(tmp_path), [shard], 5, Student(), 0, tmp_path / "rows"
+        )
+        assert isinstance(local, PrivatePasses)
+        assert local.portions(1.0, 2) == [None, None]
+        with pytest.raises(ConfigError, match="Received: local_epochs=0.5. Have run_worker call train_epoch"):
+            local.portions(0.5, 2)
+        before = program.value("mlp_item_embedding")
+        assert [local.train(None, "test") for _ in range(2)] == [1, 1], "how many users were drawn is not told"
+        assert (program.value("mlp_item_embedding") != before).all()
+        spent = local.rounds.spent()
+        assert spent.epsilon is not None and spent.epsilon > 0
+        assert local.figures() == {"epsilon": spent.epsilon}
+        assert local.result() == {"privacy": spent.to_record()}
+        assert str(local) == f": {spent}"
+
+
+def test_other_training_adds_no_figures(config: Config, shard: Path) -> None:
+    with built(config) as program:
+        local: LocalTraining = passes(config, program, shard)
+        assert (local.figures(), local.result(), str(local)) == ({}, {}, "")

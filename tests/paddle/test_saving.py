@@ -1,0 +1,196 @@
+"""Which models are saved, which is kept, and what is started from."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fl_rec.errors import DataError, RunError
+from fl_rec.evaluation.auc import AucBuckets
+from fl_rec.evaluation.metrics import EpochMetrics, Evaluation
+from fl_rec.runs import checkpoint, private_parts
+from fl_rec.runs.private_parts import Part
+from fl_rec.trainer import saving, warm_start
+from fl_rec.trainer.saving import Saving
+
+
+def saver(folder: Path, index: int = 0, patience: int = 0, private: Any = None, **parts: Any) -> Saving:
+    config: Any = SimpleNamespace(
+        runner=SimpleNamespace(early_stopping=patience),
+        distillation=SimpleNamespace(students=parts.pop("students", {})),
+        to_dict=lambda: {"runner": {}},
+    )
+    role: Any = SimpleNamespace(index=index, is_first_worker=index == 0)
+    exchange: Any = SimpleNamespace(servers=SimpleNamespace(save="the servers' tables"))
+    student: Any = SimpleNamespace(signature=lambda: {"public_users": [3]})
+    net, program = parts.pop("net", None), parts.pop("program", None)
+    return Saving(config, role, folder, {"users.csv": "12"}, net, program, private or {}, exchange, student)
+
+
+def figures(epoch: int, ndcg: float | None) -> EpochMetrics:
+    validation = Evaluation() if ndcg is None else Evaluation(1, 1, ndcg)
+    return EpochMetrics(None, epoch, 1, 1.0, 1.0, AucBuckets.empty(2), validation=validation)
+
+
+def made(folder: Path, epochs: int) -> Path:
+    for epoch in range(epochs):
+        (folder / str(epoch)).mkdir(parents=True)
+    return folder
+
+
+def kept(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_without_validation_all_stay_and_the_last_counts(tmp_path: Path) -> None:
+    mine = saver(made(tmp_path, 3))
+    for epoch in range(3):
+        mine.keep_the_best(figures(epoch, None), validated=False)
+    assert mine.best_epoch == 2 and mine.best_model == tmp_path / "2" and kept(tmp_path) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("ndcgs", "best"),
+    [([0.1, 0.3, 0.2], 1), ([0.3, 0.2, 0.1], 0), ([0.1, 0.2, 0.3], 2), ([0.2, 0.2, 0.2], 0)],
+)
+def test_with_validation_the_best_stays(tmp_path: Path, ndcgs: list[float], best: int) -> None:
+    mine = saver(made(tmp_path, 3))
+    for epoch, ndcg in enumerate(ndcgs):
+        mine.keep_the_best(figures(epoch, ndcg), validated=True)
+    assert mine.best_epoch == best and kept(tmp_path) == [str(best)]
+
+
+def test_only_the_first_worker_removes(tmp_path: Path) -> None:
+    mine = saver(made(tmp_path, 2), index=1)
+    for epoch, ndcg in enumerate((0.1, 0.2)):
+        mine.keep_the_best(figures(epoch, ndcg), validated=True)
+    assert mine.best_epoch == 1 and kept(tmp_path) == ["0", "1"]
+
+
+def test_a_first_epoch_without_a_figure_is_kept_until_there_is_one(tmp_path: Path) -> None:
+    mine = saver(made(tmp_path, 2))
+    mine.keep_the_best(figures(0, math.nan), validated=True)
+    assert mine.best_epoch == 0 and kept(tmp_path) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("patience", "epoch", "over"), [(0, 9, False), (2, 1, False), (2, 2, False), (2, 3, True), (1, 2, True)]
+)
+def test_patience(tmp_path: Path, patience: int, epoch: int, over: bool) -> None:
+    mine = saver(tmp_path, patience=patience)
+    mine.best_epoch = 1
+    assert mine.patience_is_over(epoch) is over
+
+
+def test_the_first_worker_writes_what_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[Any] = []
+    monkeypatch.setattr(saving.checkpoint, "save", lambda *arguments: saved.append(arguments))
+    saver(tmp_path, index=1, net="a net").save_shared(4)
+    assert saved == []
+    saver(tmp_path, net="a net", private={"users": True}).save_shared(4)
+    ((net, folder, signature, tables, private),) = saved
+    assert (net, folder, tables, list(private)) == ("a net", tmp_path / "4", "the servers' tables", ["users"])
+    assert signature["epoch"] == 4 and signature["mappings"] == {"users.csv": "12"}
+    assert signature["config"] == {"runner": {}} and signature["public_users"] == [3]
+
+
+class Private(dict[str, bool]):
+    """Private parameters with a part of one."""
+
+    def parts(self, program: Any) -> dict[str, Part]:
+        return {"users": Part(np.array([1]), np.array([[2.0]], np.float32))}
+
+
+def test_every_worker_writes_its_private_part(tmp_path: Path) -> None:
+    made(tmp_path, 4)
+    saver(tmp_path, index=2).save_private(3)
+    assert kept(tmp_path / "3") == [], "nothing is private"
+    saver(tmp_path, index=2, private=Private(users=True)).save_private(3)
+    part = private_parts.load(checkpoint.private_path(tmp_path / "3", 2))
+    assert part["users"].values.tolist() == [[2.0]] and kept(tmp_path / "3" / "private") == ["2.npz"]
+
+
+def test_a_worker_with_a_net_of_its_own_writes_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path, 1)
+    written: list[Any] = []
+    monkeypatch.setattr(saving.checkpoint, "write_own", lambda *arguments: written.append(arguments))
+    saver(tmp_path, index=1, net="mine", private=Private(users=True), students={"1": {}}).save_private(0)
+    assert written == [("mine", tmp_path / "0" / "private" / "1.npz", {"users": True})]
+
+
+def test_a_part_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "0").write_text("in the way")
+    with pytest.raises(RunError, match=r"private part must be saved, and .*1.npz can't be written .* Free some space"):
+        saver(tmp_path, index=1, private=Private(users=True)).save_private(0)
+
+
+# --- Starting from saved models ------------------------------------------------------------------------
+
+
+class Program:
+    """Parameters that are set and not trained."""
+
+    def __init__(self) -> None:
+        self.values = {"items": np.zeros((2, 2)), "users": np.zeros((3, 2))}
+        self.names = list(self.values)
+
+    def value(self, name: str) -> np.ndarray:
+        return self.values[name]
+
+    def set_value(self, name: str, values: np.ndarray) -> None:
+        self.values[name] = values
+
+
+class TakesOver(dict[str, bool]):
+    def take_over(self, name: str, values: np.ndarray) -> np.ndarray:
+        return values + 10
+
+
+def settings(warm: Path | None = None, gmf: Path | None = None, mlp: Path | None = None) -> Any:
+    hyper = SimpleNamespace(pretrained_gmf=gmf, pretrained_mlp=mlp, pretrain_alpha=0.25)
+    return SimpleNamespace(runner=SimpleNamespace(warmup_model_path=warm), hyper_parameters=hyper)
+
+
+def test_a_warm_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = {"items": np.ones((2, 2)), "users": np.ones((3, 2)), "unused": np.ones(1)}
+    asked: list[Any] = []
+    monkeypatch.setattr(warm_start, "load_parameters", lambda *arguments: asked.append(arguments) or saved)
+    program: Any = Program()
+    warm_start.warm_start(settings(Path("model")), 3, program, TakesOver(users=True))  # type: ignore[arg-type]
+    assert asked == [(Path("model"), 3)]
+    assert (program.values["items"] == 1).all() and (program.values["users"] == 11).all()
+
+
+def test_no_warm_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_start, "load_parameters", lambda *_: pytest.fail("there is nothing to load"))
+    program: Any = Program()
+    warm_start.warm_start(settings(), 0, program, TakesOver())  # type: ignore[arg-type]
+    assert not program.values["items"].any()
+
+
+def test_pretrained_nets_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_start, "load_parameters", lambda path, client: f"{path} of {client}")
+    joined: list[Any] = []
+    values = {"items": np.full((2, 2), 4.0), "users": np.full((3, 2), 5.0)}
+    monkeypatch.setattr(warm_start, "neumf_parameters", lambda *arguments: joined.append(arguments) or values)
+    program: Any = Program()
+    warm_start.warm_start(settings(gmf=Path("gmf"), mlp=Path("mlp")), 2, program, TakesOver())  # type: ignore[arg-type]
+    assert joined == [("gmf of 2", "mlp of 2", 0.25)]
+    assert (program.values["users"] == 5).all()
+
+
+@pytest.mark.parametrize(
+    ("users", "found"), [(None, "users missing"), (np.ones((2, 2)), r"users of shape \[2, 2\], and the net's is of")]
+)
+def test_a_model_of_another_net(monkeypatch: pytest.MonkeyPatch, users: np.ndarray | None, found: str) -> None:
+    saved = {"items": np.ones((2, 2)), **({} if users is None else {"users": users})}
+    monkeypatch.setattr(warm_start, "load_parameters", lambda *_: saved)
+    program: Any = Program()
+    with pytest.raises(DataError, match=f"Received from the warm start: {found}"):
+        warm_start.warm_start(settings(Path("model")), 0, program, TakesOver())  # type: ignore[arg-type]
+    assert not program.values["items"].any(), "nothing is taken over of a model that does not fit"

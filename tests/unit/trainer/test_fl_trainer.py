@@ -1,0 +1,213 @@
+"""The steps of a worker, with parts that only say what they were asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fl_rec.errors import ConfigError
+from fl_rec.evaluation.auc import AucBuckets
+from fl_rec.evaluation.metrics import EpochMetrics, Evaluation
+from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.roles import Role
+from fl_rec.trainer import FLTrainer
+
+
+class Parts:
+    """Everything that a worker is made of; `calls` is what was asked, in order."""
+
+    def __init__(self, portions: list[int | None]) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self._portions = portions
+        # as an exchange
+        self.portions_of_exchange = len(portions)
+
+    def noted(self, name: str, gives: Any = None) -> Any:
+        def call(*arguments: Any) -> Any:
+            self.calls.append((name, *arguments))
+            return gives
+
+        return call
+
+
+def worker(parts: Parts, index: int = 0, workers: int = 2, epochs: int = 4, run: RunDirectory | None = None) -> Any:
+    trainer = FLTrainer.__new__(FLTrainer)
+    role = Role("worker", index, workers, ("127.0.0.1:1",), "127.0.0.1:2")
+    counted = SimpleNamespace(rows=7, loss_sum=3.5, positives=np.array([0, 2, 1]), negatives=np.array([4, 0, 0]))
+    config = SimpleNamespace(runner=SimpleNamespace(epochs=epochs, top_k=5))
+    settled = SimpleNamespace(__enter__=None)
+    vars(trainer).update(
+        config=config,
+        role=role,
+        run_directory=run,
+        history=[],
+        learning_rate_factor=0.5,
+        program=SimpleNamespace(
+            begin_epoch=parts.noted("count anew"),
+            begin_portion=parts.noted("begin portion"),
+            counted=parts.noted("count", counted),
+        ),
+        local=SimpleNamespace(
+            begin_epoch=parts.noted("open rows"),
+            portions=parts.noted("portions", parts._portions),
+            train=parts.noted("train", 9),
+            check=parts.noted("check"),
+        ),
+        exchange=SimpleNamespace(portions=3, begin=parts.noted("begin"), merge=parts.noted("merge")),
+    )
+    del settled
+    return trainer
+
+
+def test_an_epoch_is_portions_each_ended_by_an_exchange() -> None:
+    parts = Parts([4, 3])
+    metrics = worker(parts, index=1).train_epoch(2, local_epochs=1.5)
+    assert parts.calls == [
+        ("count anew",),
+        ("open rows", 2),
+        ("portions", 1.5, 3),
+        # The learning rate is that of a portion's middle.
+        ("begin portion", 2.25, 0.5),
+        ("begin",),
+        ("train", 4, "epoch 2"),
+        ("merge", 9, "epoch 2, exchange 1 of 2"),
+        ("begin portion", 2.75, 0.5),
+        ("begin",),
+        ("train", 3, "epoch 2"),
+        ("merge", 9, "epoch 2, exchange 2 of 2"),
+        ("count",),
+        ("check", [4, 3], 7),
+    ]
+    assert (metrics.client, metrics.epoch, metrics.rows, metrics.loss_sum, metrics.top_k) == (1, 2, 7, 3.5, 5)
+    assert metrics.train.positives.tolist() == [0, 2, 1] and metrics.train.negatives.tolist() == [4, 0, 0]
+    assert 0 <= metrics.seconds < 5
+
+
+def test_who_waits_does_not_begin_and_still_meets_the_others() -> None:
+    parts = Parts([0])
+    worker(parts).train_epoch(0, local_epochs=0)
+    names = [call[0] for call in parts.calls]
+    assert "begin" not in names and names.count("merge") == 1
+
+
+def test_a_whole_pass_over_the_data_begins() -> None:
+    parts = Parts([None])
+    worker(parts).train_epoch(0)
+    assert ("begin",) in parts.calls and ("train", None, "epoch 0") in parts.calls
+
+
+def test_a_model_is_saved_while_nothing_moves() -> None:
+    parts = Parts([])
+    trainer = worker(parts)
+    test, validation = Evaluation(10, 5, 2.5), Evaluation(4, 1, 0.5)
+
+    class Settled:
+        def __enter__(self) -> None:
+            parts.calls.append(("settled",))
+
+        def __exit__(self, *_: object) -> None:
+            parts.calls.append(("on again",))
+
+    trainer.exchange.settled = lambda what: parts.calls.append((what,)) or Settled()
+    trainer.exchange.pull = parts.noted("pull")
+    trainer.net = SimpleNamespace(program="the net's", scope="its own")
+    trainer.private_params = SimpleNamespace(put_into=parts.noted("put private"))
+    trainer.evaluator = SimpleNamespace(evaluate=parts.noted("evaluate", (test, validation)))
+    trainer.saving = SimpleNamespace(save_shared=parts.noted("save"), save_private=parts.noted("save private"))
+    before = EpochMetrics(0, 3, 1, 1.0, 1.0, AucBuckets.empty(2))
+    metrics = trainer.evaluate(before)
+    assert parts.calls == [
+        ("epoch 3",),
+        ("settled",),
+        ("pull", "the net's", "its own"),
+        ("put private", trainer.net, trainer.program),
+        ("evaluate", trainer.net),
+        ("save", 3),
+        ("on again",),
+        ("save private", 3),
+    ]
+    assert metrics.test is test and metrics.validation is validation and metrics.rows == before.rows
+
+
+class Local:
+    """How a worker trains, with figures of its own."""
+
+    def figures(self) -> dict[str, float]:
+        return {"epsilon": 1.5}
+
+    def __str__(self) -> str:
+        return ": epsilon 1.5"
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_first_worker_writes_what_all_have(tmp_path: Path, index: int) -> None:
+    run, _ = RunDirectory.claim(tmp_path / "run", "this test")
+    parts = Parts([])
+    trainer = worker(parts, index=index, run=run)
+    everyone = [
+        EpochMetrics(client, 1, 10 * (client + 1), 2.0, 5.0, AucBuckets.empty(2), Evaluation(4, client + 1, 1.0))
+        for client in range(2)
+    ]
+    trainer.runtime = SimpleNamespace(gather=parts.noted("gather", np.stack([each.to_vector() for each in everyone])))
+    trainer.saving = SimpleNamespace(keep_the_best=parts.noted("keep"))
+    trainer.evaluator = SimpleNamespace(validates=True)
+    trainer.local = Local()
+    told = trainer.report(everyone[index])
+    assert [each.rows for each in told] == [10, 20]
+    (gathered, kept) = parts.calls
+    np.testing.assert_array_equal(gathered[1], everyone[index].to_vector())
+    assert gathered[2] == "figures of epoch 1"
+    assert kept[1].hit_rate == 3 / 8 and kept[2] is True
+    records = run.read_metrics()
+    assert [record["client"] for record in records] == ([0, "all"] if index == 0 else [1])
+    if index == 0:
+        assert trainer.history == [records[1]] and records[1]["epsilon"] == 1.5 and records[1]["rows"] == 30
+        assert run.tables.read_text().startswith("epoch 2 of 4: epsilon 1.5\n")
+    else:
+        assert trainer.history == [] and run.tables.read_text() == ""
+
+
+def test_a_run_ends_when_apply_says_so() -> None:
+    trainer = worker(Parts([]))
+    steps: list[tuple[Any, ...]] = []
+    for name in ("train_epoch", "evaluate", "report"):
+        setattr(trainer, name, lambda given, name=name: steps.append((name, given)) or f"{name} {len(steps)}")
+    trainer.apply = lambda everyone: len(steps) < 6
+    trainer.run_worker()
+    assert steps == [
+        ("train_epoch", 0),
+        ("evaluate", "train_epoch 1"),
+        ("report", "evaluate 2"),
+        ("train_epoch", 1),
+        ("evaluate", "train_epoch 4"),
+        ("report", "evaluate 5"),
+    ]
+
+
+def test_all_epochs_if_nobody_says_otherwise() -> None:
+    trainer = worker(Parts([]), epochs=3)
+    epochs: list[int] = []
+    trainer.train_epoch = epochs.append
+    trainer.evaluate = trainer.report = lambda given: given
+    trainer.apply = lambda everyone: True
+    trainer.run_worker()
+    assert epochs == [0, 1, 2]
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_it_goes_on_unless_patience_is_over(over: bool) -> None:
+    parts = Parts([])
+    trainer = worker(parts)
+    trainer.saving = SimpleNamespace(patience_is_over=parts.noted("patience", over))
+    assert trainer.apply([EpochMetrics(0, 5, 1, 1.0, 1.0, AucBuckets.empty(2))]) is not over
+    assert parts.calls == [("patience", 5)]
+
+
+def test_it_has_no_part_for_a_coordinator() -> None:
+    role = Role("coordinator", 0, 2, ("127.0.0.1:1",), "", ("127.0.0.1:3",))
+    with pytest.raises(ConfigError, match="FLTrainer has no part for a coordinator. Leave --coordinator_num out"):
+        FLTrainer.play(None, role, None)  # type: ignore[arg-type]
