@@ -38,7 +38,7 @@ NOISE = (0.5, 0.05)
 
 
 def fleets(recordings: Sequence[Recording], seed: int) -> Iterator[tuple[SimulatedFleet, Fleet]]:
-    """Fleets to learn on without end, each with whom its strategy decides for."""
+    """Fleets to learn on without end, each with the `Fleet` that its strategy decides for."""
     random = np.random.default_rng([FIRST_SEED, seed])
     while True:
         recording = recordings[int(random.integers(len(recordings)))]

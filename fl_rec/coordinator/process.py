@@ -31,7 +31,7 @@ GRACE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Address:
-    """How the coordinator of a run is reached, and by whom.
+    """How the clients of a run reach its coordinator.
 
     Attributes:
         endpoint: "host:port".

@@ -1,6 +1,6 @@
 """The coordinator's gRPC service: one call, a report in and a decision out. No Paddle is imported here.
 
-A client's call waits until its round is decided: when all whom the coordinator expects have reported, or
+A client's call waits until its round is decided: when all clients that the coordinator expects have reported, or
 `round_timeout` after the first. The call may be repeated as often as need be; the answer of a round stays the same.
 
 Both messages travel in chunks. A report that breaks off does not count, since no part of a message is a message.

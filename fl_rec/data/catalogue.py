@@ -1,4 +1,4 @@
-"""Whom an exported model serves and with what: names of users and items, and what each user has had.
+"""The users that an exported model serves, and with what: names of users and items, and what each user has had.
 
 FOLDER/items.csv     item, original_id, title, genres, as prepare.py writes them
 FOLDER/users.csv     user, original_id; those that the model serves
@@ -24,7 +24,7 @@ import numpy as np
 from fl_rec.data.manifest import TEST_FOLDER, TRAIN_FOLDER, VALIDATION_FOLDER, Manifest, Shard, check_shards
 from fl_rec.data.partition import UserTable
 from fl_rec.data.sources.base import Dataset, Items
-from fl_rec.data.text import parse_csv_rows, parse_multislot
+from fl_rec.data.text import read_rows
 from fl_rec.errors import DataError
 from fl_rec.files import atomic_write, changed_file, read_bytes
 
@@ -60,24 +60,10 @@ def _write_csv(path: Path, header: tuple[str, ...], columns: list[list[Any]]) ->
 
 def read_users(path: Path) -> UserTable:
     """Read what `write_users` wrote. DataError, with the line number, if a column is missing or no number."""
-    reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8", "replace"), newline=""))
-    columns: dict[str, list[Any]] = {name: [] for name in ("user", "zip_code", "activity", "genre")}
-    try:
-        for row in reader:
-            for name, values in columns.items():
-                values.append(int(row[name]) if name in ("user", "activity") else row[name] or "")
-    except (KeyError, TypeError, ValueError) as err:
-        raise DataError(
-            f"{path}, line {reader.line_num}: the columns must be {', '.join(_USER_COLUMNS)}, user and "
-            f"activity whole numbers. Received something else ({err!r}). Run prepare.py again."
-        ) from err
-    if columns["user"] != list(range(len(columns["user"]))):
-        raise DataError(f"{path}: users must be numbered 0, 1, 2, ... in order. Run prepare.py again.")
+    columns = _read_csv(path, {"user": int, "zip_code": str, "activity": int, "genre": str}, _USER_COLUMNS)
+    _require_numbered(path, columns["user"], "users")
     return UserTable(
-        user=np.array(columns["user"], dtype=np.int64),
-        zip_code=np.array(columns["zip_code"], dtype=np.str_),
-        activity=np.array(columns["activity"], dtype=np.int64),
-        genre=np.array(columns["genre"], dtype=np.str_),
+        user=columns["user"], zip_code=columns["zip_code"], activity=columns["activity"], genre=columns["genre"]
     )
 
 
@@ -128,7 +114,7 @@ class Catalogue:
         )
         shards = manifest.shards if client is None else [manifest.shards[client]]
         users, indptr, history = _history(manifest, shards)
-        _, original = _read_users(folder / USERS)
+        _, original = _read_original_users(folder / USERS)
         return cls(users, original[users], _read_items(folder / ITEMS), indptr, history)
 
     @classmethod
@@ -144,7 +130,7 @@ class Catalogue:
                 f"An exported folder is used as it was written. Received: {changed[0]}, whose SHA-256 is now "
                 f"{changed[1]}, and model.json has {checksums[changed[0].name]}. Export the model again."
             )
-        users, original = _read_users(folder / USERS)
+        users, original = _read_original_users(folder / USERS)
         try:
             with np.load(folder / HISTORY) as file:
                 indptr, history = file["indptr"], file["items"]
@@ -192,44 +178,49 @@ def _history(manifest: Manifest, shards: Sequence[Shard]) -> tuple[np.ndarray, n
     users, positives = [], []
     for shard in shards:
         for file in filter(None, (shard.train, shard.validation, shard.test)):
-            path = manifest.folder / file.file
-            if manifest.format == "csv":
-                user, item, label = parse_csv_rows(read_bytes(path), str(path)).T[:, :, None]
-            else:
-                user, item, label = parse_multislot(read_bytes(path), len(manifest.slots), str(path))
+            user, item, label = read_rows(manifest.folder / file.file).T
             users.append(np.unique(user))
-            row, place = np.nonzero(label)
-            positives.append(user[row, 0] * manifest.num_items + item[row, place])
+            positives.append((user * manifest.num_items + item)[label == 1])
     everyone = np.unique(np.concatenate(users))
     user, item = np.divmod(np.unique(np.concatenate(positives)), manifest.num_items)
     indptr = np.append(np.searchsorted(user, everyone), len(user))
     return everyone, indptr, item.astype(np.int32)
 
 
-def _read_users(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_original_users(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Ids of the model and of the data set, int64."""
-    rows = _read_csv(path, ("user", "original_id"))
-    try:
-        users, original = (np.array([int(row[column]) for row in rows], np.int64) for column in (0, 1))
-    except ValueError as err:
-        raise DataError(f"Users have whole numbers for ids. Received: {path} ({err}).") from err
-    return users, original
+    columns = _read_csv(path, {"user": int, "original_id": int}, _USER_COLUMNS)
+    return columns["user"], columns["original_id"]
 
 
 def _read_items(path: Path) -> Items:
-    rows = _read_csv(path, ("item", "original_id", "title", "genres"))
-    if [row[0] for row in rows] != [str(item) for item in range(len(rows))]:
-        raise DataError(f"Items must be numbered 0, 1, 2, ... in order. Received: {path}, where they are not.")
-    try:
-        original = np.array([int(row[1]) for row in rows], np.int64)
-    except ValueError as err:
-        raise DataError(f"Items have whole numbers for ids. Received: {path} ({err}).") from err
-    return Items(original, [row[2] for row in rows], [row[3] for row in rows])
+    columns = _read_csv(path, {"item": int, "original_id": int, "title": str, "genres": str}, _ITEM_COLUMNS)
+    _require_numbered(path, columns["item"], "items")
+    return Items(columns["original_id"], columns["title"].tolist(), columns["genres"].tolist())
 
 
-def _read_csv(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
+def _read_csv(path: Path, wanted: Mapping[str, type], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of a table with a header line: int64 or text.
+
+    Args:
+        wanted: the columns, and whether each holds `int` or `str`.
+        names: all columns that the file has as prepare.py writes it.
+    """
     reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8", "replace"), newline=""))
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    if missing:
-        raise DataError(f"{path} must have the columns {', '.join(columns)}. Received: no {missing[0]}.")
-    return [[row[name] or "" for name in columns] for row in reader]
+    columns: dict[str, list[Any]] = {name: [] for name in wanted}
+    try:
+        for row in reader:
+            for name, kind in wanted.items():
+                columns[name].append(kind(row[name] or ""))
+    except (KeyError, ValueError) as err:
+        numbers = " and ".join(name for name, kind in wanted.items() if kind is int)
+        raise DataError(
+            f"{path}, line {reader.line_num}: the columns must be {', '.join(names)}, {numbers} whole numbers. "
+            f"Received something else ({err!r}). Run prepare.py again."
+        ) from err
+    return {name: np.array(values, np.int64 if wanted[name] is int else np.str_) for name, values in columns.items()}
+
+
+def _require_numbered(path: Path, ids: np.ndarray, what: str) -> None:
+    if not np.array_equal(ids, np.arange(len(ids))):
+        raise DataError(f"{path}: {what} must be numbered 0, 1, 2, ... in order. Run prepare.py again.")

@@ -178,21 +178,27 @@ def _check_folder(files: Sequence[ShardFile], folder: Path, verify: bool) -> Non
         )
 
 
-def list_shards(folder: Path, key: str) -> list[Path]:
-    """A folder's shards by name. Raises DataError, naming `runner.KEY`, if there is none or one is empty."""
+def list_files(folder: Path, key: str, holds: str, remedy: str) -> list[Path]:
+    """A folder's files of rows by name. DataError, which names the key and the remedy, if there is none."""
     if not folder.is_dir():
         why = "is not a folder" if folder.exists() else "does not exist"
-        remedy = "Make the shards with datasets/movielens/run.sh, or run ./fl_run.sh without -m for built-in data."
-        if key == "validation_data_dir":
-            remedy = "Make the shards with prepare.py --validation and gen_heter_data.py."
-        raise DataError(f"runner.{key} must be a folder of shards. Received: {folder}, which {why}. {remedy}")
+        raise DataError(f"{key} must be a folder of {holds}. Received: {folder}, which {why}. {remedy}")
     files = sorted(
         path
         for path in folder.iterdir()
         if path.is_file() and path.name != MANIFEST_NAME and not path.name.startswith(".")
     )
     if not files:
-        raise DataError(f"runner.{key} must hold shard files. Received: {folder}, which is empty.")
+        raise DataError(f"{key} must hold files. Received: {folder}, which is empty.")
+    return files
+
+
+def list_shards(folder: Path, key: str) -> list[Path]:
+    """A folder's shards by name. DataError, which names `runner.KEY`, if there is none or one is empty."""
+    remedy = "Make the shards with datasets/movielens/run.sh, or run ./fl_run.sh without -m for built-in data."
+    if key == "validation_data_dir":
+        remedy = "Make the shards with prepare.py --validation and gen_heter_data.py."
+    files = list_files(folder, f"runner.{key}", "shards", remedy)
     empty = [path.name for path in files if path.stat().st_size == 0]
     if empty:
         raise DataError(f"A shard must not be empty. Received: {', '.join(empty)} in {folder}. Make the shards again.")

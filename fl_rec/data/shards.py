@@ -38,7 +38,7 @@ from fl_rec.data.manifest import (
 )
 from fl_rec.data.partition import find_partitioner, has_bad_zip
 from fl_rec.data.sampling import Stream, generator
-from fl_rec.data.text import LAYOUTS, Layout, grouped_layout, read_csv_rows, write_rows
+from fl_rec.data.text import LAYOUTS, Layout, grouped_layout, read_rows, write_rows
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import atomic_write, changed_file, read_bytes, read_json, write_json
 from fl_rec.typed import to_plain
@@ -193,11 +193,11 @@ def generate(
         users = read_users(data / "users.csv")
         mappings = {name: read_bytes(data / name) for name in MAPPINGS}
         train_file, valid_file = data / "big_train" / "train_data.csv", data / "big_valid" / "valid_data.csv"
-        rows = {"train": read_csv_rows(train_file), "test": read_csv_rows(data / "big_test" / "test_data.csv")}
+        rows = {"train": read_rows(train_file), "test": read_rows(data / "big_test" / "test_data.csv")}
         if valid_file.is_file():
-            rows["validation"] = read_csv_rows(valid_file)
+            rows["validation"] = read_rows(valid_file)
         public_file = data / "big_public" / "public_data.csv"
-        public = read_csv_rows(public_file) if public_file.is_file() else None
+        public = read_rows(public_file) if public_file.is_file() else None
         counts.update({"users": len(users), **{f"{_TITLES[kind]} rows": len(rows[kind]) for kind in rows}})
     for kind in rows:
         _require_known_ids(data, rows[kind], len(users), meta["num_items"])

@@ -80,9 +80,25 @@ def parse_table(text: bytes, columns: int, separator: bytes, name: str) -> np.nd
     return np.array(rows, dtype=np.int64).reshape(-1, columns)
 
 
-def read_csv_rows(path: Path) -> np.ndarray:
-    """Read ``user,item,label`` lines, no header, into int64 [rows, 3]. DataError as for `parse_csv_rows`."""
-    return parse_csv_rows(read_bytes(path), str(path))
+def read_rows(path: Path) -> np.ndarray:
+    """Read the rows of a ``.csv`` file, or of MultiSlot text, into int64 [rows, 3]; groups become rows.
+
+    DataError as for `parse_csv_rows`, `parse_multislot` and `ungrouped`.
+    """
+    if path.suffix == LAYOUTS["csv"].suffix:
+        return parse_csv_rows(read_bytes(path), str(path))
+    return ungrouped(parse_multislot(read_bytes(path), 3, str(path)), str(path))
+
+
+def ungrouped(slots: Sequence[np.ndarray], name: str) -> np.ndarray:
+    """Rows int64 [n * group, 3] of slots [n, 1], [n, group] and [n, group]. DataError if they are of other widths."""
+    users, items, labels = slots
+    if users.shape[1] != 1 or items.shape != labels.shape:
+        raise DataError(
+            "A training row has one user, and as many labels as items. Received: "
+            f"{[slot.shape[1] for slot in slots]} values in the slots of {name}."
+        )
+    return np.stack([np.broadcast_to(users, items.shape), items, labels], axis=-1).reshape(-1, 3)
 
 
 def parse_csv_rows(text: bytes, name: str) -> np.ndarray:

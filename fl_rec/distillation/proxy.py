@@ -9,17 +9,15 @@ arXiv:2008.06180). See `fl_rec.coordinator.strategies.distill` for the coordinat
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fl_rec.config import Config
-from fl_rec.data.manifest import MANIFEST_NAME
+from fl_rec.data.manifest import list_files
 from fl_rec.data.sampling import AbsentItems, Stream, generator
-from fl_rec.data.text import parse_csv_rows, parse_multislot
+from fl_rec.data.text import read_rows
 from fl_rec.errors import ConfigError, DataError
-from fl_rec.files import read_bytes
 
 
 def check_distillation(config: Config) -> None:
@@ -41,10 +39,10 @@ def check_students(config: Config, num_workers: int) -> None:
     students = config.distillation.students
     if not students:
         return
-    strangers = [client for client in students if client != "*" and int(client) >= num_workers]
-    if strangers:
+    unknown = [client for client in students if client != "*" and int(client) >= num_workers]
+    if unknown:
         raise ConfigError(
-            f"distillation.students must name clients 0 to {num_workers - 1}. Received: {', '.join(strangers)}."
+            f"distillation.students must name clients 0 to {num_workers - 1}. Received: {', '.join(unknown)}."
         )
     if config.runner.private_params != ("*",):
         raise ConfigError(
@@ -121,7 +119,13 @@ class ProxySet:
         folder, hyper = config.distillation.proxy_data_dir, config.hyper_parameters
         if folder is None or config.runner.resample_negatives is None:
             return None
-        rows = np.concatenate([_read(path) for path in _files(folder)])
+        files = list_files(
+            folder,
+            "distillation.proxy_data_dir",
+            "public users' rows",
+            "Make it with prepare.py --public and gen_heter_data.py.",
+        )
+        rows = np.concatenate([read_rows(path) for path in files])
         positives = rows[rows[:, 2] == 1, :2]
         if not len(positives):
             raise DataError(f"A proxy set must hold rows with label 1. Received: {len(rows)} rows in {folder}, none.")
@@ -153,7 +157,7 @@ class ProxySet:
         group = self._group_size
         return Rows(np.repeat(users, items.shape[1] // group), items.reshape(-1, group), labels.reshape(-1, group))
 
-    def require_strangers(self, users: np.ndarray, what: str) -> None:
+    def require_no_overlap(self, users: np.ndarray, what: str) -> None:
         """DataError if a public user is among these: test figures must not know the proxy set."""
         both = np.intersect1d(self.users, users)
         if len(both):
@@ -161,26 +165,3 @@ class ProxySet:
                 f"Public users must not be in {what}. Received: {len(both)} that are, the first {both[0]}. Make shards "
                 "and proxy set together: prepare.py --public, then gen_heter_data.py."
             )
-
-
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        why = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(
-            f"distillation.proxy_data_dir must be a folder of public users' rows. Received: {folder}, which {why}. "
-            "Make it with prepare.py --public and gen_heter_data.py."
-        )
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    files = [path for path in files if path.name != MANIFEST_NAME]
-    if not files:
-        raise DataError(f"distillation.proxy_data_dir must hold files. Received: {folder}, which is empty.")
-    return files
-
-
-def _read(path: Path) -> np.ndarray:
-    """Rows of (user, item, label), int64 [n, 3], of CSV or MultiSlot text."""
-    text = read_bytes(path)
-    if path.suffix == ".csv":
-        return parse_csv_rows(text, str(path))
-    users, items, labels = parse_multislot(text, 3, str(path))
-    return np.stack([np.broadcast_to(users, items.shape), items, labels], axis=-1).reshape(-1, 3)

@@ -115,7 +115,7 @@ class DistilledStudent(Student):
         self._rows.begin(epoch, self.soft_targets)
 
     def require_no_overlap(self, users: np.ndarray, what: str) -> None:
-        self.proxy.require_strangers(users, what)
+        self.proxy.require_no_overlap(users, what)
 
     def fingerprint(self, declared: Mapping[str, Any]) -> Mapping[str, float]:
         return {FINGERPRINT: float(self.proxy.fingerprint)} if FINGERPRINT in declared else {}

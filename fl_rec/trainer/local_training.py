@@ -10,15 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fl_rec.config import Config
 from fl_rec.data.reader import Reader
 from fl_rec.data.rows import FreshRows, ShardRows, TrainingRows
 from fl_rec.data.sampling import FreshNegatives
-from fl_rec.data.text import parse_multislot
+from fl_rec.data.text import parse_multislot, ungrouped
 from fl_rec.distillation.student import Student
-from fl_rec.errors import ConfigError, DataError
+from fl_rec.errors import ConfigError
 from fl_rec.nets import graph
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.privacy.dp_rounds import DpRounds
@@ -253,13 +251,7 @@ def training_rows(
             f"{len(program.feeds)} feeds. Leave the key out."
         )
     # Rows may be groups already, of which the first item is the positive.
-    users, items, labels = parse_multislot(reader.read(shards[0], timeout), 3, str(shards[0]))
-    if users.shape[1] != 1 or items.shape != labels.shape:
-        raise DataError(
-            "A training row has one user, and as many labels as items. Received: "
-            f"{[slot.shape[1] for slot in (users, items, labels)]} values in the slots of {shards[0]}."
-        )
-    rows = np.stack([np.broadcast_to(users, items.shape), items, labels], axis=-1).reshape(-1, 3)
+    rows = ungrouped(parse_multislot(reader.read(shards[0], timeout), 3, str(shards[0])), str(shards[0]))
     student.require_no_overlap(rows[:, 0], "the training shards")
     # With a seed that can be guessed, one user's negatives would tell of the users before.
     seed = runner.seed + client if config.privacy.clip is None else secrets.randbits(128)

@@ -16,7 +16,7 @@ from fl_rec.data.text import parse_multislot
 from fl_rec.job.watch import log_path
 from fl_rec.runs import roles
 
-from .conftest import ROOT, TIMEOUT, WORKERS, Finished, Job, clean_environment, run_script
+from .conftest import ROOT, TIMEOUT, WORKERS, Finished, Job, clean_environment
 
 FRESH_PROCESS = """
 import json, sys
@@ -102,14 +102,15 @@ def assert_saved_is_evaluated(finished: Finished, shards: Path, tmp_path: Path) 
     assert "mlp_item_embedding" in tables, "the servers' sparse table is saved"
     assert len(tables) == 2, "and the dense one"
 
-    inferred = run_script(
-        "tools/evaluate.py",
-        "-m",
-        finished.run.config,
-        "-o",
-        f"runner.infer_load_path={finished.run.model}",
-        "runner.infer_start_epoch=1",
-        "runner.infer_end_epoch=3",
+    epochs = ("runner.infer_start_epoch=1", "runner.infer_end_epoch=3")
+    where = f"runner.infer_load_path={finished.run.model}"
+    inferred = subprocess.run(
+        [sys.executable, "-m", "fl_rec.cli", "evaluate", "-m", finished.run.config, "-o", where, *epochs],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=True,
+        cwd=ROOT,
     )
     lines = [json.loads(line) for line in inferred.stdout.splitlines()]
     assert [line.pop("model") for line in lines] == [str(finished.run.model / str(epoch)) for epoch in (1, 2)]

@@ -15,7 +15,7 @@ import pytest
 
 from fl_rec.data.manifest import load_manifest
 from fl_rec.data.sources.registry import load_source
-from fl_rec.data.text import parse_multislot, read_csv_rows
+from fl_rec.data.text import parse_multislot, read_rows
 
 MOVIELENS = Path(__file__).resolve().parents[3] / "datasets" / "movielens"
 EXAMPLE = MOVIELENS / "fl_partitioner_example.py"
@@ -54,8 +54,8 @@ def test_prepare_writes_rows_tables_and_meta(prepared: Path) -> None:
         "users.csv",
     ]
     meta = json.loads((prepared / "meta.json").read_text())
-    train = read_csv_rows(prepared / "big_train" / "train_data.csv")
-    test = read_csv_rows(prepared / "big_test" / "test_data.csv")
+    train = read_rows(prepared / "big_train" / "train_data.csv")
+    test = read_rows(prepared / "big_test" / "test_data.csv")
     assert meta["source"] == {"kind": "synthetic", "name": "synthetic"}
     assert (meta["num_users"], meta["num_items"], meta["seed"], meta["num_neg"]) == (600, 400, 2022, 4)
     assert meta["train_rows"] == len(train) == 5 * meta["train_positives"]
@@ -117,7 +117,7 @@ def test_shards_hold_every_row_once_by_region(prepared: Path, tmp_path: Path) ->
     assert manifest.partitioner == {"name": "zip_first_digit", "options": {"bad_zip": "spread"}}
     assert manifest.bad_zip == {"policy": "spread", "users": 0, "train_rows": 0}
     assert manifest.source["kind"] == "synthetic" and manifest.source["num_neg"] == 4
-    train = read_csv_rows(prepared / "big_train" / "train_data.csv")
+    train = read_rows(prepared / "big_train" / "train_data.csv")
     zip_codes = [line.split(",")[2] for line in (prepared / "users.csv").read_text().splitlines()[1:]]
     region = np.array([int(code[0]) for code in zip_codes])
     for k, shard in enumerate(manifest.shards):
@@ -182,7 +182,7 @@ def test_bad_zip_codes_are_counted_and_warned_of_once(prepared: Path, tmp_path: 
         assert manifest.bad_zip["policy"] == policy and manifest.bad_zip["users"] == 2
         assert manifest.dropped_users == dropped
         lost = manifest.bad_zip["train_rows"] if dropped else 0
-        train = read_csv_rows(prepared / "big_train" / "train_data.csv")
+        train = read_rows(prepared / "big_train" / "train_data.csv")
         assert manifest.totals["train_rows"] == len(train) - lost
 
 
@@ -197,7 +197,7 @@ def test_an_empty_shard_stops_before_anything_is_written(prepared: Path, tmp_pat
 
 
 def test_given_negatives_become_the_test_set(prepared: Path, tmp_path: Path) -> None:
-    test = read_csv_rows(prepared / "big_test" / "test_data.csv").reshape(600, 100, 3)
+    test = read_rows(prepared / "big_test" / "test_data.csv").reshape(600, 100, 3)
     lines = [
         f"({group[0, 0]},{group[0, 1]})\t" + "\t".join(map(str, group[:0:-1, 1])) for group in test
     ]  # the negatives, backwards
@@ -211,7 +211,7 @@ def test_given_negatives_become_the_test_set(prepared: Path, tmp_path: Path) -> 
         tmp_path / "x.test.negative",
     )
     assert run("prepare.py", *args).returncode == 0
-    given = read_csv_rows(tmp_path / "out" / "big_test" / "test_data.csv").reshape(600, 100, 3)
+    given = read_rows(tmp_path / "out" / "big_test" / "test_data.csv").reshape(600, 100, 3)
     assert (given[:, 0] == test[:, 0]).all() and (given[:, 1:] == test[:, :0:-1]).all()
     assert json.loads((tmp_path / "out" / "meta.json").read_text())["test_negative"] == "x.test.negative"
 
@@ -228,8 +228,8 @@ def validated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_validation_holds_out_one_training_positive_of_each_user(prepared: Path, validated: Path) -> None:
     assert tree(validated)["big_test/test_data.csv"] == tree(prepared)["big_test/test_data.csv"]
     trained = set(map(tuple, load_source("synthetic", 2022).train.tolist()))
-    valid = read_csv_rows(validated / "big_valid" / "valid_data.csv").reshape(600, 100, 3)
-    train = read_csv_rows(validated / "big_train" / "train_data.csv")
+    valid = read_rows(validated / "big_valid" / "valid_data.csv").reshape(600, 100, 3)
+    train = read_rows(validated / "big_train" / "train_data.csv")
     held_out = set(map(tuple, valid[:, 0, :2].tolist()))
     assert held_out < trained
     assert (valid[:, :, 0] == np.arange(600)[:, None]).all()
@@ -258,7 +258,7 @@ def test_the_seed_says_who_is_held_out(tmp_path: Path) -> None:
     for options in ((), ("--num_neg", 7), ("--seed", 7)):
         result = run("prepare.py", "--source", tmp_path / "x", "--validation", "--out", tmp_path / "out", *options)
         assert result.returncode == 0, result.stderr
-        valid.append(read_csv_rows(tmp_path / "out" / "big_valid" / "valid_data.csv"))
+        valid.append(read_rows(tmp_path / "out" / "big_valid" / "valid_data.csv"))
     assert valid[0].tolist() == valid[1].tolist()
     first, _, other = (rows[rows[:, 2] == 1, :2].tolist() for rows in valid)
     assert [user for user, _ in first] == [user for user, _ in other] == list(range(30))
@@ -267,9 +267,9 @@ def test_the_seed_says_who_is_held_out(tmp_path: Path) -> None:
 
 def test_who_is_held_out_is_an_item_like_others(validated: Path) -> None:
     """A validation negative can be the test item, and a training negative either, as often as any other item."""
-    valid = read_csv_rows(validated / "big_valid" / "valid_data.csv").reshape(600, 100, 3)
-    test = read_csv_rows(validated / "big_test" / "test_data.csv").reshape(600, 100, 3)
-    train = read_csv_rows(validated / "big_train" / "train_data.csv")
+    valid = read_rows(validated / "big_valid" / "valid_data.csv").reshape(600, 100, 3)
+    test = read_rows(validated / "big_test" / "test_data.csv").reshape(600, 100, 3)
+    train = read_rows(validated / "big_train" / "train_data.csv")
     positives = train[train[:, 2] == 1]
     seen = set(map(tuple, positives[:, :2].tolist()))
     pairs = [tuple(pair) for pair in valid[:, 1:, :2].reshape(-1, 2).tolist()]
@@ -294,8 +294,8 @@ def test_an_only_training_item_is_not_held_out(tmp_path: Path) -> None:
     args = ("--source", tmp_path, "--validation", "--test_negative", tmp_path / "negatives", "--out", tmp_path / "out")
     result = run("prepare.py", *args)
     assert result.returncode == 0, result.stderr
-    train = read_csv_rows(tmp_path / "out" / "big_train" / "train_data.csv")
-    valid = read_csv_rows(tmp_path / "out" / "big_valid" / "valid_data.csv")
+    train = read_rows(tmp_path / "out" / "big_train" / "train_data.csv")
+    valid = read_rows(tmp_path / "out" / "big_valid" / "valid_data.csv")
     # User 0's latest rating took the place of its first, and user 2's too: either can be held out like the others.
     kept, held_out = (rows[rows[:, 2] == 1, :2].tolist() for rows in (train, valid))
     assert [user for user, _ in kept] == [0, 1, 2] and [user for user, _ in held_out] == [0, 2]
@@ -340,7 +340,7 @@ def test_validation_shards_come_and_go_with_the_validation_set(validated: Path, 
     assert result.returncode == 0, result.stderr
     manifest = load_manifest(tmp_path / "out")
     assert manifest is not None
-    valid = read_csv_rows(validated / "big_valid" / "valid_data.csv")
+    valid = read_rows(validated / "big_valid" / "valid_data.csv")
     found = []
     for k, shard in enumerate(manifest.shards):
         file = shard.validation
@@ -375,7 +375,7 @@ def test_groups_are_the_prepared_rows_by_line(prepared: Path, tmp_path: Path) ->
     manifest = load_manifest(tmp_path / "out")
     assert manifest is not None and manifest.group_size == 5
     train_file = tmp_path / "data" / "big_train" / "train_data.csv"
-    train = read_csv_rows(train_file).reshape(-1, 5, 3)
+    train = read_rows(train_file).reshape(-1, 5, 3)
     found = []
     for shard in manifest.shards:
         user, items, labels = parse_multislot((tmp_path / "out" / shard.train.file).read_bytes(), 3)
@@ -490,7 +490,7 @@ def test_run_sh_help() -> None:
 
 def positives_of(folder: Path, *kinds: str) -> set[tuple[int, int]]:
     files = {"train": "big_train/train_data.csv", "test": "big_test/test_data.csv", "valid": "big_valid/valid_data.csv"}
-    rows = np.concatenate([read_csv_rows(folder / files[kind]) for kind in kinds])
+    rows = np.concatenate([read_rows(folder / files[kind]) for kind in kinds])
     return set(map(tuple, rows[rows[:, 2] == 1, :2].tolist()))
 
 
@@ -502,7 +502,7 @@ def test_public_users_are_in_the_proxy_set_and_nowhere_else(
     options = ("--validation",) if validation else ()
     result = run("prepare.py", "--source", "synthetic", "--public", 0.1, "--out", data, *options)
     assert result.returncode == 0, result.stderr
-    public = read_csv_rows(data / "big_public" / "public_data.csv")
+    public = read_rows(data / "big_public" / "public_data.csv")
     users = set(public[:, 0].tolist())
     assert len(users) == 60 and (public[:, 2] == 1).all()
     # As without --public, but for who is in which file.
@@ -516,7 +516,7 @@ def test_public_users_are_in_the_proxy_set_and_nowhere_else(
         with_test_item = positives_of(before, kind) & set(map(tuple, public[:, :2].tolist()))
         assert {user for user, _ in with_test_item} == users, f"every user's {kind} item is in the proxy set"
     meta = json.loads((data / "meta.json").read_text())
-    train = read_csv_rows(data / "big_train" / "train_data.csv")
+    train = read_rows(data / "big_train" / "train_data.csv")
     assert (meta["public_users"], meta["public_positives"], meta["test_users"]) == (60, len(public), 540)
     assert meta["train_rows"] == len(train) == 5 * meta["train_positives"] and meta["num_users"] == 600
 
@@ -599,7 +599,7 @@ def test_who_is_public_depends_on_the_seed(tmp_path: Path) -> None:
         args = ("--source", tmp_path / "x", "--public", 0.2, "--out", tmp_path / "out", *options)
         result = run("prepare.py", *args)
         assert result.returncode == 0, result.stderr
-        rows = read_csv_rows(tmp_path / "out" / "big_public" / "public_data.csv")
+        rows = read_rows(tmp_path / "out" / "big_public" / "public_data.csv")
         drawn.append(sorted(set(rows[:, 0].tolist())))
         wanted = [[u, i, 1] for u, i in [*pairs, *((u, u + 150) for u in range(30))] if u in drawn[-1]]
         assert sorted(rows.tolist()) == sorted(wanted)

@@ -20,7 +20,7 @@ from fl_rec.data.manifest import (
     load_manifest,
 )
 from fl_rec.data.shards import group_rows, require_rows, split_rows, write_shards
-from fl_rec.data.text import LAYOUTS, parse_multislot, read_csv_rows
+from fl_rec.data.text import LAYOUTS, parse_multislot, read_rows
 from fl_rec.errors import DataError
 from fl_rec.files import write_json
 
@@ -151,9 +151,9 @@ def test_training_shards_are_shuffled_and_test_shards_are_not(tmp_path: Path) ->
     first, again = (write_shards(tmp_path / name, [rows], [rows], LAYOUTS["csv"], seed=3) for name in "ab")
     assert first == again
     assert write_shards(tmp_path / "c", [rows], [rows], LAYOUTS["csv"], seed=4) != first
-    shuffled = read_csv_rows(tmp_path / "a" / first[0].train.file)
+    shuffled = read_rows(tmp_path / "a" / first[0].train.file)
     assert shuffled.tolist() != rows.tolist() and sorted(shuffled.tolist()) == rows.tolist()
-    assert read_csv_rows(tmp_path / "a" / first[0].test.file).tolist() == rows.tolist()
+    assert read_rows(tmp_path / "a" / first[0].test.file).tolist() == rows.tolist()
 
 
 def test_groups_are_shuffled_whole_and_counted_as_rows(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl_rec.data.text import LAYOUTS, grouped_layout, parse_multislot, read_csv_rows, write_rows
+from fl_rec.data.text import LAYOUTS, grouped_layout, parse_multislot, read_rows, write_rows
 from fl_rec.errors import DataError
 from fl_rec.files import read_bytes
 
@@ -17,29 +17,28 @@ ROWS = np.array([[0, 7, 1], [0, 12, 0], [3, 1, 0], [10, 0, 1]])
 
 @pytest.mark.parametrize("layout", sorted(LAYOUTS))
 def test_rows_survive_writing_and_reading(tmp_path: Path, layout: str) -> None:
-    path = tmp_path / "new" / "part"
+    path = tmp_path / "new" / f"part{LAYOUTS[layout].suffix}"
     size, sha256 = write_rows(path, ROWS, LAYOUTS[layout])
     text = path.read_bytes()
     assert size == len(text) and len(sha256) == 64
     if layout == "csv":
         assert text == b"0,7,1\n0,12,0\n3,1,0\n10,0,1\n"
-        read = read_csv_rows(path)
     else:
         assert text == b"1 0 1 7 1 1\n1 0 1 12 1 0\n1 3 1 1 1 0\n1 10 1 0 1 1\n"
-        read = np.concatenate(parse_multislot(text, 3), axis=1)
+    read = read_rows(path)
     assert read.dtype == np.int64
     np.testing.assert_array_equal(read, ROWS)
 
 
 def test_rows_are_written_in_chunks_that_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fl_rec.data.text._ROWS_PER_WRITE", 3)
-    write_rows(tmp_path / "rows", ROWS, LAYOUTS["csv"])
-    np.testing.assert_array_equal(read_csv_rows(tmp_path / "rows"), ROWS)
+    write_rows(tmp_path / "rows.csv", ROWS, LAYOUTS["csv"])
+    np.testing.assert_array_equal(read_rows(tmp_path / "rows.csv"), ROWS)
 
 
 def test_csv_first_row_counts_and_a_last_newline_or_crlf_do_not(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes(b"5,6,1\r\n7,8,0")
-    assert read_csv_rows(tmp_path / "rows.csv").tolist() == [[5, 6, 1], [7, 8, 0]]
+    assert read_rows(tmp_path / "rows.csv").tolist() == [[5, 6, 1], [7, 8, 0]]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +59,7 @@ def test_csv_first_row_counts_and_a_last_newline_or_crlf_do_not(tmp_path: Path) 
 def test_malformed_csv_names_the_line(tmp_path: Path, text: bytes, message: str) -> None:
     (tmp_path / "rows.csv").write_bytes(text)
     with pytest.raises(DataError, match=message):
-        read_csv_rows(tmp_path / "rows.csv")
+        read_rows(tmp_path / "rows.csv")
 
 
 def test_missing_and_damaged_files_keep_their_cause(tmp_path: Path) -> None:
@@ -120,3 +119,12 @@ def test_a_group_is_a_line_with_a_users_items_and_labels(tmp_path: Path) -> None
     user, items, labels = parse_multislot((tmp_path / "groups").read_bytes(), 3)
     assert user.tolist() == [[12], [0]] and items.tolist() == [[7, 3, 100], [0, 12, 3]]
     assert labels.tolist() == [[1, 0, 0]] * 2
+    assert read_rows(tmp_path / "groups").tolist() == [
+        [12, 7, 1], [12, 3, 0], [12, 100, 0], [0, 0, 1], [0, 12, 0], [0, 3, 0]
+    ]  # fmt: skip
+
+
+def test_rows_of_other_widths_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "groups").write_bytes(b"1 12 2 7 3 1 1\n")
+    with pytest.raises(DataError, match=r"as many labels as items\. Received: \[1, 2, 1\] values in .*groups"):
+        read_rows(tmp_path / "groups")

@@ -122,11 +122,11 @@ def test_a_public_user_with_all_items() -> None:
     assert set(ProxySet(pairs, 4, 5, 6, 4, 0).rows(0).items[1:, 1:].ravel().tolist()) == {3}, "the only one left"
 
 
-def test_public_users_are_strangers_to_the_shards() -> None:
+def test_public_users_are_in_no_shard() -> None:
     proxy = proxy_set()
-    proxy.require_strangers(np.array([0, 4, 109]), "the test shards")
+    proxy.require_no_overlap(np.array([0, 4, 109]), "the test shards")
     with pytest.raises(DataError) as caught:
-        proxy.require_strangers(np.array([[110], [4], [7], [7]]), "the test shards")
+        proxy.require_no_overlap(np.array([[110], [4], [7], [7]]), "the test shards")
     assert str(caught.value) == (
         "Public users must not be in the test shards. Received: 2 that are, the first 7. Make shards and proxy set "
         "together: prepare.py --public, then gen_heter_data.py."

@@ -321,7 +321,7 @@ def test_empty_folder(load_job: LoadJob, tmp_path: Path) -> None:
     config = load_job("runner.test_data_dir=empty")
     (tmp_path / "a job" / "empty").mkdir()
     assert refusal(config, error=DataError) == (
-        f"runner.test_data_dir must hold shard files. Received: {tmp_path}/a job/empty, which is empty."
+        f"runner.test_data_dir must hold files. Received: {tmp_path}/a job/empty, which is empty."
     )
 
 
