@@ -6,7 +6,7 @@ readonly URL="https://files.grouplens.org/datasets/movielens/ml-1m.zip"
 readonly MD5="c4d9eecfca2ab87c1945afe126590906" # published beside the archive, as ml-1m.zip.md5
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 readonly HERE
-# fl_run.sh's environment has numpy; the system's Python may not.
+# fl_run.sh's environment has numpy and pydantic; the system's Python may not.
 venv="$HERE/../../.venv-3.0.0/bin/python"
 [ -x "$venv" ] || venv=python3
 readonly PYTHON="${PYTHON:-$venv}"
@@ -25,8 +25,8 @@ Makes DIR/fl_data (10 shards by the first digit of the zip code) from MovieLens 
   --help         this text
 
 A download whose checksum differs is an error, a local file that differs a warning.
-The environment variable PYTHON names the interpreter, which needs numpy (default: that of fl_run.sh's
-environment, or python3).
+The environment variable PYTHON names the interpreter, which needs numpy and pydantic (default: that of
+fl_run.sh's environment, or python3).
 EOF
 }
 

@@ -221,7 +221,8 @@ def add_arguments(parser: argparse.ArgumentParser, folder: Path = Path()) -> Non
         "--source",
         required=True,
         help="'synthetic'; ml-1m.zip, ml-100k.zip or their folder; a folder with PaddleRec's CSVs; "
-        "a folder with, or the path prefix of, the NCF paper's files",
+        "a folder with, or the path prefix of, the NCF paper's files; or module:function or file.py:function; options "
+        "after a colon: synthetic:num_users=1000,positives=50000",
     )
     parser.add_argument("--out", type=Path, default=folder, help="folder to write into (default: %(default)s)")
     parser.add_argument("--num_neg", type=int, default=4, help="negatives per training positive (default: 4)")

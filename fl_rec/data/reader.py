@@ -1,7 +1,8 @@
 """The reader: the pipe command that turns a shard into MultiSlot text. No Paddle is imported here.
 
-Paddle runs the command itself, in C++, and takes one that dies for one that had no rows. So it is run inside a
-shell group that notes its exit code and its complaints, which are looked at after every epoch.
+Paddle runs the command itself, in C++, so that a user's own is named by its command and by no registry. Paddle takes
+one that dies for one that had no rows: it is run inside a shell group that notes its exit code and its complaints,
+which are looked at after every epoch.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from fl_rec.data.manifest import Manifest, check_shards, list_shards, load_manif
 from fl_rec.data.reader import AS_IS, Reader
 from fl_rec.distillation.proxy import check_distillation, check_students
 from fl_rec.errors import ConfigError
+from fl_rec.nets.contract import locate_net
 from fl_rec.nets.losses import find_loss
 from fl_rec.privacy.mechanism import check_privacy
 from fl_rec.ps import registry as exchanges
@@ -104,10 +105,7 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
         _require_one_per_worker(test, num_workers, config, "test_data_dir")
     if validation:
         _require_one_per_worker(validation, num_workers, config, "validation_data_dir")
-    if not runner.model_path.is_file():
-        raise ConfigError(
-            f"runner.model_path must name a Python file. Received: {runner.model_path}, which is not a file."
-        )
+    locate_net(runner.model_path)
     Reader.from_config(config, Path(os.devnull), Path(os.devnull))
     check_students(config, num_workers)
     if num_coordinators:

@@ -1,4 +1,4 @@
-"""Loading a user's net: a Python file with a class `StaticModel`, as in PaddleRec.
+"""Loading a user's net: a Python file with a class `StaticModel`, as in PaddleRec, or `file.py:Class`.
 
 The contract, with feeds int64 [-1, 1] unless the net says otherwise:
 
@@ -25,40 +25,49 @@ from fl_rec.errors import ConfigError
 METHODS = ("create_feeds", "net", "infer_net", "create_optimizer")
 
 
-def load_model_class(path: Path) -> type:
-    """The class `StaticModel` of a file, which can import its neighbours, and what is in models/ncf.
+def locate_net(model_path: Path) -> tuple[Path, str]:
+    """The file of `runner.model_path`, and its class's name: that after a colon, or else StaticModel.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    file, _, name = str(model_path).rpartition(":")
+    path, name = (Path(file), name) if file.endswith(".py") else (model_path, "StaticModel")
+    if not path.is_file():
+        raise ConfigError(
+            f"runner.model_path must name a Python file with a class {name}. Received: {path}, which is not a file."
+        )
+    if path.suffix != ".py":
+        raise ConfigError(
+            f"runner.model_path must name a Python file. Received: {path}, whose name does not end in .py"
+        )
+    return path, name
+
+
+def load_model_class(model_path: Path) -> type:
+    """The class of a net, whose file can import its neighbours, and what is in models/ncf.
 
     Their folders are put on `sys.path`, that of models/ncf behind everything else.
 
     Raises:
         ConfigError: no such file, it can't be imported, or it breaks the contract.
     """
-    if not path.is_file():
-        raise ConfigError(
-            f"runner.model_path must name a Python file with a class StaticModel. Received: {path}, "
-            "which is not a file."
-        )
+    path, name = locate_net(model_path)
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     if (ours := str(environment.shipped("models/ncf"))) not in sys.path:
         sys.path.append(ours)
-    if path.suffix != ".py":
-        raise ConfigError(
-            f"runner.model_path must name a Python file. Received: {path}, whose name does not end in .py"
-        )
     try:
         module = plugins.load_file(path)
     except Exception as err:
         raise ConfigError(f"The net {path} can't be imported: {type(err).__name__}: {err}") from err
-    model = getattr(module, "StaticModel", None)
+    model = getattr(module, name, None)
     if not isinstance(model, type):
-        raise ConfigError(f"{path} must define a class StaticModel. Received a file without one.")
-    missing = [name for name in METHODS if not callable(getattr(model, name, None))]
+        raise ConfigError(f"{path} must define a class {name}. Received a file without one.")
+    missing = [method for method in METHODS if not callable(getattr(model, method, None))]
     if missing:
-        raise ConfigError(
-            f"{path}: StaticModel must have the methods {', '.join(METHODS)}. Missing: {', '.join(missing)}."
-        )
+        raise ConfigError(f"{path}: {name} must have the methods {', '.join(METHODS)}. Missing: {', '.join(missing)}.")
     return model
 
 
@@ -77,5 +86,5 @@ def attribute(model: Any, name: str, path: Path) -> Any:
 
 
 def new_model(config: Config) -> Any:
-    """An instance of the configured net's StaticModel."""
+    """An instance of the configured net's class."""
     return load_model_class(config.runner.model_path)(config)

@@ -1,4 +1,4 @@
-"""What users write themselves, each as the README shows it: a net, a reader, a partitioner, a changed run_worker."""
+"""What users write themselves, as the README shows it: a net, a loss, a reader, a source, a partitioner, a trainer."""
 
 from __future__ import annotations
 
@@ -163,6 +163,24 @@ def test_a_users_partitioner(job: Job, prepared: Path, tmp_path: Path) -> None:
     job.runner.update(train_data_dir=str(out / "fl_train_data"), test_data_dir=str(out / "fl_test_data"))
     finished = job.succeed()
     assert finished.result["workers"] == 2
+
+
+def test_a_users_source(job: Job, tmp_path: Path) -> None:
+    example = ROOT / "datasets" / "movielens" / "fl_source_example.py"
+    lines = [f"{user},{(user * 7 + k * k) % 150},{k}" for user in range(60) for k in range(12)]
+    (tmp_path / "likes.csv").write_text("\n".join(["user,item,time", *lines]))
+    data, shards = tmp_path / "rows", tmp_path / "shards"
+    run_script(
+        "datasets/movielens/prepare.py", "--source", f"{example}:likes:path={tmp_path}/likes.csv", "--out", data
+    )  # fmt: skip
+    run_script(
+        "datasets/movielens/gen_heter_data.py", "--data", data, "--out", shards, "--num_shards", 2,
+        "--partitioner", "iid",
+    )  # fmt: skip
+    job.runner.update(train_data_dir=str(shards / "fl_train_data"), test_data_dir=str(shards / "fl_test_data"))
+    finished = job.succeed()
+    (record,) = finished.records("all")
+    assert (record["rows"], record["test_users"]) == (60 * 11 * 5, 60)
 
 
 def test_a_changed_run_worker(job: Job, tmp_path: Path) -> None:

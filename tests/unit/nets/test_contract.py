@@ -51,6 +51,21 @@ def test_class_of_a_file(write: Write) -> None:
     assert model("a config").config == "a config"
 
 
+def test_class_of_another_name(write: Write) -> None:
+    """Several nets may share a file; all else stays as of a StaticModel."""
+    path = write(NET + NET.replace("StaticModel", "Wide") + "class Bare: pass\n")
+    assert [load_model_class(Path(f"{path}{name}")).__name__ for name in ("", ":StaticModel", ":Wide")] == [
+        "StaticModel",
+        "StaticModel",
+        "Wide",
+    ]
+    assert refusal(Path(f"{path}:Deep")) == f"{path} must define a class Deep. Received a file without one."
+    assert refusal(Path(f"{path}:Bare")).startswith(f"{path}: Bare must have the methods create_feeds, ")
+    assert refusal(Path("fl_none.py:Wide")) == (
+        "runner.model_path must name a Python file with a class Wide. Received: fl_none.py, which is not a file."
+    )
+
+
 def test_file_imports_its_neighbour(write: Write) -> None:
     write("WIDTH = 7\n", "neighbour_of_fl_mine.py")
     model = load_model_class(write("from neighbour_of_fl_mine import WIDTH\n" + NET + "    width = WIDTH\n"))
