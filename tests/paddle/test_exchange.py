@@ -90,9 +90,9 @@ def value(exchange: Any, name: str) -> np.ndarray:
     return np.array(exchange._scope.find_var(name).get_tensor())
 
 
-def change(exchange: Any, name: str, row: int, by: float) -> None:
+def change(exchange: Any, name: str, place: int | tuple[int, int], by: float) -> None:
     values = value(exchange, name)
-    values[row] += by
+    values[place] += by
     exchange._scope.find_var(name).get_tensor().set(values, paddle.CPUPlace())
 
 
@@ -256,8 +256,8 @@ def test_rows_that_were_not_changed_are_not_sent() -> None:
     runtime = Runtime(everyone=[1.0, 1.0, 1.0])
     exchange = joined(SynchronousGeo, runtime)
     exchange._base = exchange.shared_parameters()
-    for row in (3, 1):
-        change(exchange, "items", row, 1e-3)
+    for place in ((3, 0), (1, 1)):
+        change(exchange, "items", place, 1e-3)
     exchange.merge(1, "epoch 0")
     assert "send [1, 3]" in runtime.calls
 
