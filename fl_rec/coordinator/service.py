@@ -218,7 +218,7 @@ class Coordinator:
         decisions: Mapping[int, Decision] = {}
         for past in self._rounds:
             number = past.round
-            self._strategy.consider(past.reports, number)
+            self._strategy.propose(past.reports, number)
             # A strategy that draws its random numbers elsewhere may decide otherwise now; what was told stands.
             self._strategy.told(past.decisions, number)
             decisions = past.decisions

@@ -18,7 +18,7 @@ from fl_rec.plugins import where_raised
 
 @dataclass(frozen=True)
 class Fleet:
-    """Whom a strategy decides for.
+    """The clients that a strategy decides for.
 
     Attributes:
         clients: how many there are; their numbers are 0 to clients - 1.
@@ -72,7 +72,7 @@ class Strategy(ABC):
 
     Attributes:
         Options: a dataclass of `fl_rec.config.key` fields, which `coordinator.options` may set.
-        fleet: whom it decides for.
+        fleet: the clients that it decides for.
         options: an `Options`.
         standing: what is known of each client, for all of them.
         finished: the clients that were told to FINISH.
@@ -129,11 +129,11 @@ class Strategy(ABC):
         Raises:
             RunError: `decide` failed, or did not return decisions.
         """
-        decisions = self.consider(reports, round)
+        decisions = self.propose(reports, round)
         self.told(decisions, round)
         return decisions
 
-    def consider(self, reports: Mapping[int, ClientReport], round: int) -> dict[int, Decision]:
+    def propose(self, reports: Mapping[int, ClientReport], round: int) -> dict[int, Decision]:
         """As `next_round`, and nobody is told yet."""
         for client, report in sorted(reports.items()):
             standing = self.standing[client]
@@ -166,10 +166,10 @@ class Strategy(ABC):
             raise RunError(
                 f"{self} must return a mapping of clients to Decision from decide. Received: {decided!r:.200}."
             )
-        strangers = [client for client in decided if client not in self.standing]
-        if strangers:
+        unknown = [client for client in decided if client not in self.standing]
+        if unknown:
             raise RunError(
-                f"{self} must decide for clients 0 to {self.fleet.clients - 1}. Received: {strangers} in round {round}."
+                f"{self} must decide for clients 0 to {self.fleet.clients - 1}. Received: {unknown} in round {round}."
             )
 
     def _complete(

@@ -759,7 +759,7 @@ def test_started_again_the_teacher_goes_on(distilling: Distilling) -> None:
         first.next_round(told(round, 0.0, 0.0, 0.0), round)
     again = distilling(start=1)
     for round in range(3):
-        again.consider(told(round, 0.0, 0.0, 0.0), round)
+        again.propose(told(round, 0.0, 0.0, 0.0), round)
     assert len(made) == 2 and made[1].lessons == [], "what is past is not learned twice"
     decisions = again.next_round(told(3, 0.0, 0.0, 0.0), 3)
     assert targets_of(decisions)[0].tolist() == taught(3, 3), "two rounds before, and this one"
