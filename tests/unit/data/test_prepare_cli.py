@@ -645,3 +645,19 @@ def test_a_users_source_becomes_rows(tmp_path: Path) -> None:
     failed = run("prepare.py", "--source", source + ",sep=1", "--out", "out", cwd=tmp_path)
     assert failed.returncode == 2
     assert failed.stderr.endswith("sep: unknown key. Its keys: path, header_lines.\n")
+
+
+def test_a_users_partitioner_may_take_a_file(prepared: Path, tmp_path: Path) -> None:
+    """A relative path starts where the command runs, and the manifest has it as text."""
+    (tmp_path / "by_table.py").write_text(
+        "from pathlib import Path\nimport numpy as np\n"
+        "def by_table(users, num_shards, rng, *, table: Path):\n"
+        "    return np.resize(np.loadtxt(table, int), len(users))\n"
+    )
+    (tmp_path / "table.txt").write_text("1\n0\n0\n")
+    partitioner = ("--partitioner", "by_table.py:by_table:table=table.txt", "--num_shards", 2)
+    result = run("gen_heter_data.py", "--data", prepared, "--out", "out", *partitioner, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    manifest = load_manifest(tmp_path / "out")
+    assert manifest is not None and [shard.train.users for shard in manifest.shards] == [400, 200]
+    assert manifest.partitioner == {"name": "by_table.py:by_table", "options": {"table": str(tmp_path / "table.txt")}}
