@@ -4,6 +4,7 @@
 #   ./fl_run.sh                                          the main job on built-in synthetic data
 #   ./fl_run.sh -m configs/NAME.yaml [-o key=value ...]  another configuration
 #   ./fl_run.sh test [PYTEST OPTIONS]                    the tests
+#   ./fl_run.sh lint                                     ruff, mypy, the import rule, the drawing of the architecture
 #   ./fl_run.sh --help                                   every option and every configuration key
 #
 # Options of a run: --worker_num N, --server_num N, --coordinator_num N, --servers HOST:PORT,..., --script FILE.
@@ -21,20 +22,23 @@ case $paddle in
     2.6.2) extras=test,paddle2 highest=12 ;;
     *) die "FL_REC_PADDLE must be 3.0.0 or 2.6.2, the wheels that hold the parameter server. Received: $paddle." ;;
 esac
+rule="With Paddle $paddle, Python must be 3.10 to 3.$highest."
 
-fits() { "$1" -c "import sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, $highest))" 2>/dev/null; }
+fits() { "$1" -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $highest))" 2>/dev/null; }
 
 find_python() {
     local candidate
     if [ -n "${FL_REC_PYTHON:-}" ]; then
         fits "$FL_REC_PYTHON" && { echo "$FL_REC_PYTHON"; return; }
-        die "Paddle $paddle has wheels for Python 3.8 to 3.$highest. Received: FL_REC_PYTHON=$FL_REC_PYTHON, which is $("$FL_REC_PYTHON" -V 2>&1 || true)."
+        die "$rule Received: FL_REC_PYTHON=$FL_REC_PYTHON, which is $("$FL_REC_PYTHON" -V 2>&1 || true)."
     fi
-    for candidate in python3 python3.11 python3.12 python3.10 python3.9 python3.8 python3.13; do
+    for candidate in python3 python3.11 python3.12 python3.10 python3.13; do
         command -v "$candidate" >/dev/null && fits "$candidate" && { echo "$candidate"; return; }
     done
-    die "Paddle $paddle has wheels for Python 3.8 to 3.$highest. Found: $(python3 -V 2>&1 || echo none). Install one of them, or name it in FL_REC_PYTHON."
+    die "$rule Found: $(python3 -V 2>&1 || echo none). Install one of them, or name it in FL_REC_PYTHON."
 }
+
+install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2; }
 
 # The environment is made once, and again when setup.py changes.
 set_up() {
@@ -50,33 +54,32 @@ set_up() {
     echo "fl_run.sh: making $venv with $("$python" -V 2>&1) and Paddle $paddle (once; a few minutes)" >&2
     rm -rf "$venv"
     "$python" -m venv "$venv" || die "python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root[$extras]" "paddlepaddle==$paddle" >&2 ||
+    install -e "$root[$extras]" "paddlepaddle==$paddle" ||
         die "the packages could not be installed; see pip's message above"
     echo "$wanted" >"$stamp"
     exec 9>&-
 }
 
-# Built-in data is made once, into a folder of its own.
-prepare_synthetic() {
-    local data=$root/datasets/movielens/synthetic
-    [ -f "$data/fl_data/manifest.json" ] && return
-    "$venv/bin/python" "$root/datasets/movielens/prepare.py" --source synthetic --out "$data"
-    "$venv/bin/python" "$root/datasets/movielens/gen_heter_data.py" --data "$data" --out "$data/fl_data"
+lint() {
+    install "fl_rec[dev]" || die "the tools could not be installed; see pip's message above"
+    PATH=$venv/bin:$PATH
+    ruff check --quiet .
+    ruff format --quiet --check .
+    mypy
+    lint-imports
+    python docs/check_architecture.py
 }
 
 set_up
-if [ "${1:-}" = test ]; then
-    shift
-    cd "$root"
-    # Two files at a time; -n 0 for one.
-    exec "$venv/bin/python" -m pytest -n 2 --dist loadfile "$@"
-fi
-config_given=no
-for argument in "$@"; do
-    case $argument in -m | --config_yaml | --config_yaml=* | -h | --help) config_given=yes ;; esac
-done
-if [ "$config_given" = no ]; then
-    prepare_synthetic
-    set -- -m "$root/configs/config_synthetic.yaml" "$@"
-fi
-exec "$venv/bin/python" -m fl_rec.cli run "$@"
+case ${1:-} in
+    test)
+        cd "$root"
+        # Two files at a time; -n 0 for one.
+        exec "$venv/bin/python" -m pytest -n 2 --dist loadfile "${@:2}"
+        ;;
+    lint)
+        cd "$root"
+        lint
+        ;;
+    *) exec "$venv/bin/python" -m fl_rec.cli run "$@" ;;
+esac

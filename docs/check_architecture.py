@@ -1,0 +1,91 @@
+"""Compares the drawing in architecture.md with what the code imports, and fails with the difference.
+
+python docs/check_architecture.py            # --write draws it anew; the sentences stay
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import re
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+# What every room may stand on; its arrows would hide all others.
+GROUND = ("errors", "files", "tables", "plugins", "typed", "environment")
+Arrows = Mapping[str, Collection[str]]
+_MODULE = re.compile(r"fl_rec\.(\w+)(\.\w+)*(:\w+)?")
+_GRAPH = re.compile(r"(?<=graph TD\n).*?(?=```)", re.DOTALL)
+_ROW = re.compile(r"^\| `(\w+)` \| (.*) \| .* \|\n", re.MULTILINE)
+
+
+def imports(package: Path) -> dict[str, set[str]]:
+    """For each room, which is a package or module right in `package`, the rooms that it imports, or names in a text."""
+    found: dict[str, set[str]] = {
+        path.stem: set() for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    for path in package.rglob("*.py"):
+        room = path.relative_to(package).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{each.name}" for each in node.names]
+            elif isinstance(node, ast.Import):
+                names = [each.name for each in node.names]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # as fl_rec.cli names its commands
+                names = [node.value]
+            found.get(room, set()).update(match[1] for name in names if (match := _MODULE.fullmatch(name)))
+    found.pop("__init__", None)
+    return {room: (others & set(found)) - {room} for room, others in found.items()}
+
+
+def reach(arrows: Arrows) -> dict[str, set[str]]:
+    """For each room all that lies below it. SystemExit if it lies below itself."""
+    below = {room: set(others) for room, others in arrows.items()}
+    for _ in below:
+        below = {room: others.union(*(below[other] for other in others)) for room, others in below.items()}
+    circle = sorted(room for room in below if room in below[room])
+    if circle:
+        sys.exit(f"docs/check_architecture.py: packages import downwards only. Received: a circle of {circle}")
+    return below
+
+
+def draw(text: str, found: Arrows) -> str:
+    """The page with the arrows and the table's last column as they are found, and a row for every room, highest first.
+
+    An arrow is left out if another way leads there.
+    """
+    below = reach(found)
+    rooms = sorted(found, key=lambda room: (-len(below[room]), room))
+    graph = ""
+    for room in (each for each in rooms if each not in GROUND):
+        others = set(found[room]) - set(GROUND)
+        drawn = others.difference(*(below[other] for other in others))
+        if drawn:
+            graph += f"    {room} --> {' & '.join(sorted(drawn))}\n"
+    sentences = dict(_ROW.findall(text))
+    rows = "".join(f"| `{room}` | {sentences.get(room, 'TODO')} | {', '.join(sorted(found[room]))} |\n" for room in rooms)
+    first, last = [match.span() for match in _ROW.finditer(text)][:: max(1, len(_ROW.findall(text)) - 1)]
+    return _GRAPH.sub(graph, text[: first[0]] + rows + text[last[1] :])
+
+
+def main(arguments: list[str] | None = None, page: Path = HERE / "architecture.md") -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="change the drawing")
+    options = parser.parse_args(arguments)
+    text = page.read_text(encoding="utf-8")
+    wanted = draw(text, imports(page.parent.parent / "fl_rec"))
+    if options.write:
+        page.write_text(wanted, encoding="utf-8")
+    elif wanted != text or "| TODO |" in text:
+        sys.stdout.writelines(difflib.unified_diff(text.splitlines(True), wanted.splitlines(True), "drawn", "imported"))
+        print("docs/architecture.md must show what is imported: --write draws it anew; write a sentence for each TODO.")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
