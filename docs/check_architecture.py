@@ -20,6 +20,7 @@ Arrows = Mapping[str, Collection[str]]
 _MODULE = re.compile(r"fl_rec\.(\w+)(\.\w+)*(:\w+)?")
 _GRAPH = re.compile(r"(?<=graph TD\n).*?(?=```)", re.DOTALL)
 _ROW = re.compile(r"^\| `(\w+)` \| (.*) \| .* \|\n", re.MULTILINE)
+_ROWS = re.compile(rf"(?:{_ROW.pattern})+", re.MULTILINE)
 
 
 def imports(package: Path) -> dict[str, set[str]]:
@@ -67,9 +68,10 @@ def draw(text: str, found: Arrows) -> str:
         if drawn:
             graph += f"    {room} --> {' & '.join(sorted(drawn))}\n"
     sentences = dict(_ROW.findall(text))
-    rows = "".join(f"| `{room}` | {sentences.get(room, 'TODO')} | {', '.join(sorted(found[room]))} |\n" for room in rooms)
-    first, last = [match.span() for match in _ROW.finditer(text)][:: max(1, len(_ROW.findall(text)) - 1)]
-    return _GRAPH.sub(graph, text[: first[0]] + rows + text[last[1] :])
+    rows = ""
+    for room in rooms:
+        rows += f"| `{room}` | {sentences.get(room, 'TODO')} | {', '.join(sorted(found[room]))} |\n"
+    return _ROWS.sub(lambda _: rows, _GRAPH.sub(lambda _: graph, text))
 
 
 def main(arguments: list[str] | None = None, page: Path = HERE / "architecture.md") -> int:
