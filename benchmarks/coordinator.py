@@ -52,9 +52,9 @@ from fl_rec.config import CoordinatorConfig
 from fl_rec.coordinator.client import PAUSE, CoordinatorClient
 from fl_rec.coordinator.messages import JOIN, ClientReport, Device
 from fl_rec.coordinator.rounds import Round, RoundLog
-from fl_rec.coordinator.service import METHOD, TOKEN_KEY, Coordinator, channel_options, new_server, split
+from fl_rec.coordinator.service import Coordinator, new_server
 from fl_rec.coordinator.strategies import Fleet, new_strategy
-from fl_rec.coordinator.wire import decode_decision, encode
+from fl_rec.coordinator.wire import METHOD, TOKEN_KEY, channel_options, decode_decision, encode, split
 from fl_rec.errors import RunError
 from fl_rec.job.watch import Mark
 from fl_rec.runs.directory import RunDirectory

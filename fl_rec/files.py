@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -77,6 +78,17 @@ def write_json(path: Path, content: Mapping[str, Any], mode: int = 0o666) -> Non
     """Writes indented UTF-8 JSON; see `atomic_write`."""
     with atomic_write(path, mode) as file:
         file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def read_arrays(path: Path, rule: str) -> dict[str, Any]:
+    """What `write_arrays` wrote. DataError, which begins with the rule, if it can't be read."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
+        raise DataError(f"{rule} Received: {path} ({err}).") from err
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

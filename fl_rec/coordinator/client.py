@@ -13,16 +13,17 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 
 from fl_rec.coordinator.messages import ClientReport, Decision, MessageError
-from fl_rec.coordinator.service import (
+from fl_rec.coordinator.wire import (
     CHUNK,
     KEEPALIVE,
     KEEPALIVE_ANSWER,
     METHOD,
     TOKEN_KEY,
     channel_options,
+    decode_decision,
+    encode,
     split,
 )
-from fl_rec.coordinator.wire import decode_decision, encode
 from fl_rec.errors import RunError
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 A client's call waits until its round is decided: when all clients that the coordinator expects have reported, or
 `round_timeout` after the first. The call may be repeated as often as need be; the answer of a round stays the same.
 
-Both messages travel in chunks. A report that breaks off does not count, since no part of a message is a message.
+A report that breaks off does not count, since no part of a message is a message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
@@ -25,18 +25,11 @@ from fl_rec.config import CoordinatorConfig
 from fl_rec.coordinator.messages import FINISH, ClientReport, Decision, MessageError, check_fields
 from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.coordinator.strategies import Strategy
-from fl_rec.coordinator.wire import decode_report, encode
+from fl_rec.coordinator.wire import CALL, SERVICE, TOKEN_KEY, channel_options, decode_report, encode, split
 from fl_rec.errors import FLRecError, RunError
 
 log = logging.getLogger(__name__)
 
-SERVICE, CALL = "fl_rec.Coordinator", "Report"
-METHOD = f"/{SERVICE}/{CALL}"
-TOKEN_KEY = "fl_rec-token"
-# Bytes of a message that travel at once.
-CHUNK = 1 << 18
-# A peer that stands still is noticed after KEEPALIVE + KEEPALIVE_ANSWER seconds.
-KEEPALIVE, KEEPALIVE_ANSWER = 10.0, 10.0
 # Characters of a refusal. It travels in a header, and those are lost beyond 8 KiB.
 LONGEST_REASON = 800
 
@@ -300,11 +293,6 @@ async def new_server(
     return server, port
 
 
-def split(message: bytes) -> Iterator[bytes]:
-    """A message's chunks."""
-    return (message[start : start + CHUNK] for start in range(0, len(message), CHUNK))
-
-
 async def _join(chunks: AsyncIterator[bytes], limit: int) -> bytes:
     message = bytearray()
     async for chunk in chunks:
@@ -317,22 +305,3 @@ async def _join(chunks: AsyncIterator[bytes], limit: int) -> bytes:
             )
         message += chunk
     return bytes(message)
-
-
-def channel_options() -> list[tuple[str, int]]:
-    """What both sides set."""
-    return [
-        ("grpc.max_receive_message_length", CHUNK),
-        ("grpc.max_send_message_length", CHUNK),
-        ("grpc.keepalive_time_ms", int(KEEPALIVE * 1000)),
-        ("grpc.keepalive_timeout_ms", int(KEEPALIVE_ANSWER * 1000)),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.min_ping_interval_without_data_ms", int(KEEPALIVE * 1000 / 2)),
-        # Two coordinators on one port would share its clients.
-        ("grpc.so_reuseport", 0),
-        ("grpc.enable_http_proxy", 0),
-        # A coordinator that comes back is found soon. grpc.min_reconnect_backoff_ms stays: in spite of its name it is
-        # what connecting may take.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1000),
-    ]

@@ -1,4 +1,4 @@
-"""How messages travel: a msgpack map. No Paddle and no gRPC is imported here.
+"""How messages travel: a msgpack map, in chunks, by gRPC. No Paddle and no gRPC is imported here.
 
 Arrays travel as their dtype, shape and bytes, so that float16 stays float16; nothing in a message is ever executed.
 
@@ -10,6 +10,7 @@ infinity, or more than a float32 holds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -32,6 +33,39 @@ VERSION = 1
 
 # Types of msgpack's extensions.
 _ARRAY, _COMPRESSED = 1, 2
+
+
+SERVICE, CALL = "fl_rec.Coordinator", "Report"
+METHOD = f"/{SERVICE}/{CALL}"
+TOKEN_KEY = "fl_rec-token"
+# Bytes of a message that travel at once.
+CHUNK = 1 << 18
+# A peer that stands still is noticed after KEEPALIVE + KEEPALIVE_ANSWER seconds.
+KEEPALIVE, KEEPALIVE_ANSWER = 10.0, 10.0
+
+
+def channel_options() -> list[tuple[str, int]]:
+    """What both sides set."""
+    return [
+        ("grpc.max_receive_message_length", CHUNK),
+        ("grpc.max_send_message_length", CHUNK),
+        ("grpc.keepalive_time_ms", int(KEEPALIVE * 1000)),
+        ("grpc.keepalive_timeout_ms", int(KEEPALIVE_ANSWER * 1000)),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(KEEPALIVE * 1000 / 2)),
+        # Two coordinators on one port would share its clients.
+        ("grpc.so_reuseport", 0),
+        ("grpc.enable_http_proxy", 0),
+        # A coordinator that comes back is found soon. grpc.min_reconnect_backoff_ms stays: in spite of its name it is
+        # what connecting may take.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+    ]
+
+
+def split(message: bytes) -> Iterator[bytes]:
+    """A message's chunks."""
+    return (message[start : start + CHUNK] for start in range(0, len(message), CHUNK))
 
 
 def encode(message: ClientReport | Decision, compression: str = "none") -> bytes:

@@ -11,9 +11,7 @@ No Paddle is imported here.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,7 @@ from fl_rec.data.partition import UserTable
 from fl_rec.data.sources.base import Dataset, Items
 from fl_rec.data.text import read_rows
 from fl_rec.errors import DataError
-from fl_rec.files import atomic_write, changed_file, read_bytes
+from fl_rec.files import atomic_write, changed_file, read_arrays, read_bytes, sha256_of
 
 # ---------------------------------------------------------------------------------------------- tables
 
@@ -131,12 +129,8 @@ class Catalogue:
                 f"{changed[1]}, and model.json has {checksums[changed[0].name]}. Export the model again."
             )
         users, original = _read_original_users(folder / USERS)
-        try:
-            with np.load(folder / HISTORY) as file:
-                indptr, history = file["indptr"], file["items"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
-            raise DataError(f"A history must be readable. Received: {folder / HISTORY} ({err}).") from err
-        return cls(users, original, _read_items(folder / ITEMS), indptr, history)
+        arrays = read_arrays(folder / HISTORY, "A history must be readable.")
+        return cls(users, original, _read_items(folder / ITEMS), arrays["indptr"], arrays["items"])
 
     def write(self, folder: Path) -> dict[str, str]:
         """Writes the three files; returns their SHA-256. OSError or DataError if one can't be written."""
@@ -144,7 +138,7 @@ class Catalogue:
         lines = [f"{user},{original}\n" for user, original in zip(self.users.tolist(), self.original_users.tolist())]
         (folder / USERS).write_text("".join(["user,original_id\n", *lines]), encoding="utf-8")
         np.savez_compressed(folder / HISTORY, indptr=self.indptr, items=self.history)
-        return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (ITEMS, USERS, HISTORY)}
+        return {name: sha256_of(folder / name) for name in (ITEMS, USERS, HISTORY)}
 
     def position(self, original_id: int) -> int:
         """A user's line of users.csv. DataError if the model does not know the user."""

@@ -12,7 +12,7 @@ import paddle
 from fl_rec.config import Config
 from fl_rec.distillation.proxy import LARGEST_LOGIT, Rows
 from fl_rec.errors import DataError
-from fl_rec.files import write_arrays
+from fl_rec.files import read_arrays, write_arrays
 from fl_rec.nets.contract import attribute, new_model
 from fl_rec.nets.graph import dtype_of
 from fl_rec.nets.losses import cross_entropy, logits_of
@@ -95,10 +95,9 @@ class Teacher:
         """Reads it back; returns the round.
 
         Raises:
-            DataError: it is another net's.
+            DataError: it can't be read, or is another net's.
         """
-        with np.load(path) as file:
-            saved = dict(file)
+        saved = read_arrays(path, "A teacher that goes on must be readable.")
         for name in self._state():
             shape = self._tensor(name).shape()
             if name not in saved or list(saved[name].shape) != shape:

@@ -126,7 +126,7 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
     net = InferenceNet(program, tuple(feeds), target, scope)
     names, public = _private_names(program_path.parent)
     if names:
-        wanted = clients(folder) if client is None else [client]
+        wanted = private_parts.clients(folder) if client is None else [client]
         if not wanted:
             raise DataError(f"A model with private parameters needs a worker's part of them. Received: {folder}, none.")
         parts = [private_parts.load(private_path(folder, each)) for each in wanted]
@@ -135,11 +135,6 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
         for name, values in private_parts.join(parts, {name: net.parameter(name) for name in names}, everyones).items():
             net.set_parameter(name, values)
     return net
-
-
-def clients(folder: Path) -> list[int]:
-    """The workers whose private parts are in a checkpoint."""
-    return sorted(int(path.stem) for path in (folder / "private").glob("*.npz"))
 
 
 def _private_names(folder: Path) -> tuple[list[str], list[int]]:

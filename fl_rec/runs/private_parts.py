@@ -6,7 +6,6 @@ model, and who wants to score joins the two.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fl_rec.errors import DataError
-from fl_rec.files import write_arrays
+from fl_rec.files import read_arrays, write_arrays
 
 
 class NoCommonModel(DataError):
@@ -56,6 +55,11 @@ class Part(NamedTuple):
         return whole
 
 
+def clients(folder: Path) -> list[int]:
+    """The workers whose parts are beside a model in its folder."""
+    return sorted(int(path.stem) for path in (folder / "private").glob("*.npz"))
+
+
 def save(path: Path, parts: Mapping[str, Part]) -> None:
     """Writes a worker's parts, whole or not at all. OSError if that can't be done."""
     arrays = {f"{name}/values": part.values for name, part in parts.items()}
@@ -65,11 +69,7 @@ def save(path: Path, parts: Mapping[str, Part]) -> None:
 
 def load(path: Path) -> dict[str, Part]:
     """Reads what `save` wrote. DataError if it can't be read."""
-    try:
-        with np.load(path) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
-        raise DataError(f"A worker's private part must be readable. Received: {path} ({err}).") from err
+    arrays = read_arrays(path, "A worker's private part must be readable.")
     names = [key[: -len("/values")] for key in arrays if key.endswith("/values")]
     return {name: Part(arrays.get(f"{name}/rows"), arrays[f"{name}/values"]) for name in names}
 

@@ -12,7 +12,7 @@ from fl_rec.config import Config
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.files import read_json
-from fl_rec.runs import roles
+from fl_rec.runs import private_parts, roles
 from fl_rec.runs.directory import RunDirectory
 
 PREFIX = "rec_static"
@@ -87,7 +87,7 @@ class SavedModel:
     @property
     def clients(self) -> list[int]:
         """Whose private parts are apart from it."""
-        return sorted(int(path.stem) for path in (self.folder / "private").glob("*.npz"))
+        return private_parts.clients(self.folder)
 
     def metrics(self, client: int | None = None) -> Mapping[str, Any]:
         """The figures of its epoch, of one client or of all together; none if it lies outside of its run."""

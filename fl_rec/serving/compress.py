@@ -95,8 +95,7 @@ def compress(
     from fl_rec.runs import checkpoint
 
     private_names = list(model.signature.get("private", ())) if bits is None else []
-    clients = checkpoint.clients(model.folder)
-    client = clients[0] if private_names and clients else None
+    client = model.clients[0] if private_names and model.clients else None
     net = checkpoint.load(model.folder, client)
     record: dict[str, Any] = {"bits": bits, "prune": share}
     _, matrices = split(net)

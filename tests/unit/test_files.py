@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fl_rec.errors import DataError
-from fl_rec.files import atomic_write, drafted, read_json, write_arrays, write_json
+from fl_rec.files import atomic_write, drafted, read_arrays, read_json, write_arrays, write_json
 
 
 def test_interrupted_write_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_what_is_no_json_object_is_named(tmp_path: Path, content: str | None, me
 
 def test_arrays_come_back(tmp_path: Path) -> None:
     write_arrays(tmp_path / "a", {"some": np.arange(3), "number": 7})
-    with np.load(tmp_path / "a") as found:
-        assert found["some"].tolist() == [0, 1, 2] and int(found["number"]) == 7
+    found = read_arrays(tmp_path / "a", "The rule.")
+    assert found["some"].tolist() == [0, 1, 2] and int(found["number"]) == 7
 
 
 def test_a_folder_takes_its_place_when_all_is_written(tmp_path: Path) -> None:
@@ -99,3 +99,11 @@ def test_a_folder_takes_its_place_when_all_is_written(tmp_path: Path) -> None:
     with drafted(folder) as draft:
         (draft / "new").touch()
     assert [each.name for each in tmp_path.rglob("*")] == ["folder", "new"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", None])
+def test_arrays_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"^The rule\. Received: .*a\.npz \("):
+        read_arrays(tmp_path / "a.npz", "The rule.")

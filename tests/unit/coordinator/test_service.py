@@ -28,10 +28,10 @@ from fl_rec.coordinator import service
 from fl_rec.coordinator.client import CoordinatorClient, CoordinatorLost
 from fl_rec.coordinator.messages import FINISH, JOIN, WAIT, ClientReport, Decision, MessageError
 from fl_rec.coordinator.rounds import Round, RoundLog
-from fl_rec.coordinator.service import CHUNK, LONGEST_REASON, METHOD, TOKEN_KEY, Coordinator, new_server
+from fl_rec.coordinator.service import LONGEST_REASON, Coordinator, new_server
 from fl_rec.coordinator.strategies import Fleet, Strategy, new_strategy
 from fl_rec.coordinator.strategies.join_all import JoinAll
-from fl_rec.coordinator.wire import decode_decision, encode
+from fl_rec.coordinator.wire import CHUNK, METHOD, TOKEN_KEY, decode_decision, encode
 from fl_rec.errors import RunError
 
 DEADLINE = 30.0
