@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
 from fl_rec.errors import DataError
 from fl_rec.files import read_json, sha256_of
 
@@ -36,6 +38,7 @@ PUBLIC_FOLDER = "fl_public_data"
 MAPPINGS = ("items.csv", "users.csv")
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class ShardFile:
     """One file, ``file`` relative to the manifest's folder, with its counts, size and checksum; ``rows`` are lines."""
@@ -49,6 +52,7 @@ class ShardFile:
     sha256: str
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Shard:
     """What one worker trains and tests on, and what its best epoch is chosen by."""
@@ -58,6 +62,7 @@ class Shard:
     validation: ShardFile | None = None
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Manifest:
     """What ``gen_heter_data.py`` wrote.
@@ -112,22 +117,13 @@ def _parse_manifest(path: Path) -> Manifest:
     if version != MANIFEST_VERSION:
         raise DataError(f"A manifest must be of version {MANIFEST_VERSION}. Received: {version} in {path}. {remedy}")
     try:
-        shards = tuple(
-            Shard(**{kind: ShardFile(**file) for kind, file in shard.items() if file is not None})
-            for shard in content.pop("shards")
-        )
-        public = content.pop("public", None)
-        manifest = Manifest(
-            slots=tuple(content.pop("slots")),
-            shards=shards,
-            folder=path.parent,
-            public=None if public is None else ShardFile(**public),
-            **content,
-        )
-        if manifest.num_shards != len(shards):
-            raise ValueError(f"num_shards is {manifest.num_shards}, but {len(shards)} shards are listed")
-    except (AttributeError, KeyError, TypeError, ValueError) as err:
-        raise DataError(f"A manifest must be complete. Received: {path} ({err}). {remedy}") from err
+        manifest: Manifest = TypeAdapter(Manifest).validate_python({**content, "folder": path.parent})
+    except ValidationError as err:
+        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in err.errors()[:3])
+        raise DataError(f"A manifest must be complete. Received: {path} ({wrong}). {remedy}") from err
+    if manifest.num_shards != len(manifest.shards):
+        listed = f"num_shards is {manifest.num_shards}, but {len(manifest.shards)} shards are listed"
+        raise DataError(f"A manifest must be complete. Received: {path} ({listed}). {remedy}")
     return manifest
 
 
