@@ -338,4 +338,5 @@ def new_exchange(runtime: PsRuntime, shares: bool) -> Exchange:
     """
     if not shares:
         return NoExchange(runtime)
-    return EXCHANGES.find(exchange_name(runtime.config), runtime.config.yaml_path.parent)(runtime)
+    exchange: Exchange = EXCHANGES.find(exchange_name(runtime.config), runtime.config.yaml_path.parent)(runtime)
+    return exchange

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from fl_rec.config import Config
 from fl_rec.plugins import Registry
 
-if TYPE_CHECKING:
-    from fl_rec.ps.exchange import Exchange
-
-EXCHANGES: Registry[type[Exchange]] = Registry(
+# Subclasses of fl_rec.ps.exchange.Exchange.
+EXCHANGES: Registry[Any] = Registry(
     "an exchange",
     "runner.exchange",
     {
