@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fl_rec.config import key, mapping, number, text
+from fl_rec.config import Keys, PositiveFloat, Values, key
 from fl_rec.coordinator import FINISH, ClientReport, Decision, Fleet, Strategy
 from fl_rec.coordinator.strategies import new_strategy
 
 
-@dataclass(frozen=True)
-class Options:
-    strategy: str = key(text(), "who decides")
-    options: Mapping[str, Any] = key(mapping(), "its options", factory=dict)
-    target: float = key(number(above=0), "HR@K of all test users", 0.5)
+class Options(Keys):
+    strategy: str = key(..., "who decides")
+    options: Values = key({}, "its options")
+    target: PositiveFloat = key(0.5, "HR@K of all test users")
 
 
 class UntilTarget(Strategy):

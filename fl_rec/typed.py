@@ -137,8 +137,8 @@ def read_options(cls: type[K], values: Any, name: str, folder: Path) -> K:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{name} must be a mapping of keys. Received: {values!r}. Its keys: {', '.join(known)}.")
 
-    def unknown(given: str, _value: Any) -> str:
-        hint = did_you_mean(given, known) or f"Its keys: {', '.join(known) or 'none'}."
+    def unknown(given: str, beside: Sequence[str]) -> str:
+        hint = did_you_mean(given.rpartition(".")[2], beside) or f"Its keys: {', '.join(beside) or 'none'}."
         return f"{given}: unknown key. {hint}"
 
     try:
@@ -196,13 +196,13 @@ def rule_of(item: FieldInfo) -> Says:
 
 
 def problems_of(
-    err: ValidationError, cls: type[Keys], values: Any, unknown: Callable[[str, Any], str]
+    err: ValidationError, cls: type[Keys], values: Any, unknown: Callable[[str, Sequence[str]], str]
 ) -> list[tuple[str, str]]:
     """What is wrong, unknown keys first, and one problem a key.
 
     Args:
         cls, values: what was validated.
-        unknown: (dotted name, value) -> what to say of a key that there is not.
+        unknown: (dotted name, the keys that there are beside it) -> what to say of a key that there is not.
 
     Returns:
         dotted names and texts.
@@ -212,7 +212,7 @@ def problems_of(
         parts, item = _locate(FieldInfo(annotation=cls), each["loc"])
         name, value = ".".join(map(str, parts)), _value_at(values, parts, each["input"])
         if each["type"] in _UNKNOWN:
-            text = unknown(name, value)
+            text = unknown(name, list(keys_of(_bare(item.annotation))))
         elif each["type"] == "missing":
             text = f"{name} is missing. Set it to the {item.description}."
         elif not parts:  # a rule between keys, by a validator of a whole model

@@ -1,46 +1,33 @@
-"""Configuration: a YAML file, and ``key=value`` overrides, become one frozen, typed, checked `Config`.
-
-A key is declared in one place, a field of one of the dataclasses below: its type, default, limits and
-one line of explanation. Checks, error messages, the listing under ``--help``, unknown keys and the saved
-copy all derive from that field, so adding a key is adding a line.
-"""
+"""Configuration: a YAML file, and ``key=value`` overrides, become one frozen, typed, checked `Config`."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import difflib
+import copy
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from fl_rec import environment
-from fl_rec.config.relations import RELATIONS
-from fl_rec.config.rules import (
-    _build,
-    _convert,
-    _declared,
-    _default,
-    _last,
-    _raise_if_any,
-    section,
-    to_plain,
-)
+from fl_rec.config.relations import ALWAYS, broken
 from fl_rec.config.schema import (
-    ABSENT,
     RENAMED,
     CoordinatorConfig,
     DistillationConfig,
     HyperParameters,
     PrivacyConfig,
     RunnerConfig,
+    Sections,
 )
+from fl_rec.config.written import KEYS, Dumper, Written, parse_override, read, unknown_key
 from fl_rec.errors import ConfigError
+from fl_rec.typed import error_of, problems_of, rule_of, to_plain, validate
 
 
 def count(text: str) -> int:
@@ -57,15 +44,19 @@ class Config(Mapping[str, Any]):
     Typed access is by attribute, ``config.runner.epochs``. As a mapping it is what a PaddleRec
     ``StaticModel`` expects: dotted keys, plain values (paths are str, tuples are lists), and ``get`` of an
     unknown key returns the default.
+
+    Attributes:
+        notes: what the user should know of how the keys are written.
     """
 
     # Not compared: a dumped copy equals its original, wherever it lies.
     yaml_path: Path = field(compare=False)
-    runner: RunnerConfig = section(RunnerConfig)
-    hyper_parameters: HyperParameters = section(HyperParameters)
-    coordinator: CoordinatorConfig = section(CoordinatorConfig)
-    privacy: PrivacyConfig = section(PrivacyConfig)
-    distillation: DistillationConfig = section(DistillationConfig)
+    runner: RunnerConfig
+    hyper_parameters: HyperParameters
+    coordinator: CoordinatorConfig
+    privacy: PrivacyConfig
+    distillation: DistillationConfig
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -78,24 +69,13 @@ class Config(Mapping[str, Any]):
         Raises:
             ConfigError: the file cannot be read, or a key or value is refused; lists every problem found.
         """
-        return cls.from_tree(_read(path), path, overrides)
+        tree, places = read(path)
+        return _overridden(tree, places, path, overrides)
 
     @classmethod
     def from_tree(cls, tree: Mapping[Any, Any], path: str | Path, overrides: Sequence[str] = ()) -> Config:
         """As `load`, of what has been read from the file."""
-        given = {name: (value, str(path)) for name, value in _flatten(tree)}
-        problems: list[str] = []
-        changes = []
-        for override in overrides:
-            try:
-                changes.append(_parse_override(override))
-            except ConfigError as err:
-                problems.append(str(err))
-        if any(name == "coordinator.strategy" for name, _ in changes):
-            given.pop("coordinator.options", None)  # they were another strategy's
-        for name, value in changes:
-            _apply(given, name, value, "option -o")
-        return _resolve(given, Path(path).absolute(), str(path), problems)
+        return _overridden(tree, {}, path, overrides)
 
     def replace(self, **changes: Any) -> Config:
         """A new checked configuration: ``config.replace(**{"runner.epochs": 5})``.
@@ -106,10 +86,10 @@ class Config(Mapping[str, Any]):
         return self._with(changes, "Config.replace")
 
     def _with(self, changes: Mapping[str, Any], source: str) -> Config:
-        given = {name: (value, source) for name, value in _flatten(self.to_dict())}
+        written = Written(source, self._plain, self.notes)
         for name, value in changes.items():
-            _apply(given, name, value, source)
-        return _resolve(given, self.yaml_path, source, [])
+            written.set(name, value, source)
+        return _resolve(written, self.yaml_path)
 
     def for_client(self, number: int) -> Config:
         """The configuration of one client, whose net may be another than the others'; see distillation.students.
@@ -154,7 +134,8 @@ class Config(Mapping[str, Any]):
                     f"or an id of the data falls outside the embedding. Received: {name}={configured}. "
                     f"Set it to {needed}, or leave the key out to take it from the data."
                 )
-        _raise_if_any(problems)
+        if problems:
+            raise error_of(problems)
         return self.replace(**changes)
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -174,23 +155,26 @@ class Config(Mapping[str, Any]):
             return str(self.yaml_path)
         if key == "config_abs_dir":
             return str(self.yaml_path.parent)
-        value: Any = self.to_dict()
+        value: Any = self._plain
         for part in RENAMED.get(key, key).split("."):
             if not isinstance(value, Mapping) or part not in value:
                 raise KeyError(key)
             value = value[part]
-        return value
+        return copy.deepcopy(value)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_KEYS)
+        return iter(KEYS)
 
     def __len__(self) -> int:
-        return len(_KEYS)
+        return len(KEYS)
+
+    @cached_property
+    def _plain(self) -> dict[str, Any]:
+        return {name: to_plain(getattr(self, name)) for name in Sections.model_fields}
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as YAML and JSON write them; a copy."""
-        sections = ("runner", "hyper_parameters", "coordinator", "privacy", "distillation")
-        return {name: to_plain(getattr(self, name)) for name in sections}
+        return copy.deepcopy(self._plain)
 
     def dump(self, path: str | Path) -> None:
         """Write the resolved configuration as YAML, which `load` reads back to an equal one.
@@ -200,24 +184,34 @@ class Config(Mapping[str, Any]):
         """
         try:
             with open(path, "w", encoding="utf-8") as file:
-                yaml.dump(self.to_dict(), file, _Dumper, sort_keys=False, allow_unicode=True)
+                yaml.dump(self._plain, file, Dumper, sort_keys=False, allow_unicode=True)
         except OSError as err:
             raise ConfigError(f"{path}: the configuration cannot be saved: {err.strerror}.") from err
 
     def describe(self) -> str:
         """The file's path and one line per key, to print."""
-        width = max(map(len, _KEYS))
-        lines = [f"  {name:<{width}}  {_shown(self[name])}" for name in _KEYS]
+        width = max(map(len, KEYS))
+        lines = [f"  {name:<{width}}  {_shown(self[name])}" for name in KEYS]
         return "\n".join([str(self.yaml_path), *lines])
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a configuration, for editors. It is stricter than `Config.load`, which converts types."""
+    schema = Sections.model_json_schema()
+    for old, new in RENAMED.items():
+        section, name = old.split(".")
+        kind: Any = Sections.model_fields[section].annotation
+        keys = schema["$defs"][kind.__name__]["properties"]
+        keys[name] = {**keys[new.rpartition(".")[2]], "deprecated": True, "description": f"now {new}"}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "fl_rec configuration"}
 
 
 def list_keys() -> str:
     """Every key with its default, its meaning and what it accepts."""
     lines = ["keys of a configuration (YAML):"]
-    for name, item in _KEYS.items():
-        default = _default(item)
-        shown = "required" if default is dataclasses.MISSING else f"default {_shown(to_plain(default))}"
-        lines += [f"  {name}: {item.metadata['rule'].accepts} ({shown})", f"      {item.metadata['doc']}"]
+    for name, item in KEYS.items():
+        shown = "required" if item.is_required() else f"default {_shown(to_plain(item.default))}"
+        lines += [f"  {name}: {rule_of(item).accepts} ({shown})", f"      {item.description}"]
     return "\n".join(lines)
 
 
@@ -246,139 +240,66 @@ def load_from_args(args: argparse.Namespace) -> Config:
     return Config.load(args.config_yaml, args.opt)
 
 
-_KEYS = dict(_declared(Config, "rule"))
+def _overridden(
+    tree: Mapping[Any, Any], places: Mapping[str, str], path: str | Path, overrides: Sequence[str]
+) -> Config:
+    written = Written(str(path), {})
+    written.add(tree, places)
+    for override in overrides:
+        try:
+            name, value = parse_override(override)
+        except ConfigError as err:
+            written.problems.append(str(err))
+            continue
+        if name == "coordinator.strategy" and isinstance(written.tree.get("coordinator"), dict):
+            written.tree["coordinator"].pop("options", None)  # they were another strategy's
+        written.set(name, value, "option -o")
+    return _resolve(written, Path(path).absolute())
 
 
-_SECTIONS = dict(_declared(Config, "section"))
-
-
-class _Dumper(yaml.SafeDumper):
-    """SafeDumper with the numbers of `_Loader`: it quotes the text "1e-3"."""
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice, of which YAML would quietly keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            name = str(key_node.value)
-            if name in seen:
-                problem = f"the key {name} is there twice, remove one of them"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-for _yaml in (_Loader, _Dumper):
-    # YAML 1.1 takes 1e-3, which has no dot, for text; in `extra` no rule would convert it.
-    _exponent = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
-    _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _exponent, list("-+0123456789"))
-
-
-def _parse_yaml(content: str, source: str) -> Any:
-    try:
-        return yaml.load(content, _Loader)
-    except yaml.YAMLError as err:
-        mark = getattr(err, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(err, "problem", None) or err
-        raise ConfigError(f"{source}: not valid YAML{where}: {problem}.") from err
-
-
-def _read(path: str | Path) -> Mapping[Any, Any]:
-    remedy = "Give a YAML file that holds runner and, if need be, hyper_parameters."
-    try:
-        content = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        reason = getattr(err, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read as a configuration: {reason}. {remedy}") from err
-    tree = _parse_yaml(content, str(path))
-    if not isinstance(tree, Mapping):
-        found = "an empty file" if tree is None else f"a {type(tree).__name__}"
-        raise ConfigError(f"{path}: must hold a mapping of keys. Received: {found}. {remedy}")
-    return tree
-
-
-def _parse_override(override: str) -> tuple[str, Any]:
-    name, equals, value = (part.strip() for part in override.partition("="))
-    if not equals:
-        near = _nearest(name)
-        hint = f" Did you mean {near}=VALUE?" if near else ""
-        raise ConfigError(f"option -o: must be key=value. Received: {override!r}.{hint}")
-    return name, _parse_yaml(value, f"option -o {override}")
-
-
-def _apply(given: dict[str, tuple[Any, str]], name: str, value: Any, source: str) -> None:
-    """Change `given` by one dotted name: a key, a whole section, or a name inside `extra`."""
-    for part in reversed(name.split(".")):
-        value = {part: value}
-    for dotted, new in _flatten(value):
-        old, _ = given.get(dotted, (None, ""))
-        given[dotted] = (_merge(old, new), source)
-
-
-def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values; what is no section stays whole, so that it is reported once."""
-    for name, value in tree.items():
-        dotted = RENAMED.get(f"{prefix}{name}", f"{prefix}{name}")
-        if dotted in _SECTIONS and (value is None or isinstance(value, Mapping)):
-            yield from _flatten(value or {}, dotted + ".")
-        else:
-            yield dotted, value
-
-
-def _merge(old: Any, new: Any) -> Any:
-    """`new`, added to `old` where both are mappings: one key of `extra` leaves the others alone."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return {**old, **{name: _merge(old.get(name), value) for name, value in new.items()}}
-    return new
-
-
-def _resolve(given: Mapping[str, tuple[Any, str]], yaml_path: Path, source: str, problems: Sequence[str]) -> Config:
+def _resolve(written: Written, yaml_path: Path) -> Config:
     """Check everything, then build.
 
     Args:
-        given: dotted name -> (value, where it was written).
         yaml_path: absolute; relative paths start at its folder.
-        source: where a key that is not in `given` should have been written.
-        problems: those found before.
     """
-    unknown = [(name, value, at) for name, (value, at) in given.items() if name not in _KEYS]
-    problems = [*problems, *(f"{at}: {_unknown(name, value)}" for name, value, at in unknown)]
-    values = {"yaml_path": yaml_path, **_convert(_KEYS, given, yaml_path.parent, source, problems)}
-    for relation in RELATIONS:
-        if all(name in values for name in relation.keys):
-            related = [values[name] for name in relation.keys]
-            if not relation.holds(*related):
-                problems.append(f"{source}: {relation.says.format(*related)}")
-    _raise_if_any(problems)
-    if values["runner.model_path"] is None:
-        beside = yaml_path.parent / "static_model.py"
-        values["runner.model_path"] = beside if beside.is_file() else environment.shipped("models/ncf/static_model.py")
-    config: Config = _build(Config, values)
+    folder, tree = yaml_path.parent, {"runner": {}, **written.tree}
+    if isinstance(tree["runner"], Mapping) and tree["runner"].get("model_path") is None:
+        beside = folder / "static_model.py"
+        net = beside if beside.is_file() else environment.shipped("models/ncf/static_model.py")
+        tree["runner"] = {**tree["runner"], "model_path": net}
+    problems, refused = list(written.problems), []
+    try:
+        sections = validate(Sections, tree, folder)
+    except ValidationError as err:
+        found = problems_of(err, Sections, tree, unknown_key)
+        refused = [name for name, _ in found]
+        problems += [f"{written.place(name)}: {text}" for name, text in found]
+        # The rules between the other keys are told too.
+        sections = validate(Sections, _without(tree, refused), folder)
+    config = Config(yaml_path, **dict(sections), notes=tuple(written.notes))
+    problems += [
+        f"{written.place(*relation.keys)}: {relation.text(config)}"
+        for relation in broken(ALWAYS, config)
+        if not any(f"{key}.".startswith(f"{name}.") for key in relation.keys for name in refused)
+    ]
+    if problems:
+        raise error_of(problems)
     return config
 
 
-def _unknown(name: str, value: Any) -> str:
-    if name in _SECTIONS:
-        received = f"{_last(name)}={value!r} ({type(value).__name__})"
-        return f"{name} must be a mapping of keys. Received: {received}. Write its keys indented under it."
-    if name in ABSENT:
-        return f"{name} is no key here. {ABSENT[name]}"
-    near = _nearest(name)
-    if near:
-        return f"{name}: unknown key. Did you mean {near}?"
-    if name.startswith("hyper_parameters."):
-        return f"{name}: unknown key. A key of your own net goes under hyper_parameters.extra."
-    return f"{name}: unknown key. Remove it; --help lists all keys."
+def _without(tree: Mapping[Any, Any], refused: Sequence[str]) -> dict[Any, Any]:
+    """What can be kept, with a folder of data."""
 
+    def kept(tree: Mapping[Any, Any], prefix: str) -> dict[Any, Any]:
+        return {
+            name: kept(value, f"{prefix}{name}.") if isinstance(value, Mapping) else value
+            for name, value in tree.items()
+            if f"{prefix}{name}" not in refused
+        }
 
-def _nearest(name: str) -> str | None:
-    # Last parts only: a long section name in common would make unlike keys look alike.
-    full = {_last(known): known for known in (*_SECTIONS, *_KEYS)}
-    near = difflib.get_close_matches(_last(name), full, n=1)
-    return full[near[0]] if near else None
+    rest = kept(tree, "")
+    return {**rest, "runner": {"train_data_dir": ".", **rest.get("runner", {})}}
 
 
 def _shown(value: Any) -> str:

@@ -1,54 +1,93 @@
-"""Rules between keys."""
+"""Rules between keys, each once. What needs the data or the number of workers is in each package's `check`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from fl_rec.config.schema import RunnerConfig
-from fl_rec.errors import ConfigError
+from fl_rec.typed import error_of
 
 
 @dataclass(frozen=True)
-class _Relation:
-    """A rule about several keys."""
+class Relation:
+    """A rule about several keys.
+
+    Attributes:
+        keys: dotted names; a problem is told where the first of them was written.
+        holds: what must be true of their plain values.
+        says: the rule, what was received and the remedy; {0} is the first key's value, and so on.
+    """
 
     keys: tuple[str, ...]
     holds: Callable[..., bool]
     says: str
 
+    def text(self, config: Mapping[str, Any]) -> str:
+        return self.says.format(*(_shown(config[name]) for name in self.keys))
 
-RELATIONS = (
-    _Relation(
+
+def broken(relations: Iterable[Relation], config: Mapping[str, Any]) -> list[Relation]:
+    """Those that a configuration does not keep."""
+    return [each for each in relations if not each.holds(*(config[name] for name in each.keys))]
+
+
+def check(relations: Iterable[Relation], config: Mapping[str, Any]) -> None:
+    """ConfigError that tells all rules that a configuration does not keep."""
+    problems = [each.text(config) for each in broken(relations, config)]
+    if problems:
+        raise error_of(problems)
+
+
+def _needs(key: str, other: str, needed: Any, why: str, unless: Callable[[Any], bool] | None = None) -> Relation:
+    """A key that is set needs another to have a value, or one that `unless` takes."""
+    return Relation(
+        (key, other),
+        lambda own, value: not own or (unless(value) if unless else value == needed),
+        f"{key} needs {other}={_shown(needed)}, because {why}. Received: {{1}}. Set {other}={_shown(needed)}, or leave "
+        f"{key} out.",
+    )
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+_SYNC, _READER, _SPLIT = "runner.sync_mode", "runner.reader_type", "runner.split_file_list"
+
+# Whatever the configuration is for.
+ALWAYS = (
+    Relation(
         ("runner.need_dump", "runner.dump_fields_path"),
         lambda need_dump, folder: not need_dump or folder is not None,
         "runner.need_dump=true needs a folder to dump into. Set runner.dump_fields_path, or runner.need_dump to false.",
     ),
-    _Relation(
-        ("runner.infer_start_epoch", "runner.infer_end_epoch"),
-        lambda start, end: end is None or end > start,
+    Relation(
+        ("runner.infer_end_epoch", "runner.infer_start_epoch"),
+        lambda end, start: end is None or end > start,
         "runner.infer_end_epoch must be above runner.infer_start_epoch. "
-        "Received: infer_start_epoch={}, infer_end_epoch={}. The end is not evaluated itself: add 1 to it.",
+        "Received: infer_start_epoch={1}, infer_end_epoch={0}. The end is not evaluated itself: add 1 to it.",
     ),
-    _Relation(
+    Relation(
         ("hyper_parameters.pretrained_gmf", "hyper_parameters.pretrained_mlp"),
         lambda gmf, mlp: (gmf is None) == (mlp is None),
         "hyper_parameters.pretrained_gmf and pretrained_mlp go together: NCF_NeuMF starts from both nets. "
         "Received: pretrained_gmf={}, pretrained_mlp={}. Set the other one too, or leave both out.",
     ),
-    _Relation(
+    Relation(
         ("hyper_parameters.pretrained_gmf", "hyper_parameters.mode"),
         lambda gmf, mode: gmf is None or mode == "NCF_NeuMF",
         "hyper_parameters.pretrained_gmf={} is for NCF_NeuMF to start from. Received: mode={}. "
         "Set hyper_parameters.mode to NCF_NeuMF, or leave pretrained_gmf and pretrained_mlp out.",
     ),
-    _Relation(
-        ("hyper_parameters.proximal", "runner.sync_mode"),
+    Relation(
+        ("hyper_parameters.proximal", _SYNC),
         lambda proximal, mode: proximal == 0 or mode == "geo",
         "hyper_parameters.proximal={} needs a worker's own copy of the embeddings, which only geo keeps. "
         "Received: sync_mode={}. Set runner.sync_mode to geo, or proximal to 0.",
     ),
-    _Relation(
+    Relation(
         ("runner.keep_zeros", "runner.warmup_model_path", "privacy.clip"),
         lambda keep, model, clip: not keep or (model is not None and clip is None),
         "runner.keep_zeros={} keeps the zeros of a model to start from, and noise for privacy would fall on them. "
@@ -57,48 +96,118 @@ RELATIONS = (
     ),
 )
 
-
-NO_SYNC = (
-    "runner.sync_mode=sync does not work: its program has a send_barrier operator, which dies of SIGSEGV because "
-    "Paddle's runtime creates the communicator that it asks for in GEO mode only (seen with 3.0.0). "
-    "Set it to geo or async."
-)
-
-
-NO_THREADS = (
-    "runner.thread_num must be 1: a worker reads one shard file, and the counters of rows, loss and AUC are not exact "
-    "under several threads (3.0.0 counted 200,000 rows of 100,000 with two). Received: {}. For more speed, use more "
-    "workers."
-)
-
-
-def check_training(runner: RunnerConfig) -> None:
-    """Refuses settings whose needs are not met by others."""
-    geo, stream, shard = ("sync_mode", "geo"), ("reader_type", "QueueDataset"), ("split_file_list", True)
-    for name, is_set, (other, needed), why in (
-        ("resample_negatives", runner.resample_negatives, stream, "an InmemoryDataset keeps the rows it read first"),
-        ("resample_negatives", runner.resample_negatives, shard, "a worker draws for the positives of its shard"),
-        ("exchanges_per_epoch", runner.exchanges_per_epoch, geo, "only GEO's workers have a model that they exchange"),
-        (
-            "exchanges_per_epoch",
-            runner.exchanges_per_epoch,
-            stream,
-            "a round trains a part of a shard, read as a stream",
-        ),
-        ("exchanges_per_epoch", runner.exchanges_per_epoch, shard, "a round trains a part of a worker's own shard"),
-        ("private_params", runner.private_params, geo, "with async every parameter is the servers'"),
-        ("private_params", runner.private_params, shard, "a worker's own parameters know its own shard only"),
-    ):
-        value = getattr(runner, other)
-        if is_set and value != needed:
-            needed, value = (str(v).lower() if isinstance(v, bool) else v for v in (needed, value))
-            raise ConfigError(
-                f"runner.{name} needs runner.{other}={needed}, because {why}. Received: {value}. "
-                f"Set runner.{other}={needed}, or leave runner.{name} out."
-            )
-    if runner.early_stopping and runner.validation_data_dir is None:
-        raise ConfigError(
-            "runner.early_stopping needs validation shards, by which the epochs are compared. Received: "
-            f"early_stopping={runner.early_stopping} without runner.validation_data_dir. Set it to the folder that "
-            "prepare.py --validation and gen_heter_data.py make, or leave runner.early_stopping out."
+# What a job that trains needs.
+TRAINING = (
+    Relation(
+        (_SYNC,),
+        lambda mode: mode != "sync",
+        "runner.sync_mode=sync does not work: its program has a send_barrier operator, which dies of SIGSEGV because "
+        "Paddle's runtime creates the communicator that it asks for in GEO mode only (seen with 3.0.0). "
+        "Set it to geo or async.",
+    ),
+    Relation(
+        ("runner.thread_num",),
+        lambda threads: threads == 1,
+        "runner.thread_num must be 1: a worker reads one shard file, and the counters of rows, loss and AUC are not "
+        "exact under several threads (3.0.0 counted 200,000 rows of 100,000 with two). Received: {}. For more speed, "
+        "use more workers.",
+    ),
+    Relation(
+        ("runner.use_gpu",),
+        lambda use_gpu: not use_gpu,
+        "runner.use_gpu must be false: the GEO communicator and its tables work on CPU tensors only. Received: {}.",
+    ),
+    _needs("runner.resample_negatives", _READER, "QueueDataset", "an InmemoryDataset keeps the rows it read first"),
+    _needs("runner.resample_negatives", _SPLIT, True, "a worker draws for the positives of its shard"),
+    _needs("runner.exchanges_per_epoch", _SYNC, "geo", "only GEO's workers have a model that they exchange"),
+    _needs(
+        "runner.exchanges_per_epoch",
+        _READER,
+        "QueueDataset",
+        "what is trained between two exchanges is a part of a shard, read as a stream",
+    ),
+    _needs(
+        "runner.exchanges_per_epoch",
+        _SPLIT,
+        True,
+        "what is trained between two exchanges is a part of a worker's own shard",
+    ),
+    _needs("runner.private_params", _SYNC, "geo", "with async every parameter is the servers'"),
+    _needs("runner.private_params", _SPLIT, True, "a worker's own parameters know its own shard only"),
+    Relation(
+        ("runner.early_stopping", "runner.validation_data_dir"),
+        lambda epochs, folder: not epochs or folder is not None,
+        "runner.early_stopping needs validation shards, by which the epochs are compared. Received: early_stopping={} "
+        "without runner.validation_data_dir. Set it to the folder that prepare.py --validation and gen_heter_data.py "
+        "make, or leave runner.early_stopping out.",
+    ),
+    Relation(
+        ("privacy.clip", "runner.exchanges_per_epoch"),
+        lambda clip, exchanges: clip is None or exchanges > 0,
+        "privacy.clip needs runner.exchanges_per_epoch: without it Paddle's communicator sends while a worker trains, "
+        "and leaves no place for clipping and noise. Received: {1}. Set it to 1 or more, or leave privacy.clip out.",
+    ),
+    _needs("privacy.clip", "hyper_parameters.optimizer.class", "sgd", "others carry one user's rows to the next"),
+    _needs(
+        "privacy.clip",
+        "runner.aggregation",
+        "mean",
+        "weights tell how many rows a worker has",
+        unless=lambda aggregation: aggregation != "weighted",
+    ),
+    _needs("privacy.clip", "runner.private_params", None, "only users' embeddings may be private"),
+    *(
+        Relation(
+            ("distillation.proxy_data_dir", other),
+            holds,
+            "distillation.proxy_data_dir has all clients draw the same rows of the public users, a positive with "
+            f"runner.resample_negatives, and train them beside their own. Received: {received}. {remedy}, or leave "
+            "distillation.proxy_data_dir out.",
         )
+        for other, holds, received, remedy in (
+            (
+                "runner.resample_negatives",
+                lambda folder, negatives: folder is None or negatives is not None,
+                "runner.resample_negatives=null",
+                "Set it, such as to 8",
+            ),
+            (
+                "privacy.clip",
+                lambda folder, clip: folder is None or clip is None,
+                "privacy.clip",
+                "Leave it out, for it covers nothing that is public",
+            ),
+        )
+    ),
+    Relation(
+        ("distillation.students", "runner.private_params"),
+        lambda students, names: not students or names == ["*"],
+        "distillation.students has clients train different nets, which can't share parameters. Received: "
+        "runner.private_params={1}. Set it to ['*'], or leave students out.",
+    ),
+)
+
+# What one with a coordinator needs beside that.
+COORDINATED = (
+    *(
+        Relation(
+            (key,),
+            lambda value, needed=needed: value == needed,
+            f"{key} must be {_shown(needed)} with a coordinator, which may have a client train a part of its own "
+            "shard, read as a stream. Received: {}.",
+        )
+        for key, needed in ((_READER, "QueueDataset"), (_SPLIT, True))
+    ),
+    Relation(
+        ("runner.early_stopping",),
+        lambda epochs: not epochs,
+        "runner.early_stopping must be 0 with a coordinator, whose strategy decides when clients have finished. "
+        "Received: {}. Leave the key out.",
+    ),
+    Relation(
+        ("privacy.clip",),
+        lambda clip: clip is None,
+        "privacy.clip works without a coordinator: which clients wait, and for how long, is decided by figures "
+        "that no noise protects. Received: --coordinator_num=1. Leave one of them out.",
+    ),
+)

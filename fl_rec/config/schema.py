@@ -1,165 +1,163 @@
-"""The keys of a configuration. A key is declared in one place, a field of one of these dataclasses: its type, default,
-limits and one line of explanation. Checks, error messages, the listing under ``--help``, unknown keys and the saved
-copy all derive from that field, so adding a key is adding a line.
+"""The keys of a configuration. A key is declared in one place, a field of one of these models: its type, default,
+limits and one line of explanation. Checks, error messages, the listing under ``--help``, unknown keys, the saved copy
+and the JSON Schema all derive from that field, so adding a key is adding a line.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fl_rec.config.rules import (
-    CLIENT,
-    Rule,
-    RuleError,
-    choice,
-    flag,
-    fraction,
-    integer,
+from annotated_types import MinLen
+from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
+
+from fl_rec.typed import (
+    AtLeast,
+    Fraction,
+    Keys,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Refused,
+    Says,
+    Values,
     key,
-    layer_widths,
-    list_of,
-    location,
-    mapping,
-    mappings_by_client,
-    number,
-    optional,
-    probability,
-    read_options,
-    section,
-    shapes,
-    text,
-    to_plain,
-    weights,
 )
-from fl_rec.errors import ConfigError
 
 
-def by_client(cls: type) -> Rule:
-    """Settings of single clients: client number -> a dataclass of `key` fields, as plain values; "*" is all others."""
-
-    def convert(value: Any, folder: Path) -> dict[str, Any]:
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping) or not all(re.fullmatch(CLIENT, str(client)) for client in value):
-            raise RuleError
-        try:
-            return {
-                str(client): to_plain(read_options(cls, each, str(client), folder)) for client, each in value.items()
-            }
-        except ConfigError as err:
-            raise RuleError(str(err)) from err
-
-    keys = ", ".join(item.name for item in dataclasses.fields(cls))
-    return Rule(f"a mapping of client numbers to {keys}", "Write it as 3: {slow_down: 5}; * is all others.", convert)
+def _even_first(layers: tuple[int, ...]) -> tuple[int, ...]:
+    if layers[0] % 2:
+        raise ValueError(
+            "The first is the width of a user's and an item's embedding side by side, each half of it: "
+            f"set it to {layers[0] + 1}."
+        )
+    return layers
 
 
+def _for_all(value: Any) -> Any:
+    return value if value is None or isinstance(value, Mapping) else {"*": value}
+
+
+Layers = Annotated[
+    tuple[PositiveInt, ...],
+    MinLen(2),
+    AfterValidator(_even_first),
+    Says("a list of at least 2 integers of at least 1, the first one even", "Write it as [64, 32, 16, 8]."),
+]
+# Names of arrays with their shapes; [] is a number.
+Shapes = Annotated[
+    Mapping[str, tuple[PositiveInt, ...]],
+    Says("a mapping of names to shapes", "Write [] for a number and [16] for an array of 16 numbers."),
+]
+# By name, with * for any text; a number is that of all names.
+Weights = Annotated[
+    Mapping[str, NonNegativeFloat],
+    BeforeValidator(_for_all),
+    Says(
+        "a number of at least 0, or a mapping of names to such numbers",
+        'Write it as 0.001 or {"*user*": 0.002, "*item*": 0.001}.',
+    ),
+    WithJsonSchema({"type": ["number", "object"], "minimum": 0, "additionalProperties": {"type": "number"}}),
+]
+# A client's number; "*" is all others.
+Client = Annotated[str, BeforeValidator(str), StringConstraints(pattern=r"^(0|[1-9]\d*|\*)$")]
+
+_NO_HETER = "It needs GPU workers, and the workers here are CPU processes. Set it to geo."
 _NO_PYTHON_LOADER = (
     "It feeds batches from Python, and this trainer reads through Paddle's C++ data feed, where a "
     "parameter server's workers get their speed. Set it to QueueDataset; a reader of your own becomes the "
     "pipe_command."
 )
+SyncMode = Annotated[Literal["geo", "async", "sync"], Refused(dict.fromkeys(("heter", "gpubox"), _NO_HETER))]
+ReaderType = Annotated[
+    Literal["QueueDataset", "InmemoryDataset"],
+    Refused(dict.fromkeys(("DataLoader", "CustomizeDataLoader", "RecDataset"), _NO_PYTHON_LOADER)),
+]
+
+# It is always filled in, so that it is never null in the code.
+_OR_NULL = Says(
+    "a path, or null", "Write it in quotes; a relative path starts at the YAML's folder. Or leave the key out."
+)
+_DEVICES = Says(
+    "a mapping of client numbers to type, slow_down, bandwidth", "Write it as 3: {slow_down: 5}; * is all others."
+)
+_STUDENTS = Says("a mapping of client numbers to mappings", "Write it as 3: {mf_dim: 8}; * is all others.")
 
 
-_NO_HETER = "It needs GPU workers, and the workers here are CPU processes. Set it to geo."
-
-
-@dataclass(frozen=True)
-class RunnerConfig:
+class RunnerConfig(Keys):
     """How a run goes: data in, training, evaluation, files out."""
 
-    train_data_dir: Path = key(location(), "folder of training shards, shard k for worker k")
-    test_data_dir: Path | None = key(optional(location()), "folder of test shards; null: no evaluation", None)
+    train_data_dir: Path = key(..., "folder of training shards, shard k for worker k")
+    test_data_dir: Path | None = key(None, "folder of test shards; null: no evaluation")
     validation_data_dir: Path | None = key(
-        optional(location()), "folder of validation shards, to choose the epoch that is kept; null: the last one", None
+        None, "folder of validation shards, to choose the epoch that is kept; null: the last one"
     )
 
-    sync_mode: str = key(
-        choice("geo", "async", "sync", refused={"heter": _NO_HETER, "gpubox": _NO_HETER}),
-        "how workers and servers exchange parameters",
-        "geo",
-    )
+    sync_mode: SyncMode = key("geo", "how workers and servers exchange parameters")
     exchange: str | None = key(
-        optional(text()), "an exchange of your own as module:Class or file.py:Class; null: as sync_mode says", None
+        None, "an exchange of your own as module:Class or file.py:Class; null: as sync_mode says"
     )
-    geo_step: int = key(integer(at_least=1), "geo: at most this many batches between two exchanges", 100)
-    exchanges_per_epoch: int = key(
-        integer(at_least=0), "geo: synchronised exchanges of all workers in an epoch; 0: each when it comes to it", 0
+    geo_step: PositiveInt = key(100, "geo: at most this many batches between two exchanges")
+    exchanges_per_epoch: NonNegativeInt = key(
+        0, "geo: synchronised exchanges of all workers in an epoch; 0: each when it comes to it"
     )
-    aggregation: str = key(
-        choice("mean", "weighted", "sum"),
-        "what a synchronised exchange makes of the workers' changes; weighted: by rows",
-        "mean",
+    aggregation: Literal["mean", "weighted", "sum"] = key(
+        "mean", "what a synchronised exchange makes of the workers' changes; weighted: by rows"
     )
-    server_learning_rate: float = key(number(above=0), "factor of what a synchronised exchange changes", 1.0)
+    server_learning_rate: PositiveFloat = key(1.0, "factor of what a synchronised exchange changes")
     private_params: tuple[str, ...] | None = key(
-        optional(list_of(text(), "texts")),
-        "geo: parameters that never leave their worker, by name, * for any text; null: the users' embeddings",
-        None,
+        None, "geo: parameters that never leave their worker, by name, * for any text; null: the users' embeddings"
     )
-    epochs: int = key(integer(at_least=1), "passes over the training data", 1)
-    early_stopping: int = key(
-        integer(at_least=0), "epochs without a better NDCG on the validation shards until training stops; 0: never", 0
+    epochs: PositiveInt = key(1, "passes over the training data")
+    early_stopping: NonNegativeInt = key(
+        0, "epochs without a better NDCG on the validation shards until training stops; 0: never"
     )
-    resample_negatives: int | None = key(
-        optional(integer(at_least=1)), "negatives drawn anew per positive, every epoch; null: those of the shards", None
+    resample_negatives: PositiveInt | None = key(
+        None, "negatives drawn anew per positive, every epoch; null: those of the shards"
     )
-    train_batch_size: int = key(integer(at_least=1), "rows per training step", 512)
-    infer_batch_size: int = key(integer(at_least=1), "rows per evaluation step", 8192)
-    compress_report: str = key(
-        choice("none", "float16", "int8"),
-        "how float arrays of reports and decisions travel; they arrive as float32",
-        "none",
+    train_batch_size: PositiveInt = key(512, "rows per training step")
+    infer_batch_size: PositiveInt = key(8192, "rows per evaluation step")
+    compress_report: Literal["none", "float16", "int8"] = key(
+        "none", "how float arrays of reports and decisions travel; they arrive as float32"
     )
-    thread_num: int = key(integer(at_least=1), "training threads in each worker", 1)
-    use_gpu: bool = key(flag(), "train on a GPU", False)
-    seed: int = key(integer(at_least=0), "seed of everything random", 2022)
-    top_k: int = key(integer(at_least=1), "K of HR@K and NDCG@K", 10)
-    print_interval: int = key(integer(at_least=1), "batches between two lines of progress", 500)
+    thread_num: PositiveInt = key(1, "training threads in each worker")
+    use_gpu: bool = key(False, "train on a GPU")
+    seed: NonNegativeInt = key(2022, "seed of everything random")
+    top_k: PositiveInt = key(10, "K of HR@K and NDCG@K")
+    print_interval: PositiveInt = key(500, "batches between two lines of progress")
 
-    reader_type: str = key(
-        choice(
-            "QueueDataset",
-            "InmemoryDataset",
-            refused=dict.fromkeys(("DataLoader", "CustomizeDataLoader", "RecDataset"), _NO_PYTHON_LOADER),
-        ),
-        "stream the shards from disk every epoch, or load them into memory once",
-        "QueueDataset",
+    reader_type: ReaderType = key(
+        "QueueDataset", "stream the shards from disk every epoch, or load them into memory once"
     )
-    pipe_command: str = key(text(), "turns a shard into MultiSlot text; cat: shards as they are", "cat")
-    train_reader_path: str | None = key(optional(text()), "the reader's file named in pipe_command", None)
-    infer_reader_path: str | None = key(optional(text()), "the same for the test shards", None)
-    split_file_list: bool = key(flag(), "deal the shards out; false: each worker reads all of them", True)
-    dataset_debug: bool = key(flag(), "profile the reader", False)
+    pipe_command: str = key("cat", "turns a shard into MultiSlot text; cat: shards as they are")
+    train_reader_path: str | None = key(None, "the reader's file named in pipe_command")
+    infer_reader_path: str | None = key(None, "the same for the test shards")
+    split_file_list: bool = key(True, "deal the shards out; false: each worker reads all of them")
+    dataset_debug: bool = key(False, "profile the reader")
 
-    model_path: Path = key(
-        optional(location()),
-        "Python file with a class StaticModel; null: static_model.py beside the YAML, else models/ncf's",
-        None,
+    model_path: Annotated[Path, _OR_NULL] = key(
+        None, "Python file with a class StaticModel; null: static_model.py beside the YAML, else models/ncf's"
     )
-    run_dir: Path | None = key(optional(location()), "folder of logs and results; null: a new one", None)
-    model_save_path: Path | None = key(optional(location()), "folder of saved models; null: in run_dir", None)
-    warmup_model_path: Path | None = key(optional(location()), "folder of one saved epoch to start from", None)
-    keep_zeros: bool = key(flag(), "weights of dense layers that are 0 in the model to start from stay 0", False)
-    infer_load_path: Path | None = key(optional(location()), "saved models; null: model_save_path", None)
-    infer_start_epoch: int = key(integer(at_least=0), "first epoch whose saved model is evaluated", 0)
-    infer_end_epoch: int | None = key(
-        optional(integer(at_least=0)), "epoch to stop before; null: evaluate one epoch", None
-    )
+    run_dir: Path | None = key(None, "folder of logs and results; null: a new one")
+    model_save_path: Path | None = key(None, "folder of saved models; null: in run_dir")
+    warmup_model_path: Path | None = key(None, "folder of one saved epoch to start from")
+    keep_zeros: bool = key(False, "weights of dense layers that are 0 in the model to start from stay 0")
+    infer_load_path: Path | None = key(None, "saved models; null: model_save_path")
+    infer_start_epoch: NonNegativeInt = key(0, "first epoch whose saved model is evaluated")
+    infer_end_epoch: NonNegativeInt | None = key(None, "epoch to stop before; null: evaluate one epoch")
 
-    start_timeout: float = key(number(above=0), "seconds for servers and peers to come up", 120.0)
-    barrier_timeout: float = key(number(above=0), "seconds a worker waits for the slowest other", 3600.0)
+    start_timeout: PositiveFloat = key(120.0, "seconds for servers and peers to come up")
+    barrier_timeout: PositiveFloat = key(3600.0, "seconds a worker waits for the slowest other")
 
-    need_dump: bool = key(flag(), "dump variables of every batch", False)
-    dump_fields_path: Path | None = key(optional(location()), "folder of the dump", None)
-    dump_fields: tuple[str, ...] = key(list_of(text(), "texts"), "variables to dump", ())
-    dump_param: tuple[str, ...] = key(list_of(text(), "texts"), "parameters to dump", ())
-    local_sparse: tuple[str, ...] = key(list_of(text(), "texts"), "no effect here; see the README", ())
-    remote_sparse: tuple[str, ...] = key(list_of(text(), "texts"), "no effect here; see the README", ())
+    need_dump: bool = key(False, "dump variables of every batch")
+    dump_fields_path: Path | None = key(None, "folder of the dump")
+    dump_fields: tuple[str, ...] = key((), "variables to dump")
+    dump_param: tuple[str, ...] = key((), "parameters to dump")
+    local_sparse: tuple[str, ...] = key((), "no effect here; see the README")
+    remote_sparse: tuple[str, ...] = key((), "no effect here; see the README")
 
     @property
     def infer_epochs(self) -> range:
@@ -168,108 +166,100 @@ class RunnerConfig:
         return range(self.infer_start_epoch, self.infer_start_epoch + 1 if end is None else end)
 
 
-@dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Keys):
     """The optimizer of every worker."""
 
-    class_: str = key(choice("adam", "sgd"), "optimizer", "adam")
-    learning_rate: float = key(number(above=0), "step size", 0.001)
-    schedule: str = key(choice("constant", "linear"), "linear: it falls to 0 at the last epoch's end", "constant")
+    class_: Literal["adam", "sgd"] = key("adam", "optimizer")
+    learning_rate: PositiveFloat = key(0.001, "step size")
+    schedule: Literal["constant", "linear"] = key("constant", "linear: it falls to 0 at the last epoch's end")
 
 
-@dataclass(frozen=True)
-class HyperParameters:
+class HyperParameters(Keys):
     """The network; sizes left out are derived from the data."""
 
-    optimizer: OptimizerConfig = section(OptimizerConfig)
-    num_users: int | None = key(optional(integer(at_least=1)), "users; null: the data's", None)
-    num_items: int | None = key(optional(integer(at_least=1)), "items; null: the data's", None)
-    mode: str = key(choice("NCF_MLP", "NCF_GMF", "NCF_NeuMF"), "which network of arXiv:1708.05031", "NCF_MLP")
-    mf_dim: int = key(integer(at_least=1), "width of an embedding of NCF_GMF and NCF_NeuMF", 8)
-    fc_layers: tuple[int, ...] = key(layer_widths(), "widths of the fully connected layers", (64, 32, 16, 8))
-    group_size: int | None = key(
-        optional(integer(at_least=1)),
-        "items of a training row, a positive first; null: 1 + runner.resample_negatives, or what the shards hold",
-        None,
+    optimizer: OptimizerConfig = key(OptimizerConfig(), "the optimizer of every worker")
+    num_users: PositiveInt | None = key(None, "users; null: the data's")
+    num_items: PositiveInt | None = key(None, "items; null: the data's")
+    mode: Literal["NCF_MLP", "NCF_GMF", "NCF_NeuMF"] = key("NCF_MLP", "which network of arXiv:1708.05031")
+    mf_dim: PositiveInt = key(8, "width of an embedding of NCF_GMF and NCF_NeuMF")
+    fc_layers: Layers = key((64, 32, 16, 8), "widths of the fully connected layers")
+    group_size: PositiveInt | None = key(
+        None, "items of a training row, a positive first; null: 1 + runner.resample_negatives, or what the shards hold"
     )
-    loss: str = key(text(), "a loss's name, or your own as module:function or file.py:function", "log_loss")
-    loss_options: Mapping[str, Any] = key(mapping(), "what the loss lets you set", factory=dict)
-    l2: Mapping[str, float] = key(
-        weights(),
-        "weight of the squares of the embeddings that a row looks up, or one for each by name; the first that fits",
-        factory=dict,
+    loss: str = key("log_loss", "a loss's name, or your own as module:function or file.py:function")
+    loss_options: Values = key({}, "what the loss lets you set")
+    l2: Weights = key(
+        {}, "weight of the squares of the embeddings that a row looks up, or one for each by name; the first that fits"
     )
-    proximal: float = key(number(at_least=0), "FedProx's mu: weight of the distance to the model trained from", 0.0)
-    pretrained_gmf: Path | None = key(optional(location()), "saved epoch of NCF_GMF for NCF_NeuMF to start from", None)
-    pretrained_mlp: Path | None = key(optional(location()), "the same of NCF_MLP", None)
-    pretrain_alpha: float = key(fraction(), "weight of GMF in the predicting layer that they start with", 0.5)
-    extra: Mapping[str, Any] = key(mapping(), "keys of your own net, with any content", factory=dict)
+    proximal: NonNegativeFloat = key(0.0, "FedProx's mu: weight of the distance to the model trained from")
+    pretrained_gmf: Path | None = key(None, "saved epoch of NCF_GMF for NCF_NeuMF to start from")
+    pretrained_mlp: Path | None = key(None, "the same of NCF_MLP")
+    pretrain_alpha: Fraction = key(0.5, "weight of GMF in the predicting layer that they start with")
+    extra: Values = key({}, "keys of your own net, with any content")
 
 
-@dataclass(frozen=True)
-class ClientConfig:
+class ClientConfig(Keys):
     """The device that a client is taken to be."""
 
-    type: str = key(text(), "any word, such as phone", "machine")
-    slow_down: float = key(number(at_least=1), "its processor takes this many times longer than this machine's", 1.0)
-    bandwidth: float | None = key(optional(number(above=0)), "bytes per second to the servers; null: no limit", None)
+    type: str = key("machine", "any word, such as phone")
+    slow_down: Annotated[float, AtLeast(1)] = key(1.0, "its processor takes this many times longer than this machine's")
+    bandwidth: PositiveFloat | None = key(None, "bytes per second to the servers; null: no limit")
 
 
-@dataclass(frozen=True)
-class CoordinatorConfig:
+class CoordinatorConfig(Keys):
     """The coordinator, if there is one: fleetrun --coordinator_num=1."""
 
-    strategy: str = key(text(), "a strategy's name, or your own as module:Class or file.py:Class", "join_all")
-    options: Mapping[str, Any] = key(mapping(), "what the strategy lets you set", factory=dict)
-    round_timeout: float = key(number(above=0), "seconds from a round's first report until it is decided", 60.0)
-    coordinator_timeout: float = key(number(above=0), "seconds that a worker tries to reach the coordinator", 60.0)
-    on_coordinator_loss: str = key(choice("stop", "continue"), "what a worker does then", "stop")
-    report_fields: Mapping[str, Any] = key(shapes(), "your own fields of a report, with their shapes", factory=dict)
-    max_message_bytes: int = key(integer(at_least=1024), "longest message that either side takes", 1 << 20)
-    clients: Mapping[str, Any] = key(by_client(ClientConfig), "devices to emulate", factory=dict)
+    strategy: str = key("join_all", "a strategy's name, or your own as module:Class or file.py:Class")
+    options: Values = key({}, "what the strategy lets you set")
+    round_timeout: PositiveFloat = key(60.0, "seconds from a round's first report until it is decided")
+    coordinator_timeout: PositiveFloat = key(60.0, "seconds that a worker tries to reach the coordinator")
+    on_coordinator_loss: Literal["stop", "continue"] = key("stop", "what a worker does then")
+    report_fields: Shapes = key({}, "your own fields of a report, with their shapes")
+    max_message_bytes: Annotated[int, AtLeast(1024)] = key(1 << 20, "longest message that either side takes")
+    clients: Annotated[Mapping[Client, ClientConfig], _DEVICES] = key({}, "devices to emulate")
 
     def client(self, number: int) -> ClientConfig:
         """What is configured for a client."""
-        return ClientConfig(**(self.clients.get(str(number)) or self.clients.get("*") or {}))
+        return self.clients.get(str(number)) or self.clients.get("*") or ClientConfig()
 
 
-@dataclass(frozen=True)
-class PrivacyConfig:
+class PrivacyConfig(Keys):
     """Differential privacy of what a worker shares, for each of its users; fl_rec/privacy says what it covers."""
 
-    clip: float | None = key(
-        optional(number(above=0)),
-        "L2 norm to which a user's change of all shared parameters is clipped; null: no differential privacy",
-        None,
+    clip: PositiveFloat | None = key(
+        None, "L2 norm to which a user's change of all shared parameters is clipped; null: no differential privacy"
     )
-    noise_multiplier: float = key(
-        number(at_least=0), "standard deviation of the noise on every coordinate, over clip; 0: only clipped", 1.0
+    noise_multiplier: NonNegativeFloat = key(
+        1.0, "standard deviation of the noise on every coordinate, over clip; 0: only clipped"
     )
-    delta: float = key(probability(), "delta for which epsilon is told; keep it well below 1 / users", 1e-5)
-    users_per_exchange: float | None = key(
-        optional(probability()),
-        "chance of each user to be drawn for an exchange; null: 1 / runner.exchanges_per_epoch",
-        None,
+    delta: Probability = key(1e-5, "delta for which epsilon is told; keep it well below 1 / users")
+    users_per_exchange: Probability | None = key(
+        None, "chance of each user to be drawn for an exchange; null: 1 / runner.exchanges_per_epoch"
     )
 
 
-@dataclass(frozen=True)
-class DistillationConfig:
+class DistillationConfig(Keys):
     """What a client learns from the coordinator's teacher; see fl_rec/distillation/proxy.py."""
 
     proxy_data_dir: Path | None = key(
-        optional(location()), "folder of the public users' rows, which all clients hold; null: no distillation", None
+        None, "folder of the public users' rows, which all clients hold; null: no distillation"
     )
-    positives: int = key(
-        integer(at_least=1), "public interactions whose rows, with their negatives, a round is about", 28_000
+    positives: PositiveInt = key(28_000, "public interactions whose rows, with their negatives, a round is about")
+    students: Annotated[Mapping[Client, Values], _STUDENTS] = key(
+        {}, "hyper_parameters in which clients' nets differ; runner.private_params must be [*]"
     )
-    students: Mapping[str, Any] = key(
-        mappings_by_client(),
-        "hyper_parameters in which clients' nets differ; runner.private_params must be [*]",
-        factory=dict,
-    )
-    temperature: float = key(number(above=0), "by which both logits are divided in the distillation loss", 2.0)
-    weight: float = key(number(at_least=0), "weight of the distillation loss beside the rows' own", 10.0)
+    temperature: PositiveFloat = key(2.0, "by which both logits are divided in the distillation loss")
+    weight: NonNegativeFloat = key(10.0, "weight of the distillation loss beside the rows' own")
+
+
+class Sections(Keys):
+    """The whole configuration."""
+
+    runner: RunnerConfig = key(..., "section of the run")
+    hyper_parameters: HyperParameters = key(HyperParameters(), "the network; sizes left out are derived from the data")
+    coordinator: CoordinatorConfig = key(CoordinatorConfig(), "the coordinator, if there is one")
+    privacy: PrivacyConfig = key(PrivacyConfig(), "differential privacy of what a worker shares")
+    distillation: DistillationConfig = key(DistillationConfig(), "what a client learns from the coordinator's teacher")
 
 
 # Old names of keys, which still work.

@@ -14,43 +14,25 @@ from typing import NamedTuple
 import numpy as np
 
 from fl_rec.config import Config
+from fl_rec.data.check import Facts
 from fl_rec.data.manifest import list_files
 from fl_rec.data.sampling import AbsentItems, Stream, generator
 from fl_rec.data.text import read_rows
 from fl_rec.errors import ConfigError, DataError
 
 
-def check_distillation(config: Config) -> None:
-    if config.distillation.proxy_data_dir is None:
-        return
-    for wrong, setting, remedy in (
-        (config.runner.resample_negatives is None, "runner.resample_negatives=null", "Set it, such as to 8"),
-        (config.privacy.clip is not None, "privacy.clip", "Leave it out, for it covers nothing that is public"),
-    ):
-        if wrong:
-            raise ConfigError(
-                "distillation.proxy_data_dir has all clients draw the same rows of the public users, a positive with "
-                f"runner.resample_negatives, and train them beside their own. Received: {setting}. {remedy}, or leave "
-                "distillation.proxy_data_dir out."
-            )
-
-
-def check_students(config: Config, num_workers: int) -> None:
+def check(config: Config, job: Facts) -> Config:
+    """ConfigError if a student is none of the clients, or its net can't be configured."""
     students = config.distillation.students
-    if not students:
-        return
-    unknown = [client for client in students if client != "*" and int(client) >= num_workers]
+    unknown = [client for client in students if client != "*" and int(client) >= job.workers]
     if unknown:
         raise ConfigError(
-            f"distillation.students must name clients 0 to {num_workers - 1}. Received: {', '.join(unknown)}."
+            f"distillation.students must name clients 0 to {job.workers - 1}. Received: {', '.join(unknown)}."
         )
-    if config.runner.private_params != ("*",):
-        raise ConfigError(
-            "distillation.students has clients train different nets, which can't share parameters. Received: "
-            f"runner.private_params={config['runner.private_params']}. Set it to ['*'], or leave students out."
-        )
-    for client in range(num_workers):
-        config.for_client(client)
+    if students:
+        for client in range(job.workers):
+            config.for_client(client)
+    return config
 
 
 # A report's fields: float16 [rows, group], and a number that is the same for the same proxy set.

@@ -29,39 +29,15 @@ from typing import NamedTuple
 import numpy as np
 
 from fl_rec.config import Config
-from fl_rec.errors import ConfigError
+from fl_rec.data.check import Facts
 from fl_rec.privacy import accountant
 
 
-def check_privacy(config: Config, num_coordinators: int) -> None:
-    """Refuses what would share more of a user than the accounting knows of."""
-    if config.privacy.clip is None:
-        return
-    runner = config.runner
-    if not runner.exchanges_per_epoch:
-        raise ConfigError(
-            "privacy.clip needs runner.exchanges_per_epoch: without rounds Paddle's communicator sends while a worker "
-            "trains, and leaves no place for clipping and noise. Received: 0. Set it to 1 or more, or leave "
-            "privacy.clip out."
-        )
-    if num_coordinators:
-        raise ConfigError(
-            "privacy.clip works without a coordinator: which clients wait, and for how long, is decided by figures "
-            f"that no noise protects. Received: --coordinator_num={num_coordinators}. Leave one of them out."
-        )
-    optimizer = config.hyper_parameters.optimizer.class_
-    for wrong, name, needed, why in (
-        (optimizer != "sgd", "hyper_parameters.optimizer.class", "sgd", "others carry one user's rows to the next"),
-        (runner.aggregation == "weighted", "runner.aggregation", "mean", "weights tell how many rows a worker has"),
-        (runner.private_params is not None, "runner.private_params", "null", "only users' embeddings may be private"),
-    ):
-        if wrong:
-            raise ConfigError(
-                f"privacy.clip needs {name}={needed}, because {why}. Received: {config[name]}. Set {name}={needed}, or "
-                "leave privacy.clip out."
-            )
-    if config.privacy.noise_multiplier:
+def check(config: Config, _job: Facts) -> Config:
+    """ConfigError if what computes epsilon is not installed."""
+    if config.privacy.clip is not None and config.privacy.noise_multiplier:
         accountant.require_accountant()
+    return config
 
 
 class Change(NamedTuple):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fl_rec import plugins
 from fl_rec.config import Config
+from fl_rec.data.check import Facts
 from fl_rec.plugins import Registry
 
 # Subclasses of fl_rec.ps.exchange.Exchange.
@@ -27,6 +29,12 @@ def exchange_name(config: Config) -> str:
     return runner.exchange or ("async" if runner.sync_mode == "async" else geo)
 
 
-def check(config: Config) -> None:
-    """ConfigError if there is no exchange of the configured name; a user's own is not imported yet."""
-    EXCHANGES.locate(exchange_name(config), config.yaml_path.parent)
+def check(config: Config, _job: Facts) -> Config:
+    """The configuration with the file of a user's exchange found from anywhere; it is not imported yet.
+
+    Raises:
+        ConfigError: there is no exchange of the configured name.
+    """
+    folder, own = config.yaml_path.parent, config.runner.exchange
+    EXCHANGES.locate(exchange_name(config), folder)
+    return config.replace(**{"runner.exchange": plugins.absolute(own, folder)}) if own else config

@@ -126,7 +126,7 @@ def test_every_problem_at_once_with_the_nearest_key() -> None:
     known = "k, level, deadline, names, mode, values, file, on, share, chance, rate, class, inner"
     assert refusal(Options, values).splitlines() == [
         "6 problems in the configuration:",
-        "here: inner.widht: unknown key. Did you mean inner?",
+        "here: inner.widht: unknown key. Did you mean width?",
         "here: sharre: unknown key. Did you mean share?",
         "here: class_: unknown key. Did you mean class?",
         f"here: 5: unknown key. Its keys: {known}.",

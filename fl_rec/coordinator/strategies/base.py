@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fl_rec.config import Config
+from fl_rec.config import Config, Keys
 from fl_rec.coordinator.messages import FINISH, JOIN, WAIT, ClientReport, Decision
 from fl_rec.errors import RunError
 from fl_rec.plugins import where_raised
@@ -57,8 +57,7 @@ class Standing:
     last_joined: int = -1
 
 
-@dataclass(frozen=True)
-class NoOptions:
+class NoOptions(Keys):
     """A strategy with nothing to set."""
 
 
@@ -71,18 +70,18 @@ class Strategy(ABC):
     from `random(round)`.
 
     Attributes:
-        Options: a dataclass of `fl_rec.config.key` fields, which `coordinator.options` may set.
+        Options: typed keys (`fl_rec.config.Keys`), which `coordinator.options` may set.
         fleet: the clients that it decides for.
         options: an `Options`.
         standing: what is known of each client, for all of them.
         finished: the clients that were told to FINISH.
     """
 
-    Options: type = NoOptions
+    Options: type[Keys] = NoOptions
 
     def __init__(self, fleet: Fleet, options: Any = None) -> None:
         self.fleet = fleet
-        self.options = self.Options() if options is None else options
+        self.options: Any = self.Options() if options is None else options
         self.standing = {client: Standing() for client in fleet}
         self.finished: set[int] = set()
 

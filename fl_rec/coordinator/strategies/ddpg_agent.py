@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fl_rec.config import flag, fraction, integer, key, location, number, optional, text
+from fl_rec.config import Fraction, Keys, PositiveFloat, PositiveInt, key
 from fl_rec.errors import ConfigError
 from fl_rec.files import write_arrays
 
@@ -48,28 +48,25 @@ ACTIONS = 2
 OUTCOMES = 3
 
 
-@dataclass(frozen=True)
-class Options:
-    policy: Path | None = key(optional(location()), "a saved policy to start from; null: an untrained one", None)
-    learn: bool = key(flag(), "go on learning from the reports", True)
-    explore: bool = key(flag(), "try actions beside the policy's own", True)
-    time_weight: float = key(
-        number(above=0), "points of the metric (0.01) that the time of one round of join_all is worth", 1.0
-    )
-    min_local_epochs: float = key(number(above=0), "least that a client trains when it joins", 0.1)
-    max_local_epochs: float = key(number(above=0), "most that a client trains in a round", 2.0)
-    noise: float = key(number(above=0), "standard deviation of exploration in round 0; actions are from -1 to 1", 0.1)
-    noise_decay: float = key(fraction(), "factor on it each round", 0.9)
-    updates: int = key(integer(at_least=1), "steps of learning in a round", 4)
-    batch_size: int = key(integer(at_least=1), "rounds in a step; learning starts when so many are remembered", 16)
-    memory: int = key(integer(at_least=1), "rounds that are remembered at most", 20000)
-    hidden: int = key(integer(at_least=1), "width of the networks' layers", 32)
-    discount: float = key(fraction(), "worth of a reward that comes one round of join_all later", 0.9)
-    actor_learning_rate: float = key(number(above=0), "step size of the actor (Adam)", 5e-4)
-    critic_learning_rate: float = key(number(above=0), "step size of the critic (Adam)", 1e-3)
-    soft_update: float = key(fraction(), "how far the target networks follow in a step", 0.02)
-    dense_field: str | None = key(optional(text()), "a declared report field that the actor sees, projected", None)
-    dense_size: int = key(integer(at_least=1), "numbers that the field is projected to, at random", 8)
+class Options(Keys):
+    policy: Path | None = key(None, "a saved policy to start from; null: an untrained one")
+    learn: bool = key(True, "go on learning from the reports")
+    explore: bool = key(True, "try actions beside the policy's own")
+    time_weight: PositiveFloat = key(1.0, "points of the metric (0.01) that the time of one round of join_all is worth")
+    min_local_epochs: PositiveFloat = key(0.1, "least that a client trains when it joins")
+    max_local_epochs: PositiveFloat = key(2.0, "most that a client trains in a round")
+    noise: PositiveFloat = key(0.1, "standard deviation of exploration in round 0; actions are from -1 to 1")
+    noise_decay: Fraction = key(0.9, "factor on it each round")
+    updates: PositiveInt = key(4, "steps of learning in a round")
+    batch_size: PositiveInt = key(16, "rounds in a step; learning starts when so many are remembered")
+    memory: PositiveInt = key(20000, "rounds that are remembered at most")
+    hidden: PositiveInt = key(32, "width of the networks' layers")
+    discount: Fraction = key(0.9, "worth of a reward that comes one round of join_all later")
+    actor_learning_rate: PositiveFloat = key(5e-4, "step size of the actor (Adam)")
+    critic_learning_rate: PositiveFloat = key(1e-3, "step size of the critic (Adam)")
+    soft_update: Fraction = key(0.02, "how far the target networks follow in a step")
+    dense_field: str | None = key(None, "a declared report field that the actor sees, projected")
+    dense_size: PositiveInt = key(8, "numbers that the field is projected to, at random")
 
     def local_epochs(self, amount: Any, needed: Any) -> Any:
         """What a client trains: as long as the others of the same amount, within the limits.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fl_rec import plugins
-from fl_rec.config import Config, choice, integer, key, mapping, number, text, to_plain
+from fl_rec.config import Config, Keys, NonNegativeFloat, PositiveFloat, PositiveInt, Values, key, to_plain
 from fl_rec.coordinator.messages import JOIN, ClientReport, Decision
 from fl_rec.coordinator.strategies.base import Fleet, Strategy
 from fl_rec.distillation.proxy import FINGERPRINT, LOGITS, SOFT_TARGETS, ProxySet
@@ -19,24 +19,22 @@ if TYPE_CHECKING:
     from fl_rec.distillation.teacher import Teacher
 
 
-@dataclass(frozen=True)
-class Options:
-    selection: str = key(text(), "the strategy that says who trains: a name, or your own", "join_all")
-    selection_options: Mapping[str, Any] = key(mapping(), "what that strategy lets you set", factory=dict)
-    start: int = key(integer(at_least=1), "first round with soft targets; until then the clients learn alone", 5)
-    combine: str = key(
-        choice("mean", "rows", "confidence", "entropy_reduction"),
+class Options(Keys):
+    selection: str = key("join_all", "the strategy that says who trains: a name, or your own")
+    selection_options: Values = key({}, "what that strategy lets you set")
+    start: PositiveInt = key(5, "first round with soft targets; until then the clients learn alone")
+    combine: Literal["mean", "rows", "confidence", "entropy_reduction"] = key(
+        "mean",
         "how the clients' probabilities become one: their mean; weighted by the rows of the shards, or by how far each "
         "is from 1/2; or their mean, sharpened",
-        "mean",
     )
-    sharpness: float = key(number(above=0), "temperature of entropy_reduction; the lower, the sharper", 0.1)
-    teacher: Mapping[str, Any] = key(mapping(), "hyper_parameters in which the teacher differs", factory=dict)
-    learning_rate: float = key(number(above=0), "of the teacher's Adam, in its first round; then it falls", 0.02)
-    first_epochs: int = key(integer(at_least=1), "passes of the teacher over its first round's rows", 20)
-    epochs: int = key(integer(at_least=1), "and over those of each later round", 3)
-    label_weight: float = key(number(at_least=0), "weight of the proxy set's labels in the teacher's loss", 0.0)
-    batch_size: int = key(integer(at_least=1), "rows of a step of the teacher", 1024)
+    sharpness: PositiveFloat = key(0.1, "temperature of entropy_reduction; the lower, the sharper")
+    teacher: Values = key({}, "hyper_parameters in which the teacher differs")
+    learning_rate: PositiveFloat = key(0.02, "of the teacher's Adam, in its first round; then it falls")
+    first_epochs: PositiveInt = key(20, "passes of the teacher over its first round's rows")
+    epochs: PositiveInt = key(3, "and over those of each later round")
+    label_weight: NonNegativeFloat = key(0.0, "weight of the proxy set's labels in the teacher's loss")
+    batch_size: PositiveInt = key(1024, "rows of a step of the teacher")
 
 
 class Distill(Strategy):
@@ -68,11 +66,11 @@ class Distill(Strategy):
         name, given = self.options.selection, self.options.selection_options
         self._selection = new_strategy(name, given, fleet, folder, "coordinator.options.selection")
         # As it is written down with a run, whose folder is another.
-        self.options = replace(
-            self.options,
-            selection=plugins.absolute(name, folder),
-            selection_options=to_plain(self._selection.options),
-        )
+        written = {
+            "selection": plugins.absolute(name, folder),
+            "selection_options": to_plain(self._selection.options),
+        }
+        self.options = self.options.model_copy(update=written)
         # One standing for both: who joined and how they fared is what the selection goes by.
         self._selection.standing, self._selection.finished = self.standing, self.finished
         self._config = fleet.config.with_hyper_parameters(self.options.teacher, "coordinator.options.teacher")

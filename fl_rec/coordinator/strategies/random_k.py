@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from fl_rec.config import integer, key
+from fl_rec.config import Keys, PositiveInt, key
 from fl_rec.coordinator.messages import JOIN, ClientReport, Decision
 from fl_rec.coordinator.strategies.base import Strategy
 
 
-@dataclass(frozen=True)
-class Options:
-    k: int = key(integer(at_least=1), "clients that train in a round", 5)
+class Options(Keys):
+    k: PositiveInt = key(5, "clients that train in a round")
 
 
 class RandomK(Strategy):

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from fl_rec.config import key, number, optional
+from fl_rec.config import Keys, PositiveFloat, key
 from fl_rec.coordinator.messages import JOIN, WAIT, ClientReport, Decision
 from fl_rec.coordinator.strategies.base import Strategy
 
 
-@dataclass(frozen=True)
-class Options:
-    deadline: float | None = key(
-        optional(number(above=0)), "seconds that a client may train; null: what half of the clients need", None
-    )
-    min_local_epochs: float = key(number(above=0), "a client that could do less by the deadline waits", 0.1)
+class Options(Keys):
+    deadline: PositiveFloat | None = key(None, "seconds that a client may train; null: what half of the clients need")
+    min_local_epochs: PositiveFloat = key(0.1, "a client that could do less by the deadline waits")
 
 
 class ResourceAware(Strategy):

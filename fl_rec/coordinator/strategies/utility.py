@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from fl_rec.config import fraction, integer, key, number
+from fl_rec.config import Fraction, Keys, PositiveFloat, PositiveInt, key
 from fl_rec.coordinator.messages import JOIN, ClientReport, Decision
 from fl_rec.coordinator.strategies.base import Strategy
 
 
-@dataclass(frozen=True)
-class Options:
-    k: int = key(integer(at_least=1), "clients that train in a round", 5)
-    speed_quantile: float = key(fraction(), "share of the clients that count as fast enough", 0.5)
-    speed_exponent: float = key(number(above=0), "how much slower ones lose: (wanted / needed seconds) to this", 2.0)
-    exploration: float = key(fraction(), "share of k for clients that never trained, at the start", 0.9)
-    exploration_decay: float = key(fraction(), "factor on it each round", 0.98)
-    exploration_least: float = key(fraction(), "what it does not fall below", 0.2)
-    cut_off: float = key(fraction(), "clients of at least this share of the k-th best utility are drawn from", 0.95)
+class Options(Keys):
+    k: PositiveInt = key(5, "clients that train in a round")
+    speed_quantile: Fraction = key(0.5, "share of the clients that count as fast enough")
+    speed_exponent: PositiveFloat = key(2.0, "how much slower ones lose: (wanted / needed seconds) to this")
+    exploration: Fraction = key(0.9, "share of k for clients that never trained, at the start")
+    exploration_decay: Fraction = key(0.98, "factor on it each round")
+    exploration_least: Fraction = key(0.2, "what it does not fall below")
+    cut_off: Fraction = key(0.95, "clients of at least this share of the k-th best utility are drawn from")
 
 
 class Utility(Strategy):

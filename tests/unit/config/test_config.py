@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from fl_rec import environment
-from fl_rec.config import Config, add_config_arguments, list_keys, load_from_args
+from fl_rec.config import ClientConfig, Config, add_config_arguments, json_schema, list_keys, load_from_args
 from fl_rec.errors import ConfigError
 
 # The keys of PaddleRec's models/recall/ncf/config_fl.yaml, with paths of this test.
@@ -138,8 +140,11 @@ class TestValues:
         assert config.hyper_parameters.extra == {"a": 1, "b": 5}
 
     def test_is_frozen(self, minimal: Path) -> None:
+        config = Config.load(minimal)
+        with pytest.raises(ValidationError, match="frozen"):
+            config.runner.epochs = 5  # type: ignore[misc]
         with pytest.raises(dataclasses.FrozenInstanceError):
-            Config.load(minimal).runner.epochs = 5  # type: ignore[misc]
+            config.runner = config.runner  # type: ignore[misc]
 
     def test_empty_sections_are_defaults(self, write: Write) -> None:
         config = Config.load(write("runner: {train_data_dir: train}\nhyper_parameters:\n  extra:\n"))
@@ -295,17 +300,18 @@ class TestRefusedValues:
 
     def test_names_the_file_or_the_option(self, write: Write) -> None:
         path = write("runner: {train_data_dir: train, epochs: 0}")
-        assert refusal(path).startswith("job.yaml: runner.epochs must be")
+        assert refusal(path).startswith("job.yaml:1: runner.epochs must be")
         assert refusal(path, "runner.epochs=-1").startswith("option -o: runner.epochs must be")
 
     def test_a_required_key_is_missed(self, write: Write) -> None:
         assert refusal(write("runner:\n  epochs: 1\n")) == (
-            "job.yaml: runner.train_data_dir is missing. Set it to the folder of training shards, shard k for worker k."
+            "job.yaml:1: runner.train_data_dir is missing. Set it to the folder of training shards, shard k for worker "
+            "k."
         )
 
     def test_a_dump_needs_a_folder_and_a_folder_no_dump(self, minimal: Path) -> None:
         assert refusal(minimal, "runner.need_dump=true") == (
-            "job.yaml: runner.need_dump=true needs a folder to dump into. "
+            "option -o: runner.need_dump=true needs a folder to dump into. "
             "Set runner.dump_fields_path, or runner.need_dump to false."
         )
         assert not Config.load(minimal, ["runner.dump_fields_path=dump"]).runner.need_dump
@@ -319,10 +325,10 @@ class TestRefusedValues:
         assert refusal(path, "runner.top_k") == (
             "4 problems in the configuration:\n"
             "option -o: must be key=value. Received: 'runner.top_k'. Did you mean runner.top_k=VALUE?\n"
-            "job.yaml: runner.geo_stp: unknown key. Did you mean runner.geo_step?\n"
-            "job.yaml: runner.epochs must be an integer of at least 1. "
+            "job.yaml:1: runner.geo_stp: unknown key. Did you mean runner.geo_step?\n"
+            "job.yaml:1: runner.epochs must be an integer of at least 1. "
             "Received: epochs=0 (int). Set it to 1 or more.\n"
-            "job.yaml: hyper_parameters.mf_dim must be an integer of at least 1. "
+            "job.yaml:2: hyper_parameters.mf_dim must be an integer of at least 1. "
             "Received: mf_dim='x' (str). Set it to 1 or more."
         )
 
@@ -365,7 +371,7 @@ class TestUnreadableFiles:
                 "runner:\n  epochs: 1\n  seed: 2\n  epochs: 3\n",
                 "job.yaml: not valid YAML at line 4, column 3: the key epochs is there twice, remove one of them.",
             ),
-            ("runner: 5\n", "job.yaml: runner must be a mapping of keys. Received: runner=5 (int)."),
+            ("runner: 5\n", "job.yaml:1: runner must be a mapping of keys. Received: runner=5 (int)."),
             ("a: \x07\n", "job.yaml: not valid YAML: "),
         ],
     )
@@ -454,3 +460,94 @@ def test_a_keys_old_name_still_works(write: Write, old: str, new: str, value: fl
     ):
         assert config[new] == config[old] == config.get(old) == value
         assert old not in list(config)
+        assert config.notes == (f"{old} is now {new}; the old name still works.",)
+        assert config.replace(**{"runner.epochs": 2}).notes == config.notes
+
+
+def test_both_names_of_a_key(write: Write) -> None:
+    keys = "runner:\n  train_data_dir: a\n  exchanges_per_epoch: 2\n  rounds_per_epoch: 3\n"
+    assert refusal(write(keys)).startswith("job.yaml:")
+    assert refusal(write(keys)).endswith(
+        ": runner.rounds_per_epoch is the old name of runner.exchanges_per_epoch. Received: both. Remove the old one."
+    )
+    # An option goes before the file, whichever name each of them has.
+    path = write(keys.replace("  rounds_per_epoch: 3\n", ""))
+    assert Config.load(path, ["runner.rounds_per_epoch=5"]).runner.exchanges_per_epoch == 5
+
+
+LINES = """\
+runner:
+  train_data_dir: train
+  # a comment
+  epochs: 0
+
+  keep_zeros: true
+coordinator:
+  clients:
+    1: {slow_down: 5}
+    "2":
+      slow_down: 0.5
+      bandwith: 3
+    x: {}
+hyper_parameters:
+  optimizer: {class: sgd,
+    learning_rate: fast}
+  pretrained_gmf: there
+  mode: NCF_NeuMF
+distillation: {students: {0: 3}}
+"""
+
+
+def test_every_problem_has_its_place(write: Write) -> None:
+    assert refusal(write(LINES), "privacy.clip=1", "coordinator.clients.1.slow_down=0").splitlines() == [
+        "9 problems in the configuration:",
+        "job.yaml:12: coordinator.clients.2.bandwith: unknown key. Did you mean bandwidth?",
+        "job.yaml:4: runner.epochs must be an integer of at least 1. Received: epochs=0 (int). Set it to 1 or more.",
+        "job.yaml:16: hyper_parameters.optimizer.learning_rate must be a number above 0. Received: "
+        "learning_rate='fast' (str). Set it to a finite number above 0.",
+        "job.yaml:11: coordinator.clients.2.slow_down must be a number of at least 1. Received: slow_down=0.5 (float). "
+        "Set it to a finite number of at least 1.",
+        "job.yaml:8: coordinator.clients must be a mapping of client numbers to type, slow_down, bandwidth. Received: "
+        "clients={1: {'slow_down': 5}, '2': {'slow_down': 0.5, 'bandwith': 3}, 'x': {}, '1': {'slow_down': 0}} (dict). "
+        "Write it as 3: {slow_down: 5}; * is all others.",
+        "option -o: coordinator.clients.1.slow_down must be a number of at least 1. Received: slow_down=0 (int). "
+        "Set it to a finite number of at least 1.",
+        "job.yaml:19: distillation.students must be a mapping of client numbers to mappings. Received: "
+        "students={0: 3} (dict). Write it as 3: {mf_dim: 8}; * is all others.",
+        # Rules between keys, where none of the keys is refused itself.
+        "job.yaml:17: hyper_parameters.pretrained_gmf and pretrained_mlp go together: NCF_NeuMF starts from both nets. "
+        "Received: pretrained_gmf=there, pretrained_mlp=null. Set the other one too, or leave both out.",
+        "job.yaml:6: runner.keep_zeros=true keeps the zeros of a model to start from, and noise for privacy would fall "
+        "on them. Received: warmup_model_path=null, privacy.clip=1.0. Name a model that `fl-rec compress --prune` "
+        "wrote in runner.warmup_model_path and leave privacy.clip out, or leave keep_zeros out.",
+    ]
+
+
+def test_devices_are_typed(minimal: Path) -> None:
+    config = Config.load(minimal, ["coordinator.clients={3: {slow_down: '5'}, '*': {type: phone}}"])
+    devices = config.coordinator
+    assert (devices.client(3), devices.client(4)) == (ClientConfig(slow_down=5.0), ClientConfig(type="phone"))
+    assert config["coordinator.clients.3"] == {"type": "machine", "slow_down": 5.0, "bandwidth": None}
+    assert Config.load(minimal).coordinator.client(0) == ClientConfig()
+
+
+def test_what_is_read_is_a_copy(minimal: Path) -> None:
+    config = Config.load(minimal, ["hyper_parameters.extra.a=[1]"])
+    config["hyper_parameters.extra.a"].append(2)
+    config.get("hyper_parameters.fc_layers").append(2)
+    assert config["hyper_parameters.extra.a"] == [1] and config["hyper_parameters.fc_layers"] == [64, 32, 16, 8]
+
+
+def test_json_schema(minimal: Path) -> None:
+    schema = json_schema()
+    assert schema["required"] == ["runner"] and schema["additionalProperties"] is False
+    runner = schema["$defs"]["RunnerConfig"]
+    assert runner["required"] == ["train_data_dir"] and runner["additionalProperties"] is False
+    epochs = {"default": 1, "description": "passes over the training data", "exclusiveMinimum": 0, "type": "integer"}
+    assert {**runner["properties"]["epochs"], **epochs} == runner["properties"]["epochs"]
+    assert runner["properties"]["sync_mode"]["enum"] == ["geo", "async", "sync"]
+    assert runner["properties"]["rounds_per_epoch"]["deprecated"] is True
+    keys = {name.partition(".")[2] for name in Config.load(minimal) if name.startswith("runner.")}
+    assert set(runner["properties"]) == keys | {"rounds_per_epoch"}
+    assert "class" in schema["$defs"]["OptimizerConfig"]["properties"]
+    json.dumps(schema)

@@ -554,14 +554,12 @@ def test_options_that_are_none(name: str, options: Any, text: str) -> None:
 
 OWN = """
 from __future__ import annotations
-from dataclasses import dataclass
 from pathlib import Path
-from fl_rec.config import integer, key
+from fl_rec.config import Keys, NonNegativeInt, key
 from fl_rec.coordinator import JOIN, Decision, Strategy
 
-@dataclass(frozen=True)
-class Options:
-    first: int = key(integer(at_least=0), "who trains", 1)
+class Options(Keys):
+    first: NonNegativeInt = key(1, "who trains")
 
 class Mine(Strategy):
     Options = Options

@@ -551,13 +551,11 @@ def test_who_waits_gets_no_targets(distilling: Distilling) -> None:
 
 
 OWN_SELECTION = """
-from dataclasses import dataclass
-from fl_rec.config import integer, key
+from fl_rec.config import Keys, PositiveInt, key
 from fl_rec.coordinator import FINISH, JOIN, Decision, Strategy
 
-@dataclass(frozen=True)
-class Options:
-    last: int = key(integer(at_least=1), "round in which client 0 finishes", 3)
+class Options(Keys):
+    last: PositiveInt = key(3, "round in which client 0 finishes")
 
 class Sees(Strategy):
     '''Says what it sees; client 0 finishes in a round.'''
@@ -722,7 +720,7 @@ def test_students_have_nets_of_their_own(load_job: LoadJob, tmp_path: Path) -> N
         (
             "{0: {mf_dim: 3}}", "null",
             "distillation.students has clients train different nets, which can't share parameters. Received: "
-            "runner.private_params=None. Set it to ['*'], or leave students out.",
+            "runner.private_params=null. Set it to ['*'], or leave students out.",
         ),
         (
             "{1: {mf_dims: 3}}", '["*"]',

@@ -114,8 +114,8 @@ def test_how_rounds_add_up_is_not_read_without_rounds(load_job: LoadJob) -> None
     overrides = ("runner.aggregation=sum", "runner.server_learning_rate=0.5")
     config = load_job(*overrides)
     assert check_job(config, 2).notes == (
-        "runner.aggregation=sum has no effect without rounds: set runner.exchanges_per_epoch.",
-        "runner.server_learning_rate=0.5 has no effect without rounds: set runner.exchanges_per_epoch.",
+        "runner.aggregation=sum has no effect without synchronised exchanges: set runner.exchanges_per_epoch.",
+        "runner.server_learning_rate=0.5 has no effect without synchronised exchanges: set runner.exchanges_per_epoch.",
     )
     assert check_job(load_job_again(config, *overrides, "runner.exchanges_per_epoch=2"), 2).notes == ()
 
@@ -210,9 +210,9 @@ def test_net_that_is_not_there(load_job: LoadJob) -> None:
         (
             "exchanges_per_epoch=2",
             "reader_type=InmemoryDataset",
-            "runner.exchanges_per_epoch needs runner.reader_type=QueueDataset, because a round trains a part of a "
-            "shard, read as a stream. Received: InmemoryDataset. Set runner.reader_type=QueueDataset, or leave "
-            "runner.exchanges_per_epoch out.",
+            "runner.exchanges_per_epoch needs runner.reader_type=QueueDataset, because what is trained between two "
+            "exchanges is a part of a shard, read as a stream. Received: InmemoryDataset. Set "
+            "runner.reader_type=QueueDataset, or leave runner.exchanges_per_epoch out.",
         ),
         (
             "private_params=[embedding_0*]",

@@ -203,7 +203,7 @@ def test_a_private_job_is_accepted_as_it_is(load_job: LoadJob) -> None:
     [
         (
             "runner.exchanges_per_epoch=0",
-            "privacy.clip needs runner.exchanges_per_epoch: without rounds Paddle's communicator sends while a worker "
+            "privacy.clip needs runner.exchanges_per_epoch: without it Paddle's communicator sends while a worker "
             "trains, and leaves no place for clipping and noise. Received: 0. Set it to 1 or more, or leave "
             "privacy.clip out.",
         ),
@@ -269,7 +269,7 @@ def test_settings_without_an_effect(load_job: LoadJob) -> None:
     private = {"privacy.clip": 0.5, "runner.exchanges_per_epoch": 4, "hyper_parameters.optimizer.class": "sgd"}
     config = config.replace(**others, **private, **{"runner.dump_fields_path": "dump"})
     assert check_job(config, 2).notes == tuple(
-        f"{name}={value} has no effect with privacy.clip: a round is one step of each user drawn, with all of the "
-        "user's rows, from the round's model."
+        f"{name}={value} has no effect with privacy.clip: between two exchanges each user drawn makes one step, with "
+        "all of the user's rows, from the model exchanged last."
         for name, value in others.items()
     )

@@ -1,0 +1,36 @@
+"""What can be known to be wrong with a job's coordinator before it starts. No Paddle is imported here."""
+
+from __future__ import annotations
+
+from fl_rec import plugins
+from fl_rec.config import Config, to_plain
+from fl_rec.coordinator.strategies import Fleet, new_strategy
+from fl_rec.data.check import Facts
+from fl_rec.errors import ConfigError
+
+
+def check(config: Config, job: Facts) -> Config:
+    """The configuration with the strategy's options and paths filled in, so that it can be read elsewhere.
+
+    Raises:
+        ConfigError: there is no such strategy, an option is refused, or there are fewer clients than configured.
+    """
+    if not job.coordinators:
+        return config
+    settings, folder = config.coordinator, config.yaml_path.parent
+    if job.coordinators > 1:
+        raise ConfigError(f"A job has one coordinator at most. Received: --coordinator_num={job.coordinators}.")
+    unknown = [client for client in settings.clients if client != "*" and int(client) >= job.workers]
+    if unknown:
+        raise ConfigError(
+            f"coordinator.clients must name clients 0 to {job.workers - 1}. Received: {', '.join(unknown)}."
+        )
+    fleet = Fleet(job.workers, config.runner.epochs, config.runner.seed, config=config)
+    strategy = new_strategy(settings.strategy, settings.options, fleet, folder)
+    return config.replace(
+        **{
+            "coordinator.strategy": plugins.absolute(settings.strategy, folder),
+            "coordinator.options": to_plain(strategy.options),
+            "coordinator.report_fields": {**settings.report_fields, **strategy.report_fields},
+        }
+    )

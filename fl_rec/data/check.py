@@ -1,0 +1,138 @@
+"""What of a job is dealt to whom, and whether the configuration fits the data. No Paddle is imported here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fl_rec.config import Config
+from fl_rec.data.manifest import Manifest, check_shards, list_shards, load_manifest
+from fl_rec.data.reader import AS_IS, Reader
+from fl_rec.errors import ConfigError
+
+KINDS = ("train_data_dir", "test_data_dir", "validation_data_dir")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the checks of a job go by beside its configuration.
+
+    Attributes:
+        workers, coordinators: how many there are.
+        shards: the files of each of `KINDS`; none of one that is not configured.
+        manifest: that of the training shards; None if they have none.
+    """
+
+    workers: int
+    coordinators: int = 0
+    shards: dict[str, list[Path]] = field(default_factory=dict)
+    manifest: Manifest | None = None
+
+    @classmethod
+    def of(cls, config: Config, workers: int, coordinators: int) -> Facts:
+        """Raises DataError: a folder is missing or holds no shards, or the manifest can't be read."""
+        folders = {kind: getattr(config.runner, kind) for kind in KINDS}
+        shards = {kind: list_shards(folder, kind) if folder else [] for kind, folder in folders.items()}
+        return cls(workers, coordinators, shards, load_manifest(config.runner.train_data_dir))
+
+    def deal(self, config: Config, kind: str) -> tuple[tuple[Path, ...], ...]:
+        """For each worker, its files of a kind."""
+        files = self.shards[kind]
+        if files and config.runner.split_file_list:
+            return tuple((path,) for path in files)
+        return (tuple(files),) * self.workers
+
+    def deal_rows(self, config: Config) -> tuple[int | None, ...]:
+        """For each worker, the rows that it trains in an epoch; None if there is no manifest to say."""
+        if self.manifest is None:
+            return (None,) * self.workers
+        negatives, group_size = config.runner.resample_negatives, config.hyper_parameters.group_size
+        if negatives is not None and group_size is not None:
+            return tuple(shard.train.positives * (1 + negatives) // group_size for shard in self.manifest.shards)
+        if config.runner.split_file_list:
+            return tuple(shard.train.rows for shard in self.manifest.shards)
+        return (self.manifest.totals["train_rows"],) * self.workers
+
+
+def check(config: Config, job: Facts) -> Config:
+    """The configuration with the data's sizes filled in.
+
+    Raises:
+        ConfigError: a setting contradicts the data.
+        DataError: the shards are not what their manifest says.
+    """
+    if job.manifest is not None:
+        _check_shards(config, job.manifest)
+        config = config.with_sizes(job.manifest.num_users, job.manifest.num_items)
+    for name in ("num_users", "num_items"):
+        if getattr(config.hyper_parameters, name) is None:
+            raise ConfigError(
+                f"hyper_parameters.{name} can be left out only if the data has a manifest.json. Received: no manifest "
+                f"in {config.runner.train_data_dir} or beside it. Set the key, or make the shards with "
+                "gen_heter_data.py."
+            )
+    for kind, files in job.shards.items():
+        if files and config.runner.split_file_list:
+            _require_one_per_worker(files, kind, job.workers)
+    Reader.from_config(config, Path(os.devnull), Path(os.devnull))
+    return config.replace(**{"hyper_parameters.group_size": _group_size(config, job.manifest)})
+
+
+def notes_of(config: Config, job: Facts) -> list[str]:
+    """What the user should know of settings that the data makes less of than it seems."""
+    num_items, manifest = config.hyper_parameters.num_items, job.manifest
+    if not (config.runner.resample_negatives and manifest and num_items and num_items > manifest.num_items):
+        return []
+    return [
+        f"runner.resample_negatives draws from hyper_parameters.num_items={num_items} items, of which the data has "
+        f"{manifest.num_items}: negatives that nobody could like teach less. Leave num_items out."
+    ]
+
+
+def _check_shards(config: Config, manifest: Manifest) -> None:
+    runner = config.runner
+    others = (
+        folder if folder and _belongs(folder, manifest) else None
+        for folder in (runner.test_data_dir, runner.validation_data_dir)
+    )
+    check_shards(manifest, runner.train_data_dir, *others)
+    if manifest.format != "multislot" and runner.pipe_command.strip() == AS_IS:
+        raise ConfigError(
+            f"The shards in {runner.train_data_dir} are {manifest.format}, and Paddle reads MultiSlot text. "
+            'Received: runner.pipe_command=cat. Set it to a reader, such as "python queuedataset_reader.py", '
+            "or write MultiSlot shards."
+        )
+
+
+def _belongs(folder: Path, manifest: Manifest) -> bool:
+    found = load_manifest(folder)
+    return found is not None and found.folder == manifest.folder
+
+
+def _require_one_per_worker(files: Sequence[Path], kind: str, workers: int) -> None:
+    if len(files) != workers:
+        raise ConfigError(
+            f"Shard k belongs to worker k, so there must be as many shards as workers. Received: {len(files)} files in "
+            f"{files[0].parent} (runner.{kind}) and {workers} workers. Start {len(files)} workers, or write "
+            f"{workers} shards: gen_heter_data.py --num_shards {workers}"
+        )
+
+
+def _group_size(config: Config, manifest: Manifest | None) -> int:
+    """Items of a training row."""
+    given, negatives = config.hyper_parameters.group_size, config.runner.resample_negatives
+    sizes: tuple[int, ...] = (given or 1,)
+    rule = remedy = ""
+    if negatives is not None:
+        sizes = (1 + negatives, 1)
+        rule = f"{1 + negatives}, a positive with its runner.resample_negatives={negatives}, or 1"
+        remedy = f"Leave it out for {1 + negatives}, or set it to 1 for a row per item."
+    elif manifest is not None:
+        sizes = (manifest.group_size,)
+        rule = f"{manifest.group_size}, which is what a row in {manifest.folder} holds"
+        remedy = "Leave it out, make other shards with gen_heter_data.py --group, or set runner.resample_negatives."
+    if given is not None and given not in sizes:
+        raise ConfigError(f"hyper_parameters.group_size must be {rule}. Received: {given}. {remedy}")
+    return sizes[0] if given is None else given
