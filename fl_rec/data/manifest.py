@@ -191,7 +191,7 @@ def list_files(folder: Path, key: str, holds: str, remedy: str) -> list[Path]:
 
 def list_shards(folder: Path, key: str) -> list[Path]:
     """A folder's shards by name. DataError, which names `runner.KEY`, if there is none or one is empty."""
-    remedy = "Make the shards with datasets/movielens/run.sh, or run ./fl_run.sh without -m for built-in data."
+    remedy = "Make the shards with datasets/movielens/run.sh or fl-rec partition, or leave -m out for built-in data."
     if key == "validation_data_dir":
         remedy = "Make the shards with prepare.py --validation and gen_heter_data.py."
     files = list_files(folder, f"runner.{key}", "shards", remedy)

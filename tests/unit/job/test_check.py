@@ -283,7 +283,7 @@ def test_a_loss_is_looked_for_when_the_group_size_is_known(load_job: LoadJob) ->
 def test_missing_folder(load_job: LoadJob, tmp_path: Path, key: str) -> None:
     assert refusal(load_job(f"runner.{key}=nowhere"), error=DataError) == (
         f"runner.{key} must be a folder of shards. Received: {tmp_path}/a job/nowhere, which does not exist. "
-        "Make the shards with datasets/movielens/run.sh, or run ./fl_run.sh without -m for built-in data."
+        "Make the shards with datasets/movielens/run.sh or fl-rec partition, or leave -m out for built-in data."
     )
 
 

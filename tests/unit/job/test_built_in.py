@@ -1,0 +1,73 @@
+"""The job without a configuration: where its data and its configuration are made."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fl_rec import cli, environment
+from fl_rec.config import Config
+from fl_rec.data.manifest import load_manifest
+from fl_rec.job.built_in import built_in
+
+CONFIG = environment.shipped("configs/config_synthetic.yaml")
+
+
+def copy_config(root: Path) -> None:
+    (root / "configs").mkdir(parents=True)
+    shutil.copy(CONFIG, root / "configs")
+
+
+def tree(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def test_of_a_wheel_both_are_made_here_once(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy_config(tmp_path / "fl_rec" / "shipped")
+    monkeypatch.setattr(environment, "PACKAGE", tmp_path / "fl_rec")
+    monkeypatch.setattr(environment, "CLONE", None)
+    path = built_in()
+    assert path == Path("fl_rec_data/config_synthetic.yaml")
+    data = here / "fl_rec_data" / "synthetic" / "fl_data"
+    runner = Config.load(path).runner
+    assert (runner.train_data_dir, runner.test_data_dir) == (data / "fl_train_data", data / "fl_test_data")
+    manifest = load_manifest(data)
+    assert manifest is not None and (manifest.num_shards, manifest.totals["train_rows"]) == (10, 146_555)
+    path.write_text(path.read_text().replace("epochs: 12", "epochs: 3"))
+    before = tree(here)
+    assert Config.load(built_in()).runner.epochs == 3, "what the user has changed stays"
+    assert tree(here) == before
+
+
+def test_of_a_clone_both_are_the_clones(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy_config(tmp_path / "clone")
+    monkeypatch.setattr(environment, "CLONE", tmp_path / "clone")
+    path = built_in()
+    assert path == tmp_path / "clone" / "configs" / "config_synthetic.yaml"
+    assert load_manifest(Config.load(path).runner.train_data_dir) is not None
+    assert tree(here) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "--source", "synthetic", "--seed", "-1"], "--seed must be 0 or more. Received: -1"),
+        (["partition", "--seed", "-1"], "--seed must be 0 or more. Received: -1"),
+        (["partition"], "--data must be a folder that prepare.py wrote. Received: ., without meta.json."),
+    ],
+)
+def test_data_commands_work_in_the_current_folder(
+    here: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err.endswith(f"fl-rec: error: {message}\n")
+    assert tree(here) == {}
