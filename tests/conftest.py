@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,3 +17,24 @@ def heeded_signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+# The files with the most jobs, longest first; what comes last is short, so that all processes end together.
+LONGEST = ("test_export.py", "test_distill.py", "test_coordinator.py", "test_job.py", "test_failures.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # the files with the most tests are not the longest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Jobs first, the longest files first of all, then what imports Paddle."""
+    order = {room: place for place, room in enumerate(("integration", "paddle", "unit"))}
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        room = item.path.relative_to(Path(__file__).parent).parts[0]
+        longest = LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
+        return order[room], longest
+
+    items.sort(key=place)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,20 +35,96 @@ def run_script(script: str, *arguments: Any) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
 
 
+Make = Callable[[Path], Any]
+Once = Callable[[str, Make], Path]
+
+
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """`once(name, make)` has `make(folder)` fill a folder that tests only read, and returns it.
+
+    It is made by whoever needs it first, once for all processes that pytest-xdist runs tests in.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def once(name: str, make: Make) -> Path:
+        folder, made = base / name, base / f"{name}.made"
+        with open(base / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return once
+
+
+class Forks:
+    """Programs that are played in forks of one process that has imported Paddle; see `tests.integration.forks`."""
+
+    CLI = "import sys; from fl_rec.cli import main; sys.exit(main())"
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.forks"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=clean_environment(),
+        )  # fmt: skip
+
+    def play(self, program: str, *arguments: Any) -> subprocess.CompletedProcess:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps([program, [*map(str, arguments)], TIMEOUT]) + "\n")
+        self._process.stdin.flush()
+        code, output, errors = json.loads(self._process.stdout.readline())
+        return subprocess.CompletedProcess(["fork", *arguments], code, output, errors)
+
+    def succeed(self, program: str, *arguments: Any) -> str:
+        """What a program prints that ends well."""
+        done = self.play(program, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def fl_rec(self, *arguments: Any) -> str:
+        """What a command of fl-rec prints that ends well."""
+        done = self.play(self.CLI, *arguments)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+        return done.stdout
+
+    def refusal(self, *arguments: Any) -> str:
+        """The error of a command of fl-rec that can't be."""
+        done = self.play(self.CLI, *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("fl-rec: error: ") and "Traceback" not in done.stderr
+        return done.stderr
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait(TIMEOUT)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    made = Forks()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def prepared(once: Once) -> Path:
     """Built-in data before it is split."""
-    folder = tmp_path_factory.mktemp("prepared")
-    run_script("datasets/movielens/prepare.py", "--source", "synthetic", "--out", folder)
-    return folder
+    return once(
+        "prepared",
+        lambda folder: run_script("datasets/movielens/prepare.py", "--source", "synthetic", "--out", folder),
+    )
 
 
 @pytest.fixture(scope="session")
-def shards(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shards(prepared: Path, once: Once) -> Path:
     """Three shards of it, as MultiSlot text."""
-    folder = tmp_path_factory.mktemp("shards")
-    run_script("datasets/movielens/gen_heter_data.py", "--data", prepared, "--out", folder, "--num_shards", WORKERS)
-    return folder
+    split = ("datasets/movielens/gen_heter_data.py", "--data", prepared, "--num_shards", WORKERS)
+    return once("shards", lambda folder: run_script(*split, "--out", folder))
 
 
 @dataclass
@@ -83,6 +162,7 @@ class Job:
         }
         self.hyper_parameters: dict[str, Any] = {"optimizer": {"class": "adam", "learning_rate": 0.002}}
         self.coordinator: dict[str, Any] = {}
+        self.arguments: list[Any] = []
 
     @property
     def yaml(self) -> Path:
@@ -94,7 +174,7 @@ class Job:
         return path
 
     def command(self, *options: Any) -> list[str]:
-        return [sys.executable, "-m", "fl_rec.cli", "run", "-m", str(self.yaml), *map(str, options)]
+        return [sys.executable, "-m", "fl_rec.cli", "run", "-m", str(self.yaml), *map(str, [*self.arguments, *options])]
 
     def start(self, *options: Any) -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -119,7 +199,11 @@ class Job:
         return finished
 
     def processes(self) -> list[Any]:
-        return Mark(ENVIRONMENT_KEY, str(self.run.path)).processes()
+        return self.mark.processes()
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(ENVIRONMENT_KEY, str(self.run.path))
 
 
 def clean_environment() -> dict[str, str]:
@@ -159,4 +243,39 @@ def start_coordinator_again(job: Job, started: subprocess.Popen) -> Finished:
 def job(tmp_path: Path, shards: Path):
     made = Job(tmp_path, shards)
     yield made
-    Mark(ENVIRONMENT_KEY, str(made.run.path)).end()
+    made.mark.end()
+
+
+SharedJob = Callable[..., Finished]
+
+
+@pytest.fixture(scope="session")
+def shared_job(once: Once, shards: Path) -> SharedJob:
+    """`shared_job(name, change)` is a job, `change(job)` of the usual one, that has ended well and is only read."""
+
+    def shared_job(name: str, change: Callable[[Job], Any]) -> Finished:
+        def make(folder: Path) -> None:
+            job = Job(folder, shards)
+            change(job)
+            try:
+                finished = job.succeed()
+            finally:
+                job.mark.end()
+            (folder / "said.json").write_text(json.dumps([finished.output, finished.errors]))
+
+        folder = once(name, make)
+        return Finished(0, *json.loads((folder / "said.json").read_text()), RunDirectory(folder / "run"))
+
+    return shared_job
+
+
+@pytest.fixture(scope="session")
+def trained(shared_job: SharedJob) -> Finished:
+    """The usual job, of three epochs."""
+    return shared_job("trained", lambda job: job.runner.update(epochs=3))
+
+
+@pytest.fixture(scope="session")
+def private_layer(shared_job: SharedJob) -> Finished:
+    """A job of two epochs, in which each worker has a predicting layer of its own."""
+    return shared_job("private layer", lambda job: job.runner.update(epochs=2, private_params=["prediction.*"]))

@@ -31,6 +31,7 @@ from .conftest import (
     TIMEOUT,
     WORKERS,
     Finished,
+    Forks,
     Job,
     clean_environment,
     role_process,
@@ -260,20 +261,15 @@ def test_figures_of_the_test_shards(which: str, request: pytest.FixtureRequest, 
     assert finished.result["state"] == "done"
 
 
-def evaluated(model: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "fl_rec.cli", "evaluate", str(model), "--format", "json"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT, env=clean_environment()
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def evaluated(forks: Forks, model: Path) -> dict[str, Any]:
+    return json.loads(forks.fl_rec("evaluate", model, "--format", "json"))
 
 
 @pytest.mark.parametrize("which", ["items_shared", "nothing_shared"])
-def test_a_saved_epoch_gives_the_logs_figures(which: str, request: pytest.FixtureRequest) -> None:
+def test_a_saved_epoch_gives_the_logs_figures(which: str, forks: Forks, request: pytest.FixtureRequest) -> None:
     finished: Finished = request.getfixturevalue(which)
     for epoch in (2, 3) if which == "items_shared" else (3,):
-        found, logged = evaluated(finished.run.model / str(epoch)), finished.records("all")[epoch]
+        found, logged = evaluated(forks, finished.run.model / str(epoch)), finished.records("all")[epoch]
         for name in ("test_users", "hr", "ndcg", "test_auc"):
             assert found[name] == pytest.approx(logged[name], abs=1e-9), name
 
@@ -293,13 +289,11 @@ except NoCommonModel as err:
 """
 
 
-def loaded(folder: Path) -> str:
-    command = [sys.executable, "-c", LOAD, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT, check=True)
-    return done.stdout.splitlines()[-1]
+def loaded(forks: Forks, folder: Path) -> str:
+    return forks.succeed(LOAD, folder).splitlines()[-1]
 
 
-def test_public_users_do_not_keep_parts_from_being_joined(items_shared: Finished, tmp_path: Path) -> None:
+def test_public_users_do_not_keep_parts_from_being_joined(forks: Forks, items_shared: Finished, tmp_path: Path) -> None:
     folder = items_shared.run.model / "3"
     public = json.loads((folder / "model.json").read_text())["public_users"]
     assert public == proxy_set(items_shared).users.tolist()
@@ -309,13 +303,13 @@ def test_public_users_do_not_keep_parts_from_being_joined(items_shared: Finished
     rows = [set(part.rows.tolist()) for part in parts if part.rows is not None]
     assert len(rows) == WORKERS and all(rows[0] & each == set(public) for each in rows[1:]), "all trained them"
     assert len(set.union(*rows)) == 600
-    assert loaded(folder) == "joined 600"
+    assert loaded(forks, folder) == "joined 600"
     # Not because nobody looks: without them in model.json there is no common model.
     copy = tmp_path / "3"
     shutil.copytree(folder, copy)
     signature = json.loads((copy / "model.json").read_text())
     (copy / "model.json").write_text(json.dumps({**signature, "public_users": public[1:]}))
-    assert loaded(copy) == (
+    assert loaded(forks, copy) == (
         "Workers that have each trained their own mlp_user_embedding have no common one. Received: rows of it from 3 "
         "workers. Load one worker's model at a time."
     )
@@ -359,7 +353,7 @@ def test_nothing_is_shared_but_logits(nothing_shared: Finished, items_shared: Fi
     assert shared is not None and shared > 20_000, "it would be seen"
 
 
-def test_students_of_three_kinds_learn_of_one_teacher(job: DistillJob) -> None:
+def test_students_of_three_kinds_learn_of_one_teacher(forks: Forks, job: DistillJob) -> None:
     job.runner["private_params"] = ["*"]
     job.distillation["students"] = {"0": {"mode": "NCF_GMF"}, "2": {"fc_layers": [32, 16]}}
     finished = job.succeed("--coordinator_num", 1)
@@ -371,7 +365,7 @@ def test_students_of_three_kinds_learn_of_one_teacher(job: DistillJob) -> None:
     widths = [each.values.shape[1] for part in parts for name, each in part.items() if "user_embedding" in name]
     assert widths == [8, 8, 16]
     assert set(parts[0]) != set(parts[1]) == set(parts[2])
-    logged, found = finished.records("all")[2], evaluated(folder)
+    logged, found = finished.records("all")[2], evaluated(forks, folder)
     for name in ("test_users", "hr", "ndcg", "test_auc"):
         assert found[name] == pytest.approx(logged[name], abs=1e-9), name
 

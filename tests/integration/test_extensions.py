@@ -29,29 +29,22 @@ if __name__ == "__main__":
 """
 
 
-def test_a_users_net(job: Job) -> None:
-    job.runner["model_path"] = str(ROOT / "models" / "ncf" / "fl_mf.py")
-    job.runner["epochs"] = 2
-    job.hyper_parameters.update(mf_dim=16, extra={"bias": True})
-    finished = job.succeed()
-    first, last = finished.records("all")
-    assert last["train_loss"] < first["train_loss"]
-    tables = {path.name for path in (Path(finished.result["model"]) / "tables").iterdir()}
-    assert {"mf_item_embedding", "mf_item_bias"} <= tables, "items and their bias; users stay with their worker"
-
-
-def test_a_users_loss(job: Job, tmp_path: Path) -> None:
+def test_a_users_net_and_loss(job: Job, tmp_path: Path) -> None:
     (tmp_path / "fl_hinge.py").write_text(
         "import paddle\n"
         "def hinge(logits, labels, *, margin=1.0):\n"
         "    return paddle.mean(paddle.nn.functional.relu(margin - logits * (2 * labels - 1)))\n"
     )
-    job.runner["epochs"] = 2
-    job.hyper_parameters.update(loss="fl_hinge.py:hinge", loss_options={"margin": 2})
+    job.runner.update(model_path=str(ROOT / "models" / "ncf" / "fl_mf.py"), epochs=2)
+    job.hyper_parameters.update(
+        mf_dim=16, extra={"bias": True}, loss="fl_hinge.py:hinge", loss_options={"margin": 2}
+    )  # fmt: skip
     finished = job.succeed()
     first, last = finished.records("all")
     assert last["train_loss"] < first["train_loss"] < 2.5
     assert f"loss: {tmp_path}/fl_hinge.py:hinge" in finished.run.config.read_text(), "found from the run's folder too"
+    tables = {path.name for path in (Path(finished.result["model"]) / "tables").iterdir()}
+    assert {"mf_item_embedding", "mf_item_bias"} <= tables, "items and their bias; users stay with their worker"
 
 
 STYLE = Path(__file__).parent / "paddlerec_style"
@@ -85,24 +78,12 @@ def csv_shards(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
-def test_a_users_reader(job: Job, csv_shards: Path, shards: Path) -> None:
-    """The example reader over CSV shards trains and evaluates the rows that the MultiSlot shards hold."""
-    job.runner.update(
-        pipe_command="python queuedataset_reader.py",
-        train_data_dir=str(csv_shards / "fl_train_data"),
-        test_data_dir=str(csv_shards / "fl_test_data"),
-        model_path=str(ROOT / "models" / "ncf" / "static_model.py"),
-    )
-    finished = job.succeed()
-    manifest = load_manifest(shards)
-    assert manifest is not None
-    for worker, shard in enumerate(manifest.shards):
-        (record,) = finished.records(worker)
-        assert (record["rows"], record["test_users"]) == (shard.train.rows, shard.test.users)
+def test_a_paddlerec_configuration_and_a_users_reader(job: Job, csv_shards: Path, shards: Path, tmp_path: Path) -> None:
+    """Every key of PaddleRec's config_fl.yaml for NCF, with its paths changed.
 
-
-def test_a_paddlerec_configuration(job: Job, csv_shards: Path, tmp_path: Path) -> None:
-    """Every key of PaddleRec's config_fl.yaml for NCF, with its paths changed."""
+    The example reader over CSV shards trains and evaluates the rows that the MultiSlot shards hold.
+    """
+    job.coordinator = {"strategy": "random_k"}
     job.runner = {
         "sync_mode": "geo",
         "geo_step": 100,
@@ -146,9 +127,15 @@ def test_a_paddlerec_configuration(job: Job, csv_shards: Path, tmp_path: Path) -
     assert "note: runner.local_sparse and runner.remote_sparse have no effect" in finished.output
     assert (tmp_path / "output_model_ncf" / "0" / "rec_static.pdmodel").is_file()
     assert any((tmp_path / "dumped" / "epoch_0").iterdir())
+    assert "note: coordinator.* has no effect without a coordinator" in finished.output
+    manifest = load_manifest(shards)
+    assert manifest is not None
+    for worker, shard in enumerate(manifest.shards):
+        (record,) = finished.records(worker)
+        assert (record["rows"], record["test_users"]) == (shard.train.rows, shard.test.users)
 
 
-def test_a_users_partitioner(job: Job, prepared: Path, tmp_path: Path) -> None:
+def test_a_users_partitioner_and_run_worker(job: Job, prepared: Path, tmp_path: Path) -> None:
     example = ROOT / "datasets" / "movielens" / "fl_partitioner_example.py"
     function = next(line.split("(")[0][4:] for line in example.read_text().splitlines() if line.startswith("def "))
     out = tmp_path / "parts"
@@ -160,9 +147,14 @@ def test_a_users_partitioner(job: Job, prepared: Path, tmp_path: Path) -> None:
     assert manifest is not None
     assert manifest.partitioner["name"].endswith(function)
     assert manifest.shards[0].train.rows > manifest.shards[1].train.rows, "the most active users share the first shard"
-    job.runner.update(train_data_dir=str(out / "fl_train_data"), test_data_dir=str(out / "fl_test_data"))
-    finished = job.succeed()
+    (tmp_path / "my_trainer.py").write_text(STOP_EARLY.format(root=str(ROOT)))
+    job.runner.update(train_data_dir=str(out / "fl_train_data"), test_data_dir=str(out / "fl_test_data"), epochs=50)
+    finished = job.succeed("--script", tmp_path / "my_trainer.py")
     assert finished.result["workers"] == 2
+    aucs = [record["test_auc"] for record in finished.records("all")]
+    assert aucs[-1] > 0.6
+    assert all(auc <= 0.6 for auc in aucs[:-1])
+    assert len(aucs) < 50
 
 
 def test_a_users_source(job: Job, tmp_path: Path) -> None:
@@ -181,14 +173,3 @@ def test_a_users_source(job: Job, tmp_path: Path) -> None:
     finished = job.succeed()
     (record,) = finished.records("all")
     assert (record["rows"], record["test_users"]) == (60 * 11 * 5, 60)
-
-
-def test_a_changed_run_worker(job: Job, tmp_path: Path) -> None:
-    script = tmp_path / "my_trainer.py"
-    script.write_text(STOP_EARLY.format(root=str(ROOT)))
-    job.runner["epochs"] = 50
-    finished = job.succeed("--script", script)
-    aucs = [record["test_auc"] for record in finished.records("all")]
-    assert aucs[-1] > 0.6
-    assert all(auc <= 0.6 for auc in aucs[:-1])
-    assert len(aucs) < 50

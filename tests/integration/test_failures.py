@@ -34,13 +34,13 @@ def test_killed_role(job: Job, role: str) -> None:
 
 
 def test_worker_that_stands_still(job: Job) -> None:
-    job.runner["barrier_timeout"] = 20
+    job.runner["barrier_timeout"] = 8
     started = long_job(job).start()
     role_process(job, "worker.1").suspend()
     finished = job.wait(started, PROMPT)
     assert finished.code == 1
     assert "waited for the other workers" in finished.errors
-    assert "runner.barrier_timeout=20 s" in finished.errors
+    assert "runner.barrier_timeout=8 s" in finished.errors
 
 
 def test_interrupt_ends_the_job_and_nothing_else(job: Job) -> None:

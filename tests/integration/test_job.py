@@ -16,7 +16,7 @@ from fl_rec.data.text import parse_multislot
 from fl_rec.job.watch import log_path
 from fl_rec.runs import roles
 
-from .conftest import ROOT, TIMEOUT, WORKERS, Finished, Job, clean_environment
+from .conftest import ROOT, TIMEOUT, WORKERS, Finished, Job, SharedJob, clean_environment
 
 FRESH_PROCESS = """
 import json, sys
@@ -31,9 +31,8 @@ np.save(sys.argv[3], net.predict([rows[:, :1], rows[:, 1:2]], 1000))
 """
 
 
-def test_what_a_run_trains_reports_and_saves(job: Job, shards: Path, tmp_path: Path) -> None:
-    job.runner["epochs"] = 3
-    finished = job.succeed()
+def test_what_a_run_trains_reports_and_saves(trained: Finished, shards: Path, tmp_path: Path) -> None:
+    finished = trained
     manifest = load_manifest(shards)
     assert manifest is not None
 
@@ -121,25 +120,24 @@ def assert_saved_is_evaluated(finished: Finished, shards: Path, tmp_path: Path) 
         assert {key: record[key] for key in line} == pytest.approx(line, rel=0, abs=1e-9)
 
 
-def test_two_servers(job: Job, shards: Path) -> None:
-    finished = job.succeed("--server_num", 2)
-    assert finished.result["servers"] == 2
-    assert_every_row_trained(finished, shards)
-
-
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "servers"),
     [
-        {"sync_mode": "async"},
-        {"reader_type": "InmemoryDataset"},
-        {"split_file_list": False},
-        {"test_data_dir": None},
+        ({"sync_mode": "async"}, 1),
+        ({"reader_type": "InmemoryDataset"}, 2),
+        ({"split_file_list": False}, 1),
+        ({"test_data_dir": None}, 1),
     ],
-    ids=lambda changes: "-".join(changes),
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else f"{value} server(s)",
 )
-def test_other_ways_to_run(job: Job, shards: Path, changes: dict) -> None:
+def test_other_ways_to_run(job: Job, shards: Path, tmp_path: Path, changes: dict, servers: int) -> None:
+    """With what else has no part in the training: two servers, and with nothing to evaluate a dump of fields."""
     job.runner.update(changes, epochs=2)
-    finished = job.succeed("--worker_num", WORKERS)
+    dumps = "test_data_dir" in changes
+    if dumps:
+        job.runner.update(need_dump=True, dump_fields_path="dump", dump_fields=["user_input", "item_input"])
+    finished = job.succeed("--worker_num", WORKERS, "--server_num", servers)
+    assert finished.result["servers"] == servers
     if changes.get("split_file_list") is False:
         manifest = load_manifest(shards)
         assert manifest is not None
@@ -153,49 +151,35 @@ def test_other_ways_to_run(job: Job, shards: Path, changes: dict) -> None:
         assert last["hr"] is None
     else:
         assert last["test_auc"] > 0.55, "what the servers hold is the model that was trained"
+    if dumps:
+        dumped = [path.read_text() for path in (tmp_path / "dump" / "epoch_0").iterdir()]
+        assert any("user_input" in text and "item_input" in text for text in dumped)
 
 
-@pytest.mark.parametrize("mode", ["NCF_GMF", "NCF_NeuMF"])
-def test_the_papers_other_nets(job: Job, shards: Path, mode: str) -> None:
-    job.hyper_parameters["mode"] = mode
-    assert_every_row_trained(job.succeed(), shards)
-
-
-def test_warm_start_goes_on_where_the_model_was(job: Job, tmp_path: Path, shards: Path) -> None:
-    job.runner["epochs"] = 2
-    first = job.succeed()
-    (tmp_path / "again").mkdir()
-    again = Job(tmp_path / "again", shards)
-    again.runner["warmup_model_path"] = first.result["model"]
-    second = again.succeed()
-    cold, last = (record["train_loss"] for record in first.records("all"))
-    assert second.records("all")[0]["train_loss"] < (cold + last) / 2
+def test_warm_start_goes_on_where_the_model_was(job: Job, trained: Finished, shards: Path, tmp_path: Path) -> None:
+    job.runner["warmup_model_path"] = trained.result["model"]
+    warm = job.succeed()
+    cold, *_, last = (record["train_loss"] for record in trained.records("all"))
+    assert warm.records("all")[0]["train_loss"] < (cold + last) / 2
     # Nobody has taken other workers' users for its own: the parts join again.
-    assert_saved_scores_are_the_logged_ones(second, shards, tmp_path)
+    assert_saved_scores_are_the_logged_ones(warm, shards, tmp_path)
 
 
-def test_neumf_starts_from_gmf_and_mlp(job: Job, tmp_path: Path, shards: Path) -> None:
+def test_the_papers_other_nets_and_a_neumf_that_starts_from_two(
+    job: Job, trained: Finished, shared_job: SharedJob, shards: Path
+) -> None:
     """Private users and shared items of both; it begins below where a NeuMF ends that starts from nothing."""
-    for mode in ("gmf", "mlp"):
-        (tmp_path / mode).mkdir()
-        tower = Job(tmp_path / mode, shards)
-        tower.runner["epochs"] = 3
-        tower.hyper_parameters["mode"] = f"NCF_{mode.upper()}"
-        job.hyper_parameters[f"pretrained_{mode}"] = tower.succeed().result["model"]
-    job.hyper_parameters.update(mode="NCF_NeuMF", pretrain_alpha=0.4)
-    job.runner["epochs"] = 1
-    pretrained = job.succeed()
-    (tmp_path / "cold").mkdir()
-    cold = Job(tmp_path / "cold", shards)
-    cold.hyper_parameters["mode"] = "NCF_NeuMF"
-    assert pretrained.result["last"]["train_loss"] < cold.succeed().result["last"]["train_loss"] - 0.05
-
-
-def test_dump_of_fields(job: Job, tmp_path: Path) -> None:
-    job.runner.update(need_dump=True, dump_fields_path="dump", dump_fields=["user_input", "item_input"])
-    job.succeed()
-    dumped = [path.read_text() for path in (tmp_path / "dump" / "epoch_0").iterdir()]
-    assert any("user_input" in text and "item_input" in text for text in dumped)
+    assert trained.result["last"]["epoch"] == 2
+    gmf = shared_job(
+        "gmf", lambda tower: (tower.runner.update(epochs=3), tower.hyper_parameters.update(mode="NCF_GMF"))
+    )
+    cold = shared_job("neumf", lambda net: net.hyper_parameters.update(mode="NCF_NeuMF"))
+    for finished in (gmf, cold):
+        assert_every_row_trained(finished, shards)
+    job.hyper_parameters.update(
+        mode="NCF_NeuMF", pretrained_gmf=gmf.result["model"], pretrained_mlp=trained.result["model"], pretrain_alpha=0.4
+    )
+    assert job.succeed().result["last"]["train_loss"] < cold.result["last"]["train_loss"] - 0.05
 
 
 def test_by_hand_with_fleetrun(job: Job, tmp_path: Path) -> None:

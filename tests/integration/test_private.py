@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from fl_rec.job.watch import log_path
 from fl_rec.runs import private_parts
 
-from .conftest import ROOT, WORKERS, Finished, Job
+from .conftest import ROOT, WORKERS, Finished, Job, SharedJob
 
 USERS = "mlp_user_embedding"
 ITEMS = 400
@@ -55,11 +56,32 @@ def trained_users(finished: Finished, epoch: int) -> list[private_parts.Part]:
     return [private_parts.load(folder / f"{worker}.npz")[USERS] for worker in range(WORKERS)]
 
 
-@pytest.mark.parametrize("exchanges", [0, 3], ids=["plain GEO", "synchronous"])
-def test_no_row_of_a_private_parameter_is_anywhere_else(job: Job, shards: Path, exchanges: int) -> None:
-    job.runner.update(epochs=2, exchanges_per_epoch=exchanges)
-    finished = job.succeed()
-    parts = trained_users(finished, 1)
+@pytest.fixture(scope="session")
+def witnessed(shared_job: SharedJob) -> Callable[..., Finished]:
+    """`witnessed(aggregation, rate)` is a job whose workers write down each exchange, two in each of two epochs."""
+
+    def witnessed(aggregation: str = "mean", rate: float = 1.0) -> Finished:
+        def change(job: Job) -> None:
+            base = OWN if aggregation != "of one's own" else EXAMPLE
+            (job.folder / "witness.py").write_text(WITNESS.format(base=base))
+            job.runner.update(
+                epochs=2, exchanges_per_epoch=2, server_learning_rate=rate, exchange="witness.py:Witness"
+            )  # fmt: skip
+            if base == OWN:
+                job.runner["aggregation"] = aggregation
+
+        return shared_job(f"witnessed {aggregation}", change)
+
+    return witnessed
+
+
+@pytest.mark.parametrize("exchanges", [False, True], ids=["plain GEO", "synchronous"])
+def test_no_row_of_a_private_parameter_is_anywhere_else(
+    trained: Finished, witnessed: Callable[..., Finished], exchanges: bool
+) -> None:
+    finished = witnessed() if exchanges else trained
+    epoch = finished.result["last"]["epoch"]
+    parts = trained_users(finished, epoch)
     rows = [set(part.rows.tolist()) for part in parts if part.rows is not None]
     assert sum(map(len, rows)) == len(set.union(*rows)) == 600, "every user is one worker's"
 
@@ -69,7 +91,7 @@ def test_no_row_of_a_private_parameter_is_anywhere_else(job: Job, shards: Path, 
     assert listed == {"mlp_item_embedding", "Dense"}
     made = set(re.findall(r"accessor initializing: table_id: (\d+)", log))
     assert len(made) == 3, "the items', the dense one, and the barrier's, which holds nothing"
-    tables = finished.run.model / "1" / "tables"
+    tables = finished.run.model / str(epoch) / "tables"
     assert {path.name for path in tables.iterdir()} == {"mlp_item_embedding", "001"}
     content = (tables / "mlp_item_embedding").read_bytes()
     items = np.frombuffer(content[-ITEMS * 32 * 4 :], np.float32).reshape(ITEMS, 32)
@@ -78,11 +100,11 @@ def test_no_row_of_a_private_parameter_is_anywhere_else(job: Job, shards: Path, 
 
     # Every file of the run but the worker's own, as bytes and as the text that a dense table is written in.
     for worker, part in enumerate(parts):
-        mine = finished.run.model / "1" / "private" / f"{worker}.npz"
+        mine = finished.run.model / str(epoch) / "private" / f"{worker}.npz"
         needles = [row[:2].tobytes() for row in part.values]
         assert all(needle in mine.read_bytes() for needle in needles), "they would be found"
         for path in sorted(finished.run.path.rglob("*")):
-            if not path.is_file() or path == mine or path == finished.run.model / "0" / "private" / mine.name:
+            if not path.is_file() or (path.parent.name, path.name) == ("private", mine.name):
                 continue
             content = path.read_bytes()
             content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
@@ -106,14 +128,9 @@ def seen(finished: Finished) -> list[dict[str, Any]]:
     ids=lambda value: str(value),
 )
 def test_an_exchange_is_the_aggregate_of_what_all_have_learned(
-    job: Job, tmp_path: Path, aggregation: str, rate: float
+    witnessed: Callable[..., Finished], aggregation: str, rate: float
 ) -> None:
-    base = OWN if aggregation != "of one's own" else EXAMPLE
-    (tmp_path / "witness.py").write_text(WITNESS.format(base=base))
-    job.runner.update(epochs=2, exchanges_per_epoch=2, server_learning_rate=rate, exchange="witness.py:Witness")
-    if base == OWN:
-        job.runner["aggregation"] = aggregation
-    finished = job.succeed()
+    finished = witnessed(aggregation, rate)
     workers = seen(finished)
     rows = np.array([[worker[f"{number}/rows"] for worker in workers] for number in range(4)], float)
     weights = {"mean": np.full_like(rows, 1 / WORKERS), "weighted": rows / rows.sum(axis=1, keepdims=True)}
@@ -171,11 +188,9 @@ def test_a_name_that_fits_no_parameter(job: Job) -> None:
     )
 
 
-def test_a_private_layer_and_shared_users(job: Job) -> None:
-    """Any parameter can be private: here each worker has a predicting layer of its own."""
-    job.runner.update(epochs=2, private_params=["prediction.*"])
-    finished = job.succeed()
-    folder = finished.run.model / "1"
+def test_a_private_layer_and_shared_users(private_layer: Finished) -> None:
+    """Any parameter can be private."""
+    folder = private_layer.run.model / "1"
     parts = [private_parts.load(folder / "private" / f"{worker}.npz") for worker in range(WORKERS)]
     assert all(set(part) == {"prediction.w", "prediction.b"} for part in parts)
     assert len({part["prediction.w"].values.tobytes() for part in parts}) == WORKERS
