@@ -18,9 +18,11 @@ import psutil
 import pytest
 import yaml
 
+from fl_rec.coordinator.rounds import RoundLog
 from fl_rec.job.watch import Mark
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
+from tests.forks import Forks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORKERS = 3
@@ -62,51 +64,40 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     return once
 
 
-class Forks:
-    """Programs that are played in forks of one process that has imported Paddle; see `tests.integration.forks`."""
+class Commands:
+    """Commands of fl-rec and programs that use it, each in a fork of a process that has imported Paddle."""
 
     CLI = "import sys; from fl_rec.cli import main; sys.exit(main())"
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.forks"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=clean_environment(),
-        )  # fmt: skip
+        self._forks = Forks("fl_rec", "paddle", GLOG_minloglevel="1")  # as fl_rec.environment has it
 
-    def play(self, program: str, *arguments: Any) -> subprocess.CompletedProcess:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps([program, [*map(str, arguments)], TIMEOUT]) + "\n")
-        self._process.stdin.flush()
-        code, output, errors = json.loads(self._process.stdout.readline())
-        return subprocess.CompletedProcess(["fork", *arguments], code, output, errors)
-
-    def succeed(self, program: str, *arguments: Any) -> str:
+    def program(self, program: str, *arguments: Any) -> str:
         """What a program prints that ends well."""
-        done = self.play(program, *arguments)
+        done = self._forks.play(program, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def fl_rec(self, *arguments: Any) -> str:
-        """What a command of fl-rec prints that ends well."""
-        done = self.play(self.CLI, *arguments)
+    def succeed(self, *arguments: Any) -> str:
+        """What a command prints that ends well."""
+        done = self._forks.play(self.CLI, *arguments)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
         return done.stdout
 
     def refusal(self, *arguments: Any) -> str:
-        """The error of a command of fl-rec that can't be."""
-        done = self.play(self.CLI, *arguments)
+        """The error of a command that is refused."""
+        done = self._forks.play(self.CLI, *arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("fl-rec: error: ") and "Traceback" not in done.stderr
         return done.stderr
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait(TIMEOUT)
+        self._forks.close()
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    made = Forks()
+def commands() -> Iterator[Commands]:
+    made = Commands()
     yield made
     made.close()
 
@@ -221,6 +212,16 @@ def role_process(job: Job, role: str, state: str = roles.RUNNING) -> psutil.Proc
             return process
         time.sleep(0.1)
     raise AssertionError(f"{role} did not come to {state}")
+
+
+def wait_for_round(job: Job, started: subprocess.Popen, number: int) -> None:
+    """Waits until a running job has decided a round."""
+    deadline = time.monotonic() + TIMEOUT
+    while not (job.run.rounds.exists() and len(list(RoundLog(job.run.rounds))) > number):
+        if started.poll() is not None or time.monotonic() > deadline:
+            finished = job.wait(started)
+            pytest.fail(f"round {number} was not decided\n{finished.output}\n{finished.errors}")
+        time.sleep(0.05)
 
 
 def start_coordinator_again(job: Job, started: subprocess.Popen) -> Finished:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .conftest import Finished, Forks, Job
+from .conftest import Commands, Finished, Job
 
 MATRICES = ("mlp_fc_0.w", "mlp_fc_1.w", "mlp_fc_2.w")
 # What a worker starts from: what is shared, and its own private part.
@@ -24,15 +24,17 @@ np.savez(sys.argv[2], **checkpoint.load_parameters(Path(sys.argv[1]), 0))
 """
 
 
-def parameters(forks: Forks, model: Path, to: Path) -> dict[str, np.ndarray]:
-    forks.succeed(PARAMETERS, model, to)
+def parameters(commands: Commands, model: Path, to: Path) -> dict[str, np.ndarray]:
+    commands.program(PARAMETERS, model, to)
     return dict(np.load(to))
 
 
-def test_a_job_that_starts_from_a_pruned_model(forks: Forks, trained: Finished, shards: Path, tmp_path: Path) -> None:
+def test_a_job_that_starts_from_a_pruned_model(
+    commands: Commands, trained: Finished, shards: Path, tmp_path: Path
+) -> None:
     """The zeros stay zeros in every worker and on the server, with GEO and with rounds, and all else is trained."""
-    forks.fl_rec("compress", trained.result["model"], "--out", tmp_path / "pruned", "--prune", 0.5)
-    before = parameters(forks, tmp_path / "pruned", tmp_path / "before.npz")
+    commands.succeed("compress", trained.result["model"], "--out", tmp_path / "pruned", "--prune", 0.5)
+    before = parameters(commands, tmp_path / "pruned", tmp_path / "before.npz")
     zeros = {name: before[name] == 0 for name in MATRICES}
     assert {name: each.sum() / each.size for name, each in zeros.items()} == dict.fromkeys(MATRICES, 0.5)
     for rounds in (0, 2):
@@ -41,7 +43,7 @@ def test_a_job_that_starts_from_a_pruned_model(forks: Forks, trained: Finished, 
         again = Job(folder, shards)
         again.runner.update(warmup_model_path=str(tmp_path / "pruned"), keep_zeros=True, exchanges_per_epoch=rounds)
         again.hyper_parameters["proximal"] = 0.01
-        after = parameters(forks, Path(again.succeed().result["model"]), folder / "after.npz")
+        after = parameters(commands, Path(again.succeed().result["model"]), folder / "after.npz")
         for name in MATRICES:
             assert not after[name][zeros[name]].any(), f"{name}, {rounds} rounds"
         for name, values in before.items():  # of layers of ReLU some units may be dead
@@ -57,21 +59,24 @@ def test_keep_zeros_without_a_model_to_start_from(job: Job) -> None:
     assert "Received: warmup_model_path=None, privacy.clip=None." in finished.errors
 
 
-def test_an_exported_model_of_4_bits_is_used_like_any_other(forks: Forks, trained: Finished, tmp_path: Path) -> None:
+def test_an_exported_model_of_4_bits_is_used_like_any_other(
+    commands: Commands, trained: Finished, tmp_path: Path
+) -> None:
     exported, small = tmp_path / "exported", tmp_path / "small"
-    forks.fl_rec("export", trained.run.path, "--out", exported)
-    table = forks.fl_rec("compress", exported, "--out", small, "--bits", 4)
+    commands.succeed("export", trained.run.path, "--out", exported)
+    table = commands.succeed("compress", exported, "--out", small, "--bits", 4)
     record = json.loads((small / "model.json").read_text())["compression"]
     assert record["not_tested"] is None
     last = trained.result["last"]
     assert [record["before"][name] for name in ("hr", "ndcg")] == pytest.approx([last["hr"], last["ndcg"]], abs=1e-9)
-    evaluated = json.loads(forks.fl_rec("evaluate", small, "--format", "json"))
+    evaluated = json.loads(commands.succeed("evaluate", small, "--format", "json"))
     assert [record["after"][name] for name in ("hr", "ndcg", "auc")] == [
         evaluated[name] for name in ("hr", "ndcg", "test_auc")
     ]
     assert f"{last['hr']:.4f}" in table
     assert record["after"]["auc"] == pytest.approx(record["before"]["auc"], abs=0.02)
     asked = [
-        forks.fl_rec("recommend", "--model", model, "--user", 1, "--top", 5).splitlines() for model in (exported, small)
+        commands.succeed("recommend", "--model", model, "--user", 1, "--top", 5).splitlines()
+        for model in (exported, small)
     ]
     assert len(asked[0]) == len(asked[1]) > 5

@@ -28,6 +28,7 @@ from .conftest import (
     clean_environment,
     role_process,
     start_coordinator_again,
+    wait_for_round,
 )
 
 SCRIPT = ROOT / "tools" / "static_fl_trainer_with_coordinator.py"
@@ -223,17 +224,8 @@ def test_emulated_devices(job: Job) -> None:
     assert finished.records(0)[0]["seconds"] == slow.seconds
 
 
-def wait_for_round(job: Job, number: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if job.run.rounds.exists() and len(list(RoundLog(job.run.rounds))) > number:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"round {number} was not decided")
-
-
-def kill_coordinator(job: Job) -> None:
-    wait_for_round(job, 2)
+def kill_coordinator(job: Job, started: subprocess.Popen) -> None:
+    wait_for_round(job, started, 2)
     role_process(job, "coordinator.0").kill()
 
 
@@ -241,7 +233,7 @@ def test_coordinator_lost_stop(job: Job) -> None:
     job.runner["epochs"] = 1000
     job.coordinator = {"coordinator_timeout": 5}
     started = job.start("--coordinator_num", 1)
-    kill_coordinator(job)
+    kill_coordinator(job, started)
     finished = job.wait(started, PROMPT)
     assert finished.code == 1
     assert "could not be reached for 5 s" in finished.errors
@@ -255,7 +247,7 @@ def test_coordinator_lost_continue(job: Job, shards: Path) -> None:
         "strategy": "random_k", "options": {"k": 1}, "coordinator_timeout": 2, "on_coordinator_loss": "continue",
     }  # fmt: skip
     started = job.start("--coordinator_num", 1)
-    kill_coordinator(job)
+    kill_coordinator(job, started)
     finished = job.wait(started)
     assert finished.code == 0
     assert finished.output.count("Going on without it: all train") == 1
@@ -270,7 +262,7 @@ def test_coordinator_started_again(job: Job, shards: Path) -> None:
     job.runner["epochs"] = 8
     job.coordinator = {"strategy": "random_k", "options": {"k": 1}}
     started = job.start("--coordinator_num", 1)
-    kill_coordinator(job)
+    kill_coordinator(job, started)
     finished = start_coordinator_again(job, started)
     assert "note: coordinator.0 is gone. Workers try to reach it" in finished.output
     assert f"fl-rec coordinator {job.run.path}" in finished.output

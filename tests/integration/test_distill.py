@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,14 @@ from .conftest import (
     ROOT,
     TIMEOUT,
     WORKERS,
+    Commands,
     Finished,
-    Forks,
     Job,
     clean_environment,
     role_process,
     run_script,
     start_coordinator_again,
+    wait_for_round,
 )
 
 PUBLIC_USERS, NEGATIVES, POSITIVES = 60, 4, 600
@@ -261,15 +261,15 @@ def test_figures_of_the_test_shards(which: str, request: pytest.FixtureRequest, 
     assert finished.result["state"] == "done"
 
 
-def evaluated(forks: Forks, model: Path) -> dict[str, Any]:
-    return json.loads(forks.fl_rec("evaluate", model, "--format", "json"))
+def evaluated(commands: Commands, model: Path) -> dict[str, Any]:
+    return json.loads(commands.succeed("evaluate", model, "--format", "json"))
 
 
 @pytest.mark.parametrize("which", ["items_shared", "nothing_shared"])
-def test_a_saved_epoch_gives_the_logs_figures(which: str, forks: Forks, request: pytest.FixtureRequest) -> None:
+def test_a_saved_epoch_gives_the_logs_figures(which: str, commands: Commands, request: pytest.FixtureRequest) -> None:
     finished: Finished = request.getfixturevalue(which)
     for epoch in (2, 3) if which == "items_shared" else (3,):
-        found, logged = evaluated(forks, finished.run.model / str(epoch)), finished.records("all")[epoch]
+        found, logged = evaluated(commands, finished.run.model / str(epoch)), finished.records("all")[epoch]
         for name in ("test_users", "hr", "ndcg", "test_auc"):
             assert found[name] == pytest.approx(logged[name], abs=1e-9), name
 
@@ -289,11 +289,13 @@ except NoCommonModel as err:
 """
 
 
-def loaded(forks: Forks, folder: Path) -> str:
-    return forks.succeed(LOAD, folder).splitlines()[-1]
+def loaded(commands: Commands, folder: Path) -> str:
+    return commands.program(LOAD, folder).splitlines()[-1]
 
 
-def test_public_users_do_not_keep_parts_from_being_joined(forks: Forks, items_shared: Finished, tmp_path: Path) -> None:
+def test_public_users_do_not_keep_parts_from_being_joined(
+    commands: Commands, items_shared: Finished, tmp_path: Path
+) -> None:
     folder = items_shared.run.model / "3"
     public = json.loads((folder / "model.json").read_text())["public_users"]
     assert public == proxy_set(items_shared).users.tolist()
@@ -303,13 +305,13 @@ def test_public_users_do_not_keep_parts_from_being_joined(forks: Forks, items_sh
     rows = [set(part.rows.tolist()) for part in parts if part.rows is not None]
     assert len(rows) == WORKERS and all(rows[0] & each == set(public) for each in rows[1:]), "all trained them"
     assert len(set.union(*rows)) == 600
-    assert loaded(forks, folder) == "joined 600"
+    assert loaded(commands, folder) == "joined 600"
     # Not because nobody looks: without them in model.json there is no common model.
     copy = tmp_path / "3"
     shutil.copytree(folder, copy)
     signature = json.loads((copy / "model.json").read_text())
     (copy / "model.json").write_text(json.dumps({**signature, "public_users": public[1:]}))
-    assert loaded(forks, copy) == (
+    assert loaded(commands, copy) == (
         "Workers that have each trained their own mlp_user_embedding have no common one. Received: rows of it from 3 "
         "workers. Load one worker's model at a time."
     )
@@ -353,7 +355,7 @@ def test_nothing_is_shared_but_logits(nothing_shared: Finished, items_shared: Fi
     assert shared is not None and shared > 20_000, "it would be seen"
 
 
-def test_students_of_three_kinds_learn_of_one_teacher(forks: Forks, job: DistillJob) -> None:
+def test_students_of_three_kinds_learn_of_one_teacher(commands: Commands, job: DistillJob) -> None:
     job.runner["private_params"] = ["*"]
     job.distillation["students"] = {"0": {"mode": "NCF_GMF"}, "2": {"fc_layers": [32, 16]}}
     finished = job.succeed("--coordinator_num", 1)
@@ -365,7 +367,7 @@ def test_students_of_three_kinds_learn_of_one_teacher(forks: Forks, job: Distill
     widths = [each.values.shape[1] for part in parts for name, each in part.items() if "user_embedding" in name]
     assert widths == [8, 8, 16]
     assert set(parts[0]) != set(parts[1]) == set(parts[2])
-    logged, found = finished.records("all")[2], evaluated(forks, folder)
+    logged, found = finished.records("all")[2], evaluated(commands, folder)
     for name in ("test_users", "hr", "ndcg", "test_auc"):
         assert found[name] == pytest.approx(logged[name], abs=1e-9), name
 
@@ -428,21 +430,12 @@ def test_a_client_with_another_proxy_set(job: DistillJob, public_shards: Path) -
     assert finished.result["role"] == "coordinator.0"
 
 
-def wait_for_round(job: Job, number: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if job.run.rounds.exists() and len(rounds_of(job)) > number:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"round {number} was not decided")
-
-
 def test_coordinator_lost_in_a_distillation_round(job: DistillJob) -> None:
     """All go on with labels alone."""
     job.runner["epochs"] = 7
     job.coordinator.update(coordinator_timeout=2, on_coordinator_loss="continue")
     started = job.start("--coordinator_num", 1, "--script", job.script())
-    wait_for_round(job, 2)
+    wait_for_round(job, started, 2)
     role_process(job, "coordinator.0").kill()
     finished = job.wait(started)
     assert finished.code == 0, finished.errors
@@ -461,7 +454,7 @@ def test_coordinator_started_again(job: DistillJob) -> None:
     """Soft targets come again, from the teacher that was saved."""
     job.runner["epochs"] = 7
     started = job.start("--coordinator_num", 1, "--script", job.script())
-    wait_for_round(job, 2)
+    wait_for_round(job, started, 2)
     role_process(job, "coordinator.0").kill()
     finished = start_coordinator_again(job, started)
     assert "note: coordinator.0 is back." in finished.output
@@ -478,7 +471,7 @@ def test_coordinator_started_again(job: DistillJob) -> None:
 def test_killed_client(job: DistillJob) -> None:
     job.runner["epochs"] = 1000
     started = job.start("--coordinator_num", 1)
-    wait_for_round(job, 2)
+    wait_for_round(job, started, 2)
     role_process(job, "worker.1").kill()
     finished = job.wait(started, PROMPT)
     assert finished.code == 1

@@ -21,7 +21,7 @@ from fl_rec.data.manifest import load_manifest
 from fl_rec.data.text import parse_multislot
 from fl_rec.runs.directory import RunDirectory
 
-from .conftest import ROOT, TIMEOUT, WORKERS, Finished, Forks, Job, clean_environment, run_script
+from .conftest import ROOT, TIMEOUT, WORKERS, Commands, Finished, Job, clean_environment, run_script
 
 USERS, ITEMS = 600, 400
 # The last epoch of the usual job, and its best.
@@ -75,8 +75,8 @@ def succeed(*arguments: Any) -> str:
     return done.stdout
 
 
-def all_scores(forks: Forks, model: Path, scratch: Path, *client: int) -> np.ndarray:
-    forks.succeed(ALL_SCORES.format(users=USERS, items=ITEMS), model, scratch / "scores.npy", *client)
+def all_scores(commands: Commands, model: Path, scratch: Path, *client: int) -> np.ndarray:
+    commands.program(ALL_SCORES.format(users=USERS, items=ITEMS), model, scratch / "scores.npy", *client)
     return np.load(scratch / "scores.npy")
 
 
@@ -129,12 +129,12 @@ def test_what_is_in_the_folder(exported: Path, trained: Finished, shards: Path) 
 
 
 def test_it_scores_as_the_checkpoint_joined_does(
-    forks: Forks, exported: Path, trained: Finished, tmp_path: Path
+    commands: Commands, exported: Path, trained: Finished, tmp_path: Path
 ) -> None:
-    expected = all_scores(forks, trained.run.model / str(LAST), tmp_path)
+    expected = all_scores(commands, trained.run.model / str(LAST), tmp_path)
     assert expected.std() > 0.01
-    np.testing.assert_allclose(all_scores(forks, exported, tmp_path), expected, rtol=0, atol=1e-5)
-    assert np.abs(all_scores(forks, trained.run.model / "0", tmp_path) - expected).max() > 1e-3, (
+    np.testing.assert_allclose(all_scores(commands, exported, tmp_path), expected, rtol=0, atol=1e-5)
+    assert np.abs(all_scores(commands, trained.run.model / "0", tmp_path) - expected).max() > 1e-3, (
         "another epoch would show"
     )
 
@@ -160,27 +160,32 @@ def assert_logged(figures: dict[str, Any], record: dict[str, Any]) -> None:
         assert figures[name] == record[name]
 
 
-def test_one_client(forks: Forks, trained: Finished, shards: Path, tmp_path: Path) -> None:
+def test_one_client(commands: Commands, trained: Finished, shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "client 2"
-    forks.fl_rec("export", trained.run.model / str(LAST), "--client", 2, "--out", out)
+    commands.succeed("export", trained.run.model / str(LAST), "--client", 2, "--out", out)
     manifest = load_manifest(shards)
     assert manifest is not None
     text = (shards / manifest.shards[2].train.file).read_bytes()
     users = np.unique(parse_multislot(text, 3)[0])
     with open(out / "users.csv", newline="") as file:
         assert [int(row["user"]) for row in csv.DictReader(file)] == users.tolist()
-    scores, expected = all_scores(forks, out, tmp_path), all_scores(forks, trained.run.model / str(LAST), tmp_path)
+    scores, expected = (
+        all_scores(commands, out, tmp_path),
+        all_scores(commands, trained.run.model / str(LAST), tmp_path),
+    )
     np.testing.assert_allclose(scores[users], expected[users], rtol=0, atol=1e-5)
-    (line,) = forks.fl_rec("evaluate", out).splitlines()
+    (line,) = commands.succeed("evaluate", out).splitlines()
     assert_logged(json.loads(line), trained.records(2)[LAST])
     stranger = next(user for user in range(USERS) if user not in users)
-    assert f"Received: {stranger + 1}." in forks.refusal("recommend", "--model", out, "--user", stranger + 1)
-    forks.fl_rec("recommend", "--model", out, "--user", users[0] + 1)
+    assert f"Received: {stranger + 1}." in commands.refusal("recommend", "--model", out, "--user", stranger + 1)
+    commands.succeed("recommend", "--model", out, "--user", users[0] + 1)
 
 
-def test_recommendations_are_the_best_scored_items_that_are_new(forks: Forks, exported: Path, tmp_path: Path) -> None:
-    recommended = json.loads(forks.succeed(RECOMMENDER, exported))
-    scores = all_scores(forks, exported, tmp_path)
+def test_recommendations_are_the_best_scored_items_that_are_new(
+    commands: Commands, exported: Path, tmp_path: Path
+) -> None:
+    recommended = json.loads(commands.program(RECOMMENDER, exported))
+    scores = all_scores(commands, exported, tmp_path)
     with np.load(exported / "history.npz") as file:
         indptr, items = file["indptr"], file["items"]
     with open(exported / "items.csv", newline="", encoding="utf-8") as file:
@@ -196,16 +201,16 @@ def test_recommendations_are_the_best_scored_items_that_are_new(forks: Forks, ex
         np.testing.assert_allclose(told, best, rtol=0, atol=1e-5)
 
 
-def test_the_command_has_titles_and_history(forks: Forks, exported: Path, trained: Finished) -> None:
+def test_the_command_has_titles_and_history(commands: Commands, exported: Path, trained: Finished) -> None:
     arguments = ("recommend", "--model", exported, "--user", 42, "--top", 3, "--history", 2)
-    record = json.loads(forks.fl_rec(*arguments, "--format", "json"))
+    record = json.loads(commands.succeed(*arguments, "--format", "json"))
     with open(exported / "items.csv", newline="", encoding="utf-8") as file:
         titles = {int(row["original_id"]): row["title"] for row in csv.DictReader(file)}
     assert [(each["rank"], titles[each["item"]]) for each in record["recommendations"]] == [
         (rank, each["title"]) for rank, each in enumerate(record["recommendations"], 1)
     ]
     assert len(record["recommendations"]) == 3 and len(record["history"]) == 2
-    text = forks.fl_rec(*arguments)
+    text = commands.succeed(*arguments)
     assert all(each["title"] in text for each in (*record["recommendations"], *record["history"]))
     assert "user 42, " in text.splitlines()[0]
 
@@ -222,13 +227,15 @@ def test_a_reader_that_has_had_enough(exported: Path) -> None:
     assert (json.loads(first)["user"], code, done.stderr) == (42, "141", "")
 
 
-def test_mistakes_of_a_recommendation(forks: Forks, exported: Path, trained: Finished) -> None:
+def test_mistakes_of_a_recommendation(commands: Commands, exported: Path, trained: Finished) -> None:
     model = ("--model", exported)
-    assert "A user must be one of the 600 that the model serves" in forks.refusal("recommend", *model, "--user", 9999)
-    error = forks.refusal("recommend", *model, "--user", 1, "--top", ITEMS)
+    assert "A user must be one of the 600 that the model serves" in commands.refusal(
+        "recommend", *model, "--user", 9999
+    )
+    error = commands.refusal("recommend", *model, "--user", 1, "--top", ITEMS)
     assert "As many items can be recommended as the user has not had: 1 to " in error
     checkpoint = trained.run.model / str(LAST)
-    assert "which is a checkpoint. Export it" in forks.refusal("recommend", "--model", checkpoint, "--user", 1)
+    assert "which is a checkpoint. Export it" in commands.refusal("recommend", "--model", checkpoint, "--user", 1)
 
 
 CUT_OFF = {
@@ -241,38 +248,38 @@ CUT_OFF = {
 
 
 @pytest.mark.parametrize("size", [0, 0.5], ids=["empty", "half"])
-def test_a_file_that_is_cut_off(forks: Forks, exported: Path, tmp_path: Path, size: float) -> None:
+def test_a_file_that_is_cut_off(commands: Commands, exported: Path, tmp_path: Path, size: float) -> None:
     for name in CUT_OFF:
         copy = shutil.copytree(exported, tmp_path / name)
         content = (copy / name).read_bytes()
         (copy / name).write_bytes(content[: int(size * len(content))])
-        assert CUT_OFF[name] in forks.refusal("recommend", "--model", copy, "--user", 1), name
+        assert CUT_OFF[name] in commands.refusal("recommend", "--model", copy, "--user", 1), name
 
 
-def test_it_moves_without_its_run(forks: Forks, exported: Path, tmp_path: Path) -> None:
+def test_it_moves_without_its_run(commands: Commands, exported: Path, tmp_path: Path) -> None:
     """A folder that needs nothing else: other names would show if the data's were read."""
     copy = shutil.copytree(exported, tmp_path / "elsewhere")
     arguments = ("--user", 7, "--format", "json")
-    assert forks.fl_rec("recommend", "--model", copy, *arguments) == forks.fl_rec(
+    assert commands.succeed("recommend", "--model", copy, *arguments) == commands.succeed(
         "recommend", "--model", exported, *arguments
     )
 
 
-def test_a_stale_mapping(forks: Forks, trained: Finished, exported: Path, tmp_path: Path) -> None:
+def test_a_stale_mapping(commands: Commands, trained: Finished, exported: Path, tmp_path: Path) -> None:
     """The data was made again, of other users and items: nothing is exported or evaluated, and what was there stays."""
     before = {path.name: path.read_bytes() for path in exported.iterdir()}
     other = tmp_path / "other"
     run_script("datasets/movielens/prepare.py", "--source", "synthetic", "--seed", 7, "--out", other)
     run_script("datasets/movielens/gen_heter_data.py", "--data", other, "--out", other, "--num_shards", WORKERS)
     for command in (("export", trained.run.path), ("evaluate", trained.run.path), ("evaluate", exported)):
-        error = forks.refusal(*command, "--data", other)
+        error = commands.refusal(*command, "--data", other)
         assert "A model's ids mean the users and items that it was trained with. Received: " in error
         assert "the data was made again since. Train again, or name the data" in error.replace("\n", " ")
     assert {path.name: path.read_bytes() for path in exported.iterdir()} == before
 
 
 def test_users_that_were_dealt_out_anew(
-    forks: Forks, trained: Finished, exported: Path, prepared: Path, tmp_path: Path
+    commands: Commands, trained: Finished, exported: Path, prepared: Path, tmp_path: Path
 ) -> None:
     """Users and items are the same, a client's users are not."""
     dealt = tmp_path / "dealt"
@@ -280,61 +287,61 @@ def test_users_that_were_dealt_out_anew(
         *("datasets/movielens/gen_heter_data.py", "--data", prepared, "--out", dealt),
         *("--num_shards", WORKERS, "--partitioner", "iid"),
     )
-    error = forks.refusal("export", trained.run.path, "--data", dealt, "--client", 0, "--out", tmp_path / "none")
+    error = commands.refusal("export", trained.run.path, "--data", dealt, "--client", 0, "--out", tmp_path / "none")
     assert "Client 0 has trained the users of shard 0. Received: user " in error
-    forks.fl_rec("export", trained.run.path, "--data", dealt, "--out", tmp_path / "all")
+    commands.succeed("export", trained.run.path, "--data", dealt, "--out", tmp_path / "all")
     assert (tmp_path / "all" / "history.npz").read_bytes() == (exported / "history.npz").read_bytes()
 
 
-def test_mistakes_of_an_export(forks: Forks, trained: Finished, exported: Path, tmp_path: Path) -> None:
+def test_mistakes_of_an_export(commands: Commands, trained: Finished, exported: Path, tmp_path: Path) -> None:
     run = trained.run.path
-    assert "Received: --out" in forks.refusal("export", run, "--out", run), "it holds the run"
-    assert "which is an exported model" in forks.refusal("export", exported)
-    assert "needs the private part of client 7" in forks.refusal("export", run, "--client", 7)
+    assert "Received: --out" in commands.refusal("export", run, "--out", run), "it holds the run"
+    assert "which is an exported model" in commands.refusal("export", exported)
+    assert "needs the private part of client 7" in commands.refusal("export", run, "--client", 7)
     copy = shutil.copytree(trained.run.model / str(LAST), tmp_path / "copy")
-    assert "lies in no run. Name a folder: --out DIR" in forks.refusal("export", copy)
+    assert "lies in no run. Name a folder: --out DIR" in commands.refusal("export", copy)
     (copy / "private" / "1.npz").unlink()
-    error = forks.refusal("export", copy, "--out", tmp_path / "out")
+    error = commands.refusal("export", copy, "--out", tmp_path / "out")
     assert "A model for all users needs the private part of client 1. Received: those of 0, 2 in " in error
-    missing = forks.refusal("export", run, "--data", tmp_path)
+    missing = commands.refusal("export", run, "--data", tmp_path)
     assert f"no manifest.json in {tmp_path} or beside it" in missing
     assert not (tmp_path / "out").exists()
     (tmp_path / "a file").touch()
-    error = forks.refusal("export", run, "--out", tmp_path / "a file" / "out")
+    error = commands.refusal("export", run, "--out", tmp_path / "a file" / "out")
     assert f"The exported model must be written, and {tmp_path / 'a file' / 'out'} can't be (Not a directory)" in error
-    assert forks.fl_rec("export", copy, "--client", 0, "--out", tmp_path / "out").splitlines()[0] == (
+    assert commands.succeed("export", copy, "--client", 0, "--out", tmp_path / "out").splitlines()[0] == (
         f"model     epoch {LAST}, client 0"
     )
 
 
-def test_whole_or_not_at_all(forks: Forks, tmp_path: Path) -> None:
+def test_whole_or_not_at_all(commands: Commands, tmp_path: Path) -> None:
     """What is there stays until all is written, and no draft is left."""
     (tmp_path / "exported").mkdir()
     (tmp_path / "exported" / "old").touch()
-    forks.succeed(BROKEN_OFF, tmp_path / "exported")
+    commands.program(BROKEN_OFF, tmp_path / "exported")
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["exported", "exported/old"]
 
 
-def test_parts_that_have_no_common_model(forks: Forks, private_layer: Finished, tmp_path: Path) -> None:
+def test_parts_that_have_no_common_model(commands: Commands, private_layer: Finished, tmp_path: Path) -> None:
     """Each client has its own model, and all are evaluated as they were in training."""
     finished = private_layer
-    assert "have no common one" in forks.refusal("export", finished.run.path)
-    assert "One client's: --client K" in forks.refusal("export", finished.run.path)
-    (line,) = forks.fl_rec("evaluate", finished.run.path).splitlines()
+    assert "have no common one" in commands.refusal("export", finished.run.path)
+    assert "One client's: --client K" in commands.refusal("export", finished.run.path)
+    (line,) = commands.succeed("evaluate", finished.run.path).splitlines()
     best = finished.result["best"]["epoch"]
     assert_logged(json.loads(line), finished.records("all")[best])
-    forks.fl_rec("export", finished.run.path, "--client", 1, "--out", tmp_path / "one")
-    (line,) = forks.fl_rec("evaluate", tmp_path / "one").splitlines()
+    commands.succeed("export", finished.run.path, "--client", 1, "--out", tmp_path / "one")
+    (line,) = commands.succeed("evaluate", tmp_path / "one").splitlines()
     assert_logged(json.loads(line), finished.records(1)[best])
 
 
-def test_nothing_is_private(forks: Forks, job: Job, tmp_path: Path) -> None:
+def test_nothing_is_private(commands: Commands, job: Job, tmp_path: Path) -> None:
     job.runner["private_params"] = []
     finished = job.succeed()
-    assert "in which nothing is private. Leave --client out." in forks.refusal(
+    assert "in which nothing is private. Leave --client out." in commands.refusal(
         "export", finished.run.path, "--client", 0
     )
     out = tmp_path / "out"
-    forks.fl_rec("export", finished.run.path, "--out", out)
-    (line,) = forks.fl_rec("evaluate", out).splitlines()
+    commands.succeed("export", finished.run.path, "--out", out)
+    (line,) = commands.succeed("evaluate", out).splitlines()
     assert_logged(json.loads(line), finished.records("all")[0])

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,15 @@ import pytest
 from fl_rec.data.manifest import load_manifest
 from fl_rec.data.sources.registry import load_source
 from fl_rec.data.text import parse_multislot, read_rows
+from tests.forks import Forks
 
-MOVIELENS = Path(__file__).resolve().parents[3] / "datasets" / "movielens"
+ROOT = Path(__file__).resolve().parents[3]
+MOVIELENS = ROOT / "datasets" / "movielens"
 EXAMPLE = MOVIELENS / "fl_partitioner_example.py"
 
 
 def run(script: str, *args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A tool in a process of its own."""
     program = ["bash"] if script.endswith(".sh") else [sys.executable]
     return subprocess.run(
         [*program, str(MOVIELENS / script), *map(str, args)],
@@ -31,6 +35,17 @@ def run(script: str, *args: object, cwd: Path | None = None) -> subprocess.Compl
         text=True,
         timeout=60,
     )
+
+
+Play = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope="module")
+def play() -> Iterator[Play]:
+    """As `run`, in a fork of a process that has imported numpy."""
+    forks = Forks("numpy", "yaml")
+    yield lambda script, *args, cwd=ROOT: forks.play(str(MOVIELENS / script), *args, cwd=cwd)
+    forks.close()
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -65,29 +80,29 @@ def test_prepare_writes_rows_tables_and_meta(prepared: Path) -> None:
     assert (groups[:, 0, 2] == 1).all() and (groups[:, 1:, 2] == 0).all()
 
 
-def test_the_shards_come_with_the_names_of_users_and_items(prepared: Path, tmp_path: Path) -> None:
-    assert run("gen_heter_data.py", "--data", prepared, "--out", tmp_path).returncode == 0
+def test_the_shards_come_with_the_names_of_users_and_items(play: Play, prepared: Path, tmp_path: Path) -> None:
+    assert play("gen_heter_data.py", "--data", prepared, "--out", tmp_path).returncode == 0
     manifest = load_manifest(tmp_path)
     assert manifest is not None
     for name in ("items.csv", "users.csv"):
         assert (tmp_path / name).read_bytes() == (prepared / name).read_bytes()
         assert manifest.mappings[name] == hashlib.sha256((prepared / name).read_bytes()).hexdigest()
-    assert run("gen_heter_data.py", "--out", tmp_path, "--verify").returncode == 0
+    assert play("gen_heter_data.py", "--out", tmp_path, "--verify").returncode == 0
     with open(tmp_path / "items.csv", "a") as file:
         file.write("400,401,One more,Drama\n")
-    changed = run("gen_heter_data.py", "--out", tmp_path, "--verify")
+    changed = play("gen_heter_data.py", "--out", tmp_path, "--verify")
     assert changed.returncode == 2
     assert f"{tmp_path / 'items.csv'} must have the SHA-256 {manifest.mappings['items.csv']}" in changed.stderr
 
 
-def test_a_manifest_that_is_older_than_the_mappings_is_read(prepared: Path, tmp_path: Path) -> None:
-    run("gen_heter_data.py", "--data", prepared, "--out", tmp_path)
+def test_a_manifest_that_is_older_than_the_mappings_is_read(play: Play, prepared: Path, tmp_path: Path) -> None:
+    play("gen_heter_data.py", "--data", prepared, "--out", tmp_path)
     content = json.loads((tmp_path / "manifest.json").read_text())
     del content["mappings"]
     (tmp_path / "manifest.json").write_text(json.dumps(content))
     manifest = load_manifest(tmp_path)
     assert manifest is not None and manifest.mappings == {}
-    assert run("gen_heter_data.py", "--out", tmp_path, "--verify").returncode == 0
+    assert play("gen_heter_data.py", "--out", tmp_path, "--verify").returncode == 0
 
 
 def test_the_same_seed_gives_the_same_bytes_and_progress_goes_to_stderr(prepared: Path, tmp_path: Path) -> None:
@@ -107,9 +122,9 @@ def test_the_same_seed_gives_the_same_bytes_and_progress_goes_to_stderr(prepared
     assert tree(tmp_path / "other")["users.csv"] != tree(prepared)["users.csv"]
 
 
-def test_shards_hold_every_row_once_by_region(prepared: Path, tmp_path: Path) -> None:
+def test_shards_hold_every_row_once_by_region(play: Play, prepared: Path, tmp_path: Path) -> None:
     out = tmp_path / "not" / "there yet"
-    result = run("gen_heter_data.py", "--data", prepared, "--out", out)
+    result = play("gen_heter_data.py", "--data", prepared, "--out", out)
     assert result.returncode == 0, result.stderr
     manifest = load_manifest(out)
     assert manifest is not None and manifest.num_shards == 10
@@ -133,9 +148,9 @@ def test_shards_hold_every_row_once_by_region(prepared: Path, tmp_path: Path) ->
     assert result.stdout == f"written: 10 shards, {len(train):,} training rows ({listed})\n"
 
 
-def test_four_shards_after_ten_leave_four_and_verify_finds_damage(prepared: Path, tmp_path: Path) -> None:
-    run("gen_heter_data.py", "--data", prepared, "--out", tmp_path)
-    result = run(
+def test_four_shards_after_ten_leave_four_and_verify_finds_damage(play: Play, prepared: Path, tmp_path: Path) -> None:
+    play("gen_heter_data.py", "--data", prepared, "--out", tmp_path)
+    result = play(
         *("gen_heter_data.py", "--data", prepared, "--out", tmp_path, "--num_shards", 4),
         *("--partitioner", "dirichlet_genre:alpha=5", "--format", "csv"),
     )
@@ -143,15 +158,15 @@ def test_four_shards_after_ten_leave_four_and_verify_finds_damage(prepared: Path
     assert [name for name in tree(tmp_path) if name.startswith("fl_train_data")] == [
         f"fl_train_data/part-00{k}.csv" for k in range(4)
     ]
-    assert run("gen_heter_data.py", "--out", tmp_path, "--verify").stdout.startswith("verified: 4 shards")
+    assert play("gen_heter_data.py", "--out", tmp_path, "--verify").stdout.startswith("verified: 4 shards")
     part = tmp_path / "fl_train_data" / "part-002.csv"
     part.write_bytes(part.read_bytes().replace(b"1\n", b"0\n", 1))
-    damaged = run("gen_heter_data.py", "--out", tmp_path, "--verify")
+    damaged = play("gen_heter_data.py", "--out", tmp_path, "--verify")
     assert damaged.returncode == 2 and "part-002.csv must have the SHA-256" in damaged.stderr
 
 
-def test_the_example_partitioner_runs_from_the_command_line(prepared: Path, tmp_path: Path) -> None:
-    result = run(
+def test_the_example_partitioner_runs_from_the_command_line(play: Play, prepared: Path, tmp_path: Path) -> None:
+    result = play(
         *("gen_heter_data.py", "--data", prepared, "--out", tmp_path),
         *("--num_shards", 3, "--partitioner", f"{EXAMPLE}:by_activity"),
     )
@@ -162,7 +177,7 @@ def test_the_example_partitioner_runs_from_the_command_line(prepared: Path, tmp_
     assert rows == sorted(rows, reverse=True) and [shard.train.users for shard in manifest.shards] == [200] * 3
 
 
-def test_bad_zip_codes_are_counted_and_warned_of_once(prepared: Path, tmp_path: Path) -> None:
+def test_bad_zip_codes_are_counted_and_warned_of_once(play: Play, prepared: Path, tmp_path: Path) -> None:
     shutil.copytree(prepared, tmp_path / "data")
     users = tmp_path / "data" / "users.csv"
     lines = users.read_text().splitlines()
@@ -171,7 +186,7 @@ def test_bad_zip_codes_are_counted_and_warned_of_once(prepared: Path, tmp_path: 
         lines[n] = ",".join([*fields[:2], code, *fields[3:]])
     users.write_text("\n".join(lines) + "\n")
     for policy, dropped in (("spread", 0), ("drop", 2)):
-        result = run(
+        result = play(
             *("gen_heter_data.py", "--data", tmp_path / "data", "--out", tmp_path / "out"),
             *("--partitioner", f"zip_first_digit:bad_zip={policy}"),
         )
@@ -186,8 +201,8 @@ def test_bad_zip_codes_are_counted_and_warned_of_once(prepared: Path, tmp_path: 
         assert manifest.totals["train_rows"] == len(train) - lost
 
 
-def test_an_empty_shard_stops_before_anything_is_written(prepared: Path, tmp_path: Path) -> None:
-    result = run(
+def test_an_empty_shard_stops_before_anything_is_written(play: Play, prepared: Path, tmp_path: Path) -> None:
+    result = play(
         *("gen_heter_data.py", "--data", prepared, "--out", tmp_path / "out"),
         *("--num_shards", 700, "--partitioner", "iid"),
     )
@@ -196,7 +211,7 @@ def test_an_empty_shard_stops_before_anything_is_written(prepared: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_given_negatives_become_the_test_set(prepared: Path, tmp_path: Path) -> None:
+def test_given_negatives_become_the_test_set(play: Play, prepared: Path, tmp_path: Path) -> None:
     test = read_rows(prepared / "big_test" / "test_data.csv").reshape(600, 100, 3)
     lines = [
         f"({group[0, 0]},{group[0, 1]})\t" + "\t".join(map(str, group[:0:-1, 1])) for group in test
@@ -210,16 +225,16 @@ def test_given_negatives_become_the_test_set(prepared: Path, tmp_path: Path) -> 
         "--test_negative",
         tmp_path / "x.test.negative",
     )
-    assert run("prepare.py", *args).returncode == 0
+    assert play("prepare.py", *args).returncode == 0
     given = read_rows(tmp_path / "out" / "big_test" / "test_data.csv").reshape(600, 100, 3)
     assert (given[:, 0] == test[:, 0]).all() and (given[:, 1:] == test[:, :0:-1]).all()
     assert json.loads((tmp_path / "out" / "meta.json").read_text())["test_negative"] == "x.test.negative"
 
 
 @pytest.fixture(scope="module")
-def validated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def validated(play: Play, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("validated")
-    result = run("prepare.py", "--source", "synthetic", "--validation", "--out", out)
+    result = play("prepare.py", "--source", "synthetic", "--validation", "--out", out)
     assert result.returncode == 0, result.stderr
     assert "make the validation set: 600 users, 60,000 rows (" in result.stderr
     return out
@@ -249,14 +264,14 @@ def test_validation_holds_out_one_training_positive_of_each_user(prepared: Path,
     assert sum(int(line.split(",")[3]) for line in users) == len(left)
 
 
-def test_the_seed_says_who_is_held_out(tmp_path: Path) -> None:
+def test_the_seed_says_who_is_held_out(play: Play, tmp_path: Path) -> None:
     """Of one set of ratings, which unlike the synthetic one is the same for all seeds."""
     pairs = [(user, item) for user in range(30) for item in range(user, user + 10)]
     (tmp_path / "x.train.rating").write_text("".join(f"{u}\t{i}\n" for u, i in pairs))  # without times
     (tmp_path / "x.test.rating").write_text("".join(f"{u}\t{u + 150}\n" for u in range(30)))
     valid = []
     for options in ((), ("--num_neg", 7), ("--seed", 7)):
-        result = run("prepare.py", "--source", tmp_path / "x", "--validation", "--out", tmp_path / "out", *options)
+        result = play("prepare.py", "--source", tmp_path / "x", "--validation", "--out", tmp_path / "out", *options)
         assert result.returncode == 0, result.stderr
         valid.append(read_rows(tmp_path / "out" / "big_valid" / "valid_data.csv"))
     assert valid[0].tolist() == valid[1].tolist()
@@ -285,14 +300,14 @@ def test_who_is_held_out_is_an_item_like_others(validated: Path) -> None:
         assert drawn == pytest.approx(expected, abs=4 * expected**0.5)
 
 
-def test_an_only_training_item_is_not_held_out(tmp_path: Path) -> None:
+def test_an_only_training_item_is_not_held_out(play: Play, tmp_path: Path) -> None:
     # Users of 3, 2 and 1 ratings; the published split makes user 0's first rating the test positive.
     ratings = [(1, 10, 5), (1, 20, 6), (1, 30, 7), (2, 10, 5), (2, 20, 6), (3, 30, 1), (3, 40, 1), (3, 50, 1)]
     (tmp_path / "ratings.dat").write_text("".join(f"{u}::{i}::5::{t}\n" for u, i, t in ratings))
     (tmp_path / "users.dat").write_text("".join(f"{u}::F::1::10::10000\n" for u in (1, 2, 3)))
     (tmp_path / "negatives").write_text("".join(f"({u},{i})" + "\t4" * 99 + "\n" for u, i in ((0, 0), (1, 1), (2, 2))))
     args = ("--source", tmp_path, "--validation", "--test_negative", tmp_path / "negatives", "--out", tmp_path / "out")
-    result = run("prepare.py", *args)
+    result = play("prepare.py", *args)
     assert result.returncode == 0, result.stderr
     train = read_rows(tmp_path / "out" / "big_train" / "train_data.csv")
     valid = read_rows(tmp_path / "out" / "big_valid" / "valid_data.csv")
@@ -307,7 +322,7 @@ def test_an_only_training_item_is_not_held_out(tmp_path: Path) -> None:
     assert (meta["test_positives_from_file"], meta["train_positives"], meta["test_users"]) == (2, 3, 3)
 
 
-def test_validation_of_given_training_rows_or_without_enough_items(tmp_path: Path) -> None:
+def test_validation_of_given_training_rows_or_without_enough_items(play: Play, tmp_path: Path) -> None:
     csvs, few = tmp_path / "csvs", tmp_path / "few"
     for folder in (csvs, few):
         folder.mkdir()
@@ -328,15 +343,15 @@ def test_validation_of_given_training_rows_or_without_enough_items(tmp_path: Pat
             "users have fewer. Leave --validation out.",
         ),
     ):
-        result = run("prepare.py", "--source", source, "--validation", "--out", tmp_path / "out")
+        result = play("prepare.py", "--source", source, "--validation", "--out", tmp_path / "out")
         assert result.returncode == 2 and result.stderr.endswith(f"prepare.py: error: {message}\n")
     assert not (tmp_path / "out").exists()
 
 
-def test_validation_shards_come_and_go_with_the_validation_set(validated: Path, tmp_path: Path) -> None:
+def test_validation_shards_come_and_go_with_the_validation_set(play: Play, validated: Path, tmp_path: Path) -> None:
     shutil.copytree(validated, tmp_path / "data")
     generate = ("gen_heter_data.py", "--data", tmp_path / "data", "--out", tmp_path / "out", "--num_shards", 4)
-    result = run(*generate)
+    result = play(*generate)
     assert result.returncode == 0, result.stderr
     manifest = load_manifest(tmp_path / "out")
     assert manifest is not None
@@ -353,24 +368,24 @@ def test_validation_shards_come_and_go_with_the_validation_set(validated: Path, 
         found.append(rows)
     assert sorted(np.concatenate(found).tolist()) == sorted(valid.tolist())
     assert manifest.totals["validation_rows"] == 60_000 and manifest.totals["validation_positives"] == 600
-    assert run("gen_heter_data.py", "--out", tmp_path / "out", "--verify").returncode == 0
+    assert play("gen_heter_data.py", "--out", tmp_path / "out", "--verify").returncode == 0
     part = tmp_path / "out" / "fl_valid_data" / "part-002.txt"
     part.write_bytes(part.read_bytes().replace(b"1 1\n", b"1 0\n", 1))
-    damaged = run("gen_heter_data.py", "--out", tmp_path / "out", "--verify")
+    damaged = play("gen_heter_data.py", "--out", tmp_path / "out", "--verify")
     assert damaged.returncode == 2 and "fl_valid_data/part-002.txt must have the SHA-256" in damaged.stderr
 
-    assert run("prepare.py", "--source", "synthetic", "--out", tmp_path / "data").returncode == 0
+    assert play("prepare.py", "--source", "synthetic", "--out", tmp_path / "data").returncode == 0
     assert not (tmp_path / "data" / "big_valid" / "valid_data.csv").exists()
-    assert run(*generate).returncode == 0
+    assert play(*generate).returncode == 0
     assert not [name for name in tree(tmp_path / "out") if name.startswith("fl_valid_data")]
     manifest = load_manifest(tmp_path / "out")
     assert manifest is not None and [shard.validation for shard in manifest.shards] == [None] * 4
     assert not [name for name in manifest.totals if name.startswith("validation")]
 
 
-def test_groups_are_the_prepared_rows_by_line(prepared: Path, tmp_path: Path) -> None:
+def test_groups_are_the_prepared_rows_by_line(play: Play, prepared: Path, tmp_path: Path) -> None:
     shutil.copytree(prepared, tmp_path / "data")
-    result = run("gen_heter_data.py", "--data", tmp_path / "data", "--out", tmp_path / "out", "--group")
+    result = play("gen_heter_data.py", "--data", tmp_path / "data", "--out", tmp_path / "out", "--group")
     assert result.returncode == 0, result.stderr
     manifest = load_manifest(tmp_path / "out")
     assert manifest is not None and manifest.group_size == 5
@@ -388,21 +403,21 @@ def test_groups_are_the_prepared_rows_by_line(prepared: Path, tmp_path: Path) ->
     assert sorted(found) == sorted(np.concatenate([train[:, 0, :1], train[:, :, 1]], axis=1).tolist())
     assert manifest.totals["train_rows"] == manifest.totals["train_positives"] == len(train)
     assert result.stdout.startswith(f"written: 10 shards, {len(train):,} training rows (")
-    again = run("gen_heter_data.py", "--data", tmp_path / "data", "--out", tmp_path / "again", "--group")
+    again = play("gen_heter_data.py", "--data", tmp_path / "data", "--out", tmp_path / "again", "--group")
     assert again.returncode == 0 and tree(tmp_path / "out") == tree(tmp_path / "again")
 
-    assert run("gen_heter_data.py", "--out", tmp_path / "out", "--verify").returncode == 0
+    assert play("gen_heter_data.py", "--out", tmp_path / "out", "--verify").returncode == 0
     lines = train_file.read_text().splitlines()
     train_file.write_text("\n".join([*lines[1:6], lines[0], *lines[6:]]) + "\n")
-    refused = run("gen_heter_data.py", "--data", tmp_path / "data", "--out", tmp_path / "refused", "--group")
+    refused = play("gen_heter_data.py", "--data", tmp_path / "data", "--out", tmp_path / "refused", "--group")
     assert refused.returncode == 2 and "big_train/train_data.csv, line 1: rows can be grouped only if" in refused.stderr
     assert not (tmp_path / "refused").exists()
 
 
-def test_few_items_are_warned_of_and_counted(tmp_path: Path) -> None:
+def test_few_items_are_warned_of_and_counted(play: Play, tmp_path: Path) -> None:
     (tmp_path / "ratings.dat").write_text("".join(f"{u}::{u * 3 + i}::5::{i}\n" for u in (1, 2) for i in range(3)))
     (tmp_path / "users.dat").write_text("1::F::1::10::10000\n2::F::1::10::90000\n")
-    result = run("prepare.py", "--source", tmp_path, "--out", tmp_path / "out")
+    result = play("prepare.py", "--source", tmp_path, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert "2 of 2 test users have fewer than 99 negatives (the smallest number is 3)" in result.stderr
     assert json.loads((tmp_path / "out" / "meta.json").read_text())["test_users_with_fewer_negatives"] == 2
@@ -433,14 +448,14 @@ def test_few_items_are_warned_of_and_counted(tmp_path: Path) -> None:
     ],
 )
 def test_errors_are_one_message_and_exit_code_2(
-    tmp_path: Path, script: str, args: tuple[str, ...], message: str
+    play: Play, tmp_path: Path, script: str, args: tuple[str, ...], message: str
 ) -> None:
     (tmp_path / "file").write_text("a file, not a folder")
     if script != "run.sh" and "--out" not in args:
         args = (*args, "--out", str(tmp_path / "out"))
     elif script == "run.sh":
         args = ("--out", str(tmp_path / "out"), *args)
-    result = run(script, *args, cwd=tmp_path)
+    result = (play if script.endswith(".py") else run)(script, *args, cwd=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr and "Traceback" not in result.stderr
 
@@ -496,11 +511,11 @@ def positives_of(folder: Path, *kinds: str) -> set[tuple[int, int]]:
 
 @pytest.mark.parametrize("validation", [False, True])
 def test_public_users_are_in_the_proxy_set_and_nowhere_else(
-    prepared: Path, validated: Path, tmp_path: Path, validation: bool
+    play: Play, prepared: Path, validated: Path, tmp_path: Path, validation: bool
 ) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     options = ("--validation",) if validation else ()
-    result = run("prepare.py", "--source", "synthetic", "--public", 0.1, "--out", data, *options)
+    result = play("prepare.py", "--source", "synthetic", "--public", 0.1, "--out", data, *options)
     assert result.returncode == 0, result.stderr
     public = read_rows(data / "big_public" / "public_data.csv")
     users = set(public[:, 0].tolist())
@@ -520,7 +535,7 @@ def test_public_users_are_in_the_proxy_set_and_nowhere_else(
     assert (meta["public_users"], meta["public_positives"], meta["test_users"]) == (60, len(public), 540)
     assert meta["train_rows"] == len(train) == 5 * meta["train_positives"] and meta["num_users"] == 600
 
-    result = run("gen_heter_data.py", "--data", data, "--out", out)
+    result = play("gen_heter_data.py", "--data", data, "--out", out)
     assert result.returncode == 0, result.stderr
     manifest = load_manifest(out)
     assert manifest is not None and manifest.public is not None
@@ -542,42 +557,42 @@ def test_public_users_are_in_the_proxy_set_and_nowhere_else(
 
 
 @pytest.fixture(scope="module")
-def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def public(play: Play, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What prepare.py --public wrote, in a folder data, and the shards of it, in out."""
     folder = tmp_path_factory.mktemp("public")
-    run("prepare.py", "--source", "synthetic", "--public", 0.1, "--out", folder / "data")
-    result = run("gen_heter_data.py", "--data", folder / "data", "--out", folder / "out", "--num_shards", 4)
+    play("prepare.py", "--source", "synthetic", "--public", 0.1, "--out", folder / "data")
+    result = play("gen_heter_data.py", "--data", folder / "data", "--out", folder / "out", "--num_shards", 4)
     assert result.returncode == 0, result.stderr
     return folder
 
 
-def test_verify_looks_at_the_proxy_set_too(public: Path, tmp_path: Path) -> None:
+def test_verify_looks_at_the_proxy_set_too(play: Play, public: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(public / "out", out)
-    assert run("gen_heter_data.py", "--out", out, "--verify").returncode == 0
+    assert play("gen_heter_data.py", "--out", out, "--verify").returncode == 0
     part = out / "fl_public_data" / "part-000.txt"
     text = part.read_bytes()
     part.write_bytes(text.replace(b"1 1\n", b"1 0\n", 1))
-    damaged = run("gen_heter_data.py", "--out", out, "--verify")
+    damaged = play("gen_heter_data.py", "--out", out, "--verify")
     assert damaged.returncode == 2 and "fl_public_data/part-000.txt must have the SHA-256" in damaged.stderr
     part.write_bytes(text)
     shutil.copy(part, part.with_name("part-001.txt"))
-    surplus = run("gen_heter_data.py", "--out", out, "--verify")
+    surplus = play("gen_heter_data.py", "--out", out, "--verify")
     assert surplus.returncode == 2 and "part-001.txt" in surplus.stderr
     shutil.rmtree(part.parent)
-    missing = run("gen_heter_data.py", "--out", out, "--verify")
+    missing = play("gen_heter_data.py", "--out", out, "--verify")
     assert missing.returncode == 2 and "fl_public_data" in missing.stderr
 
 
-def test_public_users_come_and_go(prepared: Path, public: Path, tmp_path: Path) -> None:
+def test_public_users_come_and_go(play: Play, prepared: Path, public: Path, tmp_path: Path) -> None:
     shutil.copytree(public, tmp_path / "again")
     data, out = tmp_path / "again" / "data", tmp_path / "again" / "out"
-    assert run("prepare.py", "--source", "synthetic", "--public", 0.1, "--out", data).returncode == 0
+    assert play("prepare.py", "--source", "synthetic", "--public", 0.1, "--out", data).returncode == 0
     assert tree(data) == tree(public / "data"), "the same seed, the same users"
-    assert run("prepare.py", "--source", "synthetic", "--out", data).returncode == 0
+    assert play("prepare.py", "--source", "synthetic", "--out", data).returncode == 0
     assert tree(data) == tree(prepared), "no public_data.csv, and everybody's rows are back"
     generate = ("gen_heter_data.py", "--data", data, "--out", out, "--num_shards", 4)
-    assert run(*generate).returncode == 0
+    assert play(*generate).returncode == 0
     assert not [name for name in tree(out) if name.startswith("fl_public_data")]
     manifest = load_manifest(out)
     assert manifest is not None and manifest.public is None and manifest.totals["train_users"] == 600
@@ -586,10 +601,10 @@ def test_public_users_come_and_go(prepared: Path, public: Path, tmp_path: Path) 
     (out / "manifest.json").write_text(json.dumps(content))
     older = load_manifest(out)
     assert older is not None and older.public is None, "a manifest that is older is read"
-    assert run("gen_heter_data.py", "--out", out, "--verify").returncode == 0
+    assert play("gen_heter_data.py", "--out", out, "--verify").returncode == 0
 
 
-def test_who_is_public_depends_on_the_seed(tmp_path: Path) -> None:
+def test_who_is_public_depends_on_the_seed(play: Play, tmp_path: Path) -> None:
     """Of one set of ratings, which unlike the synthetic one is the same for all seeds."""
     pairs = [(user, item) for user in range(30) for item in range(user, user + 10)]
     (tmp_path / "x.train.rating").write_text("".join(f"{u}\t{i}\n" for u, i in pairs))
@@ -597,7 +612,7 @@ def test_who_is_public_depends_on_the_seed(tmp_path: Path) -> None:
     drawn = []
     for options in ((), ("--num_neg", 7), ("--seed", 7), ("--seed", 8)):
         args = ("--source", tmp_path / "x", "--public", 0.2, "--out", tmp_path / "out", *options)
-        result = run("prepare.py", *args)
+        result = play("prepare.py", *args)
         assert result.returncode == 0, result.stderr
         rows = read_rows(tmp_path / "out" / "big_public" / "public_data.csv")
         drawn.append(sorted(set(rows[:, 0].tolist())))
@@ -608,8 +623,8 @@ def test_who_is_public_depends_on_the_seed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", ["0.0001", "0.9999"])
-def test_a_share_that_is_nobody_or_leaves_nobody(tmp_path: Path, share: str) -> None:
-    result = run("prepare.py", "--source", "synthetic", "--public", share, "--out", tmp_path / "out")
+def test_a_share_that_is_nobody_or_leaves_nobody(play: Play, tmp_path: Path, share: str) -> None:
+    result = play("prepare.py", "--source", "synthetic", "--public", share, "--out", tmp_path / "out")
     assert result.returncode == 2
     comes_to = {"0.0001": 0, "0.9999": 600}[share]
     assert result.stderr.endswith(
@@ -620,34 +635,34 @@ def test_a_share_that_is_nobody_or_leaves_nobody(tmp_path: Path, share: str) -> 
 
 
 @pytest.mark.parametrize("share", ["1", "-0.1", "nan", "some"])
-def test_what_is_no_share(tmp_path: Path, share: str) -> None:
-    result = run("prepare.py", "--source", "synthetic", f"--public={share}", "--out", tmp_path / "out")
+def test_what_is_no_share(play: Play, tmp_path: Path, share: str) -> None:
+    result = play("prepare.py", "--source", "synthetic", f"--public={share}", "--out", tmp_path / "out")
     assert result.returncode == 2 and "--public" in result.stderr and "Traceback" not in result.stderr
     if share != "some":
         assert f"--public must be 0 or more, and below 1. Received: {float(share)}" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_no_public_users_is_the_same_as_ever(prepared: Path, tmp_path: Path) -> None:
-    result = run("prepare.py", "--source", "synthetic", "--public", 0, "--out", tmp_path)
+def test_no_public_users_is_the_same_as_ever(play: Play, prepared: Path, tmp_path: Path) -> None:
+    result = play("prepare.py", "--source", "synthetic", "--public", 0, "--out", tmp_path)
     assert result.returncode == 0 and tree(tmp_path) == tree(prepared)
 
 
-def test_a_users_source_becomes_rows(tmp_path: Path) -> None:
+def test_a_users_source_becomes_rows(play: Play, tmp_path: Path) -> None:
     lines = [f"{user},{100 + (user * 7 + k) % 40},{k}" for user in range(12) for k in range(5)]
     (tmp_path / "likes.csv").write_text("\n".join(["user,item,time", *lines]))
     source = f"{MOVIELENS / 'fl_source_example.py'}:likes:path=likes.csv"
-    result = run("prepare.py", "--source", source, "--out", "out", cwd=tmp_path)
+    result = play("prepare.py", "--source", source, "--out", "out", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     meta = json.loads((tmp_path / "out" / "meta.json").read_text())
     assert (meta["source"]["kind"], meta["num_users"], meta["num_items"]) == ("likes", 12, 40)
     assert (meta["train_positives"], meta["test_users"]) == (48, 12)
-    failed = run("prepare.py", "--source", source + ",sep=1", "--out", "out", cwd=tmp_path)
+    failed = play("prepare.py", "--source", source + ",sep=1", "--out", "out", cwd=tmp_path)
     assert failed.returncode == 2
     assert failed.stderr.endswith("sep: unknown key. Its keys: path, header_lines.\n")
 
 
-def test_a_users_partitioner_may_take_a_file(prepared: Path, tmp_path: Path) -> None:
+def test_a_users_partitioner_may_take_a_file(play: Play, prepared: Path, tmp_path: Path) -> None:
     """A relative path starts where the command runs, and the manifest has it as text."""
     (tmp_path / "by_table.py").write_text(
         "from pathlib import Path\nimport numpy as np\n"
@@ -656,7 +671,7 @@ def test_a_users_partitioner_may_take_a_file(prepared: Path, tmp_path: Path) -> 
     )
     (tmp_path / "table.txt").write_text("1\n0\n0\n")
     partitioner = ("--partitioner", "by_table.py:by_table:table=table.txt", "--num_shards", 2)
-    result = run("gen_heter_data.py", "--data", prepared, "--out", "out", *partitioner, cwd=tmp_path)
+    result = play("gen_heter_data.py", "--data", prepared, "--out", "out", *partitioner, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     manifest = load_manifest(tmp_path / "out")
     assert manifest is not None and [shard.train.users for shard in manifest.shards] == [400, 200]

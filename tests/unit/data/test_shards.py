@@ -207,3 +207,27 @@ def test_an_empty_shard_is_an_error_with_a_remedy() -> None:
     assert [len(rows) for rows in shards] == [3, 0, 1, 0]
     with pytest.raises(DataError, match=r"training rows.*Received none for shard\(s\) 1, 3 of 4.*fewer --num_shards"):
         require_rows(shards, "training")
+
+
+def test_each_shard_has_an_order_of_its_own(tmp_path: Path) -> None:
+    """The same in every run of a seed, and other than another shard's of the same rows."""
+    rows = np.stack([np.zeros(50, np.int64), np.arange(50), np.ones(50, np.int64)], axis=1)
+
+    def orders(folder: str, seed: int) -> list[bytes]:
+        written = write_shards(tmp_path / folder, [rows, rows], [rows, rows], LAYOUTS["csv"], seed)
+        return [(tmp_path / folder / shard.train.file).read_bytes() for shard in written]
+
+    first, second = orders("a", 1)
+    assert sorted(first.splitlines()) == sorted(second.splitlines()) and first != second
+    assert orders("b", 1) == [first, second]
+    assert first not in orders("c", 2)
+
+
+@pytest.mark.parametrize("change", [b"", b"1 0 1 1 1 1\n"], ids=["cut off", "longer"])
+def test_a_shard_of_another_size(tmp_path: Path, change: bytes) -> None:
+    manifest = make_manifest(tmp_path)
+    path = tmp_path / TRAIN_FOLDER / "part-001.txt"
+    before = path.read_bytes()
+    path.write_bytes(before + change if change else before[:-1])
+    with pytest.raises(DataError, match=f"part-001.txt must have {len(before)} bytes, says the manifest. Received "):
+        check_shards(manifest, tmp_path / TRAIN_FOLDER)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl_rec.data.text import LAYOUTS, grouped_layout, parse_multislot, read_rows, write_rows
+from fl_rec.data.text import LAYOUTS, grouped_layout, parse_csv_rows, parse_multislot, read_rows, write_rows
 from fl_rec.errors import DataError
 from fl_rec.files import read_bytes
 
@@ -60,6 +60,14 @@ def test_malformed_csv_names_the_line(tmp_path: Path, text: bytes, message: str)
     (tmp_path / "rows.csv").write_bytes(text)
     with pytest.raises(DataError, match=message):
         read_rows(tmp_path / "rows.csv")
+
+
+@pytest.mark.parametrize("blank", ["", " "], ids=["fast way", "slow way"])
+def test_ids_may_be_as_long_as_int64_has_digits_for(blank: str) -> None:
+    largest = 10**18 - 1
+    assert parse_csv_rows(f"{largest},{blank}7,1\n".encode(), "x").tolist() == [[largest, 7, 1]]
+    with pytest.raises(DataError, match="line 1: a field must be a whole number of at most 18 digits"):
+        parse_csv_rows(f"{largest + 1},{blank}7,1\n".encode(), "x")
 
 
 def test_missing_and_damaged_files_keep_their_cause(tmp_path: Path) -> None:

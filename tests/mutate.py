@@ -1,0 +1,165 @@
+"""Small mistakes, put into the code one at a time: do the tests see them?
+
+    python tests/mutate.py              all mutants; a minute or two for ten of them
+    python tests/mutate.py privacy auc  those whose file or text has one of these words
+
+Works on a temporary copy of what git knows of this folder. A mutant is killed if a test of those it names fails; the
+exit code is the number of the others. A mutant whose old text is not in its file exactly once is a mistake in this
+list, and ends the run before it begins: the code has moved on, and so must the list.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+# Tests that take so long as the code is are in trouble; with a mutant, those that take this many times as long.
+TIMEOUT, TIMES_AS_LONG = 300, 5
+
+
+class Mutant(NamedTuple):
+    """In `file` of fl_rec/ `old` becomes `new`; `tests` are those of tests/ that should see it."""
+
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    def __str__(self) -> str:
+        old, new = (" ".join(text.split()) for text in (self.old, self.new))
+        return f"{self.file}: {old}  ->  {new or '(nothing)'}"
+
+    def put_into(self, root: Path) -> str:
+        """Changes the file below `root`; returns what was in it."""
+        path = root / "fl_rec" / self.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(self.old) != 1:
+            sys.exit(f"mutate: {self.file} must have {self.old!r} once. Received: {text.count(self.old)} times.")
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+        return text
+
+
+ROWS = ("unit/data/test_rows.py",)
+READER = ("unit/data/test_reader.py",)
+SAMPLING = ("unit/data/test_sampling.py", "unit/data/test_negatives.py")
+TEXT = ("unit/data/test_text.py",)
+SHARDS = ("unit/data/test_shards.py",)
+PARTITION = ("unit/data/test_partition.py",)
+PREPARE = ("unit/data/test_prepare.py",)
+EVALUATION = ("unit/evaluation",)
+SERVING = ("unit/serving/test_evaluate.py",)
+PRIVACY = ("unit/privacy",)
+ROUNDS = ("unit/privacy/test_dp_rounds.py", "paddle/test_dp_rounds.py")
+
+MUTANTS = [
+    # -- data ------------------------------------------------------------------------------------------------
+    Mutant("data/rows.py", "self._reading += 1\n", "pass\n", ROWS),
+    Mutant("data/rows.py", "return self._next == 0", "return self._next != 0", ROWS),
+    Mutant("data/rows.py", "self._next = stop % self.count", "self._next = stop", ROWS),
+    Mutant("data/rows.py", "whole = stop - self._next == self.count", "whole = stop == self.count", ROWS),
+    Mutant("data/rows.py", "if reading != self._drawn:", "if self._drawn < 0:", ROWS),
+    Mutant("data/rows.py", "self._text[rows or slice(None)]", "self._text", ROWS),
+    Mutant("data/reader.py", "{rows.start + 1},{rows.stop}p", "{rows.start},{rows.stop}p", (*READER, *ROWS)),
+    Mutant("data/reader.py", "rows != expected)", "rows < expected)", READER),
+    Mutant("data/sampling.py", "is_test = boundary[1:] & ~boundary[:-1]", "is_test = boundary[1:]", SAMPLING),
+    Mutant("data/sampling.py", 'side="right"', 'side="left"', SAMPLING),
+    Mutant("data/sampling.py", "Stream.FRESH_NEGATIVES, number)", "Stream.FRESH_NEGATIVES)", SAMPLING),
+    Mutant("data/text.py", "len(field) > _MAX_DIGITS", "len(field) >= _MAX_DIGITS", TEXT),
+    Mutant("data/text.py", "part = rows[start : start + _ROWS_PER_WRITE]", "part = rows[start:]", TEXT),
+    Mutant("data/shards.py", "Stream.shard_order(k)", "Stream.shard_order(0)", SHARDS),
+    Mutant("data/partition.py", "digit * num_shards // 10)", "digit % num_shards)", PARTITION),
+    Mutant("data/manifest.py", "if size != file.bytes:", "if size < file.bytes:", SHARDS),
+    Mutant("data/prepare.py", "each[each[:, 2] == 1, :2]", "each[:, :2]", PREPARE),
+    # -- evaluation ------------------------------------------------------------------------------------------
+    Mutant("evaluation/auc.py", "(2 * above + self.positives)", "(2 * above)", EVALUATION),
+    Mutant("evaluation/auc.py", "positives - np.cumsum(self.positives)", "np.cumsum(self.positives)", EVALUATION),
+    Mutant("evaluation/auc.py", "(scores > 1)", "(scores >= 1)", EVALUATION),
+    Mutant("evaluation/ranking.py", "np.lexsort((labels, -scores, users))", "np.lexsort((-scores, users))", EVALUATION),
+    Mutant("evaluation/ranking.py", "labels & (rank < k)", "labels & (rank <= k)", EVALUATION),
+    Mutant("evaluation/ranking.py", "np.log2(np.arange(k) + 2)", "np.log2(np.arange(k) + 3)", EVALUATION),
+    Mutant("evaluation/ranking.py", "np.minimum(positives[counted], k) - 1", "0 * positives[counted]", EVALUATION),
+    Mutant("evaluation/metrics.py", "seconds=max(each", "seconds=sum(each", EVALUATION),
+    Mutant("evaluation/metrics.py", "test.buckets is not None]", "test.users > 0]", EVALUATION),
+    Mutant("evaluation/evaluator.py", "slots[-1][:, 0])", "slots[-2][:, 0])", EVALUATION),
+    Mutant("serving/evaluate.py", "[shards[client]]", "[shards[0]]", SERVING),
+    Mutant("serving/evaluate.py", "ids.max(initial=0) >= size", "ids.max(initial=0) > size", SERVING),
+    # -- privacy ---------------------------------------------------------------------------------------------
+    Mutant("privacy/mechanism.py", "min(1.0, clip / length)", "clip / length", PRIVACY),
+    Mutant("privacy/mechanism.py", "return math.sqrt(sum(", "return (sum(", PRIVACY),
+    Mutant("privacy/mechanism.py", "np.add.at(added, where.reshape(-1), values)", "added[where] = values", PRIVACY),
+    Mutant("privacy/mechanism.py", "deviation, values.shape)", "deviation, values.shape[-1:])", PRIVACY),
+    Mutant("privacy/accountant.py", "compose(round_, rounds)", "compose(round_, rounds - 1)", PRIVACY),
+    Mutant("privacy/accountant.py", "if rounds == 0:", "if rounds <= 1:", PRIVACY),
+    Mutant("privacy/accountant.py", "chance, rounds, settings.delta)", "settings.delta, rounds, chance)", PRIVACY),
+    Mutant("privacy/accountant.py", "return 1 / config.runner.exchanges_per_epoch", "return 1.0", PRIVACY),
+    Mutant("privacy/dp_rounds.py", "len(self._edges) - 1) < chance", "len(self._edges) - 1) > chance", ROUNDS),
+    Mutant("privacy/dp_rounds.py", "self._edges[user + 1])", "self._edges[-1])", ROUNDS),
+    Mutant("privacy/dp_rounds.py", "noise_multiplier * self._clip, generator", "noise_multiplier, generator", ROUNDS),
+    Mutant("privacy/dp_rounds.py", "self.rounds // self._config", "self.rounds * self._config", ROUNDS),
+]
+
+
+def is_killed(root: Path, mutant: Mutant, seconds: float) -> bool:
+    """Whether a test fails, or hangs, with the mutant in the copy at `root`; without it they take some seconds."""
+    before = mutant.put_into(root)
+    try:
+        return not passes(root, mutant.tests, 10 + TIMES_AS_LONG * seconds)
+    finally:
+        (root / "fl_rec" / mutant.file).write_text(before, encoding="utf-8")
+
+
+def passes(root: Path, tests: tuple[str, ...], timeout: float = TIMEOUT) -> bool:
+    # A file that changes twice within a second must not be taken from a cache.
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command += [str(Path("tests") / each) for each in tests]
+    try:
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return False
+    if done.returncode not in (0, 1):
+        sys.exit(f"mutate: pytest must run {' '.join(tests)}. It said:\n{done.stdout}{done.stderr}")
+    return done.returncode == 0
+
+
+def copy(root: Path) -> None:
+    """What git knows of this folder, and what is new in it."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=TIMEOUT).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+
+
+def main(words: list[str]) -> int:
+    chosen = [each for each in MUTANTS if not words or any(word in str(each) for word in words)]
+    with tempfile.TemporaryDirectory(prefix="mutate_") as folder:
+        root = Path(folder)
+        copy(root)
+        for mutant in chosen:
+            (root / "fl_rec" / mutant.file).write_text(mutant.put_into(root), encoding="utf-8")
+        seconds = {}
+        for tests in dict.fromkeys(each.tests for each in chosen):
+            start = time.perf_counter()
+            if not passes(root, tests):
+                sys.exit(f"mutate: {' '.join(tests)} must pass as the code is. It does not.")
+            seconds[tests] = time.perf_counter() - start
+        survivors = 0
+        for mutant in chosen:
+            killed = is_killed(root, mutant, seconds[mutant.tests])
+            survivors += not killed
+            print(f"{'killed  ' if killed else 'SURVIVED'}  {mutant}", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} killed")
+    return survivors
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
