@@ -47,7 +47,7 @@ def write_items(path: Path, items: Items) -> None:
     _write_csv(path, _ITEM_COLUMNS, [number, items.original_id.tolist(), items.title, items.genres])
 
 
-def _write_csv(path: Path, header: tuple[str, ...], columns: list[list[Any]]) -> None:
+def _write_csv(path: Path, header: Sequence[str], columns: list[list[Any]]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -133,10 +133,9 @@ class Catalogue:
         return cls(users, original, _read_items(folder / ITEMS), arrays["indptr"], arrays["items"])
 
     def write(self, folder: Path) -> dict[str, str]:
-        """Writes the three files; returns their SHA-256. OSError or DataError if one can't be written."""
+        """Writes the three files; returns their SHA-256. OSError if one can't be written."""
         write_items(folder / ITEMS, self.items)
-        lines = [f"{user},{original}\n" for user, original in zip(self.users.tolist(), self.original_users.tolist())]
-        (folder / USERS).write_text("".join(["user,original_id\n", *lines]), encoding="utf-8")
+        _write_csv(folder / USERS, _USER_COLUMNS[:2], [self.users.tolist(), self.original_users.tolist()])
         np.savez_compressed(folder / HISTORY, indptr=self.indptr, items=self.history)
         return {name: sha256_of(folder / name) for name in (ITEMS, USERS, HISTORY)}
 
