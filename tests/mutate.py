@@ -56,7 +56,11 @@ PREPARE = ("unit/data/test_prepare.py",)
 EVALUATION = ("unit/evaluation",)
 SERVING = ("unit/serving/test_evaluate.py",)
 PRIVACY = ("unit/privacy",)
-ROUNDS = ("unit/privacy/test_dp_rounds.py", "paddle/test_dp_rounds.py")
+ROUNDS = ("unit/privacy/test_dp_training.py", "paddle/test_dp_training.py")
+TRAINER = ("unit/trainer",)
+PROGRAM = ("paddle/test_program.py",)
+SAVING = ("paddle/test_saving.py",)
+EXCHANGE = ("paddle/test_exchange.py",)
 
 MUTANTS = [
     # -- data ------------------------------------------------------------------------------------------------
@@ -99,10 +103,41 @@ MUTANTS = [
     Mutant("privacy/accountant.py", "if rounds == 0:", "if rounds <= 1:", PRIVACY),
     Mutant("privacy/accountant.py", "chance, rounds, settings.delta)", "settings.delta, rounds, chance)", PRIVACY),
     Mutant("privacy/accountant.py", "return 1 / config.runner.exchanges_per_epoch", "return 1.0", PRIVACY),
-    Mutant("privacy/dp_rounds.py", "len(self._edges) - 1) < chance", "len(self._edges) - 1) > chance", ROUNDS),
-    Mutant("privacy/dp_rounds.py", "self._edges[user + 1])", "self._edges[-1])", ROUNDS),
-    Mutant("privacy/dp_rounds.py", "noise_multiplier * self._clip, generator", "noise_multiplier, generator", ROUNDS),
-    Mutant("privacy/dp_rounds.py", "self.rounds // self._config", "self.rounds * self._config", ROUNDS),
+    Mutant("privacy/dp_training.py", "len(self._edges) - 1) < chance", "len(self._edges) - 1) > chance", ROUNDS),
+    Mutant("privacy/dp_training.py", "self._edges[user + 1])", "self._edges[-1])", ROUNDS),
+    Mutant("privacy/dp_training.py", "noise_multiplier * self._clip, generator", "noise_multiplier, generator", ROUNDS),
+    Mutant("privacy/dp_training.py", "self.exchanges // self._config", "self.exchanges * self._config", ROUNDS),
+    # -- trainer ---------------------------------------------------------------------------------------------
+    Mutant("trainer/fl_trainer.py", "(part + 0.5) / len(portions)", "part / len(portions)", TRAINER),
+    Mutant("trainer/fl_trainer.py", "if portion != 0:", "if True:", TRAINER),
+    Mutant("trainer/fl_trainer.py", "self.program.begin_epoch()\n", "pass\n", TRAINER),
+    Mutant("trainer/fl_trainer.py", "self.local.check(portions, counted.rows)\n", "pass\n", TRAINER),
+    Mutant("trainer/local_training.py", "edges = [wanted * part // parts", "edges = [wanted // parts * part", PROGRAM),
+    Mutant("trainer/local_training.py", "and not exchanges and self.rows.at_start", "and not exchanges", PROGRAM),
+    Mutant("trainer/local_training.py", "self._expected + self._student.extra_rows", "self._expected", PROGRAM),
+    Mutant("trainer/local_training.py", "runner.seed + client if", "runner.seed if", PROGRAM),
+    Mutant("trainer/local_training.py", "if epoch > 0:", "if epoch > 9:", PROGRAM),
+    Mutant("trainer/saving.py", "not figure > self._best_figure", "not figure >= self._best_figure", SAVING),
+    Mutant("trainer/saving.py", "epoch - self.best_epoch >= patience", "epoch - self.best_epoch > patience", SAVING),
+    Mutant("trainer/private_params.py", "if held.all():", "if held.any():", TRAINER),
+    Mutant("trainer/private_params.py", "np.where(held, values, untrained)", "values", TRAINER),
+    Mutant("nets/program.py", "max(0.0, 1 - epochs_done / epochs)", "1 - epochs_done / epochs", PROGRAM),
+    Mutant("nets/program.py", 'if schedule == "linear" else 1.0', 'if schedule == "Linear" else 1.0', PROGRAM),
+    Mutant("nets/program.py", "rows * paddle.cast(self._loss", "paddle.cast(self._loss", PROGRAM),
+    Mutant("nets/program.py", "np.full_like(self.value(name), rate * factor)", "self.value(name) * factor", PROGRAM),
+    # -- ps/exchange -----------------------------------------------------------------------------------------
+    Mutant("ps/exchange.py", "1 / np.count_nonzero(everyone)", "1 / len(everyone)", EXCHANGE),
+    Mutant("ps/exchange.py", "base + np.float32(share) * change", "base + change", EXCHANGE),
+    Mutant("ps/exchange.py", "False, not self._exchanging", "False, self._exchanging", EXCHANGE),
+    Mutant(
+        "ps/exchange.py",
+        "        if rows:\n            self._push",
+        "        if True:\n            self._push",
+        EXCHANGE,
+    ),
+    Mutant("ps/exchange.py", "range(2 * self.k_steps + 1)", "range(self.k_steps)", EXCHANGE),
+    Mutant("ps/exchange.py", "self.k_steps = self.divisor = 1", "self.k_steps = 1", EXCHANGE),
+    Mutant("ps/exchange.py", "change.any(axis=1)", "change.all(axis=1)", EXCHANGE),
 ]
 
 

@@ -14,7 +14,7 @@ from fl_rec.nets import graph
 def add_penalties(
     cost: Any, l2: Mapping[str, float], proximal: float, shared: Collection[str]
 ) -> tuple[Any, dict[str, str]]:
-    """Adds to a net's loss what keeps its parameters small, or near to those that a round began with.
+    """Adds to a net's loss what keeps its parameters small, or near to those of the last exchange.
 
     An embedding counts by the rows that a batch looks up, as often as it does so, over the number of rows of the batch:
     so its gradient has no other rows, and stays sparse where it is.

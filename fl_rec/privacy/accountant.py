@@ -1,4 +1,4 @@
-"""The guarantee of rounds with differential privacy: epsilon, and what it was computed from."""
+"""The guarantee of exchanges with differential privacy: epsilon, and what it was computed from."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ NO_ACCOUNTANT = (
 )
 
 
-def epsilon(noise_multiplier: float, users_per_exchange: float, rounds: int, delta: float) -> float:
-    """The epsilon that holds with `delta` after some rounds, for one user more or less.
+def epsilon(noise_multiplier: float, users_per_exchange: float, exchanges: int, delta: float) -> float:
+    """The epsilon that holds with `delta` after some exchanges, for one user more or less.
 
-    It is that of the Poisson-sampled Gaussian mechanism, composed over rounds by Renyi differential privacy
+    It is that of the Poisson-sampled Gaussian mechanism, composed over exchanges by Renyi differential privacy
     (arXiv:1908.10530) in Google's dp-accounting. Its accountant of privacy losses would give up to a tenth or so less,
     but takes gigabytes and minutes when there is little noise.
 
     Args:
         noise_multiplier: standard deviation of the noise over the norm that changes are clipped to.
-        users_per_exchange: chance of a user to be drawn for a round.
-        rounds: how many there were.
+        users_per_exchange: chance of a user to be drawn for an exchange.
+        exchanges: how many there were.
         delta: above 0.
 
     Returns:
-        0 before the first round; infinity without noise.
+        0 before the first exchange; infinity without noise.
 
     Raises:
         ConfigError: dp-accounting is not installed.
     """
-    if rounds == 0:
+    if exchanges == 0:
         return 0.0
     if noise_multiplier == 0:
         return math.inf
@@ -44,41 +44,41 @@ def epsilon(noise_multiplier: float, users_per_exchange: float, rounds: int, del
         from dp_accounting import rdp
     except ImportError as err:
         raise ConfigError(NO_ACCOUNTANT) from err
-    round_ = dp_accounting.PoissonSampledDpEvent(users_per_exchange, dp_accounting.GaussianDpEvent(noise_multiplier))
+    one = dp_accounting.PoissonSampledDpEvent(users_per_exchange, dp_accounting.GaussianDpEvent(noise_multiplier))
     accountant = rdp.RdpAccountant(neighboring_relation=dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    return float(accountant.compose(round_, rounds).get_epsilon(delta))
+    return float(accountant.compose(one, exchanges).get_epsilon(delta))
 
 
 def users_per_exchange(config: Config) -> float:
-    """The chance of each user to be drawn for a round: by default, that of taking part once an epoch on average."""
+    """The chance of each user to be drawn for an exchange: by default, that of taking part once an epoch on average."""
     given = config.privacy.users_per_exchange
     return 1 / config.runner.exchanges_per_epoch if given is None else given
 
 
 @dataclass(frozen=True)
 class Spent:
-    """The guarantee after some rounds.
+    """The guarantee after some exchanges.
 
     Attributes:
         epsilon: None if there is no such number, because there was no noise.
         delta: see `PrivacyConfig`, as the others.
-        rounds: how many there were.
+        exchanges: how many there were.
     """
 
     epsilon: float | None
     delta: float
-    rounds: int
+    exchanges: int
     noise_multiplier: float
     clip: float | None
     users_per_exchange: float
 
     @classmethod
-    def of(cls, config: Config, rounds: int) -> Spent:
-        """The guarantee of `rounds` rounds."""
+    def of(cls, config: Config, exchanges: int) -> Spent:
+        """The guarantee of so many exchanges."""
         settings, chance = config.privacy, users_per_exchange(config)
-        value = epsilon(settings.noise_multiplier, chance, rounds, settings.delta)
+        value = epsilon(settings.noise_multiplier, chance, exchanges, settings.delta)
         known = value if math.isfinite(value) else None
-        return cls(known, settings.delta, rounds, settings.noise_multiplier, settings.clip, chance)
+        return cls(known, settings.delta, exchanges, settings.noise_multiplier, settings.clip, chance)
 
     def __str__(self) -> str:
         if self.epsilon is None:

@@ -1,15 +1,15 @@
 """User-level differential privacy of what a worker shares: clipping, noise, and what they guarantee. No Paddle here.
 
-In every round a worker draws each of its users with the same chance, independently of the others and of other rounds
-(Poisson sampling), clips the change that each drawn user makes to all shared parameters together, adds the changes up,
-and adds Gaussian noise to every coordinate: DP-FedAvg (arXiv:1710.06963), with each worker adding all of the noise to
-its own users' sum, so that nobody need be trusted to add it later.
+For every exchange a worker draws each of its users with the same chance, independently of the others and of other
+exchanges (Poisson sampling), clips the change that each drawn user makes to all shared parameters together, adds the
+changes up, and adds Gaussian noise to every coordinate: DP-FedAvg (arXiv:1710.06963), with each worker adding all of
+the noise to its own users' sum, so that nobody need be trusted to add it later.
 
 The guarantee is (epsilon, delta)-differential privacy for one user more or less, with all of that user's rows, against
-whoever sees what the workers send and the models that come of it, in all rounds together: the servers, the other
+whoever sees what the workers send and the models that come of it, in all exchanges together: the servers, the other
 workers, and who gets the shared model. A user is in one worker only, as gen_heter_data.py deals them out, so that the
-guarantee of a worker's users is everybody's. A user's own private parameters may remember earlier rounds: whether the
-user is drawn is independent of them, so that each round is still a sampled Gaussian mechanism, given the rounds before.
+guarantee of a worker's users is everybody's. A user's own private parameters may remember earlier exchanges: whether
+the user is drawn is independent of them, so that each is still a sampled Gaussian mechanism, given those before.
 
 It does not cover
 - the figures of metrics.jsonl, result.json and the tables: counts of rows, losses, AUC, HR, NDCG and seconds, which

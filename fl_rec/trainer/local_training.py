@@ -19,7 +19,7 @@ from fl_rec.distillation.student import Student
 from fl_rec.errors import ConfigError
 from fl_rec.nets import graph
 from fl_rec.nets.program import TrainingProgram
-from fl_rec.privacy.dp_rounds import DpRounds
+from fl_rec.privacy.dp_training import DpTraining
 
 
 class LocalTraining(ABC):
@@ -168,13 +168,13 @@ class PrivatePasses(LocalTraining):
     """User by user, with differential privacy; see `fl_rec.privacy.mechanism`.
 
     Args:
-        rounds: what trains.
+        training: what trains.
         rows: this worker's rows.
     """
 
-    def __init__(self, rounds: DpRounds, rows: TrainingRows) -> None:
+    def __init__(self, training: DpTraining, rows: TrainingRows) -> None:
         super().__init__(rows)
-        self.rounds = rounds
+        self.training = training
 
     def portions(self, local_epochs: float, exchanges: int) -> Sequence[int | None]:
         if local_epochs != 1.0:
@@ -185,18 +185,18 @@ class PrivatePasses(LocalTraining):
         return [None] * exchanges
 
     def train(self, portion: int | None, title: str) -> int:
-        self.rounds.train()
+        self.training.train()
         # All weigh the same: how many rows a worker has drawn is nobody's business.
         return 1
 
     def figures(self) -> Mapping[str, Any]:
-        return {"epsilon": self.rounds.spent().epsilon}
+        return {"epsilon": self.training.spent().epsilon}
 
     def result(self) -> Mapping[str, Any]:
-        return {"privacy": self.rounds.spent().to_record()}
+        return {"privacy": self.training.spent().to_record()}
 
     def __str__(self) -> str:
-        return f": {self.rounds.spent()}"
+        return f": {self.training.spent()}"
 
 
 def local_training(
@@ -227,7 +227,7 @@ def local_training(
     """
     rows = training_rows(config, program, reader, shards, expected, student, client, file)
     if config.privacy.clip is not None:
-        return PrivatePasses(DpRounds(config, program, private, rows), rows)
+        return PrivatePasses(DpTraining(config, program, private, rows), rows)
     return Passes(config, program, rows, reader, shards, expected, student)
 
 

@@ -39,13 +39,13 @@ class Trainer(FLTrainer):
 
     def start_worker(self):
         super().start_worker()
-        self.seen, rounds, secret = {{}}, self.local.rounds, self.local.rounds.new_generator
+        self.seen, training, secret = {{}}, self.local.training, self.local.training.new_generator
         known = {{0: Known(1), 1: Known(10**9)}}
-        rounds.new_generator = lambda: known.get(rounds.rounds) or secret()
+        training.new_generator = lambda: known.get(training.exchanges) or secret()
         train, merge = self.local.train, self.exchange.merge
 
         def watched_train(portion, title):
-            number = rounds.rounds
+            number = training.exchanges
             self.remember(number, "before")
             weight = train(portion, title)
             self.remember(number, "trained")
@@ -53,7 +53,7 @@ class Trainer(FLTrainer):
 
         def watched_merge(rows, what):
             merge(rows, what)
-            self.remember(rounds.rounds - 1, "after")
+            self.remember(training.exchanges - 1, "after")
 
         self.local.train, self.exchange.merge = watched_train, watched_merge
 
@@ -132,7 +132,7 @@ def test_what_a_worker_shares_with_differential_privacy(job: Job, shards: Path, 
 
     expected = [epsilon(NOISE, CHANCE, rounds, DELTA) for rounds in (ROUNDS // 2, ROUNDS)]
     assert 0 < expected[0] < expected[1] < 10
-    assert finished.result["privacy"] == {"epsilon": expected[1], "rounds": ROUNDS, **settings}
+    assert finished.result["privacy"] == {"epsilon": expected[1], "exchanges": ROUNDS, **settings}
     assert [record["epsilon"] for record in finished.records("all")] == expected
     assert finished.result["last"]["epsilon"] == expected[1]
     assert f"epoch 2 of 2: epsilon {expected[1]:.3g} at delta 0.0001" in finished.output

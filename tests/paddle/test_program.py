@@ -365,7 +365,7 @@ def test_private_passes(config: Config, shard: Path, tmp_path: Path) -> None:
         before = program.value("mlp_item_embedding")
         assert [local.train(None, "test") for _ in range(2)] == [1, 1], "how many users were drawn is not told"
         assert (program.value("mlp_item_embedding") != before).all()
-        spent = local.rounds.spent()
+        spent = local.training.spent()
         assert spent.epsilon is not None and spent.epsilon > 0
         assert local.figures() == {"epsilon": spent.epsilon}
         assert local.result() == {"privacy": spent.to_record()}

@@ -155,7 +155,7 @@ def test_what_is_written_of_it(load_job: LoadJob) -> None:
     assert spent.to_record() == {
         "epsilon": epsilon(1.0, 0.25, 8, 1e-5),
         "delta": 1e-5,
-        "rounds": 8,
+        "exchanges": 8,
         "noise_multiplier": 1.0,
         "clip": 0.5,
         "users_per_exchange": 0.25,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fl_rec.errors import DataError
-from fl_rec.privacy.dp_rounds import _Users
+from fl_rec.privacy.dp_training import _Users
 
 # Of users 2, 5 and 9, whose rows take turns.
 USERS = np.array([[9], [2], [5], [2], [9], [9]])

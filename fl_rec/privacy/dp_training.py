@@ -1,4 +1,4 @@
-"""The rounds of a worker that shares with differential privacy; see `fl_rec.privacy.mechanism` for what that means."""
+"""Training with differential privacy of what is shared; see `fl_rec.privacy.mechanism` for what that means."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fl_rec.privacy.accountant import Spent
 from fl_rec.privacy.mechanism import Change
 
 
-class DpRounds:
+class DpTraining:
     """Trains user by user, and leaves in the shared parameters the clipped and noisy sum of the users' changes.
 
     The rows of a drawn user are one batch, with which the training program takes one step of SGD from the model of the
@@ -36,7 +36,7 @@ class DpRounds:
         rows: this worker's rows.
 
     Attributes:
-        rounds: how many there were.
+        exchanges: how many it was trained for.
 
     Raises:
         ConfigError: the net is one whose users' changes can't be told apart.
@@ -46,28 +46,28 @@ class DpRounds:
         import paddle
 
         if config.privacy.clip is None:
-            raise ConfigError("DpRounds needs privacy.clip. Received: null. Set it, such as to 1.")
+            raise ConfigError("DpTraining needs privacy.clip. Received: null. Set it, such as to 1.")
         self._config = config
         self._clip: float = config.privacy.clip
         self._program = program
         self._rows = rows
         self._inputs = {feed.name: graph.dtype_of(feed) for feed in program.feeds}
         self._reading, self._users = -1, _Users([np.empty((0, 1), np.int64) for _ in program.feeds])
-        self.rounds = 0
+        self.exchanges = 0
         _require_stateless(program, private)
         self._steps = graph.take_out_sgd(program.main, private)
         # Who knew the coins of a dropout would know in whose step they fell.
         paddle.seed(secrets.randbits(63))
 
     def new_generator(self) -> np.random.Generator:
-        """What a round's users and its noise are drawn with.
+        """What the users of an exchange and its noise are drawn with.
 
-        The system's entropy, anew in each round, and not runner.seed: who can guess the seed can take the noise off.
+        The system's entropy, anew each time, and not runner.seed: who can guess the seed can take the noise off.
         """
         return np.random.default_rng()
 
     def train(self) -> None:
-        """One round."""
+        """Trains for the next exchange."""
         generator = self.new_generator()
         model = {name: self._program.value(name) for name in self._steps}
         total = {name: np.zeros(values.shape) for name, values in model.items()}
@@ -76,15 +76,15 @@ class DpRounds:
         mechanism.add_noise(total, self._config.privacy.noise_multiplier * self._clip, generator)
         for name, values in model.items():
             self._program.set_value(name, (values + total[name]).astype(np.float32))
-        self.rounds += 1
+        self.exchanges += 1
 
     def spent(self) -> Spent:
-        """The guarantee of the rounds so far."""
-        return Spent.of(self._config, self.rounds)
+        """The guarantee of the exchanges so far."""
+        return Spent.of(self._config, self.exchanges)
 
     def _epoch(self) -> _Users:
         """This epoch's rows of every user."""
-        reading = self.rounds // self._config.runner.exchanges_per_epoch
+        reading = self.exchanges // self._config.runner.exchanges_per_epoch
         if reading != self._reading:
             self._users = _Users(parse_multislot(self._rows.text(reading), len(self._inputs), "the training rows"))
             self._reading = reading
@@ -138,7 +138,7 @@ def _require_stateless(program: TrainingProgram, private: Collection[str]) -> No
     received = graph.carried_over(program.main, program.statistics)
     if received:
         raise ConfigError(
-            "privacy.clip needs a user's change to depend on nothing but the round's model and the user's own rows. "
-            f"Received: {', '.join(received)}, which would carry one user's rows over to the next. Have "
+            "privacy.clip needs a user's change to depend on nothing but the last exchange's model and the user's own "
+            f"rows. Received: {', '.join(received)}, which would carry one user's rows over to the next. Have "
             "create_optimizer make SGD, keep no statistics of batches in the net, or leave privacy.clip out."
         )

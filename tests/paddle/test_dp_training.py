@@ -1,4 +1,4 @@
-"""The tests of private rounds that need Paddle."""
+"""The tests of private training that need Paddle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from fl_rec.config import Config
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.nets.program import TrainingProgram
-from fl_rec.privacy.dp_rounds import DpRounds
+from fl_rec.privacy.dp_training import DpTraining
 from fl_rec.trainer.private_params import private_parameters
 
 NETS = Path(__file__).parents[2] / "models" / "ncf"
@@ -69,8 +69,8 @@ class Worker:
     def __post_init__(self) -> None:
         self.start = self.parameters()
 
-    def open(self) -> DpRounds:
-        return DpRounds(self.config, self.program, self.private, self.rows)  # type: ignore[arg-type]
+    def open(self) -> DpTraining:
+        return DpTraining(self.config, self.program, self.private, self.rows)  # type: ignore[arg-type]
 
     def parameters(self) -> dict[str, np.ndarray]:
         return {name: self.program.value(name) for name in self.program.names}
@@ -134,11 +134,11 @@ NETS_AND_MODES = [("static_model.py", "NCF_MLP"), ("static_model.py", "NCF_NeuMF
 def test_it_adds_up_what_each_user_would_change_alone(tmp_path: Path, net: str, mode: str) -> None:
     with worker(tmp_path, net, **{"hyper_parameters.mode": mode}) as each:
         alone = {user: each.step(user) for user in SEEN}
-        rounds = each.open()
-        rounds.new_generator = lambda: Drawn([0, 3, 4])  # type: ignore[method-assign, assignment, return-value]
-        rounds.train()
+        training = each.open()
+        training.new_generator = lambda: Drawn([0, 3, 4])  # type: ignore[method-assign, assignment, return-value]
+        training.train()
         found = changes(each)
-        assert each.private and set(rounds._steps) == set(found) - set(each.private)
+        assert each.private and set(training._steps) == set(found) - set(each.private)
         for name, change in found.items():
             expected = alone[0][name] + alone[3][name] + alone[4][name]
             assert np.abs(expected).max() > 1e-4, f"{name} is not trained, which tests nothing"
@@ -149,14 +149,14 @@ def test_a_users_change_is_clipped_and_the_own_rows_are_not(tmp_path: Path) -> N
     with worker(tmp_path, **{"privacy.clip": 0.001}) as each:
         alone = each.step(3)
         assert length(alone, each.private) > 0.01
-        rounds = each.open()
-        rounds.new_generator = lambda: Drawn([3])  # type: ignore[method-assign, assignment, return-value]
-        rounds.train()
+        training = each.open()
+        training.new_generator = lambda: Drawn([3])  # type: ignore[method-assign, assignment, return-value]
+        training.train()
         found = changes(each)
         # Parameters are float32, and each coordinate is rounded to the next of them.
         assert length(found, each.private) == pytest.approx(0.001, rel=1e-3)
         factor = 0.001 / length(alone, each.private)
-        for name in rounds._steps:
+        for name in training._steps:
             np.testing.assert_allclose(found[name], factor * alone[name], atol=1e-7, err_msg=name)
         (table,) = each.private
         np.testing.assert_array_equal(found[table], alone[table])
@@ -165,10 +165,10 @@ def test_a_users_change_is_clipped_and_the_own_rows_are_not(tmp_path: Path) -> N
 
 def test_every_coordinate_gets_the_noise_and_nobody_need_be_drawn(tmp_path: Path) -> None:
     with worker(tmp_path, **{"privacy.clip": 0.5, "privacy.noise_multiplier": 3}) as each:
-        rounds, generator = each.open(), Drawn([], noise=0.25)
-        rounds.new_generator = lambda: generator  # type: ignore[method-assign, assignment, return-value]
-        rounds.train()
-        assert generator.deviations == [1.5] * len(rounds._steps)
+        training, generator = each.open(), Drawn([], noise=0.25)
+        training.new_generator = lambda: generator  # type: ignore[method-assign, assignment, return-value]
+        training.train()
+        assert generator.deviations == [1.5] * len(training._steps)
         for name, change in changes(each).items():
             np.testing.assert_allclose(change, 0.0 if name in each.private else 0.25, atol=1e-7, err_msg=name)
 
@@ -176,30 +176,30 @@ def test_every_coordinate_gets_the_noise_and_nobody_need_be_drawn(tmp_path: Path
 def test_chance_and_noise_are_never_the_same_again(tmp_path: Path) -> None:
     found = []
     with worker(tmp_path, **{"privacy.clip": 0.5, "privacy.users_per_exchange": 0.5}) as each:
-        rounds = each.open()
+        training = each.open()
         for _ in range(2):
             each.put(each.start)
-            rounds.train()
+            training.train()
             found.append(changes(each)["mlp_item_embedding"])
     assert not np.isclose(found[0], found[1], atol=1e-9).any()
 
 
 def test_an_epoch_is_read_once(tmp_path: Path) -> None:
     with worker(tmp_path) as each:
-        rounds = each.open()
+        training = each.open()
         for number in range(5):
-            rounds.train()
-            assert rounds.rounds == rounds.spent().rounds == number + 1
+            training.train()
+            assert training.exchanges == training.spent().exchanges == number + 1
         assert each.rows.readings == [0, 1, 2]
 
 
-def test_the_rate_is_that_of_the_round(tmp_path: Path) -> None:
+def test_the_rate_is_that_of_the_exchange(tmp_path: Path) -> None:
     with worker(tmp_path) as each:
-        whole, rounds = each.step(1), each.open()
-        rounds.new_generator = lambda: Drawn([1])  # type: ignore[method-assign, assignment, return-value]
-        (rate,) = {step.rate for step in rounds._steps.values()}
+        whole, training = each.step(1), each.open()
+        training.new_generator = lambda: Drawn([1])  # type: ignore[method-assign, assignment, return-value]
+        (rate,) = {step.rate for step in training._steps.values()}
         each.put({rate: np.array([0.125], np.float32)})
-        rounds.train()
+        training.train()
         found = changes(each)
     for name, change in found.items():
         np.testing.assert_allclose(change, whole[name] / 4, atol=1e-7, err_msg=name)
@@ -211,11 +211,11 @@ def test_the_changes_of_a_user_who_diverged_count_as_none(tmp_path: Path) -> Non
         broken = each.start[table].copy()
         broken[1] = np.nan
         each.put({table: broken})
-        rounds = each.open()
-        rounds.new_generator = lambda: Drawn([1])  # type: ignore[method-assign, assignment, return-value]
-        rounds.train()
+        training = each.open()
+        training.new_generator = lambda: Drawn([1])  # type: ignore[method-assign, assignment, return-value]
+        training.train()
         found = changes(each)
-        assert not any(found[name].any() for name in rounds._steps)
+        assert not any(found[name].any() for name in training._steps)
 
 
 NET = """
@@ -233,9 +233,7 @@ class StaticModel(NCF):
         {optimizer}
 """
 SGD = "super().create_optimizer(strategy)"
-REFUSED = (
-    "privacy.clip needs a user's change to depend on nothing but the round's model and the user's own rows. Received: "
-)
+REFUSED = "privacy.clip needs a user's change to depend on nothing but the last exchange's model and the user's own rows. Received: "
 
 
 @pytest.mark.parametrize(
