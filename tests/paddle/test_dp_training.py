@@ -233,7 +233,10 @@ class StaticModel(NCF):
         {optimizer}
 """
 SGD = "super().create_optimizer(strategy)"
-REFUSED = "privacy.clip needs a user's change to depend on nothing but the last exchange's model and the user's own rows. Received: "
+REFUSED = (
+    "privacy.clip needs a user's change to depend on nothing but the last exchange's model and the user's own rows. "
+    "Received: "
+)
 
 
 @pytest.mark.parametrize(
