@@ -25,7 +25,6 @@ from fl_rec.distillation.proxy import FINGERPRINT, LARGEST_LOGIT, LOGITS, SOFT_T
 from fl_rec.distillation.student import NO_TARGET, TARGET_UNIT, DistilledRows, to_logits
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.job.check import check_job
-from fl_rec.runs.private_parts import NoCommonModel, Part, join
 
 PROJECT = Path(__file__).parents[3]
 
@@ -767,21 +766,3 @@ def test_started_again_the_teacher_goes_on(distilling: Distilling) -> None:
     for round in range(4):
         dry.next_round(told(round, 0.0, 0.0, 0.0), round)
     assert len(made[2].lessons) == 3
-
-
-# -- workers' parts of a private parameter ---------------------------------------------------------------------
-
-
-def test_public_users_rows_are_everyones() -> None:
-    parts = [
-        {"users": Part(np.array([0, 4]), np.array([[1.0], [2.0]], np.float32))},
-        {"users": Part(np.array([1, 4]), np.array([[3.0], [5.0]], np.float32))},
-    ]
-    whole = {"users": np.zeros((6, 1), np.float32)}
-    with pytest.raises(NoCommonModel, match="Received: rows of it from 2 workers"):
-        join(parts, whole)
-    assert join(parts, whole, {"users": [4, 99]})["users"].ravel().tolist() == [1, 3, 0, 0, 5, 0]
-    # Number 4 of another parameter is no user.
-    for everyones in ({"users": [0]}, {"items": [4]}, {"users": []}):
-        with pytest.raises(NoCommonModel):
-            join(parts, whole, everyones)
