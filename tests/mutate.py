@@ -99,9 +99,11 @@ MUTANTS = [
     Mutant("privacy/mechanism.py", "return math.sqrt(sum(", "return (sum(", PRIVACY),
     Mutant("privacy/mechanism.py", "np.add.at(added, where.reshape(-1), values)", "added[where] = values", PRIVACY),
     Mutant("privacy/mechanism.py", "deviation, values.shape)", "deviation, values.shape[-1:])", PRIVACY),
-    Mutant("privacy/accountant.py", "compose(round_, rounds)", "compose(round_, rounds - 1)", PRIVACY),
-    Mutant("privacy/accountant.py", "if rounds == 0:", "if rounds <= 1:", PRIVACY),
-    Mutant("privacy/accountant.py", "chance, rounds, settings.delta)", "settings.delta, rounds, chance)", PRIVACY),
+    Mutant("privacy/accountant.py", "compose(one, exchanges)", "compose(one, exchanges - 1)", PRIVACY),
+    Mutant("privacy/accountant.py", "if exchanges == 0:", "if exchanges <= 1:", PRIVACY),
+    Mutant(
+        "privacy/accountant.py", "chance, exchanges, settings.delta)", "settings.delta, exchanges, chance)", PRIVACY
+    ),
     Mutant("privacy/accountant.py", "return 1 / config.runner.exchanges_per_epoch", "return 1.0", PRIVACY),
     Mutant("privacy/dp_training.py", "len(self._edges) - 1) < chance", "len(self._edges) - 1) > chance", ROUNDS),
     Mutant("privacy/dp_training.py", "self._edges[user + 1])", "self._edges[-1])", ROUNDS),
