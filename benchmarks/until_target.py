@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fl_rec.config import Keys, PositiveFloat, Values, key
 from fl_rec.coordinator import FINISH, ClientReport, Decision, Fleet, Strategy
 from fl_rec.coordinator.strategies import new_strategy
+from fl_rec.typed import Keys, PositiveFloat, Values, key
 
 
 class Options(Keys):

@@ -57,16 +57,18 @@ class Written:
 
     def add(self, tree: Mapping[Any, Any], places: Mapping[str, str]) -> None:
         """Keys that come on top of those there are."""
-        self.places.update((RENAMED.get(name, name), place) for name, place in places.items())
+        self.places.update(places)
+        self.places.update((RENAMED[name], place) for name, place in places.items() if name in RENAMED)
         self.tree = _merge(self.tree, self._tidy(tree))
 
     def place(self, *names: str) -> str:
-        """Where the first of these keys that was written was written, or what it stands in."""
-        for name in names:
-            while name:
+        """Where the first of these keys that was written was written; if none was, what the first stands in."""
+        while names:
+            for name in names:
                 if name in self.places:
                     return self.places[name]
-                name = name.rpartition(".")[0]
+            above = names[0].rpartition(".")[0]
+            names = (above,) if above else ()
         return self.source
 
     def _tidy(self, tree: Mapping[Any, Any], prefix: str = "") -> dict[Any, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fl_rec import plugins
-from fl_rec.config import Config, to_plain
+from fl_rec.config import Config
 from fl_rec.coordinator.strategies import Fleet, new_strategy
 from fl_rec.data.check import Facts
 from fl_rec.errors import ConfigError
+from fl_rec.typed import to_plain
 
 
 def check(config: Config, job: Facts) -> Config:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fl_rec.config import read_options
 from fl_rec.coordinator.strategies.base import Fleet, Standing, Strategy
 from fl_rec.plugins import Registry
+from fl_rec.typed import read_options
 
 __all__ = ["STRATEGIES", "Fleet", "Standing", "Strategy", "new_strategy"]
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from fl_rec.config import Config, Keys
+from fl_rec.config import Config
 from fl_rec.coordinator.messages import FINISH, JOIN, WAIT, ClientReport, Decision
 from fl_rec.errors import RunError
 from fl_rec.plugins import where_raised
+from fl_rec.typed import Keys
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Strategy(ABC):
     from `random(round)`.
 
     Attributes:
-        Options: typed keys (`fl_rec.config.Keys`), which `coordinator.options` may set.
+        Options: typed keys (`fl_rec.typed.Keys`), which `coordinator.options` may set.
         fleet: the clients that it decides for.
         options: an `Options`.
         standing: what is known of each client, for all of them.

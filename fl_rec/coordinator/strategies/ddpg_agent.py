@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from fl_rec.config import Fraction, Keys, PositiveFloat, PositiveInt, key
 from fl_rec.errors import ConfigError
 from fl_rec.files import write_arrays
+from fl_rec.typed import Fraction, Keys, PositiveFloat, PositiveInt, key
 
 # Raise it when a feature or an action changes its meaning; a policy of another version is refused.
 VERSION = 1

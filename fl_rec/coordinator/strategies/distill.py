@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fl_rec import plugins
-from fl_rec.config import Config, Keys, NonNegativeFloat, PositiveFloat, PositiveInt, Values, key, to_plain
+from fl_rec.config import Config
 from fl_rec.coordinator.messages import JOIN, ClientReport, Decision
 from fl_rec.coordinator.strategies.base import Fleet, Strategy
 from fl_rec.distillation.proxy import FINGERPRINT, LOGITS, SOFT_TARGETS, ProxySet
 from fl_rec.errors import ConfigError, RunError
+from fl_rec.typed import Keys, NonNegativeFloat, PositiveFloat, PositiveInt, Values, key, to_plain
 
 if TYPE_CHECKING:
     from fl_rec.distillation.teacher import Teacher

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fl_rec.config import Keys, PositiveInt, key
 from fl_rec.coordinator.messages import JOIN, ClientReport, Decision
 from fl_rec.coordinator.strategies.base import Strategy
+from fl_rec.typed import Keys, PositiveInt, key
 
 
 class Options(Keys):

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fl_rec.config import Keys, PositiveFloat, key
 from fl_rec.coordinator.messages import JOIN, WAIT, ClientReport, Decision
 from fl_rec.coordinator.strategies.base import Strategy
+from fl_rec.typed import Keys, PositiveFloat, key
 
 
 class Options(Keys):

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fl_rec.config import Fraction, Keys, PositiveFloat, PositiveInt, key
 from fl_rec.coordinator.messages import JOIN, ClientReport, Decision
 from fl_rec.coordinator.strategies.base import Strategy
+from fl_rec.typed import Fraction, Keys, PositiveFloat, PositiveInt, key
 
 
 class Options(Keys):

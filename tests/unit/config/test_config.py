@@ -466,13 +466,18 @@ def test_a_keys_old_name_still_works(write: Write, old: str, new: str, value: fl
 
 def test_both_names_of_a_key(write: Write) -> None:
     keys = "runner:\n  train_data_dir: a\n  exchanges_per_epoch: 2\n  rounds_per_epoch: 3\n"
-    assert refusal(write(keys)).startswith("job.yaml:")
-    assert refusal(write(keys)).endswith(
-        ": runner.rounds_per_epoch is the old name of runner.exchanges_per_epoch. Received: both. Remove the old one."
+    assert refusal(write(keys)) == (
+        "job.yaml:4: runner.rounds_per_epoch is the old name of runner.exchanges_per_epoch. Received: both. Remove the "
+        "old one."
     )
     # An option goes before the file, whichever name each of them has.
     path = write(keys.replace("  rounds_per_epoch: 3\n", ""))
     assert Config.load(path, ["runner.rounds_per_epoch=5"]).runner.exchanges_per_epoch == 5
+
+
+def test_a_rule_between_keys_is_told_where_one_of_them_was_written(write: Write) -> None:
+    path = write("hyper_parameters: {mode: NCF_NeuMF}\nrunner: {train_data_dir: a}\n")
+    assert refusal(path, "hyper_parameters.pretrained_mlp=b").startswith("option -o: hyper_parameters.pretrained_gmf")
 
 
 LINES = """\

@@ -555,7 +555,7 @@ def test_options_that_are_none(name: str, options: Any, text: str) -> None:
 OWN = """
 from __future__ import annotations
 from pathlib import Path
-from fl_rec.config import Keys, NonNegativeInt, key
+from fl_rec.typed import Keys, NonNegativeInt, key
 from fl_rec.coordinator import JOIN, Decision, Strategy
 
 class Options(Keys):

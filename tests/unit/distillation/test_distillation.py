@@ -550,7 +550,7 @@ def test_who_waits_gets_no_targets(distilling: Distilling) -> None:
 
 
 OWN_SELECTION = """
-from fl_rec.config import Keys, PositiveInt, key
+from fl_rec.typed import Keys, PositiveInt, key
 from fl_rec.coordinator import FINISH, JOIN, Decision, Strategy
 
 class Options(Keys):

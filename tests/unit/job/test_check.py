@@ -120,6 +120,44 @@ def test_how_rounds_add_up_is_not_read_without_rounds(load_job: LoadJob) -> None
     assert check_job(load_job_again(config, *overrides, "runner.exchanges_per_epoch=2"), 2).notes == ()
 
 
+def test_a_keys_old_name_is_noted(load_job: LoadJob) -> None:
+    config = load_job("runner.rounds_per_epoch=2", "hyper_parameters.mf_dim=4")
+    assert check_job(config, 2).notes == (
+        "runner.rounds_per_epoch is now runner.exchanges_per_epoch; the old name still works.",
+    )
+
+
+def test_every_rule_between_keys_at_once(load_job: LoadJob) -> None:
+    text = refusal(load_job("runner.thread_num=2", "runner.use_gpu=true", "runner.early_stopping=1"))
+    assert text.startswith("3 problems in the configuration:\nrunner.thread_num must be 1: ")
+    assert "\nrunner.use_gpu must be false: " in text and "\nrunner.early_stopping needs validation shards" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        (
+            "runner.reader_type=InmemoryDataset",
+            "runner.reader_type must be QueueDataset with a coordinator, which may have a client train a part of its "
+            "own shard, read as a stream. Received: InmemoryDataset.",
+        ),
+        (
+            "runner.split_file_list=false",
+            "runner.split_file_list must be true with a coordinator, which may have a client train a part of its own "
+            "shard, read as a stream. Received: false.",
+        ),
+        (
+            "coordinator.clients={7: {slow_down: 2}}",
+            "coordinator.clients must name clients 0 to 1. Received: 7.",
+        ),
+    ],
+)
+def test_what_a_coordinator_needs(load_job: LoadJob, override: str, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_job(load_job(override), 2, 1)
+    assert str(caught.value) == text
+
+
 def test_data_without_a_manifest(load_job: LoadJob) -> None:
     job = check_job(load_job("hyper_parameters.num_users=5", "hyper_parameters.num_items=6", manifest=False), 2)
     assert job.train_rows == (None, None)
