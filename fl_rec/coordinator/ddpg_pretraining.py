@@ -7,7 +7,6 @@ What fleets it meets is drawn anew for every episode: which client has which spe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,20 +72,20 @@ def pretrain(
             first.
     """
     given = options or Options(batch_size=64, updates=2)
-    options = replace(given, policy=None, learn=True, explore=True, noise_decay=1.0)
+    options = given.model_copy(update={"policy": None, "learn": True, "explore": True, "noise_decay": 1.0})
     agent, training, others = Agent(options, seed), fleets(recordings, seed), fleets(recordings, seed + FIRST_SEED)
     validation = [next(others) for _ in range(VALIDATION_FLEETS)]
     best, kept = -np.inf, _copy(agent.arrays())
     for episode in range(episodes + 1):
         if episode % every == 0 or episode == episodes:
-            quiet = replace(options, learn=False, explore=False)
+            quiet = options.model_copy(update={"learn": False, "explore": False})
             reward = float(np.mean([_play(agent, quiet, *each) for each in validation]))
             progress(episode, reward)
             if reward > best:
                 best, kept = reward, _copy(agent.arrays())
         if episode < episodes:
             noise = float(np.interp(episode, (0, episodes), NOISE))
-            _play(agent, replace(options, noise=noise), *next(training))
+            _play(agent, options.model_copy(update={"noise": noise}), *next(training))
     agent.set_arrays(kept, "the best of this pre-training")
     return agent
 

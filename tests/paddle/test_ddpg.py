@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +155,7 @@ def test_reports_of_nothing() -> None:
 
 
 def test_without_learning_nothing_changes_and_nothing_is_saved(tmp_path: Path) -> None:
-    strategy, _ = play(replace(EAGER, learn=False), folder=tmp_path)
+    strategy, _ = play(EAGER.model_copy(update={"learn": False}), folder=tmp_path)
     for name, weight in Agent(EAGER, 0).arrays().items():
         assert (weight == strategy.agent.arrays()[name]).all()
     assert not list(tmp_path.iterdir())
@@ -237,7 +236,7 @@ def test_it_learns() -> None:
     for name, tried in (("untrained", Agent(options, 0)), ("trained", agent)):
         total = 0.0
         for seed in range(3):
-            quiet = replace(options, learn=False, explore=False)
+            quiet = options.model_copy(update={"learn": False, "explore": False})
             strategy = Ddpg(Fleet(3, 30, seed), quiet, tried)
             SimulatedFleet(recording(3), permuted_slow_downs(3, seed), seed).play(strategy)
             total += strategy.total_reward / 3
