@@ -131,9 +131,9 @@ def test_one_of_ones_own() -> None:
 
 def test_one_that_is_none() -> None:
     with pytest.raises(ConfigError, match=r"runner.exchange must be one of .*synchronous_geo.* Did you mean geo\?"):
-        check(Runtime(exchange="gep").config)
+        check(Runtime(exchange="gep").config, None)
     with pytest.raises(ConfigError, match="there is no file /nowhere/fl_none.py"):
-        check(Runtime(exchange="fl_none.py:Mine").config)
+        check(Runtime(exchange="fl_none.py:Mine").config, None)
     with pytest.raises(ConfigError, match="must be a subclass of fl_rec.ps.exchange.Exchange"):
         new_exchange(Runtime(exchange="fl_rec.trainer:FLTrainer"), True)  # type: ignore[arg-type]
     assert exchange_name(Runtime(sync_mode="async").config) == "async" and FLTrainer
