@@ -1,0 +1,580 @@
+"""Watching, judging and ending a job: real small processes, no Paddle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from fl_rec import environment
+from fl_rec.job import watch as watching
+from fl_rec.job.watch import (
+    FLEETRUN_MARK,
+    Failure,
+    Mark,
+    _first_error,
+    _stdout_of,
+    log_path,
+    start_watch,
+    watch_by_hand,
+)
+from fl_rec.runs import roles
+from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.roles import Role
+
+DEADLINE = 30.0
+ROLES = ("server.0", "worker.0", "worker.1")
+SEGMENTATION_FAULT = """\
+I1122 20:05:30.320583  2190 brpc_ps_client.cc:733] BrpcPsClient::FinalizeWorker begin
+
+
+--------------------------------------
+C++ Traceback (most recent call last):
+--------------------------------------
+No stack trace in paddle, may be caused by external reasons.
+
+----------------------
+Error Message Summary:
+----------------------
+FatalError: `Segmentation fault` is detected by the operating system.
+  [TimeInfo: *** Aborted at 1795378461 (unix time) try "date -d @1795378461" if you are using GNU date ***]
+  [SignalInfo: *** SIGSEGV (@0x0) received by PID 12142 (TID 0x7f40ad613b80) from PID 0 ***]
+"""
+TRACEBACK = """\
+INFO started
+Traceback (most recent call last):
+  File "net.py", line 7, in net
+    raise ValueError(f"fc_layers: {layers}")
+ValueError: fc_layers: [3]
+worker.0: error: ValueError: fc_layers: [3]
+"""
+ALL_DONE = [(role, "done", "") for role in ROLES]
+
+Spawn = Callable[..., subprocess.Popen]
+SetStatus = Callable[..., None]
+Watch = Callable[..., "Failure | None"]
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl_rec.job.watch.POLL_SECONDS", 0.01)
+    monkeypatch.setattr(environment, "check", lambda: None)
+
+
+@pytest.fixture
+def leader(sleeper: Spawn) -> subprocess.Popen:
+    return sleeper()
+
+
+@pytest.fixture
+def watch(run: RunDirectory, leader: subprocess.Popen) -> Watch:
+    fleetrun = psutil.Process(leader.pid)
+
+    def watch(*, start_timeout: float = DEADLINE, on_poll: Callable[[], None] = lambda: None) -> Failure | None:
+        # A watch that does not end is a failure of the test, and not a hang of the tests.
+        deadline = time.monotonic() + DEADLINE
+
+        def poll() -> None:
+            assert time.monotonic() < deadline, "watch must have come to an end"
+            on_poll()
+
+        return watching.watch(run, ROLES, fleetrun, start_timeout, lambda role: log_path(run, role), poll)
+
+    return watch
+
+
+def end(process: subprocess.Popen) -> None:
+    process.kill()
+    process.wait(DEADLINE)
+
+
+def ended(process: subprocess.Popen) -> bool:
+    """Whether it comes to an end. Its exit code is lost where psutil has waited for it, so it is not looked at."""
+    return process.wait(DEADLINE) is not None
+
+
+def ready(process: subprocess.Popen) -> None:
+    """Waits for the process's first line."""
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+
+
+def write_log(run: RunDirectory, role: str, text: str) -> Path:
+    path = log_path(run, role)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# -- the mark of a job's processes -------------------------------------------------------------------------
+
+
+def test_mark_finds_its_processes_and_no_other(mark: Mark, sleeper: Spawn) -> None:
+    mine = sleeper(FL_REC_TEST_MARK=mark.value)
+    sleeper(FL_REC_TEST_MARK=mark.value + "0")
+    sleeper(FL_REC_OTHER_MARK=mark.value)
+    assert [process.pid for process in mark.processes()] == [mine.pid]
+
+
+def test_mark_finds_an_orphan_in_a_session_of_its_own(mark: Mark, spawn: Spawn) -> None:
+    # As gloo's store, which server 0 forks: its parent ends first.
+    parent = spawn("sh", "-c", "setsid sleep 60 >/dev/null 2>&1 & echo $!", FL_REC_TEST_MARK=mark.value)
+    assert ended(parent)
+    assert len(mark.processes()) == 1
+    mark.end()
+    assert mark.processes() == []
+
+
+def test_zombie_is_not_alive(mark: Mark, sleeper: Spawn) -> None:
+    child = sleeper(FL_REC_TEST_MARK=mark.value)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert mark.processes() == []
+
+
+def test_end_is_polite(mark: Mark, spawn: Spawn) -> None:
+    script = "trap 'echo good bye; exit' TERM; echo ready; while :; do sleep 0.01; done"
+    polite = spawn("sh", "-c", script, FL_REC_TEST_MARK=mark.value)
+    ready(polite)
+    mark.end()
+    assert polite.communicate(timeout=DEADLINE)[0].endswith(b"good bye\n")
+
+
+def test_end_kills_who_will_not_go_and_spares_the_bystander(
+    mark: Mark, spawn: Spawn, sleeper: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fl_rec.job.watch.GRACE_SECONDS", 0.2)
+    stubborn = spawn("sh", "-c", "trap '' TERM; echo ready; exec sleep 60", FL_REC_TEST_MARK=mark.value)
+    stopped = sleeper(FL_REC_TEST_MARK=mark.value)
+    os.kill(stopped.pid, signal.SIGSTOP)
+    bystander = sleeper(FL_REC_TEST_MARK="another job")
+    ready(stubborn)
+    mark.end()
+    assert ended(stubborn) and ended(stopped)
+    assert bystander.poll() is None
+    assert mark.processes() == []
+
+
+def test_end_of_a_job_that_has_ended(mark: Mark) -> None:
+    start = time.monotonic()
+    mark.end()
+    assert time.monotonic() - start < watching.GRACE_SECONDS
+
+
+# -- the judgement -----------------------------------------------------------------------------------------
+
+
+def test_all_workers_done(watch: Watch, set_status: SetStatus) -> None:
+    set_status("server.0", roles.RUNNING)
+    set_status("worker.0", roles.DONE)
+    set_status("worker.1", roles.DONE)
+    assert watch() is None
+
+
+def test_all_workers_done_and_the_rest_gone(
+    watch: Watch, set_status: SetStatus, leader: subprocess.Popen, sleeper: Spawn
+) -> None:
+    server = sleeper()
+    set_status("server.0", roles.RUNNING, server)
+    set_status("worker.0", roles.DONE)
+    set_status("worker.1", roles.DONE)
+    end(server)
+    end(leader)
+    assert watch() is None
+
+
+def test_job_goes_on_until_the_last_worker_is_done(watch: Watch, set_status: SetStatus) -> None:
+    looks: list[int] = []
+
+    def poll() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            set_status("worker.1", roles.DONE)
+
+    set_status("server.0", roles.RUNNING)
+    set_status("worker.0", roles.DONE)
+    set_status("worker.1", roles.RUNNING)
+    assert watch(on_poll=poll) is None
+    assert len(looks) == 4
+
+
+def test_failed_role(watch: Watch, set_status: SetStatus, run: RunDirectory) -> None:
+    set_status("server.0", roles.RUNNING)
+    set_status("worker.0", roles.RUNNING)
+    set_status("worker.1", roles.FAILED, error="the reader exited with 1")
+    failure = watch()
+    assert failure == Failure("worker.1", "the reader exited with 1", run.log / "workerlog.1")
+    assert str(failure) == f"worker.1 failed: the reader exited with 1\n  its log: {run.log}/workerlog.1"
+
+
+def test_first_of_two_failures(watch: Watch, set_status: SetStatus) -> None:
+    set_status("server.0", roles.FAILED, error="nobody answers", at=8.5)
+    set_status("worker.1", roles.FAILED, error="a shard is missing", at=7.5)
+    failure = watch()
+    assert failure is not None and (failure.role, failure.reason) == ("worker.1", "a shard is missing")
+
+
+def test_killed_role(watch: Watch, set_status: SetStatus, sleeper: Spawn, run: RunDirectory) -> None:
+    worker = sleeper()
+    set_status("server.0", roles.RUNNING)
+    set_status("worker.0", roles.RUNNING)
+    set_status("worker.1", roles.RUNNING, worker)
+    log = write_log(run, "worker.1", "INFO epoch 0\nRuntimeError: no more memory\nINFO good bye\n")
+    end(worker)
+    assert watch() == Failure(
+        "worker.1",
+        "it ended without a word: killed, or crashed in native code. "
+        "First error in its log: RuntimeError: no more memory",
+        log,
+    )
+
+
+def test_role_whose_number_another_process_has_now(watch: Watch, set_status: SetStatus, run: RunDirectory) -> None:
+    set_status("worker.0", roles.STARTING)
+    path = run.roles / "worker.0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "created": 86400.0}))
+    failure = watch()
+    assert failure is not None and failure.role == "worker.0"
+    assert failure.reason.startswith("it ended without a word")
+
+
+def test_server_is_the_cause_when_workers_end_with_it(watch: Watch, set_status: SetStatus, sleeper: Spawn) -> None:
+    gone, left = sleeper(), ROLES[-1]
+    for role in ROLES:
+        set_status(role, roles.RUNNING, None if role == left else gone)
+    end(gone)
+    failure = watch()
+    assert failure is not None and failure.role == "server.0"
+
+
+def test_workers_that_crash_all_at_once_are_the_cause_of_the_servers_end(
+    watch: Watch, set_status: SetStatus, sleeper: Spawn
+) -> None:
+    gone = sleeper()
+    for role in ROLES:
+        set_status(role, roles.RUNNING, gone)
+    end(gone)
+    failure = watch()
+    assert failure is not None and failure.role == "worker.0"
+
+
+def test_server_is_the_cause_when_workers_complain(watch: Watch, set_status: SetStatus, sleeper: Spawn) -> None:
+    server = sleeper()
+    set_status("server.0", roles.RUNNING, server, at=1.0)
+    set_status("worker.0", roles.FAILED, error="Not connected", at=20.0)
+    set_status("worker.1", roles.RUNNING)
+    end(server)
+    failure = watch()
+    assert failure is not None and failure.role == "server.0"
+
+
+def test_server_that_fleetrun_stops_is_not_the_cause_of_what_all_workers_complained_of(
+    watch: Watch, set_status: SetStatus, sleeper: Spawn
+) -> None:
+    # fleetrun stops the servers as soon as the last worker has ended, well or not.
+    server = sleeper()
+    set_status("server.0", roles.RUNNING, server)
+    set_status("worker.0", roles.FAILED, error="a barrier was broken", at=9.0)
+    set_status("worker.1", roles.FAILED, error="a shard is missing", at=7.5)
+    end(server)
+    failure = watch()
+    assert failure is not None and (failure.role, failure.reason) == ("worker.1", "a shard is missing")
+
+
+def test_vanished_role_is_the_cause_even_of_a_failure_before_it_was_heard_of(
+    watch: Watch, set_status: SetStatus, sleeper: Spawn
+) -> None:
+    worker = sleeper()
+    set_status("worker.0", roles.FAILED, error="the port is taken", at=1.0)
+    set_status("worker.1", roles.STARTING, worker, at=2.0)
+    end(worker)
+    failure = watch()
+    assert failure is not None and failure.role == "worker.1"
+    assert failure.reason.startswith("it ended without a word")
+
+
+@pytest.mark.parametrize("reading", [1, 2, 3, 4])
+def test_role_that_ends_well_between_two_looks_has_not_vanished(
+    watch: Watch,
+    set_status: SetStatus,
+    sleeper: Spawn,
+    leader: subprocess.Popen,
+    monkeypatch: pytest.MonkeyPatch,
+    reading: int,
+) -> None:
+    worker = sleeper()
+    set_status("server.0", roles.RUNNING)
+    set_status("worker.0", roles.DONE)
+    set_status("worker.1", roles.RUNNING, worker)
+
+    readings: list[int] = []
+    read = roles.read_statuses
+
+    def read_and_end(folder: Path) -> dict[str, roles.RoleStatus]:
+        # The last worker ends, and fleetrun with it, just after its status was read.
+        statuses = read(folder)
+        readings.append(1)
+        if len(readings) == reading:
+            set_status("worker.1", roles.DONE, worker)
+            end(worker)
+            end(leader)
+        return statuses
+
+    monkeypatch.setattr(roles, "read_statuses", read_and_end)
+    assert watch() is None
+    assert len(readings) >= reading
+
+
+@pytest.mark.parametrize("role", ["server.0", "coordinator.0"])
+def test_failed_server_is_told_though_all_workers_are_done(watch: Watch, set_status: SetStatus, role: str) -> None:
+    set_status(role, roles.FAILED, error="the tables can't be saved")
+    set_status("worker.0", roles.DONE)
+    set_status("worker.1", roles.DONE)
+    failure = watch()
+    assert failure is not None and (failure.role, failure.reason) == (role, "the tables can't be saved")
+
+
+def test_role_that_never_starts(watch: Watch, set_status: SetStatus, run: RunDirectory) -> None:
+    set_status("server.0", roles.RUNNING)
+    set_status("worker.0", roles.RUNNING)
+    assert watch(start_timeout=0.05) == Failure(
+        "worker.1",
+        "not running 0.05 s after the start (runner.start_timeout), as worker.1. "
+        "Raise it if this machine is busy. It left no log.",
+        run.log / "workerlog.1",
+    )
+
+
+def test_all_late_roles_are_named(watch: Watch, set_status: SetStatus, run: RunDirectory) -> None:
+    set_status("worker.0", roles.STARTING)
+    set_status("worker.1", roles.RUNNING)
+    write_log(run, "server.0", "INFO waiting\n")
+    failure = watch(start_timeout=0.05)
+    assert failure is not None and failure.role == "server.0"
+    assert failure.reason.endswith(
+        ", as server.0, worker.0. Raise it if this machine is busy. Last line of its log: INFO waiting"
+    )
+
+
+def test_start_timeout_is_not_for_those_that_run(watch: Watch, set_status: SetStatus) -> None:
+    looks: list[int] = []
+
+    def poll() -> None:
+        looks.append(1)
+        if len(looks) == 5:
+            set_status("worker.0", roles.DONE)
+            set_status("worker.1", roles.DONE)
+
+    for role in ROLES:
+        set_status(role, roles.RUNNING)
+    assert watch(start_timeout=0.001, on_poll=poll) is None
+
+
+@pytest.mark.parametrize("reaped", [True, False])
+def test_fleetrun_gone_without_a_worker(
+    watch: Watch, set_status: SetStatus, run: RunDirectory, leader: subprocess.Popen, reaped: bool
+) -> None:
+    set_status("server.0", roles.RUNNING)
+    set_status("worker.0", roles.DONE)
+    log = write_log(run, "worker.1", TRACEBACK.splitlines()[-1])
+
+    def poll() -> None:
+        leader.kill()
+        if reaped:
+            leader.wait(DEADLINE)
+
+    failure = watch(on_poll=poll)
+    assert failure == Failure(
+        "worker.1",
+        "it never came to its end. First error in its log: worker.0: error: ValueError: fc_layers: [3]",
+        log,
+    )
+
+
+def test_fleetrun_gone_before_the_workers_were_done(
+    watch: Watch, set_status: SetStatus, leader: subprocess.Popen
+) -> None:
+    set_status("server.0", roles.RUNNING)
+    set_status("worker.0", roles.DONE)
+    set_status("worker.1", roles.RUNNING)
+    end(leader)
+    failure = watch()
+    assert failure is not None and failure.role == "worker.1"
+
+
+# -- what a log says ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "Its log is empty."),
+        ("\n  \n", "Its log is empty."),
+        ("INFO one\nINFO two\n\n", "Last line of its log: INFO two"),
+        ("INFO one\n  ValueError: two\nKeyError: three\n", "First error in its log: ValueError: two"),
+        ("paddle.base.core.EnforceNotMet: x\nworker.0: error: y", "First error in its log: worker.0: error: y"),
+        (
+            "terminate called after throwing an instance of 'std::bad_alloc'\n",
+            "First error in its log: terminate called after throwing an instance of 'std::bad_alloc'",
+        ),
+        (
+            "F1122 20:05:30.3 12 ps.cc:7] Check failed: fd >= 0\n",
+            "First error in its log: F1122 20:05:30.3 12 ps.cc:7] Check failed: fd >= 0",
+        ),
+        (
+            "FatalError: `Segmentation fault` is detected by the operating system.\n",
+            "First error in its log: FatalError: `Segmentation fault` is detected by the operating system.",
+        ),
+        ("Killed\n", "First error in its log: Killed"),
+    ],
+)
+def test_first_error(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "log"
+    path.write_text(text, encoding="utf-8")
+    assert _first_error(path) == said
+
+
+def test_first_error_of_a_crash_in_native_code(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(SEGMENTATION_FAULT, encoding="utf-8")
+    assert _first_error(path) == (
+        "First error in its log: FatalError: `Segmentation fault` is detected by the operating system."
+    )
+
+
+def test_first_error_is_the_message_and_not_the_line_of_code(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(TRACEBACK, encoding="utf-8")
+    assert _first_error(path) == "First error in its log: ValueError: fc_layers: [3]"
+
+
+def test_log_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"\xff\xfe\nOSError: caf\xe9\n")
+    assert _first_error(path) == "First error in its log: OSError: caf\ufffd"
+
+
+def test_no_log(tmp_path: Path) -> None:
+    assert _first_error(tmp_path / "none") == "It left no log."
+    assert _first_error(tmp_path) == "It left no log."
+
+
+def test_names_of_logs(run: RunDirectory) -> None:
+    names = [log_path(run, role).name for role in ("server.0", "worker.11", "coordinator.0")]
+    assert names == ["serverlog.0", "workerlog.11", "coordinator.0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        (["--worker_num=2", "x.py"], "/started/here/log"),
+        (["--log_dir", "other logs", "x.py"], "/started/here/other logs"),
+        (["--log_dir=other", "x.py"], "/started/here/other"),
+        (["--log_dir=/var/other", "x.py"], "/var/other"),
+    ],
+)
+def test_log_under_a_bare_fleetrun(run: RunDirectory, arguments: list[str], folder: str) -> None:
+    fleetrun: Any = SimpleNamespace(cmdline=lambda: ["fleetrun", *arguments], cwd=lambda: "/started/here")
+    assert _stdout_of(fleetrun, "worker.1", run) == Path(folder, "workerlog.1")
+
+
+# -- a job that a bare fleetrun started --------------------------------------------------------------------
+
+
+@pytest.fixture
+def by_hand(
+    run: RunDirectory, leader: subprocess.Popen, mark: Mark, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], int]:
+    monkeypatch.setenv(FLEETRUN_MARK, mark.value)
+    return lambda: watch_by_hand([str(run.path), str(leader.pid), "30", *ROLES])
+
+
+def test_by_hand_a_failure_ends_fleetrun_and_its_roles(
+    by_hand: Callable[[], int],
+    run: RunDirectory,
+    set_status: SetStatus,
+    leader: subprocess.Popen,
+    sleeper: Spawn,
+    mark: Mark,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    worker, bystander = sleeper(), sleeper(**{FLEETRUN_MARK: "another job"})
+    set_status("worker.0", roles.RUNNING, worker)
+    set_status("worker.1", roles.FAILED, error="a shard is missing")
+    assert by_hand() == 1
+    assert leader.wait(DEADLINE) == -signal.SIGTERM
+    assert ended(worker)
+    assert bystander.poll() is None
+    content = json.loads(run.result.read_text())
+    assert (content["state"], content["role"], content["error"]) == ("failed", "worker.1", "a shard is missing")
+    assert content["log"].endswith("/log/workerlog.1")
+    assert capsys.readouterr().out.startswith("fl_rec: worker.1 failed: a shard is missing\n  its log: ")
+
+
+def test_by_hand_what_a_good_job_leaves_is_ended(
+    by_hand: Callable[[], int], set_status: SetStatus, leader: subprocess.Popen, sleeper: Spawn, mark: Mark
+) -> None:
+    server = sleeper(**{FLEETRUN_MARK: mark.value})
+    for role, state, _ in ALL_DONE:
+        set_status(role, state)
+    threading.Timer(0.1, end, [leader]).start()
+    assert by_hand() == 0
+    assert ended(leader) and ended(server)
+
+
+def test_by_hand_fleetrun_ends_before_its_workers(
+    by_hand: Callable[[], int],
+    set_status: SetStatus,
+    leader: subprocess.Popen,
+    sleeper: Spawn,
+    mark: Mark,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def log_as_fleetrun_ends(_fleetrun: psutil.Process, role: str, run: RunDirectory) -> Path:
+        end(leader)
+        return log_path(run, role)
+
+    monkeypatch.setattr("fl_rec.job.watch._stdout_of", log_as_fleetrun_ends)
+    server = sleeper(**{FLEETRUN_MARK: mark.value})
+    set_status("server.0", roles.RUNNING, server)
+    assert by_hand() == 1
+    assert server.poll() is not None
+
+
+def test_by_hand_a_full_disk_does_not_keep_the_job_alive(
+    by_hand: Callable[[], int],
+    set_status: SetStatus,
+    leader: subprocess.Popen,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunDirectory, "write_result", full)
+    set_status("worker.1", roles.FAILED, error="no space")
+    assert by_hand() == 1
+    assert leader.wait(DEADLINE) == -signal.SIGTERM
+
+
+def test_by_hand_the_watch_is_a_process_of_its_own(
+    run: RunDirectory, set_status: SetStatus, leader: subprocess.Popen, mark: Mark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FLEETRUN_MARK, mark.value)
+    set_status("worker.1", roles.FAILED, error="a shard is missing")
+    role = Role("worker", 0, 2, ("127.0.0.1:1",), "")
+    try:
+        start_watch(run, role, psutil.Process(leader.pid), DEADLINE)
+        assert leader.wait(DEADLINE) == -signal.SIGTERM
+        assert json.loads(run.result.read_text())["role"] == "worker.1"
+        assert (run.log / "watch").read_text().startswith("fl_rec: worker.1 failed: a shard is missing\n")
+    finally:
+        for process in mark.processes():
+            process.kill()
