@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import ROOT, TIMEOUT
+from .conftest import ROOT, TIMEOUT
 
 Command = Callable[..., subprocess.CompletedProcess]
 NET = """
