@@ -1,4 +1,4 @@
-"""What of a job is dealt to whom, and whether the configuration fits the data. No Paddle is imported here."""
+"""What each worker of a job reads, and whether the configuration fits the data. No Paddle is imported here."""
 
 from __future__ import annotations
 
