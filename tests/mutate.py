@@ -64,11 +64,11 @@ EXCHANGE = ("paddle/test_exchange.py",)
 
 MUTANTS = [
     # -- data ------------------------------------------------------------------------------------------------
-    Mutant("data/rows.py", "self._reading += 1\n", "pass\n", ROWS),
+    Mutant("data/rows.py", "self._pass += 1\n", "pass\n", ROWS),
     Mutant("data/rows.py", "return self._next == 0", "return self._next != 0", ROWS),
     Mutant("data/rows.py", "self._next = stop % self.count", "self._next = stop", ROWS),
     Mutant("data/rows.py", "whole = stop - self._next == self.count", "whole = stop == self.count", ROWS),
-    Mutant("data/rows.py", "if reading != self._drawn:", "if self._drawn < 0:", ROWS),
+    Mutant("data/rows.py", "if number != self._drawn:", "if self._drawn < 0:", ROWS),
     Mutant("data/rows.py", "self._text[rows or slice(None)]", "self._text", ROWS),
     Mutant("data/reader.py", "{rows.start + 1},{rows.stop}p", "{rows.start},{rows.stop}p", (*READER, *ROWS)),
     Mutant("data/reader.py", "rows != expected)", "rows < expected)", READER),

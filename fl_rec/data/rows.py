@@ -25,49 +25,49 @@ class Source(Protocol):
 
 
 class TrainingRows(ABC):
-    """A worker's training rows, in an endless sequence of readings."""
+    """A worker's training rows, in an endless sequence of passes over the data."""
 
     def __init__(self) -> None:
-        self._reading = self._next = 0
+        self._pass = self._next = 0
 
     @property
     @abstractmethod
     def count(self) -> int:
-        """Rows of one reading."""
+        """Rows of one pass."""
 
     @property
     def at_start(self) -> bool:
-        """Whether a new reading comes next."""
+        """Whether a new pass comes next."""
         return self._next == 0
 
     def take(self, wanted: int | None) -> Iterator[tuple[list[Path], str]]:
         """The next rows.
 
         Args:
-            wanted: how many; None for a whole reading, whose rows then need not be counted.
+            wanted: how many; None for a whole pass, whose rows then need not be counted.
 
         Yields:
-            the files and the pipe command of each stretch of one reading; use it before the next one is taken.
+            the files and the pipe command of each part of one pass; use it before the next one is taken.
         """
         if wanted is None:
-            yield self._stretch(self._reading, None)
-            self._reading += 1
+            yield self._part(self._pass, None)
+            self._pass += 1
             return
         while wanted > 0:
             stop = min(self._next + wanted, self.count)
             whole = stop - self._next == self.count
-            yield self._stretch(self._reading, None if whole else slice(self._next, stop))
+            yield self._part(self._pass, None if whole else slice(self._next, stop))
             wanted -= stop - self._next
             self._next = stop % self.count
-            self._reading += self.at_start
+            self._pass += self.at_start
 
     @abstractmethod
-    def text(self, reading: int) -> bytes:
-        """All rows of a reading as MultiSlot text, for who does not train through Paddle's data feed."""
+    def text(self, number: int) -> bytes:
+        """All rows of a pass as MultiSlot text, for who does not train through Paddle's data feed."""
 
     @abstractmethod
-    def _stretch(self, reading: int, rows: slice | None) -> tuple[list[Path], str]:
-        """The files and the pipe command that give these rows of a reading, or all of them."""
+    def _part(self, number: int, rows: slice | None) -> tuple[list[Path], str]:
+        """The files and the pipe command that give these rows of a pass, or all of them."""
 
     @abstractmethod
     def close(self) -> None:
@@ -75,7 +75,7 @@ class TrainingRows(ABC):
 
 
 class ShardRows(TrainingRows):
-    """The rows of the shards as they are, the same in every reading.
+    """The rows of the shards as they are, the same in every pass.
 
     Args:
         shards: files; parts can be taken of a single one only.
@@ -97,10 +97,10 @@ class ShardRows(TrainingRows):
             self._count = sum(self._reader.read(path, self._timeout).count(b"\n") for path in self._shards)
         return self._count
 
-    def text(self, reading: int) -> bytes:
+    def text(self, number: int) -> bytes:
         return b"".join(self._reader.read(path, self._timeout) for path in self._shards)
 
-    def _stretch(self, reading: int, rows: slice | None) -> tuple[list[Path], str]:
+    def _part(self, number: int, rows: slice | None) -> tuple[list[Path], str]:
         return self._shards, self._reader.pipe(rows)
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class ShardRows(TrainingRows):
 
 
 class FreshRows(TrainingRows):
-    """The shards' positives, in every reading with other negatives and in another order.
+    """The shards' positives, in every pass with other negatives and in another order.
 
     Args:
         source: what draws them.
@@ -125,12 +125,12 @@ class FreshRows(TrainingRows):
     def count(self) -> int:
         return self._source.lines
 
-    def text(self, reading: int) -> bytes:
-        return self._source.epoch(reading).tobytes()
+    def text(self, number: int) -> bytes:
+        return self._source.epoch(number).tobytes()
 
-    def _stretch(self, reading: int, rows: slice | None) -> tuple[list[Path], str]:
-        if reading != self._drawn:
-            self._text, self._drawn = self._source.epoch(reading), reading
+    def _part(self, number: int, rows: slice | None) -> tuple[list[Path], str]:
+        if number != self._drawn:
+            self._text, self._drawn = self._source.epoch(number), number
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._text[rows or slice(None)].tofile(self._file)

@@ -86,7 +86,7 @@ class Evaluator:
 
     @property
     def users(self) -> Iterator[tuple[np.ndarray, str]]:
-        """The users whom the figures are of, int64, and where they are."""
+        """The users that the figures are of, int64, and where they are."""
         for rows, what in ((self.test, "the test shards"), (self.validation, "the validation shards")):
             if rows is not None:
                 yield rows.inputs[0], what

@@ -52,7 +52,7 @@ class DpTraining:
         self._program = program
         self._rows = rows
         self._inputs = {feed.name: graph.dtype_of(feed) for feed in program.feeds}
-        self._reading, self._users = -1, _Users([np.empty((0, 1), np.int64) for _ in program.feeds])
+        self._pass, self._users = -1, _Users([np.empty((0, 1), np.int64) for _ in program.feeds])
         self.exchanges = 0
         _require_stateless(program, private)
         self._steps = graph.take_out_sgd(program.main, private)
@@ -84,10 +84,10 @@ class DpTraining:
 
     def _epoch(self) -> _Users:
         """This epoch's rows of every user."""
-        reading = self.exchanges // self._config.runner.exchanges_per_epoch
-        if reading != self._reading:
-            self._users = _Users(parse_multislot(self._rows.text(reading), len(self._inputs), "the training rows"))
-            self._reading = reading
+        number = self.exchanges // self._config.runner.exchanges_per_epoch
+        if number != self._pass:
+            self._users = _Users(parse_multislot(self._rows.text(number), len(self._inputs), "the training rows"))
+            self._pass = number
         return self._users
 
     def _change(self, rows: Sequence[np.ndarray]) -> dict[str, Change]:

@@ -169,7 +169,7 @@ class PsRuntime:
         self.handle._worker.stop_worker()
 
     def _wait_for(self, endpoint: str, what: str) -> None:
-        """3.0.0's `wait_server_ready` is empty: workers race whom they need, and die, or wait in gloo for ever."""
+        """3.0.0's `wait_server_ready` is empty: workers race those they need, and die, or wait in gloo for ever."""
         deadline = time.monotonic() + self.config.runner.start_timeout
         while True:
             try:

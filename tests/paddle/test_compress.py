@@ -29,7 +29,7 @@ NETS = PROJECT / "models" / "ncf"
 USERS, ITEMS = 60, 90
 
 # What a process does that knows nothing of this project.
-STRANGER = """
+OUTSIDER = """
 import os, sys
 os.environ["FLAGS_enable_pir_api"] = "0"
 import numpy as np
@@ -147,7 +147,7 @@ def test_a_program_computes_what_numpy_does(tmp_path: Path, name: str, tables: d
         }
     np.save(tmp_path / "rows.npy", np.stack(every_pair()))
     files = [str(tmp_path / name) for name in ("rows.npy", *map(str, wanted))]
-    subprocess.run([sys.executable, "-c", STRANGER, *files], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", OUTSIDER, *files], check=True, timeout=120)
     for bits, expected in wanted.items():
         assert np.load(tmp_path / str(bits) / "scores.npy").reshape(-1) == pytest.approx(expected, abs=1e-5)
 

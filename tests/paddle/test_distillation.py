@@ -220,10 +220,10 @@ def test_what_was_saved_goes_on(tmp_path: Path) -> None:
     for teacher in (first, again):
         teacher.train(rows, wanted, 2, 0.5)
     assert again.logits(rows) == pytest.approx(first.logits(rows), abs=1e-4)
-    stranger = Teacher(settings(tmp_path, 1), 0.01, 0.0, 1200)
+    other = Teacher(settings(tmp_path, 1), 0.01, 0.0, 1200)
     first.save(path, 18)
-    assert stranger.load(path) == 18
-    assert stranger.logits(rows).tobytes() == first.logits(rows).tobytes()
+    assert other.load(path) == 18
+    assert other.logits(rows).tobytes() == first.logits(rows).tobytes()
 
 
 def test_a_teacher_of_another_size_does_not_go_on(tmp_path: Path) -> None:

@@ -47,13 +47,13 @@ class Drawn:
 
 @dataclass
 class Rows:
-    """Rows that remember which readings they were asked for."""
+    """Rows that remember which passes they were asked for."""
 
     content: bytes
-    readings: list[int] = field(default_factory=list)
+    passes: list[int] = field(default_factory=list)
 
-    def text(self, reading: int) -> bytes:
-        self.readings.append(reading)
+    def text(self, number: int) -> bytes:
+        self.passes.append(number)
         return self.content
 
 
@@ -190,7 +190,7 @@ def test_an_epoch_is_read_once(tmp_path: Path) -> None:
         for number in range(5):
             training.train()
             assert training.exchanges == training.spent().exchanges == number + 1
-        assert each.rows.readings == [0, 1, 2]
+        assert each.rows.passes == [0, 1, 2]
 
 
 def test_the_rate_is_that_of_the_exchange(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_reports_come_in_the_order_of_clients() -> None:
     assert seen == [0, 1, 2]
 
 
-def test_stranger_is_decided_for() -> None:
+def test_decision_for_a_client_that_there_is_not() -> None:
     strategy = Scripted(Fleet(2, 9), lambda reports, round: {0: Decision(), 2: Decision(), "a": Decision()})
     assert refusal(strategy.next_round, reports(waiting(4)), 4, error=RunError) == (
         "the strategy Scripted must decide for clients 0 to 1. Received: [2, 'a'] in round 4."

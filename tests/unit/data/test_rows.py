@@ -1,4 +1,4 @@
-"""Which rows a worker trains next: parts of readings, in order, each row once in each reading."""
+"""Which rows a worker trains next: parts of passes over the data, in order, each row once in each."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_parts_go_on_where_the_last_one_ended(shard: Path, command: str) -> None
     assert taken(rows, 2) == [LINES[:2]]
     assert not rows.at_start
     assert taken(rows, 2) == [LINES[2:4]]
-    # The end of one reading, and the beginning of the next.
+    # The end of one pass, and the beginning of the next.
     assert taken(rows, 3) == [LINES[4:], LINES[:2]]
     assert taken(rows, 3) == [LINES[2:]]
     assert rows.at_start
@@ -62,21 +62,21 @@ def test_no_rows_are_no_part(shard: Path) -> None:
     assert rows.at_start
 
 
-def test_more_than_a_reading(shard: Path) -> None:
+def test_more_than_a_pass(shard: Path) -> None:
     assert taken(shard_rows(shard), 12) == [LINES, LINES, LINES[:2]]
 
 
-def test_a_whole_reading_is_read_as_it_is(shard: Path) -> None:
+def test_a_whole_pass_is_read_as_it_is(shard: Path) -> None:
     rows = shard_rows(shard)
     assert [command for _, command in rows.take(5)] == ["cat"]
     assert [command for _, command in rows.take(None)] == ["cat"]
     rows = shard_rows(shard)
     list(rows.take(1))
     (_, command), *_ = rows.take(4)
-    assert command != "cat", "the rest of a reading is not all of it"
+    assert command != "cat", "the rest of a pass is not all of it"
 
 
-def test_a_whole_reading_of_an_unknown_number_is_not_counted(tmp_path: Path) -> None:
+def test_a_whole_pass_of_an_unknown_number_is_not_counted(tmp_path: Path) -> None:
     rows = shard_rows(tmp_path / "not there", count=None)
     (files, command), *_ = rows.take(None)
     assert (files, command) == ([tmp_path / "not there"], "cat")
@@ -89,7 +89,7 @@ def test_rows_are_counted_at_need(shard: Path) -> None:
     assert rows.count == 3, "and once"
 
 
-def test_the_text_of_a_reading_is_what_is_trained(tmp_path: Path) -> None:
+def test_the_text_of_a_pass_is_what_is_trained(tmp_path: Path) -> None:
     shards = [tmp_path / "a", tmp_path / "b"]
     for number, shard in enumerate(shards):
         shard.write_text(f"1 {number} 1 2 1 1\n")
@@ -98,7 +98,7 @@ def test_the_text_of_a_reading_is_what_is_trained(tmp_path: Path) -> None:
 
     source = FreshNegatives(np.array([[0, 1, 1], [1, 2, 1]]), 9, 3, 4, 7)
     rows = FreshRows(source, tmp_path / "rows")
-    texts = [rows.text(reading) for reading in (0, 0, 1)]
+    texts = [rows.text(number) for number in (0, 0, 1)]
     assert texts[0] == texts[1] != texts[2]
     assert sorted(parse_multislot(texts[2], 3)[0].tolist()) == [[0], [1]]
     (file,), _ = next(rows.take(None))
@@ -106,7 +106,7 @@ def test_the_text_of_a_reading_is_what_is_trained(tmp_path: Path) -> None:
 
 
 class Numbered:
-    """Draws three lines that tell of their reading."""
+    """Draws three lines that tell of their pass."""
 
     lines = 3
 
@@ -119,7 +119,7 @@ class Numbered:
         return np.frombuffer(lines.encode(), np.uint8).reshape(self.lines, -1)
 
 
-def test_rows_are_drawn_anew_for_each_reading_and_once(tmp_path: Path) -> None:
+def test_rows_are_drawn_anew_for_each_pass_and_once(tmp_path: Path) -> None:
     source = Numbered()
     rows = FreshRows(source, tmp_path / "rows" / "0")
     assert rows.count == 3

@@ -27,7 +27,7 @@ Load = Callable[..., Any]
 
 
 class Net:
-    """Likes an item less, the higher its number; whom it is for likes it best of all."""
+    """Likes an item less, the higher its number; its own user likes it best of all."""
 
     feeds = ("user_input", "item_input")
 
