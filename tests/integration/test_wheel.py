@@ -57,8 +57,8 @@ def fl_rec(tmp_path_factory: pytest.TempPathFactory) -> Command:
     # No .pth of that folder is read, and so no editable install of the clone is seen.
     (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     (wheel,) = folder.glob("fl_rec-*.whl")
-    pip = (sys.executable, "-m", "pip", "--python", env / "bin" / "python")
-    done = run(*pip, "install", "-q", "--no-deps", "--no-index", wheel)
+    pip = (env / "bin" / "python", "-m", "pip", "install", "-q")
+    done = run(*pip, "--no-deps", "--no-index", "--ignore-installed", wheel)
     assert done.returncode == 0, done.stderr
     return lambda *arguments, cwd: run(env / "bin" / "fl-rec", *arguments, cwd=cwd)
 
