@@ -30,6 +30,7 @@ import paddle
 from paddle.distributed import fleet
 
 from fl_rec.config import Config
+from fl_rec.ps.exchange import Geo
 from fl_rec.ps.runtime import PsRuntime
 from fl_rec.runs.roles import Role
 
@@ -65,7 +66,7 @@ def work(runtime: PsRuntime, program: paddle.static.Program, path: Path, rounds:
 
     executor = paddle.static.Executor(paddle.CPUPlace())
     executor.run(paddle.static.default_startup_program())
-    runtime.start_worker(program, paddle.static.global_scope())
+    Geo(runtime).start(program, paddle.static.global_scope())
     handle = fleet.fleet._runtime_handle
     # What Paddle's `_init_worker` does for a coordinator.
     handle._worker.init_fl_worker(handle.coordinator_hosts, handle.role_id, handle.role_maker._get_trainer_endpoint())
@@ -96,7 +97,7 @@ def main() -> None:
     # PsRuntime hides the coordinator from Paddle; here it is wanted.
     role_maker = fleet.fleet._role_maker
     role_maker._with_coordinator, role_maker._coordinator_endpoints = True, list(role.coordinator_endpoints)
-    program = build_net(runtime.strategy())
+    program = build_net(runtime.strategy(Geo(runtime).k_steps))
     if role.kind == "server":
         runtime.run_server()
     else:
