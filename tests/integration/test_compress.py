@@ -55,8 +55,8 @@ def test_keep_zeros_without_a_model_to_start_from(job: Job) -> None:
     job.runner["keep_zeros"] = True
     finished = job.finish()
     assert finished.code == 2
-    assert "runner.keep_zeros=True keeps the zeros of a model to start from" in finished.errors
-    assert "Received: warmup_model_path=None, privacy.clip=None." in finished.errors
+    assert "runner.keep_zeros=true keeps the zeros of a model to start from" in finished.errors
+    assert "Received: warmup_model_path=null, privacy.clip=null." in finished.errors
 
 
 def test_an_exported_model_of_4_bits_is_used_like_any_other(
