@@ -337,7 +337,7 @@ def measure_model(folder: Path, config: Config, parts: Manifest) -> list[Score]:
     """Measures a saved model on each test shard, in this process."""
     import paddle
 
-    from fl_rec.evaluation.evaluator import TestRows
+    from fl_rec.evaluation.evaluator import EvaluationRows
     from fl_rec.runs import checkpoint
 
     paddle.enable_static()
@@ -345,7 +345,7 @@ def measure_model(folder: Path, config: Config, parts: Manifest) -> list[Score]:
     reader = Reader.from_config(config, config.yaml_path, Path(os.devnull))
     runner, scores = config.runner, []
     for number, shard in enumerate(parts.shards):
-        rows = TestRows.read([parts.folder / shard.test.file], reader, len(net.feeds) + 1, runner.start_timeout)
+        rows = EvaluationRows.read([parts.folder / shard.test.file], reader, len(net.feeds) + 1, runner.start_timeout)
         scores.append(_score(number, rows.measure(net, runner.infer_batch_size, TOP_K)))
     return scores
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TestRows:
+class EvaluationRows:
     """Rows to score.
 
     Attributes:
@@ -33,7 +33,7 @@ class TestRows:
     labels: np.ndarray
 
     @classmethod
-    def read(cls, shards: Sequence[Path], reader: Reader, num_slots: int, timeout: float) -> TestRows:
+    def read(cls, shards: Sequence[Path], reader: Reader, num_slots: int, timeout: float) -> EvaluationRows:
         """Reads shards through the reader, the last slot being the label.
 
         Args:
@@ -63,8 +63,8 @@ class Evaluator:
         top_k: K of HR@K and NDCG@K.
     """
 
-    test: TestRows | None
-    validation: TestRows | None
+    test: EvaluationRows | None
+    validation: EvaluationRows | None
     batch_size: int
     top_k: int
 
@@ -72,10 +72,10 @@ class Evaluator:
     def read(
         cls, runner: RunnerConfig, reader: Reader, test: Sequence[Path], validation: Sequence[Path], num_slots: int
     ) -> Evaluator:
-        """Reads a worker's shards; see `TestRows.read`."""
+        """Reads a worker's shards; see `EvaluationRows.read`."""
 
-        def rows(shards: Sequence[Path]) -> TestRows | None:
-            return TestRows.read(shards, reader, num_slots, runner.start_timeout) if shards else None
+        def rows(shards: Sequence[Path]) -> EvaluationRows | None:
+            return EvaluationRows.read(shards, reader, num_slots, runner.start_timeout) if shards else None
 
         return cls(rows(test), rows(validation), runner.infer_batch_size, runner.top_k)
 
@@ -95,5 +95,5 @@ class Evaluator:
         """The figures of the test and of the validation rows under a model."""
         return self._measure(self.test, net), self._measure(self.validation, net)
 
-    def _measure(self, rows: TestRows | None, net: InferenceNet) -> Evaluation:
+    def _measure(self, rows: EvaluationRows | None, net: InferenceNet) -> Evaluation:
         return rows.measure(net, self.batch_size, self.top_k) if rows else Evaluation()

@@ -16,7 +16,7 @@ from fl_rec.config import Config, add_config_arguments
 from fl_rec.data.manifest import TEST_FOLDER, list_shards, load_manifest
 from fl_rec.data.reader import Reader
 from fl_rec.errors import ConfigError, DataError
-from fl_rec.evaluation.evaluator import TestRows
+from fl_rec.evaluation.evaluator import EvaluationRows
 from fl_rec.evaluation.metrics import ALL, Evaluation
 from fl_rec.runs.private_parts import NoCommonModel
 from fl_rec.runs.saved import SavedModel, newest_run
@@ -91,7 +91,7 @@ def evaluate(saved: SavedModel, config: Config | None = None, data: Path | None 
         config.dump(resolved)  # for a reader that asks for it
         reader = Reader.from_config(config, resolved, Path(os.devnull))
         for net, shard in _with_shards(saved, shards, folder):
-            rows = TestRows.read([shard], reader, len(net.feeds) + 1, config.runner.start_timeout)
+            rows = EvaluationRows.read([shard], reader, len(net.feeds) + 1, config.runner.start_timeout)
             _require_known_ids(rows, config, shard)
             measured.append(rows.measure(net, config.runner.infer_batch_size, config.runner.top_k))
     return {
@@ -184,7 +184,7 @@ def _with_shards(saved: SavedModel, shards: Sequence[Path], folder: Path) -> Ite
             yield net, shard
 
 
-def _require_known_ids(rows: TestRows, config: Config, shard: Path) -> None:
+def _require_known_ids(rows: EvaluationRows, config: Config, shard: Path) -> None:
     """Paddle's own error would be one of an operator."""
     hyper = config.hyper_parameters
     for what, ids, size in zip(("user", "item"), rows.inputs, (hyper.num_users, hyper.num_items)):

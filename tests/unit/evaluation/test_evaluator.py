@@ -11,7 +11,7 @@ import pytest
 
 from fl_rec.data.reader import Reader
 from fl_rec.errors import DataError
-from fl_rec.evaluation.evaluator import Evaluator, TestRows
+from fl_rec.evaluation.evaluator import EvaluationRows, Evaluator
 from fl_rec.evaluation.metrics import Evaluation
 
 
@@ -47,19 +47,19 @@ SECOND = [(6, 20, 1), (6, 70, 0)]
 
 def test_rows_of_several_shards_are_one_set(tmp_path: Path) -> None:
     shards = [shard(tmp_path / "a", FIRST), shard(tmp_path / "b", SECOND)]
-    rows = TestRows.read(shards, reader(tmp_path), 3, 10.0)
+    rows = EvaluationRows.read(shards, reader(tmp_path), 3, 10.0)
     users, items = rows.inputs
     assert users.tolist() == [[5], [5], [5], [6], [6]] and items.tolist() == [[90], [80], [10], [20], [70]]
     assert rows.labels.tolist() == [1, 0, 0, 1, 0]
     with pytest.raises(DataError, match="a line must hold 4 slots"):
-        TestRows.read(shards, reader(tmp_path), 4, 10.0)
+        EvaluationRows.read(shards, reader(tmp_path), 4, 10.0)
 
 
 @pytest.mark.parametrize(
     ("top_k", "hits", "ndcg_sum"), [(1, 1, 1.0), (2, 2, 1 + 1 / np.log2(3)), (9, 2, 1 + 1 / np.log2(3))]
 )
 def test_users_are_ranked_and_scores_are_counted(tmp_path: Path, top_k: int, hits: int, ndcg_sum: float) -> None:
-    rows = TestRows.read([shard(tmp_path / "a", FIRST + SECOND)], reader(tmp_path), 3, 10.0)
+    rows = EvaluationRows.read([shard(tmp_path / "a", FIRST + SECOND)], reader(tmp_path), 3, 10.0)
     found = rows.measure(Net(), 7, top_k)  # type: ignore[arg-type]
     assert (found.users, found.hits) == (2, hits) and found.ndcg_sum == pytest.approx(ndcg_sum)
     # Of six pairs of a positive and a negative, 20 is above 10 only, and 90 above all.
