@@ -164,7 +164,7 @@ class Passes(LocalTraining):
         super().close()
 
 
-class PrivatePasses(LocalTraining):
+class DpPasses(LocalTraining):
     """User by user, with differential privacy; see `fl_rec.privacy.mechanism`.
 
     Args:
@@ -227,7 +227,7 @@ def local_training(
     """
     rows = training_rows(config, program, reader, shards, expected, student, client, file)
     if config.privacy.clip is not None:
-        return PrivatePasses(DpTraining(config, program, private, rows), rows)
+        return DpPasses(DpTraining(config, program, private, rows), rows)
     return Passes(config, program, rows, reader, shards, expected, student)
 
 

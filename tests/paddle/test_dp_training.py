@@ -1,4 +1,4 @@
-"""The tests of private training that need Paddle."""
+"""Training with differential privacy, step by step with Paddle."""
 
 from __future__ import annotations
 

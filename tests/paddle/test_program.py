@@ -19,7 +19,7 @@ from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.nets import graph
 from fl_rec.nets.inference import inference_net
 from fl_rec.nets.program import LOSS_SUM, ROWS, TrainingProgram, scheduled
-from fl_rec.trainer.local_training import LocalTraining, Passes, PrivatePasses, local_training, training_rows
+from fl_rec.trainer.local_training import DpPasses, LocalTraining, Passes, local_training, training_rows
 
 NETS = Path(__file__).parents[2] / "models" / "ncf"
 USERS, ITEMS = 4, 6
@@ -351,14 +351,14 @@ def test_rows_of_another_kind_have_no_negatives_to_draw(config: Config, tmp_path
 # --- With differential privacy -------------------------------------------------------------------------
 
 
-def test_private_passes(config: Config, shard: Path, tmp_path: Path) -> None:
+def test_passes_with_differential_privacy(config: Config, shard: Path, tmp_path: Path) -> None:
     settings = {"privacy.clip": 1.0, "runner.exchanges_per_epoch": 2, "privacy.noise_multiplier": 2.0}
     config = config.replace(**settings)
     with built(config) as program:
         local = local_training(
             config, program, ["mlp_user_embedding"], reader(tmp_path), [shard], 5, Student(), 0, tmp_path / "rows"
         )
-        assert isinstance(local, PrivatePasses)
+        assert isinstance(local, DpPasses)
         assert local.portions(1.0, 2) == [None, None]
         with pytest.raises(ConfigError, match="Received: local_epochs=0.5. Have run_worker call train_epoch"):
             local.portions(0.5, 2)
