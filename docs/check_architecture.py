@@ -70,7 +70,7 @@ def draw(text: str, found: Arrows) -> str:
     sentences = dict(_ROW.findall(text))
     rows = ""
     for room in rooms:
-        rows += f"| `{room}` | {sentences.get(room, 'TODO')} | {', '.join(sorted(found[room]))} |\n"
+        rows += f"| `{room}` | {sentences.get(room, 'to be written')} | {', '.join(sorted(found[room]))} |\n"
     return _ROWS.sub(lambda _: rows, _GRAPH.sub(lambda _: graph, text))
 
 
@@ -82,9 +82,9 @@ def main(arguments: list[str] | None = None, page: Path = HERE / "architecture.m
     wanted = draw(text, imports(page.parent.parent / "fl_rec"))
     if options.write:
         page.write_text(wanted, encoding="utf-8")
-    elif wanted != text or "| TODO |" in text:
+    elif wanted != text or "| to be written |" in text:
         sys.stdout.writelines(difflib.unified_diff(text.splitlines(True), wanted.splitlines(True), "drawn", "imported"))
-        print("docs/architecture.md must show what is imported: --write draws it anew; write a sentence for each TODO.")
+        print("docs/architecture.md must show what is imported: --write draws it anew; missing sentences are yours.")
         return 1
     return 0
 

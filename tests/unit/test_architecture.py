@@ -76,12 +76,12 @@ def test_an_import_that_is_not_drawn(project: Path) -> None:
 
 def test_a_new_room_is_drawn_and_wants_a_sentence(project: Path) -> None:
     (project / "fl_rec" / "attic.py").write_text("from fl_rec import high\n")
-    assert "+| `attic` | TODO | high |" in check(project).stdout
+    assert "+| `attic` | to be written | high |" in check(project).stdout
     assert check(project, "--write").returncode == 0
     assert "    attic --> high\n    high --> middle\n" in (project / "docs" / "architecture.md").read_text()
     assert check(project).returncode == 1
     page = project / "docs" / "architecture.md"
-    page.write_text(page.read_text().replace("TODO", "The attic."))
+    page.write_text(page.read_text().replace("to be written", "The attic."))
     assert check(project).returncode == 0
 
 
