@@ -296,3 +296,99 @@ def test_who_shares_nothing_only_meets() -> None:
 
 def test_what_the_servers_hold() -> None:
     assert Tables({"items": 1, "more": 4}, {2: ("w", "b")}).names == ["items", "more", "w", "b"]
+
+
+# --- Coming up -----------------------------------------------------------------------------------------
+
+
+def training_program() -> Any:
+    """A program with the `send` operators that fleet gives it, for the embedding's gradient and the layer's."""
+    program = paddle.static.Program()
+    block = program.global_block()
+    for name in ("items", "w"):
+        block.create_parameter(name=name, shape=[4, 2], dtype="float32")
+        gradient = block.create_var(name=f"{name}@GRAD", shape=[4, 2], dtype="float32")
+        attributes = {"send_varnames": [gradient.name], "is_sparse": int(name == "items"), "table_id": 1}
+        block.append_op(type="send", inputs={"X": [gradient]}, outputs={"Out": []}, attrs=attributes)
+    return program
+
+
+def sends(program: Any) -> list[str]:
+    return [op.input_arg_names[0] for op in program.global_block().ops if op.type == "send"]
+
+
+def started(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Geo], first: bool, sparse: dict[str, int]
+) -> tuple[Any, Runtime, Any]:
+    """An exchange after `start`, its runtime with what was asked, and the training program."""
+    runtime = Runtime()
+    runtime.role.is_first_worker = first
+
+    class Started(Communicator):
+        def __init__(self, _mode: str, options: dict[str, Any], _flags: Any) -> None:
+            super().__init__(runtime.calls)
+            runtime.calls.append(f"divided by {options['trainers']}, as {options['trainer_id']}")
+            pushed = runtime.calls.append
+            self.communicator_ = SimpleNamespace(push_sparse_param=lambda name, table, _: pushed(f"{name} to {table}"))
+
+        def init_with_ctx(self, *_: Any) -> None:
+            self.calls.append("connected")
+
+    monkeypatch.setattr("paddle.distributed.communicator.Communicator", Started)
+    monkeypatch.setattr("fl_rec.ps.exchange.Tables.of", lambda *_: Tables(sparse, {2: ("w",)}))
+    trainer = SimpleNamespace(mode="GEO", get_communicator_flags=dict)
+    runtime.handle = SimpleNamespace(
+        context={"trainer": trainer},
+        ps_desc_builder=SimpleNamespace(barrier_table_id=9),
+        string_hosts=[],
+        _worker=None,
+        _init_all_params=lambda *_: runtime.calls.append("all dense pushed"),
+    )
+    runtime.connect = lambda _: ({}, {}, "")  # type: ignore[attr-defined]
+    program, scope = training_program(), paddle.static.Scope()
+    for name in ("items", "w"):
+        scope.var(name).get_tensor().set(np.ones((4, 2), np.float32), paddle.CPUPlace())
+    exchange = kind(runtime)  # type: ignore[arg-type]
+    exchange.start(program, scope)
+    return exchange, runtime, program
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_workers_parameters_are_everybodys(monkeypatch: pytest.MonkeyPatch, first: bool) -> None:
+    exchange, runtime, program = started(monkeypatch, Geo, first, {"items": 1})
+    pushed = ["all dense pushed", "items to 1"] if first else []
+    assert runtime.calls == [
+        "divided by 3, as 1",
+        "connected",
+        *pushed,
+        "the first worker's initial parameters",
+        "pull {2: ['w']}",
+        "every worker's start",
+    ]
+    assert runtime.handle._communicator is exchange.communicator, "the send operators ask the handle for it"
+    assert sends(exchange._flush_program) == ["items@GRAD"], "rows of embeddings are queued, and nothing else"
+    assert sends(program) == ["items@GRAD", "w@GRAD"]
+
+
+def test_of_synchronous_workers_no_batch_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange, runtime, program = started(monkeypatch, SynchronousGeo, False, {"items": 1})
+    assert runtime.calls[0] == "divided by 1, as 1"
+    assert sends(program) == [] and sends(exchange._flush_program) == ["items@GRAD"]
+    assert sorted(exchange._base) == ["items", "w"] and (exchange._base["items"] == 1).all()
+
+
+def test_geo_needs_a_sparse_embedding(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="GEO needs a net with at least one paddle.nn.Embedding"):
+        started(monkeypatch, Geo, True, {})
+
+
+def test_async_comes_up_as_paddle_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime: Any = Runtime(sync_mode="async")
+    monkeypatch.setattr("fl_rec.ps.exchange.Tables.of", lambda context, sends: Tables({context: 1}, {2: (sends,)}))
+    runtime.wait_for_servers = lambda: runtime.calls.append("servers answer")
+    runtime.fleet = SimpleNamespace(init_worker=lambda: runtime.calls.append("init worker"))
+    runtime.handle = SimpleNamespace(context="items", _send_ctx="w", _worker=None)
+    exchange = Async(runtime)
+    exchange.start(training_program(), paddle.static.Scope())
+    assert runtime.calls == ["servers answer", "init worker"]
+    assert exchange.servers.tables.names == ["items", "w"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -211,3 +212,18 @@ def test_it_has_no_part_for_a_coordinator() -> None:
     role = Role("coordinator", 0, 2, ("127.0.0.1:1",), "", ("127.0.0.1:3",))
     with pytest.raises(ConfigError, match="FLTrainer has no part for a coordinator. Leave --coordinator_num out"):
         FLTrainer.play(None, role, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("worker", [3]), ("server", [])])
+def test_a_workers_net_may_be_its_own_and_a_servers_is_the_jobs(
+    monkeypatch: pytest.MonkeyPatch, kind: str, asked: list[int]
+) -> None:
+    clients: list[int] = []
+    config: Any = SimpleNamespace(for_client=lambda number: clients.append(number) or "the client's")
+    runtime = SimpleNamespace(PsRuntime=lambda role, config: (role, config))
+    monkeypatch.setitem(sys.modules, "fl_rec.ps.runtime", runtime)
+    monkeypatch.setattr("fl_rec.trainer.fl_trainer.new_student", lambda config: "a student")
+    role = Role(kind, 3, 4, ("127.0.0.1:1",), "127.0.0.1:2")
+    trainer: Any = FLTrainer(SimpleNamespace(config=config), role, None)  # type: ignore[arg-type]
+    assert clients == asked and trainer.config == ("the client's" if asked else config)
+    assert trainer.runtime == (role, config) and trainer.student == "a student"
