@@ -202,7 +202,7 @@ class FLTrainer:
     def start_worker(self) -> None:
         """Initialises the parameters, joins the servers and opens the shards."""
         from fl_rec.nets.inference import inference_net
-        from fl_rec.trainer.local_training import local_training
+        from fl_rec.trainer.local_training import WorkerShards, local_training
         from fl_rec.trainer.saving import Saving
         from fl_rec.trainer.warm_start import warm_start
 
@@ -213,17 +213,14 @@ class FLTrainer:
         self.exchange.start(self.program.main, self.program.scope)
         self.net = inference_net(self.config, self.program)
         reader = Reader.from_config(self.config, self.run_directory.config, log / f"reader.{index}")
-        self.local = local_training(
-            self.config,
-            self.program,
-            self.private_params,
-            reader,
+        shards = WorkerShards(
+            index,
             self.job.train_shards[index],
             self.job.train_rows[index],
-            self.student,
-            index,
+            reader,
             self.run_directory.path / "rows" / f"{index}.txt",
         )
+        self.local = local_training(self.config, self.program, self.private_params, shards, self.student)
         self.evaluator = Evaluator.read(
             self.config.runner,
             reader,

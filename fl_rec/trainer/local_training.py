@@ -6,6 +6,7 @@ import math
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,25 @@ from fl_rec.errors import ConfigError
 from fl_rec.nets import graph
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.privacy.dp_training import DpTraining
+
+
+@dataclass(frozen=True)
+class WorkerShards:
+    """What a worker trains on.
+
+    Attributes:
+        client: the worker's number.
+        files: its shards.
+        rows: of one pass over them; None if nobody knows.
+        reader: reads them.
+        scratch: the file for rows that are drawn anew.
+    """
+
+    client: int
+    files: Sequence[Path]
+    rows: int | None
+    reader: Reader
+    scratch: Path
 
 
 class LocalTraining(ABC):
@@ -86,9 +106,7 @@ class Passes(LocalTraining):
         config: `runner` is read.
         program: the training program.
         rows: this worker's rows, with those of the proxy set.
-        reader: reads the shards.
-        shards: the files.
-        expected: rows of one pass; None if nobody knows.
+        shards: what they are of.
         student: has its rows in `rows`.
     """
 
@@ -97,27 +115,24 @@ class Passes(LocalTraining):
         config: Config,
         program: TrainingProgram,
         rows: TrainingRows,
-        reader: Reader,
-        shards: Sequence[Path],
-        expected: int | None,
+        shards: WorkerShards,
         student: Student,
     ) -> None:
         import paddle
 
         super().__init__(rows)
         self._runner = config.runner
-        self._program, self._reader, self._shards, self._expected = program, reader, shards, expected
-        self._student = student
+        self._program, self._shards, self._student = program, shards, student
         self._in_memory = config.runner.reader_type == "InmemoryDataset"
         kind = paddle.distributed.InMemoryDataset if self._in_memory else paddle.distributed.QueueDataset
         self._dataset = kind()
         self._dataset.init(
             use_var=program.slots,
-            pipe_command=reader.pipe(),
+            pipe_command=shards.reader.pipe(),
             batch_size=config.runner.train_batch_size,
             thread_num=config.runner.thread_num,
         )
-        self._dataset.set_filelist([str(path) for path in shards])
+        self._dataset.set_filelist([str(path) for path in shards.files])
         if self._in_memory:
             self._dataset.load_into_memory()
 
@@ -127,7 +142,7 @@ class Passes(LocalTraining):
             graph.dump(self._program.main, folder, self._runner.dump_fields, self._runner.dump_param)
         self._student.begin_epoch(epoch)
         if epoch > 0:  # the reader of data in memory has run before the first epoch
-            self._reader.begin_epoch()
+            self._shards.reader.begin_epoch()
 
     def portions(self, local_epochs: float, exchanges: int) -> Sequence[int | None]:
         if local_epochs == 1.0 and not exchanges and self.rows.at_start:
@@ -147,16 +162,17 @@ class Passes(LocalTraining):
                 print_period=self._runner.print_interval,
                 debug=self._runner.dataset_debug or self._runner.need_dump,
             )
-        return (self._expected or self.rows.count) if portion is None else portion
+        return (self._shards.rows or self.rows.count) if portion is None else portion
 
     def check(self, portions: Sequence[int | None], rows: int) -> None:
         if all(portion == 0 for portion in portions):
             return
         if portions == [None]:
-            expected = None if self._expected is None else self._expected + self._student.extra_rows
+            own = self._shards.rows
+            expected = None if own is None else own + self._student.extra_rows
         else:
             expected = sum(filter(None, portions))
-        self._reader.check(self._shards[0], rows, expected)
+        self._shards.reader.check(self._shards.files[0], rows, expected)
 
     def close(self) -> None:
         if self._in_memory:
@@ -200,61 +216,40 @@ class DpPasses(LocalTraining):
 
 
 def local_training(
-    config: Config,
-    program: TrainingProgram,
-    private: Collection[str],
-    reader: Reader,
-    shards: Sequence[Path],
-    expected: int | None,
-    student: Student,
-    client: int,
-    file: Path,
+    config: Config, program: TrainingProgram, private: Collection[str], shards: WorkerShards, student: Student
 ) -> LocalTraining:
     """How a worker trains by its configuration.
 
     Args:
         program: initialised, and known to the servers.
         private: names of the private parameters.
-        reader: reads the shards.
-        shards: this worker's files.
-        expected: rows of one pass over them; None if nobody knows.
-        client: this worker's number.
-        file: where rows that are drawn anew are written.
 
     Raises:
         ConfigError: the net is one that can't be trained so.
         DataError: the shards can't be read.
     """
-    rows = training_rows(config, program, reader, shards, expected, student, client, file)
+    rows = training_rows(config, program, shards, student)
     if config.privacy.clip is not None:
         return DpPasses(DpTraining(config, program, private, rows), rows)
-    return Passes(config, program, rows, reader, shards, expected, student)
+    return Passes(config, program, rows, shards, student)
 
 
-def training_rows(
-    config: Config,
-    program: TrainingProgram,
-    reader: Reader,
-    shards: Sequence[Path],
-    expected: int | None,
-    student: Student,
-    client: int,
-    file: Path,
-) -> TrainingRows:
+def training_rows(config: Config, program: TrainingProgram, shards: WorkerShards, student: Student) -> TrainingRows:
     """The rows of the shards as they are, or with negatives that are drawn anew; see `local_training`."""
     runner, timeout = config.runner, config.runner.start_timeout
     if runner.resample_negatives is None:
-        return ShardRows(shards, reader, expected, timeout)
+        return ShardRows(shards.files, shards.reader, shards.rows, timeout)
     if len(program.feeds) != 3:
         raise ConfigError(
             "runner.resample_negatives draws items for rows of a user, items and labels. Received: a net with "
             f"{len(program.feeds)} feeds. Leave the key out."
         )
     # Rows may be groups already, of which the first item is the positive.
-    rows = ungrouped(parse_multislot(reader.read(shards[0], timeout), 3, str(shards[0])), str(shards[0]))
+    file = shards.files[0]
+    rows = ungrouped(parse_multislot(shards.reader.read(file, timeout), 3, str(file)), str(file))
     student.require_no_overlap(rows[:, 0], "the training shards")
     # With a seed that can be guessed, one user's negatives would tell of the users before.
-    seed = runner.seed + client if config.privacy.clip is None else secrets.randbits(128)
+    seed = runner.seed + shards.client if config.privacy.clip is None else secrets.randbits(128)
     sizes = (config["hyper_parameters.num_items"], config["hyper_parameters.num_users"])
     own = FreshNegatives(rows, sizes[0], runner.resample_negatives, program.group_size, seed, sizes[1])
-    return FreshRows(student.rows(own, seed), file)
+    return FreshRows(student.rows(own, seed), shards.scratch)

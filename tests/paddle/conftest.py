@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -19,3 +21,15 @@ def graph_mode(request: pytest.FixtureRequest) -> Iterator[None]:
     with paddle.utils.unique_name.guard():
         yield
     paddle.disable_static()
+
+
+@contextlib.contextmanager
+def new_program() -> Iterator[Any]:
+    """Programs, names and a scope of their own; gives the executor."""
+    import paddle
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(paddle.static.program_guard(paddle.static.Program(), paddle.static.Program()))
+        stack.enter_context(paddle.utils.unique_name.guard())
+        stack.enter_context(paddle.static.scope_guard(paddle.static.Scope()))
+        yield paddle.static.Executor(paddle.CPUPlace())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +17,13 @@ from fl_rec.distillation.teacher import Teacher
 from fl_rec.errors import DataError
 from fl_rec.nets.losses import logits_of
 
+from .conftest import new_program
+
 PROJECT = Path(__file__).parents[2]
 USERS, ITEMS = 40, 60
 
 
 # -- the loss --------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def new_program() -> Iterator[Any]:
-    """Programs, names and a scope of their own; gives the executor."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(paddle.static.program_guard(paddle.static.Program(), paddle.static.Program()))
-        stack.enter_context(paddle.utils.unique_name.guard())
-        stack.enter_context(paddle.static.scope_guard(paddle.static.Scope()))
-        yield paddle.static.Executor(paddle.CPUPlace())
 
 
 def distillation(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,11 @@ from fl_rec.nets.losses import LOSSES, find_loss
 from fl_rec.nets.neumf import neumf_parameters
 from fl_rec.nets.penalties import add_penalties
 
+from .conftest import new_program
+
 PROJECT = Path(__file__).parents[2]
 NETS = PROJECT / "models" / "ncf"
 USERS, ITEMS = 11, 13
-
-
-@contextlib.contextmanager
-def new_program() -> Iterator[Any]:
-    """Programs, names and a scope of their own; gives the executor."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(paddle.static.program_guard(paddle.static.Program(), paddle.static.Program()))
-        stack.enter_context(paddle.utils.unique_name.guard())
-        stack.enter_context(paddle.static.scope_guard(paddle.static.Scope()))
-        yield paddle.static.Executor(paddle.CPUPlace())
 
 
 # --- Losses --------------------------------------------------------------------------------------------

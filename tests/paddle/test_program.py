@@ -19,7 +19,7 @@ from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.nets import graph
 from fl_rec.nets.inference import inference_net
 from fl_rec.nets.program import LOSS_SUM, ROWS, TrainingProgram, scheduled
-from fl_rec.trainer.local_training import DpPasses, LocalTraining, Passes, local_training, training_rows
+from fl_rec.trainer.local_training import DpPasses, LocalTraining, Passes, WorkerShards, local_training, training_rows
 
 NETS = Path(__file__).parents[2] / "models" / "ncf"
 USERS, ITEMS = 4, 6
@@ -74,7 +74,12 @@ def reader(tmp_path: Path, command: str = "cat") -> Reader:
 def passes(config: Config, program: TrainingProgram, shard: Path, expected: int | None = 5, **given: Any) -> Passes:
     shell = given.pop("reader", reader(shard.parent))
     rows = given.pop("rows", None) or ShardRows([shard], shell, expected, 10.0)
-    return Passes(config, program, rows, shell, [shard], expected, given.pop("student", Student()))
+    shards = WorkerShards(0, [shard], expected, shell, shard.with_name("rows"))
+    return Passes(config, program, rows, shards, given.pop("student", Student()))
+
+
+def shards(shard: Path, rows: int | None = None, client: int = 0) -> WorkerShards:
+    return WorkerShards(client, [shard], rows, reader(shard.parent), shard.with_name("rows"))
 
 
 def rate(program: TrainingProgram) -> float:
@@ -322,15 +327,12 @@ def test_an_unknown_number_of_rows_is_counted_once(config: Config, shard: Path) 
 def test_rows_with_fresh_negatives(config: Config, shard: Path, tmp_path: Path) -> None:
     config = config.replace(**{"runner.resample_negatives": 2, "hyper_parameters.group_size": 3, "runner.seed": 7})
     with built(config) as program:
-        made = [
-            training_rows(config, program, reader(tmp_path), [shard], None, Student(), client, tmp_path / "rows")
-            for client in (0, 0, 1)
-        ]
+        made = [training_rows(config, program, shards(shard, client=client), Student()) for client in (0, 0, 1)]
         assert all(isinstance(each, FreshRows) and each.count == 2 for each in made)
         texts = [each.text(0) for each in made]
         assert texts[0] == texts[1] != texts[2], "each client draws its own, and the same whenever it is asked"
         assert sorted(line.split()[1] for line in texts[0].splitlines()) == [b"0", b"2"]
-        local = local_training(config, program, (), reader(tmp_path), [shard], 2, Student(), 0, tmp_path / "rows")
+        local = local_training(config, program, (), shards(shard, 2), Student())
         assert isinstance(local, Passes)
         program.begin_epoch()
         local.train(None, "test")
@@ -345,7 +347,7 @@ def test_rows_of_another_kind_have_no_negatives_to_draw(config: Config, tmp_path
     wide = tmp_path / "wide.txt"
     wide.write_text("2 0 1 1 3 1 1\n")
     with built(config) as program, pytest.raises(DataError, match=r"Received: \[2, 1, 1\] values in the slots"):
-        training_rows(config, program, reader(tmp_path), [wide], None, Student(), 0, tmp_path / "rows")
+        training_rows(config, program, shards(wide), Student())
 
 
 # --- With differential privacy -------------------------------------------------------------------------
@@ -355,9 +357,7 @@ def test_passes_with_differential_privacy(config: Config, shard: Path, tmp_path:
     settings = {"privacy.clip": 1.0, "runner.exchanges_per_epoch": 2, "privacy.noise_multiplier": 2.0}
     config = config.replace(**settings)
     with built(config) as program:
-        local = local_training(
-            config, program, ["mlp_user_embedding"], reader(tmp_path), [shard], 5, Student(), 0, tmp_path / "rows"
-        )
+        local = local_training(config, program, ["mlp_user_embedding"], shards(shard, 5), Student())
         assert isinstance(local, DpPasses)
         assert local.portions(1.0, 2) == [None, None]
         with pytest.raises(ConfigError, match="Received: local_epochs=0.5. Have run_worker call train_epoch"):
