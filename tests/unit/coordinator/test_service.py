@@ -33,23 +33,11 @@ from fl_rec.coordinator.strategies import Fleet, Strategy, new_strategy
 from fl_rec.coordinator.strategies.join_all import JoinAll
 from fl_rec.coordinator.wire import CHUNK, METHOD, TOKEN_KEY, decode_decision, encode
 from fl_rec.errors import RunError
+from tests.unit.coordinator.scripted import Decide, Scripted
 
 DEADLINE = 30.0
 TOKEN = "the token of this run"
 LIMIT = 1 << 16
-
-Decide = Callable[[Mapping[int, ClientReport], int], Any]
-
-
-class Scripted(Strategy):
-    """Decides as a test says."""
-
-    def __init__(self, fleet: Fleet, decide: Decide) -> None:
-        super().__init__(fleet)
-        self.script = decide
-
-    def decide(self, reports: Mapping[int, ClientReport], round: int) -> Mapping[int, Decision]:
-        return self.script(reports, round)
 
 
 def everyone_joins(reports: Mapping[int, ClientReport], round: int) -> dict[int, Decision]:

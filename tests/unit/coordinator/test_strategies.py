@@ -21,19 +21,7 @@ from fl_rec.coordinator.strategies.resource_aware import ResourceAware
 from fl_rec.coordinator.strategies.utility import Utility, draw, round_half_up
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.job.check import check_job
-
-Decide = Callable[[Mapping[int, ClientReport], int], Any]
-
-
-class Scripted(Strategy):
-    """Decides as a test says."""
-
-    def __init__(self, fleet: Fleet, decide: Decide) -> None:
-        super().__init__(fleet)
-        self.script = decide
-
-    def decide(self, reports: Mapping[int, ClientReport], round: int) -> Mapping[int, Decision]:
-        return self.script(reports, round)
+from tests.unit.coordinator.scripted import Scripted
 
 
 def make(name: str, clients: int, epochs: int = 100, seed: int = 0, **options: Any) -> Strategy:

@@ -40,17 +40,12 @@ with open(run + "/tables.txt", "a") as file: file.write("epoch 0: AUC 0.7\\n\\n"
 with open(run + "/result.json", "w") as file: json.dump(dict(state="done", model="the/model"), file)
 time.sleep({seconds})
 """
+pytestmark = pytest.mark.usefixtures("fast")
 ALL_DONE = [(role, "done", "") for role in ROLES]
 
 Spawn = Callable[..., subprocess.Popen]
 SetStatus = Callable[..., None]
 Watch = Callable[..., "Failure | None"]
-
-
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fl_rec.job.watch.POLL_SECONDS", 0.01)
-    monkeypatch.setattr(environment, "check", lambda: None)
 
 
 def ended(process: subprocess.Popen) -> bool:

@@ -16,7 +16,6 @@ from typing import Any
 import psutil
 import pytest
 
-from fl_rec import environment
 from fl_rec.job import watch as watching
 from fl_rec.job.watch import (
     FLEETRUN_MARK,
@@ -58,17 +57,12 @@ Traceback (most recent call last):
 ValueError: fc_layers: [3]
 worker.0: error: ValueError: fc_layers: [3]
 """
+pytestmark = pytest.mark.usefixtures("fast")
 ALL_DONE = [(role, "done", "") for role in ROLES]
 
 Spawn = Callable[..., subprocess.Popen]
 SetStatus = Callable[..., None]
 Watch = Callable[..., "Failure | None"]
-
-
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fl_rec.job.watch.POLL_SECONDS", 0.01)
-    monkeypatch.setattr(environment, "check", lambda: None)
 
 
 @pytest.fixture
