@@ -11,32 +11,29 @@ import numpy as np
 from fl_rec.errors import DataError
 
 
-def check_rows(labels: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Flatten and check the labels and scores of some rows.
-
-    Args:
-        labels: 0 or 1, of any shape with one element per row.
-        scores: numbers, likewise.
-
-    Returns:
-        labels as bool[rows], scores as float64[rows].
-
-    Raises:
-        DataError: unequal lengths, a label other than 0 and 1, or a score that is NaN.
-    """
-    labels, scores = np.ravel(labels), np.ravel(scores).astype(np.float64)
-    if len(labels) != len(scores):
-        raise DataError(f"A row has one label and one score. Received: {len(labels)} and {len(scores)}.")
-    strange = np.count_nonzero((labels != 0) & (labels != 1))
+def check_labels(labels: Any) -> np.ndarray:
+    """The labels of some rows as bool[rows]. DataError: a label other than 0 and 1."""
+    labels = np.ravel(labels)
+    positive: np.ndarray = labels == 1
+    strange = np.count_nonzero(~positive & (labels != 0))
     if strange:
         raise DataError(f"A label must be 0 or 1. Received: {strange:,} of {len(labels):,} that are not.")
-    missing = np.count_nonzero(np.isnan(scores))
+    return positive
+
+
+def check_scores(scores: Any, rows: int) -> np.ndarray:
+    """The scores of so many rows as float[rows]. DataError: their number is another, or a score is NaN."""
+    scores = np.ravel(scores)
+    floats: np.ndarray = scores.astype(np.result_type(scores, np.float32), copy=False)
+    if len(floats) != rows:
+        raise DataError(f"A row has one label and one score. Received: {rows} and {len(floats)}.")
+    missing = np.count_nonzero(np.isnan(floats))
     if missing:
         raise DataError(
-            f"A score must be a number. Received: {missing:,} of {len(scores):,} that are NaN. "
+            f"A score must be a number. Received: {missing:,} of {len(floats):,} that are NaN. "
             "A training that diverges ends so: lower the learning rate."
         )
-    return labels == 1, scores
+    return floats
 
 
 # An array has no single truth value, so a generated __eq__ would raise.
@@ -79,18 +76,19 @@ class AucBuckets:
             num_buckets: resolution; scores closer than 1 / num_buckets may count as ties.
 
         Raises:
-            DataError: see `check_rows`; or a score lies outside [0, 1].
+            DataError: see `check_labels` and `check_scores`; or a score lies outside [0, 1].
         """
-        labels, scores = check_rows(labels, scores)
+        labels = check_labels(labels)
+        scores = check_scores(scores, len(labels))
         outside = np.count_nonzero((scores < 0) | (scores > 1))
         if outside:
             raise DataError(
                 f"A score must be in [0, 1]. Received: {outside:,} of {len(scores):,} outside. "
                 "Let the net end in a sigmoid."
             )
-        buckets = (scores * num_buckets).astype(np.int64)
-        size = num_buckets + 1
-        return cls(np.bincount(buckets[labels], minlength=size), np.bincount(buckets[~labels], minlength=size))
+        buckets, size = (scores * num_buckets).astype(np.int64), num_buckets + 1
+        positives = np.bincount(buckets[labels], minlength=size)
+        return cls(positives, np.bincount(buckets, minlength=size) - positives)
 
     def __add__(self, other: AucBuckets) -> AucBuckets:
         if len(self.positives) != len(other.positives):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,9 @@ import numpy as np
 from fl_rec.config import RunnerConfig
 from fl_rec.data.reader import Reader
 from fl_rec.data.text import parse_multislot
-from fl_rec.evaluation.auc import AucBuckets
+from fl_rec.evaluation.auc import AucBuckets, check_labels
 from fl_rec.evaluation.metrics import Evaluation
-from fl_rec.evaluation.ranking import rank_metrics
+from fl_rec.evaluation.ranking import Ranking
 
 if TYPE_CHECKING:
     from fl_rec.nets.inference import InferenceNet
@@ -26,7 +27,7 @@ class EvaluationRows:
 
     Attributes:
         inputs: one array [rows, width] per feed but the label, the user's id first.
-        labels: 0 or 1, [rows].
+        labels: bool [rows].
     """
 
     inputs: tuple[np.ndarray, ...]
@@ -44,13 +45,17 @@ class EvaluationRows:
         """
         parsed = [parse_multislot(reader.read(path, timeout), num_slots, str(path)) for path in shards]
         slots = [np.concatenate(parts) for parts in zip(*parsed)]
-        return cls(tuple(slots[:-1]), slots[-1][:, 0])
+        return cls(tuple(slots[:-1]), check_labels(slots[-1][:, 0]))
 
     def measure(self, net: InferenceNet, batch_size: int, top_k: int) -> Evaluation:
         """Scores all rows."""
         scores = net.predict(self.inputs, batch_size)
-        ranked = rank_metrics(self.inputs[0][:, 0], self.labels, scores, top_k)
+        ranked = self._ranking.measure(scores, top_k)
         return replace(ranked, buckets=AucBuckets.from_scores(scores, self.labels))
+
+    @cached_property
+    def _ranking(self) -> Ranking:
+        return Ranking(self.inputs[0], self.labels)
 
 
 @dataclass(frozen=True)

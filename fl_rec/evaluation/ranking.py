@@ -9,55 +9,74 @@ from typing import Any
 import numpy as np
 
 from fl_rec.errors import DataError
-from fl_rec.evaluation.auc import check_rows
+from fl_rec.evaluation.auc import check_labels, check_scores
 from fl_rec.evaluation.metrics import Evaluation
 
 
-def rank_metrics(users: Any, labels: Any, scores: Any, k: int = 10) -> Evaluation:
-    """Rank each user's rows by score, highest first, and judge the first `k`.
+class Ranking:
+    """Rows that are ranked again and again: whose each is, and which are positive.
 
-    A positive ranks below the negatives with an equal score: a net that gives every item the same score,
-    as one that has collapsed does, would otherwise look perfect whenever positives come first in the data.
+    A positive's rank is counted, not sorted for: it comes after its user's better positives and after the negatives
+    that score as high as it does.
 
     Args:
         users: int64[rows], the user of each row, in any order.
         labels: 0 or 1, [rows]; relevance is binary.
-        scores: float[rows].
-        k: length of the list that counts, at least 1.
-
-    Returns:
-        Sums over the users with a positive; a user without one has no ideal list to compare with.
-        NDCG is DCG / ideal DCG, both at `k`, with gain 1 and discount log2(rank + 1), rank from 1.
 
     Raises:
-        DataError: unequal lengths, a label other than 0 and 1, a score that is NaN, or `k` below 1.
+        DataError: unequal lengths, or a label other than 0 and 1.
     """
-    labels, scores = check_rows(labels, scores)
-    users = np.ravel(users)
-    if len(users) != len(labels):
-        raise DataError(f"A row has one user and one label. Received: {len(users)} and {len(labels)}.")
-    if k < 1:
-        raise DataError(f"k must be at least 1. Received: k={k}.")
-    if not len(users):
-        return Evaluation()
 
-    # The last key is the first to sort by; labels come last, which makes ties pessimistic.
-    order = np.lexsort((labels, -scores, users))
-    users, labels = users[order], labels[order]
-    first = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
-    sizes = np.diff(np.r_[first, len(users)])
-    rank = np.arange(len(users)) - np.repeat(first, sizes)
+    def __init__(self, users: Any, labels: Any) -> None:
+        users, labels = np.ravel(users), check_labels(labels)
+        if len(users) != len(labels):
+            raise DataError(f"A row has one user and one label. Received: {len(users)} and {len(labels)}.")
+        self._rows = len(users)
+        # By user; one without a positive has no ideal list to compare with.
+        positives = np.flatnonzero(labels)
+        self._positives = positives[np.argsort(users[positives], kind="stable")]
+        ranked, self._user, self._count = np.unique(users[self._positives], return_inverse=True, return_counts=True)
+        self._place = np.arange(len(positives)) - np.repeat(np.cumsum(self._count) - self._count, self._count)
+        self._negatives = np.flatnonzero(~labels & np.isin(users, ranked))
+        self._user_of_negative = np.searchsorted(ranked, users[self._negatives])
 
-    found = labels & (rank < k)
-    discount = 1 / np.log2(np.arange(k) + 2)
-    gain = np.where(found, discount[np.minimum(rank, k - 1)], 0.0)
-    dcg, positives = np.add.reduceat(gain, first), np.add.reduceat(labels.astype(np.int64), first)
+    def measure(self, scores: Any, k: int) -> Evaluation:
+        """Rank each user's rows by score, highest first, and judge the first `k`.
 
-    counted = positives > 0
-    ideal = np.cumsum(discount)[np.minimum(positives[counted], k) - 1]
-    return Evaluation(
-        users=int(np.count_nonzero(counted)),
+        A positive ranks below the negatives with an equal score: a net that gives every item the same score,
+        as one that has collapsed does, would otherwise look perfect whenever positives come first in the data.
+
+        Args:
+            scores: float[rows].
+            k: length of the list that counts, at least 1.
+
+        Returns:
+            Sums over the users with a positive. NDCG is DCG / ideal DCG, both at `k`, with gain 1 and discount
+            log2(rank + 1), rank from 1.
+
+        Raises:
+            DataError: too few or too many scores, one that is NaN, or `k` below 1.
+        """
+        scores = check_scores(scores, self._rows)
+        if k < 1:
+            raise DataError(f"k must be at least 1. Received: k={k}.")
+        users = len(self._count)
+        positives, negatives = scores[self._positives], scores[self._negatives]
+        positives = positives[np.lexsort((-positives, self._user))]
+        discount, dcg = 1 / np.log2(np.arange(k) + 2), np.zeros(users)
+        # A user's k-th positive and those after it are not among the first k.
+        for place in range(min(k, int(self._count.max(initial=0)))):
+            those = self._place == place
+            user, least = self._user[those], np.full(users, np.inf, scores.dtype)
+            least[user] = positives[those]
+            above = self._user_of_negative[negatives >= least[self._user_of_negative]]
+            rank = place + np.bincount(above, minlength=users)[user]
+            dcg[user] += np.where(rank < k, discount[np.minimum(rank, k - 1)], 0.0)
+        ideal = np.cumsum(discount)[np.minimum(self._count, k) - 1]
         # A gain is never 0 where a positive was found.
-        hits=int(np.count_nonzero(dcg)),
-        ndcg_sum=float((dcg[counted] / ideal).sum()),
-    )
+        return Evaluation(users=users, hits=int(np.count_nonzero(dcg)), ndcg_sum=float((dcg / ideal).sum()))
+
+
+def rank_metrics(users: Any, labels: Any, scores: Any, k: int = 10) -> Evaluation:
+    """Ranks rows once; see `Ranking`."""
+    return Ranking(users, labels).measure(scores, k)

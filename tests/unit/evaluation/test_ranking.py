@@ -10,7 +10,7 @@ from sklearn.metrics import ndcg_score
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import Evaluation
-from fl_rec.evaluation.ranking import rank_metrics
+from fl_rec.evaluation.ranking import Ranking, rank_metrics
 
 
 def one_user(labels: list[int], scores: list[float], k: int = 10) -> Evaluation:
@@ -56,6 +56,27 @@ def test_agrees_with_scikit_learn(k: int) -> None:
     assert sums.users == 40
     assert sums.hits == np.count_nonzero(best.any(axis=1))
     assert sums.ndcg_sum == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("k", [1, 3, 40])
+def test_what_is_counted_is_what_sorting_would_find(k: int) -> None:
+    """With ties, users without a positive, and users with positives alone, in mixed order."""
+    random = np.random.default_rng(k)
+    users, labels = random.integers(0, 40, 600), random.random(600) < 0.3
+    labels[users == 1], labels[users == 2] = False, True
+    ranking = Ranking(users, labels)
+    for levels in (1, 5, 1000):
+        scores = (random.integers(0, levels, 600) / levels).astype(np.float32)
+        figures = []
+        for user in np.unique(users[labels]):
+            mine = users == user
+            best_first = labels[mine][np.lexsort((labels[mine], -scores[mine]))]
+            gains = 1 / np.log2(np.arange(len(best_first)) + 2)
+            ideal = gains[: min(k, best_first.sum())].sum()
+            figures.append((best_first[:k].any(), gains[:k][best_first[:k]].sum() / ideal))
+        hits, ndcgs = zip(*figures)
+        sums = ranking.measure(scores, k)
+        assert (sums.users, sums.hits, sums.ndcg_sum) == (len(figures), sum(hits), pytest.approx(sum(ndcgs)))
 
 
 @pytest.mark.parametrize("positive", [0, 5, 99])
