@@ -138,7 +138,8 @@ MUTANTS = [
         "        if True:\n            self._push",
         EXCHANGE,
     ),
-    Mutant("ps/exchange.py", "range(2 * self.k_steps + 1)", "range(self.k_steps)", EXCHANGE),
+    Mutant("ps/exchange.py", "in range(3)", "in range(1)", EXCHANGE),
+    Mutant("ps/exchange.py", "_sends(ops, self.k_steps - 1)", "_sends(ops, self.k_steps)", EXCHANGE),
     Mutant("ps/exchange.py", "self.k_steps = self.divisor = 1", "self.k_steps = 1", EXCHANGE),
     Mutant("ps/exchange.py", "change.any(axis=1)", "change.all(axis=1)", EXCHANGE),
 ]

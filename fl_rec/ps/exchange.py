@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,11 @@ class Exchange(ABC):
 
     Attributes:
         k_steps: what Paddle's `a_sync_configs` calls so; above 0 is GEO.
+        send_every: batches after which those who train outside of Paddle's program call `changed`; 0: never.
         servers: the servers' model, after `start`.
     """
 
-    k_steps = 1
+    k_steps, send_every = 1, 0
     servers: ServerModel
 
     def __init__(self, runtime: PsRuntime) -> None:
@@ -60,6 +61,14 @@ class Exchange(ABC):
 
     def begin(self) -> None:
         """What is trained from now on is for the servers' model."""
+        return
+
+    def changed(self, rows: Mapping[str, np.ndarray]) -> None:
+        """What was trained since the last call; see `send_every`.
+
+        Args:
+            rows: of each shared embedding, by its name: their numbers, int [n], none twice.
+        """
         return
 
     def merge(self, rows: int, what: str) -> None:
@@ -142,7 +151,7 @@ class Geo(Exchange):
 
     def __init__(self, runtime: PsRuntime) -> None:
         super().__init__(runtime)
-        self.k_steps = self.config.runner.geo_step
+        self.k_steps = self.send_every = self.config.runner.geo_step
         # What a worker sends is divided by this.
         self.divisor = runtime.role.num_workers
         self._exchanging = self._behind = False
@@ -185,7 +194,7 @@ class Geo(Exchange):
         self.runtime.barrier("the first worker's initial parameters")
         self.take_over()
         self.runtime.barrier("every worker's start")
-        self._build_flush_program(program)
+        self._build_sends(program)
 
     def take_over(self) -> None:
         """Copies the servers' model into this worker's, and forgets what was not sent."""
@@ -213,46 +222,49 @@ class Geo(Exchange):
         if self._exchanging:
             self.communicator.stop()
 
-    def _build_flush_program(self, program: paddle.static.Program) -> None:
-        """A program of the training program's `send` operators, with no rows to send but those that are set."""
-        self._flush_program = paddle.static.Program()
-        block = self._flush_program.global_block()
-        for op in program.global_block().ops:
-            if op.type == "send" and op.input_arg_names[0][: -len("@GRAD")] in self.tables.sparse:
-                rows = block.create_var(
-                    name=op.input_arg_names[0],
-                    type=core.VarDesc.VarType.SELECTED_ROWS,
-                    dtype="float32",
-                    persistable=True,  # else each run makes another one
-                )
-                kept = ("send_varnames", "is_sparse", "table_id")
-                block.append_op(
-                    type="send",
-                    inputs={"X": [rows]},
-                    outputs={"Out": []},
-                    attrs={key: op.attr(key) for key in kept},
-                )
+    def _build_sends(self, program: paddle.static.Program) -> None:
+        """Programs of the training program's `send` operators, which queue rows of embeddings for the communicator."""
+        ops = [
+            op
+            for op in program.global_block().ops
+            if op.type == "send" and op.input_arg_names[0][: -len("@GRAD")] in self.tables.sparse
+        ]
         # Not the training scope: train_from_dataset drops its children, which the executor has cached.
-        self._flush_scope = core.Scope()
+        self._batch, self._batch_scope = _sends(ops, 1), core.Scope()
+        self._no_rows, self._no_rows_scope = _sends(ops, self.k_steps - 1), core.Scope()
         self._executor = paddle.static.Executor(paddle.CPUPlace())
 
-    def rows_to_send(self, name: str) -> Any:
-        """The rows of an embedding that the next `send_rows` sends."""
-        return self._flush_scope.var(f"{name}@GRAD").get_selected_rows()
-
-    def send_rows(self) -> None:
-        """Queues the rows of all embeddings that were set."""
-        self._executor.run(self._flush_program, scope=self._flush_scope)
+    def changed(self, rows: Mapping[str, np.ndarray]) -> None:
+        for name in self.tables.sparse:
+            changed = self._batch_scope.var(f"{name}@GRAD").get_selected_rows()
+            changed.set_rows(rows[name].tolist() if name in rows else [])
+        self._executor.run(self._batch, scope=self._batch_scope)
+        # A round merges k_steps batches, and waits for more if there are fewer: these have no rows.
+        self._executor.run(self._no_rows, scope=self._no_rows_scope)
 
     def flush_queue(self) -> None:
         """Returns when every id that was queued is on the servers.
 
         The communicator shows neither its queue nor its rounds. But the queue of a table holds `k_steps` batches at
-        most and a round merges as many at most, so that after twice as many empty batches have found room, one of them
-        has been taken up in a round after the last real batch's, which is therefore over.
+        most and a round merges as many at most, so that after twice as many empty batches have found room, and one
+        more, one of them has been taken up in a round after the last real batch's, which is therefore over.
         """
-        for _ in range(2 * self.k_steps + 1):
-            self.send_rows()
+        for _ in range(3):
+            self.changed({})
+
+
+def _sends(ops: Sequence[Any], times: int) -> paddle.static.Program:
+    """A program of `send` operators of embeddings' gradients, each so many times."""
+    program = paddle.static.Program()
+    block = program.global_block()
+    for op in [*ops] * times:
+        (name,), kept = op.input_arg_names, ("send_varnames", "is_sparse", "table_id")
+        # Persistable, else each run makes another one.
+        rows = block.create_var(name=name, type=core.VarDesc.VarType.SELECTED_ROWS, dtype="float32", persistable=True)
+        block.append_op(
+            type="send", inputs={"X": [rows]}, outputs={"Out": []}, attrs={key: op.attr(key) for key in kept}
+        )
+    return program
 
 
 class SynchronousGeo(Geo):
@@ -267,6 +279,7 @@ class SynchronousGeo(Geo):
         super().__init__(runtime)
         # Each row is sent once, and the worker has taken its share by itself.
         self.k_steps = self.divisor = 1
+        self.send_every = 0
 
     @property
     def portions(self) -> int:
@@ -306,18 +319,15 @@ class SynchronousGeo(Geo):
 
     def _push(self, share: float) -> None:
         """GEO's communicator sends the difference to what it has last pulled, and so that becomes the share of it."""
+        rows = {}
         for name, base in self._base.items():
             tensor = self._scope.find_var(name).get_tensor()
             change = np.array(tensor) - base
             tensor.set(base + np.float32(share) * change, paddle.CPUPlace())
             if name in self.tables.sparse:
-                rows = self.rows_to_send(name)
-                rows.set_height(len(base))
-                rows.set_rows(np.flatnonzero(change.any(axis=1)).tolist())
+                rows[name] = np.flatnonzero(change.any(axis=1))
         self.communicator.start()
-        self.send_rows()
-        for name in self.tables.sparse:
-            self.rows_to_send(name).set_rows([])
+        self.changed(rows)
         self.flush_queue()
         self.communicator.stop()
 

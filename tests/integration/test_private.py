@@ -149,6 +149,48 @@ def test_an_exchange_is_the_aggregate_of_what_all_have_learned(
     assert finished.records("all")[1]["train_loss"] < finished.records("all")[0]["train_loss"]
 
 
+# A worker whose training is no program of Paddle's: it adds to some rows of its items, all at once and twice.
+BY_HAND = """
+import sys
+sys.path.insert(0, {root!r})
+import numpy as np
+from fl_rec.trainer import FLTrainer, main
+
+class Trainer(FLTrainer):
+    def train_epoch(self, epoch, local_epochs=1.0):
+        metrics, items = super().train_epoch(epoch, 0), "mlp_item_embedding"
+        self.before = self.program.value(items)
+        self.exchange.begin()
+        for part in (0, 1):
+            rows = 7 * np.arange(10) + 70 * part + self.role.index
+            values = self.program.value(items)
+            values[rows] += 1 + part
+            self.program.set_value(items, values)
+            self.exchange.changed({{items: rows.astype(np.int32)}})
+        return metrics
+
+    def finish(self):
+        after = self.net.parameter("mlp_item_embedding")
+        np.savez(self.run_directory.path / f"seen.{{self.role.index}}.npz", before=self.before, after=after)
+        super().finish()
+
+if __name__ == "__main__":
+    sys.exit(main(Trainer))
+"""
+
+
+def test_what_is_trained_outside_of_paddles_program_is_exchanged(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "by_hand.py").write_text(BY_HAND.format(root=str(ROOT)))
+    job.succeed("--script", tmp_path / "by_hand.py", "-o", "runner.geo_step=50")
+    for worker in range(WORKERS):
+        with np.load(job.run.path / f"seen.{worker}.npz") as seen:
+            rows = 7 * np.arange(20)[:, None] + np.arange(WORKERS)
+            expected = np.zeros(ITEMS)
+            expected[rows] = np.repeat([1, 2], 10)[:, None] / WORKERS
+            change = seen["after"] - seen["before"]
+            np.testing.assert_allclose(change, np.broadcast_to(expected[:, None], change.shape), atol=1e-6)
+
+
 def test_everything_else_that_an_exchange_may_meet(job: Job, shards: Path, tmp_path: Path) -> None:
     """Two servers, more exchanges than batches, groups of fresh negatives, penalties, a schedule, validation."""
     job.runner.update(

@@ -75,14 +75,12 @@ def joined(kind: type[Geo], runtime: Runtime) -> Any:
     for name, value in {"items": np.ones((4, 2)), "w": np.array([1.0, 2.0])}.items():
         scope.var(name).get_tensor().set(value.astype(np.float32), paddle.CPUPlace())
     exchange._scope = scope
-    queued: list[int] = []
-
-    def set_rows(rows: list[int]) -> None:
-        queued[:] = rows
-
-    rows = SimpleNamespace(set_height=lambda height: runtime.calls.append(f"height {height}"), set_rows=set_rows)
-    exchange.rows_to_send = lambda name: rows
-    exchange.send_rows = lambda: runtime.calls.append(f"send {queued}")
+    exchange._batch, exchange._no_rows = "batch", "no rows"
+    exchange._batch_scope, exchange._no_rows_scope = paddle.static.Scope(), paddle.static.Scope()
+    queued = exchange._batch_scope.var("items@GRAD").get_selected_rows()
+    exchange._executor = SimpleNamespace(
+        run=lambda program, scope: runtime.calls.append(queued.rows() if program == "batch" else program)
+    )
     return exchange
 
 
@@ -100,20 +98,21 @@ def change(exchange: Any, name: str, place: int | tuple[int, int], by: float) ->
 
 
 @pytest.mark.parametrize(
-    ("runner", "shares", "kind", "k_steps", "portions"),
+    ("runner", "shares", "kind", "k_steps", "send_every", "portions"),
     [
-        ({}, True, Geo, 7, 0),
-        ({"exchanges_per_epoch": 4}, True, SynchronousGeo, 1, 4),
-        ({"sync_mode": "async"}, True, Async, 0, 0),
-        ({"exchange": "geo", "exchanges_per_epoch": 4}, True, Geo, 7, 0),
-        ({"exchanges_per_epoch": 4}, False, NoExchange, 1, 0),
+        ({}, True, Geo, 7, 7, 0),
+        ({"exchanges_per_epoch": 4}, True, SynchronousGeo, 1, 0, 4),
+        ({"sync_mode": "async"}, True, Async, 0, 0, 0),
+        ({"exchange": "geo", "exchanges_per_epoch": 4}, True, Geo, 7, 7, 0),
+        ({"exchanges_per_epoch": 4}, False, NoExchange, 1, 0, 0),
     ],
 )
 def test_it_is_chosen_once(
-    runner: dict[str, Any], shares: bool, kind: type[Exchange], k_steps: int, portions: int
+    runner: dict[str, Any], shares: bool, kind: type[Exchange], k_steps: int, send_every: int, portions: int
 ) -> None:
     exchange = new_exchange(Runtime(**runner), shares)  # type: ignore[arg-type]
     assert type(exchange) is kind and exchange.k_steps == k_steps and exchange.portions == portions
+    assert exchange.send_every == send_every
 
 
 def test_what_a_worker_sends_is_divided_once() -> None:
@@ -153,11 +152,20 @@ def test_a_worker_sends_while_it_trains_and_stops_before_all_meet() -> None:
     assert runtime.calls == [], "each exchanges when it comes to it"
     with exchange.settled("epoch 0"):
         runtime.calls.append("inside")
-    # Twice as many empty batches as the queue may hold, and one.
-    assert runtime.calls == ["send []"] * 15 + ["stop", "epoch 0: all flushed", "inside", "epoch 0: all evaluated"]
+    # Each is one empty batch and then as many as make a round of it; so the queue has been emptied twice, and more.
+    flushed = [[], "no rows"] * 3
+    assert runtime.calls == [*flushed, "stop", "epoch 0: all flushed", "inside", "epoch 0: all evaluated"]
     runtime.calls.clear()
     exchange.begin()
     assert runtime.calls == ["start"], "it has missed nothing"
+
+
+def test_what_was_trained_outside_of_paddles_program() -> None:
+    runtime = Runtime()
+    exchange = joined(Geo, runtime)
+    exchange.changed({"items": np.array([3, 1], np.int32)})
+    exchange.changed({})
+    assert runtime.calls == [[3, 1], "no rows", [], "no rows"]
 
 
 def test_who_waited_starts_from_the_servers_model() -> None:
@@ -215,10 +223,10 @@ def test_the_servers_take_in_the_share_of_what_was_changed() -> None:
     assert value(exchange, "w").tolist() == [1, 2 + 16 * factor]
     assert runtime.calls == [
         "gather [30.0]",
-        "height 4",
         "start",
-        "send [2]",
-        *["send []"] * 3,
+        [2],
+        "no rows",
+        *[[], "no rows"] * 3,
         "stop",
         "epoch 0: all sent",
         "pull {2: ['w']}",
@@ -259,7 +267,7 @@ def test_rows_that_were_not_changed_are_not_sent() -> None:
     for place in ((3, 0), (1, 1)):
         change(exchange, "items", place, 1e-3)
     exchange.merge(1, "epoch 0")
-    assert "send [1, 3]" in runtime.calls
+    assert [1, 3] in runtime.calls
 
 
 # --- The others ----------------------------------------------------------------------------------------
@@ -366,14 +374,15 @@ def test_the_first_workers_parameters_are_everybodys(monkeypatch: pytest.MonkeyP
         "every worker's start",
     ]
     assert runtime.handle._communicator is exchange.communicator, "the send operators ask the handle for it"
-    assert sends(exchange._flush_program) == ["items@GRAD"], "rows of embeddings are queued, and nothing else"
+    assert sends(exchange._batch) == ["items@GRAD"], "rows of embeddings are queued, and nothing else"
+    assert sends(exchange._no_rows) == ["items@GRAD"] * 6, "with the first as many as make a round, of geo_step=7"
     assert sends(program) == ["items@GRAD", "w@GRAD"]
 
 
 def test_of_synchronous_workers_no_batch_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     exchange, runtime, program = started(monkeypatch, SynchronousGeo, False, {"items": 1})
     assert runtime.calls[0] == "divided by 1, as 1"
-    assert sends(program) == [] and sends(exchange._flush_program) == ["items@GRAD"]
+    assert sends(program) == [] and sends(exchange._batch) == ["items@GRAD"] and sends(exchange._no_rows) == []
     assert sorted(exchange._base) == ["items", "w"] and (exchange._base["items"] == 1).all()
 
 
