@@ -53,6 +53,8 @@ setup(
         "grpcio>=1.60",
         "msgpack>=1.0",
         "numpy>=1.21",
+        # The kernels that train. 0.61 is the first for Python 3.13 and for numpy 1 and 2 alike.
+        "numba>=0.61,<1",
         "pydantic>=2.7,<3",
         "pyyaml>=5.4",
         "scikit-learn>=1.0",

@@ -5,6 +5,8 @@ Paddle is imported when a function is called.
 
 from __future__ import annotations
 
+import ctypes
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,6 +91,19 @@ def carried_over(program: Any, counters: Collection[str]) -> list[str]:
     }
     carried = [f"the optimizer {kind}" for kind in sorted(optimizers - {"sgd"})]
     return carried + [f"the variable {name}" for name in sorted(kept - set(counters))]
+
+
+def live(scope: Any, name: str) -> np.ndarray:
+    """A variable's own memory, and no copy: float32, float64 or int64, of its shape.
+
+    Take it anew for each use: whoever sets the variable or runs a program may move it.
+    """
+    import paddle
+
+    tensor = scope.find_var(name).get_tensor()
+    dtype, shape = np.dtype(paddle.base.data_feeder.convert_dtype(tensor._dtype())), tuple(tensor.shape())
+    memory = (ctypes.c_char * (math.prod(shape) * dtype.itemsize)).from_address(tensor._ptr())
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 # --- What is written -----------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import paddle
 from net import embedding
 from static_model import StaticModel as NCF
 
+from fl_rec.nets.structure import factorisation
+
 
 class StaticModel(NCF):
     """NCF's feeds, loss and optimizer around other logits."""
@@ -25,3 +27,7 @@ class StaticModel(NCF):
             bias = embedding(num_items, 1, "mf_item_bias", std)
             logits = paddle.add(logits, paddle.squeeze(bias(item), axis=-1))
         return logits
+
+    def structure(self):
+        bias = "mf_item_bias" if self.config.get("hyper_parameters.extra.bias", True) else None
+        return factorisation("mf_user_embedding", "mf_item_embedding", bias)

@@ -10,6 +10,8 @@ import math
 import paddle
 from paddle import ParamAttr, nn
 
+from fl_rec.nets.structure import Layer, Structure, Tables
+
 
 def embedding(rows, width, name, std=0.05):
     """A table float32 [rows, width] whose gradient holds only the rows of a batch, as GEO needs it.
@@ -82,3 +84,11 @@ def build(mode, num_users, num_items, mf_dim, fc_layers):
     gmf = [GMF(num_users, num_items, mf_dim)] if mode in ("NCF_GMF", "NCF_NeuMF") else []
     mlp = [MLP(num_users, num_items, fc_layers)] if mode in ("NCF_MLP", "NCF_NeuMF") else []
     return NCF(gmf + mlp)
+
+
+def structure(mode, fc_layers):
+    """What `build` makes, in names: with it, compiled kernels train and score the net."""
+    gmf = Tables("gmf_user_embedding", "gmf_item_embedding") if mode in ("NCF_GMF", "NCF_NeuMF") else None
+    mlp = Tables("mlp_user_embedding", "mlp_item_embedding") if mode in ("NCF_MLP", "NCF_NeuMF") else None
+    layers = [Layer(f"mlp_fc_{number}.w", f"mlp_fc_{number}.b") for number in range(len(fc_layers) - 1)] if mlp else ()
+    return Structure(gmf, mlp, tuple(layers), Layer("prediction.w", "prediction.b"))

@@ -1,7 +1,7 @@
 """NCF as a static program; the contract of a net is in fl_rec/nets/contract.py."""
 
 import paddle
-from net import build
+from net import build, structure
 
 from fl_rec.nets.losses import find_loss
 
@@ -24,6 +24,10 @@ class StaticModel:
         """
         sizes = ("mode", "num_users", "num_items", "mf_dim", "fc_layers")
         return build(*(self.config.get(f"hyper_parameters.{name}") for name in sizes))(user, item)
+
+    def structure(self):
+        """What the logits are made of, which is what compiled kernels go by; other logits need another, or none."""
+        return structure(self.config.get("hyper_parameters.mode"), self.config.get("hyper_parameters.fc_layers"))
 
     def net(self, feeds, is_infer=False):
         user, item, label = feeds

@@ -1,0 +1,116 @@
+"""How a function becomes machine code, and where that is kept for the next process."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Collection, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Modules that hold kernels.
+_MODULES = ("net",)
+_DONE = "complete"
+# What changes no result by more than the order in which numbers are added. Infinities and NaN stay what they are.
+FAST = frozenset({"reassoc", "contract", "nsz"})
+
+
+@functools.lru_cache
+def cache_folder() -> Path | None:
+    """Where machine code is kept, of this source, Python, numba and processor; None if no folder can be written.
+
+    It is one of $NUMBA_CACHE_DIR, or else of what lies beside the source and the user's folder of caches.
+    """
+    own = Path(__file__).parent
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "fl_rec")
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    for base in [Path(named)] if named else [own / "__pycache__", user]:
+        with contextlib.suppress(OSError):
+            folder = base / f"kernels-{_fingerprint(own)}"
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK | os.X_OK):
+                return folder
+    return None
+
+
+def _fingerprint(folder: Path) -> str:
+    """numba itself only notices a change of the file that a kernel is in, not of those that it calls."""
+    digest = hashlib.sha256(" ".join([sys.version, version("numba"), version("llvmlite"), _processor()]).encode())
+    for path in sorted(folder.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    kinds = ("model name", "flags", "Features", "CPU part")
+    return platform.machine() + "\n".join(sorted({line for line in lines if line.startswith(kinds)}))
+
+
+def compile_all() -> None:
+    """Has every kernel compiled and kept, if none has done so before; whoever comes at the same time waits.
+
+    Where nothing can be kept it returns at once, and each process compiles for itself.
+    """
+    folder = cache_folder()
+    if folder is None or (folder / _DONE).exists():
+        return
+    with open(folder / "lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / _DONE).exists():
+            for name in _MODULES:
+                importlib.import_module(f"fl_rec.kernels.{name}")
+            (folder / _DONE).touch()
+
+
+def kernel(signature: str) -> Callable[[Function], Function]:
+    """Compiles a function for the types of its signature when its module is imported, or loads what was kept of it."""
+    import numba
+
+    def decorate(function: Function) -> Function:
+        with _kept_in(cache_folder()) as cache:
+            compiled = numba.njit(signature, cache=cache, nogil=True, error_model="numpy", fastmath=set(FAST))
+            return compiled(function)  # type: ignore[no-any-return]
+
+    return decorate
+
+
+@contextlib.contextmanager
+def _kept_in(folder: Path | None) -> Iterator[bool]:
+    from numba import config
+
+    before = config.CACHE_DIR
+    if folder is not None:
+        config.CACHE_DIR = str(folder)
+    try:
+        yield folder is not None
+    finally:
+        config.CACHE_DIR = before
+
+
+def part(function: Function) -> Function:
+    """A function that kernels call: compiled with each of them."""
+    return _part(function, FAST)
+
+
+def as_written(function: Function) -> Function:
+    """The same for one whose additions must be done in the order in which they are written."""
+    return _part(function, {"contract"})
+
+
+def _part(function: Function, fast: Collection[str]) -> Function:
+    import numba
+
+    return numba.njit(nogil=True, error_model="numpy", fastmath=set(fast))(function)  # type: ignore[no-any-return]
