@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import os
+import struct
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,6 +108,12 @@ def live(scope: Any, name: str) -> np.ndarray:
     return np.frombuffer(memory, dtype).reshape(shape)
 
 
+def persistent(program: Any) -> list[str]:
+    """The names of a scoring program's parameters, sorted; a loaded one has no Parameters, only variables that stay."""
+    names = sorted(variable.name for variable in program.list_vars() if variable.persistable)
+    return [name for name in names if name not in ("feed", "fetch")]
+
+
 # --- What is written -----------------------------------------------------------------------------------
 
 
@@ -159,6 +167,42 @@ def sum_of_squares(values: Any) -> Any:
     squares = block.create_var(name=paddle.utils.unique_name.generate("squares"), dtype=values.dtype)
     block.append_op(type="squared_l2_norm", inputs={"X": [values]}, outputs={"Out": [squares]})
     return squares
+
+
+def model_bytes(program: Any, feeds: Sequence[str], target: Any) -> bytes:
+    """A program as `paddle.static.save_inference_model` writes it, but for some kilobytes of this machine's paths."""
+    import paddle
+
+    inputs = [program.global_block().var(name) for name in feeds]
+    program = paddle.static.normalize_program(program, inputs, [target])._remove_training_info(clip_extra=True)
+    for op in program.global_block().ops:
+        op._remove_attr("op_callstack")
+    return bytes(program.desc.serialize_to_string())
+
+
+def write_tensors(path: Path, tensors: Iterable[np.ndarray]) -> None:
+    """Writes tensors one after another, as Paddle's `save_combine` does. OSError if that can't be done.
+
+    An array of one value for all places, as `numpy.broadcast_to` makes it, must be one of zeros: it becomes a hole.
+    """
+    with open(path, "wb") as file:
+        for values in tensors:
+            # TensorDesc of framework.proto: the dtype is field 1, each dimension another field 2.
+            fields = [(8, _kind(str(values.dtype))), *((16, size) for size in values.shape)]
+            desc = b"".join(bytes([key]) + _varint(value) for key, value in fields)
+            # Versions of 0 of the LoD tensor and of the tensor, and between them no levels of detail.
+            file.write(struct.pack("<IQIi", 0, 0, 0, len(desc)) + desc)
+            if values.size > 1 and not any(values.strides):
+                file.seek(values.nbytes, os.SEEK_CUR)
+            else:
+                file.write(np.ascontiguousarray(values).data)
+        file.truncate()
+
+
+def _varint(value: int) -> bytes:
+    """A number as protobuf writes it, seven bits a byte."""
+    last, more = value & 127, value >> 7
+    return bytes([last | 128]) + _varint(more) if more else bytes([last])
 
 
 class Step(NamedTuple):
@@ -288,8 +332,7 @@ class Writer:
         if kind == "reshape2":
             outputs["XShape"] = [new()]
         inputs = {slot: each if isinstance(each, list) else [each] for slot, each in inputs.items()}
-        op = self._block._insert_op(self._index, type=kind, inputs=inputs, outputs=outputs, attrs=attrs)
-        op._remove_attr("op_callstack")  # two kilobytes of this machine's paths
+        self._block._insert_op(self._index, type=kind, inputs=inputs, outputs=outputs, attrs=attrs)
         self._index += 1
         return out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,11 @@ class InferenceNet:
             scores[batch] = np.asarray(score).reshape(-1)
         return scores
 
+    @cached_property
+    def model(self) -> bytes:
+        """The program as a saved model has it."""
+        return graph.model_bytes(self.program, self.feeds, self.target)
+
     def dtype(self, name: str) -> str:
         """That of an input or the output, as numpy names it."""
         return graph.dtype_of(self.program.global_block().var(name))
@@ -71,9 +77,7 @@ class InferenceNet:
 
 def parameters(net: InferenceNet) -> dict[str, np.ndarray]:
     """Copies of a net's parameters, by name."""
-    # A loaded program has no Parameters, only variables that persist: these, and its feeds and fetches.
-    names = sorted(variable.name for variable in net.program.list_vars() if variable.persistable)
-    return {name: net.parameter(name) for name in names if name not in ("feed", "fetch")}
+    return {name: net.parameter(name) for name in graph.persistent(net.program)}
 
 
 def inference_net(config: Config, trained: TrainingProgram) -> InferenceNet:

@@ -58,23 +58,14 @@ def save(
 
 def write(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private_names: Collection[str] = ()) -> None:
     """Writes a model and its signature into a folder that is there; for the arguments see `save`. OSError if not."""
-    withheld = {name: net.parameter(name) for name in private_names}
-    for name, values in withheld.items():
-        net.set_parameter(name, np.zeros_like(values))
-    block = net.program.global_block()
-    executor = paddle.static.Executor(paddle.CPUPlace())
-    try:
-        with paddle.static.scope_guard(net.scope):
-            paddle.static.save_inference_model(
-                str(folder / PREFIX),
-                [block.var(name) for name in net.feeds],
-                [net.target],
-                executor,
-                program=net.program,
-            )
-    finally:  # whoever wrote it goes on to score with it
-        for name, values in withheld.items():
-            net.set_parameter(name, values)
+
+    def withheld(values: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(values.dtype.type(0), values.shape)
+
+    (folder / f"{PREFIX}.pdmodel").write_bytes(net.model)
+    values = ((name, net.parameter(name)) for name in graph.persistent(net.program))
+    shared = (withheld(each) if name in private_names else each for name, each in values)
+    graph.write_tensors(folder / f"{PREFIX}.pdiparams", shared)
     content = {"feeds": list(net.feeds), "private": sorted(private_names), "paddle": paddle.__version__, **signature}
     write_json(folder / SIGNATURE, content)
 

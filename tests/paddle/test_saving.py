@@ -129,6 +129,53 @@ def test_a_part_that_can_not_be_written(tmp_path: Path) -> None:
         saver(tmp_path, index=1, private=Private(users=True)).save_private(0)
 
 
+# --- What is written -----------------------------------------------------------------------------------
+
+
+@pytest.fixture()
+def net() -> Any:
+    """A net with a table, a matrix and a vector."""
+    import paddle
+
+    from fl_rec.nets.inference import InferenceNet
+
+    program, startup = paddle.static.Program(), paddle.static.Program()
+    with paddle.static.program_guard(program, startup), paddle.utils.unique_name.guard():
+        user, item = (paddle.static.data(name, [-1, 1], "int64") for name in ("user", "item"))
+        tables = [paddle.nn.Embedding(300, 4, weight_attr=paddle.ParamAttr(name=name)) for name in ("users", "items")]
+        both = paddle.concat([table(ids) for table, ids in zip(tables, (user, item))], axis=-1)
+        scores = paddle.squeeze(paddle.nn.Linear(8, 1)(both), axis=-1)
+    pruned, scope = paddle.static.normalize_program(program, [user, item], [scores]), paddle.static.Scope()
+    paddle.static.Executor(paddle.CPUPlace()).run(startup, scope=scope)
+    return InferenceNet(pruned, ("user", "item"), pruned.global_block().var(scores.name), scope)
+
+
+def test_a_model_is_written_as_paddle_writes_it(net: Any, tmp_path: Path) -> None:
+    import paddle
+
+    checkpoint.write(net, tmp_path, {"epoch": 3})
+    block, theirs = net.program.global_block(), tmp_path / "theirs"
+    with paddle.static.scope_guard(net.scope):
+        inputs = [block.var(name) for name in net.feeds]
+        paddle.static.save_inference_model(str(theirs), inputs, [net.target], net.executor, program=net.program)
+    written = tmp_path / "rec_static.pdiparams"
+    assert written.read_bytes() == theirs.with_suffix(".pdiparams").read_bytes()
+    assert str(Path(__file__).parent).encode() not in (tmp_path / "rec_static.pdmodel").read_bytes()
+    loaded, rows = checkpoint.load(tmp_path), (np.arange(300)[:, None], np.arange(300)[::-1, None])
+    assert loaded.feeds == net.feeds and loaded.predict(rows, 128).tolist() == net.predict(rows, 300).tolist()
+
+
+def test_what_is_withheld_is_zero_in_the_file_and_stays_in_the_net(net: Any, tmp_path: Path) -> None:
+    before = net.parameter("users")
+    checkpoint.write(net, tmp_path, {}, ["users"])
+    private_parts.save(checkpoint.private_path(tmp_path, 0), {"users": Part(np.array([7]), before[[7]])})
+    loaded = checkpoint.load(tmp_path)
+    users = loaded.parameter("users")
+    assert users[7].tolist() == before[7].tolist() and np.flatnonzero(users.any(axis=1)).tolist() == [7]
+    assert loaded.parameter("items").tolist() == net.parameter("items").tolist()
+    assert net.parameter("users").tolist() == before.tolist() and before.all()
+
+
 # --- Starting from saved models ------------------------------------------------------------------------
 
 
