@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fl_rec import kernels
 from fl_rec.config import RunnerConfig
 from fl_rec.data.reader import Reader
 from fl_rec.data.text import parse_multislot
@@ -49,9 +50,15 @@ class EvaluationRows:
 
     def measure(self, net: InferenceNet, batch_size: int, top_k: int) -> Evaluation:
         """Scores all rows."""
-        scores = net.predict(self.inputs, batch_size)
+        scores = self._scores(net, batch_size)
         ranked = self._ranking.measure(scores, top_k)
         return replace(ranked, buckets=AucBuckets.from_scores(scores, self.labels))
+
+    def _scores(self, net: InferenceNet, batch_size: int) -> np.ndarray:
+        if net.structure is None:
+            return net.predict(self.inputs, batch_size)
+        users, items = self.inputs
+        return kernels.score(net.structure, net.views(net.structure.names), users, items)
 
     @cached_property
     def _ranking(self) -> Ranking:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from fl_rec.errors import ConfigError
 from fl_rec.nets import graph
 from fl_rec.nets.contract import attribute, new_model
 from fl_rec.nets.program import TrainingProgram
+from fl_rec.nets.structure import Structure, structure_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class InferenceNet:
         feeds: names of its inputs, the user's id first.
         target: the scores, float32 [rows, 1].
         scope: its parameters.
+        structure: what compiled kernels score it by; None if they can't.
         executor: kept, since each new one would leave its temporary tensors in the scope.
     """
 
@@ -33,6 +35,7 @@ class InferenceNet:
     feeds: tuple[str, ...]
     target: Any
     scope: Any
+    structure: Structure | None = None
     executor: Any = field(default_factory=lambda: paddle.static.Executor(paddle.CPUPlace()), repr=False)
 
     def predict(self, inputs: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
@@ -69,6 +72,10 @@ class InferenceNet:
     def parameter(self, name: str) -> np.ndarray:
         """A copy of a parameter, float32."""
         return np.array(self.scope.find_var(name).get_tensor())
+
+    def views(self, names: Collection[str]) -> dict[str, np.ndarray]:
+        """Parameters in their place, until one is set."""
+        return {name: graph.live(self.scope, name) for name in names}
 
     def set_parameter(self, name: str, values: np.ndarray) -> None:
         """Replaces a parameter by values of its shape."""
@@ -108,4 +115,11 @@ def inference_net(config: Config, trained: TrainingProgram) -> InferenceNet:
     scope = paddle.static.Scope()
     paddle.static.Executor(paddle.CPUPlace()).run(startup, scope=scope)
     names = tuple(feed.name for feed in inputs)
-    return InferenceNet(pruned, names, pruned.global_block().var(target.name), scope)
+    structure = structure_of(model)
+    return InferenceNet(
+        pruned,
+        names,
+        pruned.global_block().var(target.name),
+        scope,
+        structure if isinstance(structure, Structure) else None,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fl_rec.data.reader import Reader
 from fl_rec.data.rows import FreshRows, ShardRows
 from fl_rec.distillation.student import Student
 from fl_rec.errors import ConfigError, DataError, RunError
+from fl_rec.evaluation.evaluator import EvaluationRows
 from fl_rec.nets import graph
 from fl_rec.nets.inference import inference_net
 from fl_rec.nets.program import LOSS_SUM, ROWS, TrainingProgram, scheduled
@@ -241,6 +243,18 @@ def test_the_net_that_scores_has_the_names_of_the_one_that_is_trained(config: Co
         program.begin_portion(4.0, 0.0)
         (prediction,) = program.executor.run(program.main, feed=feeds, fetch_list=[program.prediction])
         np.testing.assert_allclose(scores, np.ravel(prediction), rtol=1e-6)
+
+
+def test_a_net_that_says_what_it_is_is_scored_by_a_kernel(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    with built(config) as program:
+        net = inference_net(config, program)
+        inputs, labels = (np.array([[0], [0], [1], [1]]), np.array([[2], [1], [0], [2]])), np.array([1, 0, 0, 1])
+        rows = EvaluationRows(inputs, labels)
+        by_paddle = rows.measure(dataclasses.replace(net, structure=None), 8, 1)
+        monkeypatch.setattr(net.executor, "run", lambda *_, **__: pytest.fail("Paddle is not asked"))
+        assert rows.measure(net, 8, 1).to_record() == by_paddle.to_record()
+        net.set_parameter("prediction.b", np.array([1e9]))
+        assert rows.measure(net, 8, 1).hits == 0, "scores are those of the parameters as they are"
 
 
 # --- Passes over the rows ------------------------------------------------------------------------------

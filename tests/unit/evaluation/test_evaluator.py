@@ -18,6 +18,8 @@ from fl_rec.evaluation.metrics import Evaluation
 class Net:
     """Scores an item by its id, and remembers in which batches it was asked."""
 
+    structure = None
+
     def __init__(self) -> None:
         self.batches: list[int] = []
 

@@ -29,7 +29,7 @@ Load = Callable[..., Any]
 class Net:
     """Likes an item less, the higher its number; its own user likes it best of all."""
 
-    feeds = ("user_input", "item_input")
+    feeds, structure = ("user_input", "item_input"), None
 
     def __init__(self, client: int | None = None, likes: int = 0) -> None:
         self.client, self.likes = client, likes
