@@ -29,16 +29,18 @@ class Evaluation:
         hits: those of them with a positive among the first K.
         ndcg_sum: sum of their NDCG@K.
         buckets: of the predictions; None where only ranks were measured.
+        tied: users who have no hit only because a positive ranks below the negatives that score as high.
     """
 
     users: int = 0
     hits: int = 0
     ndcg_sum: float = 0.0
     buckets: AucBuckets | None = None
+    tied: int = 0
 
     def __post_init__(self) -> None:
         # Counts come from numpy and from a float64 vector, and go to JSON.
-        _convert(self, users=int, hits=int, ndcg_sum=float)
+        _convert(self, users=int, hits=int, ndcg_sum=float, tied=int)
 
     @property
     def hit_rate(self) -> float:
@@ -64,6 +66,7 @@ class Evaluation:
             sum(each.hits for each in parts),
             math.fsum(each.ndcg_sum for each in parts),
             _sum([each.buckets for each in parts if each.buckets is not None]),
+            sum(each.tied for each in parts),
         )
 
     def to_record(self) -> dict[str, Any]:
@@ -71,6 +74,7 @@ class Evaluation:
         return {
             "test_auc": _finite(self.auc),
             "test_users": self.users,
+            "test_tied": self.tied,
             "hr": _finite(self.hit_rate),
             "ndcg": _finite(self.ndcg),
         }
@@ -88,7 +92,7 @@ class EpochMetrics:
         loss_sum: sum over rows of the training loss.
         train: buckets of the training predictions.
         test: of the test shards.
-        validation: of the validation shards; its buckets do not travel.
+        validation: of the validation shards; its buckets and ties do not travel.
         top_k: K of HR@K and NDCG@K.
     """
 
@@ -179,7 +183,7 @@ class EpochMetrics:
         buckets = AucBuckets.empty(len(self.train.positives) - 1) if test.buckets is None else test.buckets
         head: list[float] = [-1 if self.client is None else self.client, test.buckets is not None]
         head += [self.epoch, self.rows, self.seconds, self.loss_sum]
-        head += [test.users, test.hits, test.ndcg_sum]
+        head += [test.users, test.hits, test.ndcg_sum, test.tied]
         head += [validation.users, validation.hits, validation.ndcg_sum, self.top_k]
         counts = [self.train.positives, self.train.negatives, buckets.positives, buckets.negatives]
         return np.concatenate([np.array(head, np.float64), *counts])
@@ -195,7 +199,7 @@ class EpochMetrics:
         if len(values) < _HEAD + 4 or (len(values) - _HEAD) % 4:
             raise DataError(f"A vector of EpochMetrics has {_HEAD} numbers and 4 parts. Received: {len(values)}.")
         client, tested, epoch, rows, seconds, loss_sum = values[:6]
-        (users, hits, ndcg_sum), validation, top_k = values[6:9], values[9:12], values[12]
+        (users, hits, ndcg_sum, tied), validation, top_k = values[6:10], values[10:13], values[13]
         train_pos, train_neg, test_pos, test_neg = values[_HEAD:].reshape(4, -1)
         return cls(
             client=None if client < 0 else int(client),
@@ -204,7 +208,7 @@ class EpochMetrics:
             seconds=seconds,
             loss_sum=loss_sum,
             train=AucBuckets(train_pos, train_neg),
-            test=Evaluation(users, hits, ndcg_sum, AucBuckets(test_pos, test_neg) if tested else None),
+            test=Evaluation(users, hits, ndcg_sum, AucBuckets(test_pos, test_neg) if tested else None, tied),
             validation=Evaluation(*validation),
             top_k=top_k,
         )
@@ -229,11 +233,16 @@ class EpochMetrics:
 
 
 # Numbers before the buckets in a vector of EpochMetrics.
-_HEAD = 13
+_HEAD = 14
+
+# The share of users above which a table says that a net has collapsed. One that has not has none.
+_MANY_TIED = 0.1
 
 
 def format_epoch(metrics: Sequence[EpochMetrics], title: str) -> str:
     """A table for a terminal: `title`, one line per client in order, one for all together; `-` is no figure.
+
+    If many users have no hit only because scores are equal, a note says so.
 
     Raises:
         DataError: see `EpochMetrics.total`.
@@ -261,7 +270,19 @@ def format_epoch(metrics: Sequence[EpochMetrics], title: str) -> str:
             *shown[3:],
         ]
 
-    return format_table([header, RULE, *map(cells, clients), RULE, cells(total)], title=title)
+    table = format_table([header, RULE, *map(cells, clients), RULE, cells(total)], title=title)
+    return table + _note_of_ties(total.test, at)
+
+
+def _note_of_ties(test: Evaluation, at: str) -> str:
+    if test.tied <= _MANY_TIED * test.users:
+        return ""
+    return (
+        f"\nnote: {test.tied:,} of {test.users:,} test users have no hit in HR{at} only because many items have one "
+        "and the same score, and a tie counts as a miss: the net has collapsed, as one of ReLUs does when what workers "
+        "learn alike adds up. Set runner.exchanges_per_epoch=5, by which they take the mean of it, or lower "
+        "hyper_parameters.optimizer.learning_rate."
+    )
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -73,8 +73,16 @@ class Ranking:
             rank = place + np.bincount(above, minlength=users)[user]
             dcg[user] += np.where(rank < k, discount[np.minimum(rank, k - 1)], 0.0)
         ideal = np.cumsum(discount)[np.minimum(self._count, k) - 1]
+        best = positives[self._place == 0]
+        above = np.bincount(self._user_of_negative[negatives > best[self._user_of_negative]], minlength=users)
         # A gain is never 0 where a positive was found.
-        return Evaluation(users=users, hits=int(np.count_nonzero(dcg)), ndcg_sum=float((dcg / ideal).sum()))
+        hit = dcg > 0
+        return Evaluation(
+            users=users,
+            hits=int(np.count_nonzero(hit)),
+            ndcg_sum=float((dcg / ideal).sum()),
+            tied=int(np.count_nonzero(~hit & (above < k))),
+        )
 
 
 def rank_metrics(users: Any, labels: Any, scores: Any, k: int = 10) -> Evaluation:

@@ -26,7 +26,7 @@ def worker(client: int, **changes: object) -> EpochMetrics:
         "seconds": 2.0 + client,
         "loss_sum": 30.0,
         "train": buckets(client),
-        "test": Evaluation(4, client, client / 2, buckets(client + 50)),
+        "test": Evaluation(4, client, client / 2, buckets(client + 50), tied=client),
     }
     return EpochMetrics(**{**given, **changes})  # type: ignore[arg-type]
 
@@ -55,6 +55,7 @@ class TestEpochMetrics:
         assert (total.client, total.epoch, total.rows, total.seconds) == (None, 3, 300, 3.0)
         assert (total.rows_per_second, total.train_loss) == (100.0, 0.3)
         assert (total.test_users, total.test.hits, total.hit_rate, total.ndcg) == (8, 1, 0.125, 0.0625)
+        assert total.test.tied == 1
         assert total.train_auc == (parts[0].train + parts[1].train).auc()
         assert total.train_auc != (parts[0].train_auc + parts[1].train_auc) / 2
 
@@ -83,7 +84,7 @@ class TestEpochMetrics:
     def test_comes_back_from_its_vector(self, metrics: EpochMetrics) -> None:
         vector = metrics.to_vector()
         assert vector.dtype == np.float64
-        assert vector.shape == (13 + 4 * 4097,)
+        assert vector.shape == (14 + 4 * 4097,)
         back = EpochMetrics.from_vector(vector)
         assert back.to_record() == metrics.to_record()
         assert (back.test.buckets is None) == (metrics.test.buckets is None)
@@ -98,8 +99,8 @@ class TestEpochMetrics:
         assert EpochMetrics.total(gathered).to_record() == EpochMetrics.total(workers).to_record()
 
     def test_a_vector_of_another_length_is_refused(self) -> None:
-        with pytest.raises(DataError, match=r"has 13 numbers and 4 parts\. Received: 16"):
-            EpochMetrics.from_vector(np.zeros(16))
+        with pytest.raises(DataError, match=r"has 14 numbers and 4 parts\. Received: 17"):
+            EpochMetrics.from_vector(np.zeros(17))
 
     def test_record_is_json_with_none_for_nan(self) -> None:
         metrics = worker(1, test=Evaluation(np.int64(0)), rows=np.int64(300), seconds=np.float32(1.5))
@@ -113,6 +114,7 @@ class TestEpochMetrics:
             "train_auc": metrics.train_auc,
             "test_auc": None,
             "test_users": 0,
+            "test_tied": 0,
             "hr": None,
             "ndcg": None,
             "top_k": 10,
@@ -139,3 +141,10 @@ client       rows  seconds   rows/s  train loss  train AUC  test AUC  users   HR
     def test_fits_a_terminal_with_a_billion_rows(self) -> None:
         big = worker(0, rows=10**9, seconds=12345.6, top_k=100)
         assert max(map(len, format_epoch([big], "").splitlines())) <= 100
+
+    def test_says_that_a_net_has_collapsed(self) -> None:
+        few, many = (worker(0, test=Evaluation(30, 2, 1.0, tied=tied)) for tied in (3, 4))
+        assert "note:" not in format_epoch([few], "")
+        *_, last = format_epoch([many], "").splitlines()
+        assert last.startswith("note: 4 of 30 test users have no hit in HR@10 only because many items have one")
+        assert "Set runner.exchanges_per_epoch=5" in last

@@ -82,12 +82,23 @@ def test_what_is_counted_is_what_sorting_would_find(k: int) -> None:
 @pytest.mark.parametrize("positive", [0, 5, 99])
 def test_one_score_for_all_items_is_no_hit_wherever_the_positive_stands(positive: int) -> None:
     labels = [int(row == positive) for row in range(100)]
-    assert one_user(labels, [0.5] * 100).hits == 0
+    assert one_user(labels, [0.5] * 100) == Evaluation(users=1, tied=1)
 
 
 def test_ties_cost_the_positive_only_its_equals() -> None:
     sums = one_user([1, 0, 0, 0], [0.5, 0.9, 0.5, 0.1])
     assert sums.ndcg_sum == pytest.approx(1 / math.log2(3 + 1))
+
+
+@pytest.mark.parametrize(
+    ("better", "equal", "tied"),
+    [(0, 2, 1), (1, 1, 1), (1, 0, 0), (2, 0, 0), (2, 1, 0)],
+)
+def test_a_miss_by_a_tie_is_one_that_better_luck_would_make_a_hit(better: int, equal: int, tied: int) -> None:
+    # The better of two positives counts; its equals come before it.
+    scores = [0.5, 0.4] + [0.9] * better + [0.5] * equal + [0.4] * 5
+    sums = one_user([1, 1] + [0] * (len(scores) - 2), scores, k=2)
+    assert (sums.tied, sums.hits) == (tied, int(better + equal < 2))
 
 
 def test_a_user_without_a_positive_is_not_counted() -> None:

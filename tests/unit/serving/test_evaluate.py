@@ -82,7 +82,7 @@ def test_figures_of_all_shards(config: Config, saved: Callable, load: Callable) 
     load(lambda _client: Net())
     assert evaluate(saved(epoch=3), config) == {
         "model": str(config.yaml_path.parent / "model" / "3"), "epoch": 3, "client": "all",
-        "test_auc": 1.0, "test_users": 4, "hr": 1.0, "ndcg": 1.0, "top_k": 1,
+        "test_auc": 1.0, "test_users": 4, "test_tied": 0, "hr": 1.0, "ndcg": 1.0, "top_k": 1,
     }  # fmt: skip
 
 
