@@ -342,7 +342,7 @@ def measure_model(folder: Path, config: Config, parts: Manifest) -> list[Score]:
 
     paddle.enable_static()
     net = checkpoint.load(folder)
-    reader = Reader.from_config(config, config.yaml_path, Path(os.devnull))
+    reader = Reader.from_config(config, config.yaml_path)
     runner, scores = config.runner, []
     for number, shard in enumerate(parts.shards):
         rows = EvaluationRows.read([parts.folder / shard.test.file], reader, len(net.feeds) + 1, runner.start_timeout)

@@ -59,19 +59,23 @@ PRIVACY = ("unit/privacy",)
 ROUNDS = ("unit/privacy/test_dp_training.py", "paddle/test_dp_training.py")
 TRAINER = ("unit/trainer",)
 PROGRAM = ("paddle/test_program.py",)
+STEPS = ("paddle/test_steps.py",)
 SAVING = ("paddle/test_saving.py",)
 EXCHANGE = ("paddle/test_exchange.py",)
 
 MUTANTS = [
     # -- data ------------------------------------------------------------------------------------------------
-    Mutant("data/rows.py", "self._pass += 1\n", "pass\n", ROWS),
-    Mutant("data/rows.py", "return self._next == 0", "return self._next != 0", ROWS),
+    Mutant("data/rows.py", "self._pass += self._next == 0", "pass", ROWS),
     Mutant("data/rows.py", "self._next = stop % self.count", "self._next = stop", ROWS),
-    Mutant("data/rows.py", "whole = stop - self._next == self.count", "whole = stop == self.count", ROWS),
+    Mutant("data/rows.py", "if taken == self.count else", "if stop == self.count else", ROWS),
     Mutant("data/rows.py", "if number != self._drawn:", "if self._drawn < 0:", ROWS),
-    Mutant("data/rows.py", "self._text[rows or slice(None)]", "self._text", ROWS),
-    Mutant("data/reader.py", "{rows.start + 1},{rows.stop}p", "{rows.start},{rows.stop}p", (*READER, *ROWS)),
-    Mutant("data/reader.py", "rows != expected)", "rows < expected)", READER),
+    Mutant("data/reader.py", "expected not in (None, count)", "expected not in (None, count, count + 1)", READER),
+    Mutant("data/reader.py", "if count == 0 or", "if", READER),
+    Mutant("data/text.py", '1 + text.count(b"\\n", 0, start)', "1", TEXT),
+    Mutant("data/text.py", "highest <= np.iinfo(dtype).max", "highest <= np.iinfo(dtype).max + 1", TEXT),
+    Mutant("data/text.py", "len(str(max(highest, -lowest)))", "len(str(highest))", TEXT),
+    Mutant("steps/graph.py", "if rows is not self._written:", "if not self._written:", STEPS),
+    Mutant("steps/graph.py", "- counted).item())", ").item())", STEPS),
     Mutant("data/sampling.py", "is_test = boundary[1:] & ~boundary[:-1]", "is_test = boundary[1:]", SAMPLING),
     Mutant("data/sampling.py", 'side="right"', 'side="left"', SAMPLING),
     Mutant("data/sampling.py", "Stream.FRESH_NEGATIVES, number)", "Stream.FRESH_NEGATIVES)", SAMPLING),
@@ -117,12 +121,9 @@ MUTANTS = [
     Mutant("trainer/fl_trainer.py", "(part + 0.5) / len(portions)", "part / len(portions)", TRAINER),
     Mutant("trainer/fl_trainer.py", "if portion != 0:", "if True:", TRAINER),
     Mutant("trainer/fl_trainer.py", "self.program.begin_epoch()\n", "pass\n", TRAINER),
-    Mutant("trainer/fl_trainer.py", "self.local.check(portions, counted.rows)\n", "pass\n", TRAINER),
     Mutant("trainer/local_training.py", "edges = [wanted * part // parts", "edges = [wanted // parts * part", PROGRAM),
-    Mutant("trainer/local_training.py", "and not exchanges and self.rows.at_start", "and not exchanges", PROGRAM),
-    Mutant("trainer/local_training.py", "own + self._student.extra_rows", "own", PROGRAM),
     Mutant("trainer/local_training.py", "runner.seed + shards.client if", "runner.seed if", PROGRAM),
-    Mutant("trainer/local_training.py", "if epoch > 0:", "if epoch > 9:", PROGRAM),
+    Mutant("trainer/local_training.py", "runner.start_timeout, shards.rows)", "runner.start_timeout)", PROGRAM),
     Mutant("trainer/saving.py", "not figure > self._best_figure", "not figure >= self._best_figure", SAVING),
     Mutant("trainer/saving.py", "epoch - self.best_epoch >= patience", "epoch - self.best_epoch > patience", SAVING),
     Mutant("trainer/private_params.py", "if held.all():", "if held.any():", TRAINER),

@@ -124,6 +124,9 @@ class RunnerConfig(Keys):
         "none", "how float arrays of reports and decisions travel; they arrive as float32"
     )
     thread_num: PositiveInt = key(1, "training threads in each worker")
+    local_step: Literal["auto", "graph", "compiled"] = key(
+        "auto", "what trains a batch: Paddle's graph, or code compiled for the net; auto: compiled where it can"
+    )
     use_gpu: bool = key(False, "train on a GPU")
     seed: NonNegativeInt = key(2022, "seed of everything random")
     top_k: PositiveInt = key(10, "K of HR@K and NDCG@K")

@@ -45,12 +45,9 @@ class Facts:
         return (tuple(files),) * self.workers
 
     def deal_rows(self, config: Config) -> tuple[int | None, ...]:
-        """For each worker, the rows that it trains in an epoch; None if there is no manifest to say."""
+        """For each worker, the lines of its training shards; None if there is no manifest to say."""
         if self.manifest is None:
             return (None,) * self.workers
-        negatives, group_size = config.runner.resample_negatives, config.hyper_parameters.group_size
-        if negatives is not None and group_size is not None:
-            return tuple(shard.train.positives * (1 + negatives) // group_size for shard in self.manifest.shards)
         if config.runner.split_file_list:
             return tuple(shard.train.rows for shard in self.manifest.shards)
         return (self.manifest.totals["train_rows"],) * self.workers
@@ -76,7 +73,7 @@ def check(config: Config, job: Facts) -> Config:
     for kind, files in job.shards.items():
         if files and config.runner.split_file_list:
             _require_one_per_worker(files, kind, job.workers)
-    Reader.from_config(config, Path(os.devnull), Path(os.devnull))
+    Reader.from_config(config, Path(os.devnull))
     return config.replace(**{"hyper_parameters.group_size": _group_size(config, job.manifest)})
 
 

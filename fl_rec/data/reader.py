@@ -1,8 +1,7 @@
 """The reader: the pipe command that turns a shard into MultiSlot text. No Paddle is imported here.
 
-Paddle runs the command itself, in C++, so that a user's own is named by its command and by no registry. Paddle takes
-one that dies for one that had no rows: it is run inside a shell group that notes its exit code and its complaints,
-which are looked at after every epoch.
+It is run once for each shard, before training, and not by Paddle in every epoch, which takes a command that dies for
+one that had no rows.
 """
 
 from __future__ import annotations
@@ -11,10 +10,15 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fl_rec.config import Config
+from fl_rec.data.rows import Rows
+from fl_rec.data.text import multislot_blocks, narrowed
 from fl_rec.errors import ConfigError, DataError
 
 AS_IS = "cat"
@@ -37,21 +41,18 @@ class Reader:
     Attributes:
         command: as written in `runner.pipe_command`.
         shell: what is run: this Python, a script's full path, and the configuration as its first argument.
-        log: the file for its complaints and exit codes.
     """
 
     command: str
     shell: str
-    log: Path
 
     @classmethod
-    def from_config(cls, config: Config, resolved: Path, log: Path) -> Reader:
+    def from_config(cls, config: Config, resolved: Path) -> Reader:
         """The reader of a configuration.
 
         Args:
             config: `runner.pipe_command` is read; scripts in it are looked for beside the YAML and beside the net.
             resolved: the resolved configuration's file, which a Python reader gets as its first argument.
-            log: where the reader's stderr goes.
 
         Raises:
             ConfigError: the command names a script that does not exist, or can't be parsed.
@@ -69,49 +70,39 @@ class Reader:
         )
         # Paddle's shell may find another Python, or none.
         shell = _PYTHON.sub(lambda word: f"{word.group(1)}{shlex.quote(sys.executable)}", shell)
-        return cls(command, shell, log)
+        return cls(command, shell)
 
-    def pipe(self, rows: slice | None = None) -> str:
-        """The command for Paddle's data feed, which appends `< "SHARD"`.
-
-        Args:
-            rows: those to pass on, from start to stop; None for all.
-        """
-        command = AS_IS
-        if self.shell != AS_IS:
-            command = f'{{ {self.shell}; code=$?; echo >&2; echo "exit $code" >&2; }} 2>> {shlex.quote(str(self.log))}'
-        if rows is None:
-            return command
-        # sed reads on after the last row: a reader whose output nobody takes would fail.
-        return f"{{ {command} | sed -n {rows.start + 1},{rows.stop}p; }}"
-
-    def begin_epoch(self) -> None:
-        """Forgets the last epoch's complaints."""
-        self.log.unlink(missing_ok=True)
-
-    def check(self, shard: Path, rows: int, expected: int | None) -> None:
-        """Compares what an epoch has read with what there was.
+    def rows(self, shards: Sequence[Path], num_slots: int, timeout: float, expected: int | None = None) -> Rows:
+        """All rows of some shards, one shard after another.
 
         Args:
-            shard: the file, for the error's text.
-            rows: rows that were trained.
-            expected: rows of the shard; None if unknown, when any number but 0 will do.
+            num_slots: of a row, the label last.
+            timeout: seconds until the reader of a shard is given up.
+            expected: rows of all of them; None if unknown, when any number but 0 will do.
 
         Raises:
-            DataError: the reader failed, or rows are missing or too many.
+            DataError: a shard can't be read, rows are missing or too many, or are not MultiSlot text of so many slots.
         """
-        complaints = self._complaints()
-        failed = any(re.fullmatch(r"exit [1-9]\d*", line) for line in complaints)
-        if failed or rows == 0 or (expected is not None and rows != expected):
+        blocks, said = [], b""
+        for shard in shards:
+            text, complaints = self._run(shard, timeout)
+            said += complaints
+            for slots in multislot_blocks(text, num_slots, str(shard)):
+                *others, labels = slots
+                blocks.append([*(narrowed(slot, np.int32) for slot in others), narrowed(labels, np.int8)])
+        rows = tuple(np.concatenate(parts) for parts in zip(*blocks))
+        count = len(rows[0])
+        if count == 0 or expected not in (None, count):
             wanted = "at least 1" if expected is None else f"{expected:,}"
-            said = "".join(f"\n    {line}" for line in complaints[-LAST_LINES:]) or " nothing"
+            more = f" and {len(shards) - 1} more" if len(shards) > 1 else ""
             raise DataError(
-                f"An epoch trains every row of its shard. Received: {rows:,} rows from {shard}, not {wanted}. "
-                f"The reader is runner.pipe_command={self.command!r}, run as: {self.shell}\nIt said:{said}"
+                f"The reader must give every row of its shard. Received: {count:,} rows from {shards[0]}{more}, not "
+                f"{wanted}. It is {self._described(said)}"
             )
+        return rows
 
     def read(self, shard: Path, timeout: float) -> bytes:
-        """A shard as MultiSlot text, read here and not in Paddle.
+        """A shard as MultiSlot text.
 
         Args:
             timeout: seconds until the reader is given up.
@@ -119,34 +110,35 @@ class Reader:
         Raises:
             DataError: no such file, or the reader failed.
         """
+        return self._run(shard, timeout)[0]
+
+    def _run(self, shard: Path, timeout: float) -> tuple[bytes, bytes]:
+        """A shard as MultiSlot text, and what the reader said to it, which is passed on to our own stderr."""
         try:
             if self.shell == AS_IS:
-                return shard.read_bytes()
+                return shard.read_bytes(), b""
             with open(shard, "rb") as file:
                 done = subprocess.run(
                     self.shell, shell=True, stdin=file, capture_output=True, timeout=timeout, check=True
                 )
-            return done.stdout
         except OSError as err:
             raise DataError(f"A shard must be readable. Received: {shard} ({err.strerror}).") from err
         except subprocess.TimeoutExpired as err:
             raise DataError(
-                f"The reader {self.command!r} must read {shard} within {timeout:g} s, and did not."
+                f"The reader {self.command!r} must read {shard} within {timeout:g} s, and did not. Make it faster, or "
+                "raise runner.start_timeout."
             ) from err
         except subprocess.CalledProcessError as err:
-            lines = err.stderr.decode("utf-8", "replace").splitlines()[-LAST_LINES:]
-            said = "".join(f"\n    {line}" for line in lines) or " nothing"
             raise DataError(
-                f"The reader must exit with 0. Received: {err.returncode} from runner.pipe_command={self.command!r} "
-                f"on {shard}, run as: {self.shell}\nIt said:{said}"
+                f"The reader must exit with 0. Received: {err.returncode} on {shard} from {self._described(err.stderr)}"
             ) from err
+        sys.stderr.write(done.stderr.decode("utf-8", "replace"))
+        return done.stdout, done.stderr
 
-    def _complaints(self) -> list[str]:
-        try:
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
-        return [line for line in lines if line.strip()]
+    def _described(self, said: bytes) -> str:
+        lines = said.decode("utf-8", "replace").splitlines()[-LAST_LINES:]
+        text = "".join(f"\n    {line}" for line in lines) or " nothing"
+        return f"runner.pipe_command={self.command!r}, run as: {self.shell}\nIt said:{text}"
 
 
 def _find_script(script: str, config: Config) -> Path:

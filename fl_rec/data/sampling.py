@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fl_rec.data.text import parse_table
+from fl_rec.data.rows import Rows
+from fl_rec.data.text import narrowed, parse_table
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import read_bytes
 
@@ -134,24 +135,15 @@ def sample_train_rows(
 
 
 class FreshNegatives:
-    """A worker's training positives as MultiSlot text, in every epoch with other negatives and in another order.
+    """A worker's training positives, in every epoch with other negatives and in another order.
 
-    Negatives are those of `sample_train_rows`. All lines are of one width, ids with leading zeros, so that text is
-    made, shuffled and cut as arrays of bytes: a tenth of a second per million rows.
+    Negatives are those of `sample_train_rows`.
 
     Attributes:
-        lines: number of lines of an epoch.
+        count: number of rows of an epoch.
     """
 
-    def __init__(
-        self,
-        rows: np.ndarray,
-        num_items: int,
-        num_neg: int,
-        group_size: int,
-        seed: int,
-        num_users: int | None = None,
-    ) -> None:
+    def __init__(self, rows: np.ndarray, num_items: int, num_neg: int, group_size: int, seed: int) -> None:
         """Draw nothing yet.
 
         Args:
@@ -159,10 +151,8 @@ class FreshNegatives:
                 each of which is trained as often as it is there.
             num_items: all items, which may be drawn.
             num_neg: negatives per positive.
-            group_size: 1 for ``1 <user> 1 <item> 1 <label>``, 1 + num_neg for a positive with its negatives:
-                ``1 <user> G <positive> <negative>... G 1 0 0 ...``.
+            group_size: items of a row: 1, or 1 + num_neg for a positive followed by its negatives.
             seed: give each worker one of its own, or they all draw with the same random numbers.
-            num_users: gives the width of a user's id in the text; None for that of the highest id here.
 
         Raises:
             ConfigError: num_neg or group_size is neither of these.
@@ -186,46 +176,23 @@ class FreshNegatives:
             )
         # By user, neighbouring draws look up neighbouring keys.
         positives = positives[np.argsort(positives[:, 0], kind="stable")]
-        highest = int(positives[-1, 0])
-        self._absent = _absent_items(positives, highest + 1, num_items, num_neg)
-        self._seed = seed
+        self._absent = _absent_items(positives, int(positives[-1, 0]) + 1, num_items, num_neg)
+        self._seed, self._group_size = seed, group_size
         self._user = np.broadcast_to(positives[:, :1], (len(positives), num_neg))
         self._item = positives[:, 1:]
-        self._item_text = id_text(np.arange(num_items), num_items - 1)
-        user_text = id_text(positives[:, 0], highest if num_users is None else num_users - 1)
-        # One positive's lines, with blanks for the ids.
-        labels = ["1"] + ["0"] * num_neg
-        start, items = f"{group_size} ", " " * self._item_text.shape[1] * group_size
-        lines = [
-            f"1 {' ' * user_text.shape[1]}{start}{items}{start}{' '.join(labels[k : k + group_size])}\n"
-            for k in range(0, 1 + num_neg, group_size)
-        ]
-        blank = np.frombuffer("".join(lines).encode(), np.uint8).reshape(len(lines), -1)
-        self._text: np.ndarray = np.repeat(blank[None], len(positives), axis=0)
-        item_column = 2 + user_text.shape[1] + len(start)
-        self._text[:, :, 2 : item_column - len(start)] = user_text[:, None]
-        self._item_columns = slice(item_column, item_column + len(items))
-        self.lines = len(positives) * len(lines)
+        self.count = len(positives) * (1 + num_neg) // group_size
 
-    def epoch(self, number: int) -> np.ndarray:
-        """Return an epoch's text, uint8 [lines, width], every line with its ``\n``; `tofile` writes any part of it.
-
-        The same number gives the same text.
-        """
+    def epoch(self, number: int) -> Rows:
+        """Return an epoch's rows, the same for the same number: users [count, 1], items, labels [count, group_size]."""
         rng = generator(self._seed, Stream.FRESH_NEGATIVES, number)
-        items = np.concatenate([self._item, self._absent.draw(self._user, rng)], axis=1)
-        text = np.take(self._item_text, items, axis=0)
-        self._text[:, :, self._item_columns] = text.reshape(*self._text.shape[:2], -1)
-        return np.take(self._text.reshape(self.lines, -1), rng.permutation(self.lines), axis=0)
-
-
-def id_text(ids: np.ndarray, highest: int) -> np.ndarray:
-    """Return ids [...] in as many digits as the highest has, each with a blank behind, uint8 [..., digits + 1]."""
-    text = np.full((*ids.shape, len(str(highest)) + 1), ord(" "), np.uint8)
-    for column in reversed(range(text.shape[-1] - 1)):
-        ids, digit = np.divmod(ids, 10)
-        text[..., column] = digit + ord("0")
-    return text
+        negatives = self._absent.draw(self._user, rng)
+        items = narrowed(np.concatenate([self._item, negatives], axis=1), np.int32)
+        labels = np.zeros(items.shape, np.int8)
+        labels[:, 0] = 1
+        users = narrowed(np.repeat(self._user[:, :1], self.count // len(items), axis=0), np.int32)
+        order = rng.permutation(self.count)
+        rows = (users, *(each.reshape(self.count, self._group_size) for each in (items, labels)))
+        return tuple(np.take(slot, order, axis=0) for slot in rows)
 
 
 def sample_test_rows(

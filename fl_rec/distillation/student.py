@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from fl_rec.config import Config
-from fl_rec.data.rows import Source
-from fl_rec.data.sampling import FreshNegatives, Stream, generator, id_text
+from fl_rec.data.rows import Rows, Source
+from fl_rec.data.sampling import Stream, generator
 from fl_rec.distillation.proxy import FINGERPRINT, LARGEST_LOGIT, LOGITS, SOFT_TARGETS, ProxySet
 from fl_rec.errors import RunError
 from fl_rec.nets.losses import cross_entropy, logits_of
@@ -29,19 +29,17 @@ class Student:
     """What a worker learns from a teacher: nothing, without distillation; see `DistilledStudent`.
 
     Attributes:
-        extra_rows: rows of a pass over the data that are not of the worker's own shard.
         soft_targets: the teacher's logits on the proxy set's rows of the next epoch, float [rows, group]; None if there
             are none.
     """
 
-    extra_rows = 0
     soft_targets: np.ndarray | None = None
 
     def add_to(self, program: TrainingProgram) -> None:
         """Adds what it learns with to the training program, before `minimise`."""
         return
 
-    def rows(self, own: FreshNegatives, seed: int) -> Source:
+    def rows(self, own: Source, seed: int) -> Source:
         """What is trained: the worker's own rows, and others.
 
         Raises:
@@ -93,7 +91,6 @@ class DistilledStudent(Student):
 
     def __init__(self, config: Config, proxy: ProxySet) -> None:
         self._config, self.proxy = config, proxy
-        self.extra_rows = proxy.shape[0]
         self.soft_targets = None
 
     def add_to(self, program: TrainingProgram) -> None:
@@ -106,9 +103,8 @@ class DistilledStudent(Student):
             program.cost, program.prediction, targets, settings.temperature, settings.weight
         )
 
-    def rows(self, own: FreshNegatives, seed: int) -> Source:
-        sizes = (self._config["hyper_parameters.num_users"], self._config["hyper_parameters.num_items"])
-        self._rows = DistilledRows(own, self.proxy, *sizes, seed)
+    def rows(self, own: Source, seed: int) -> Source:
+        self._rows = DistilledRows(own, self.proxy, seed)
         return self._rows
 
     def begin_epoch(self, epoch: int) -> None:
@@ -152,24 +148,21 @@ def new_student(config: Config) -> Student:
 
 
 class DistilledRows:
-    """A worker's own rows and those of the proxy set, each with its soft targets, as a source of `FreshRows`.
+    """A worker's own rows and those of the proxy set, each with its soft targets, as a source of training rows.
 
-    The text has one slot more than a net has feeds, float32 [group]: the targets, in units of `TARGET_UNIT`, or
-    `NO_TARGET`.
+    A row has one slot more than a net has feeds, int32 [group]: the targets, in units of `TARGET_UNIT`, or `NO_TARGET`.
 
     Args:
-        own: draws the worker's own rows; its num_users must be given, so that all lines are of one width.
+        own: the worker's own rows.
         proxy: the proxy set.
-        num_users, num_items: as `own` has them.
         seed: of the order of the rows.
     """
 
-    def __init__(self, own: FreshNegatives, proxy: ProxySet, num_users: int, num_items: int, seed: int) -> None:
+    def __init__(self, own: Source, proxy: ProxySet, seed: int) -> None:
         self._own, self._proxy, self._seed = own, proxy, seed
-        self._highest = (num_users - 1, num_items - 1)
         self._round = 0
         self._targets: np.ndarray | None = None
-        self.lines = own.lines + proxy.shape[0]
+        self.count = own.count + proxy.shape[0]
 
     def begin(self, round: int, targets: np.ndarray | None) -> None:
         """Sets which rows of the proxy set the next reading has.
@@ -180,44 +173,16 @@ class DistilledRows:
         """
         self._round, self._targets = round, targets
 
-    def epoch(self, number: int) -> np.ndarray:
+    def epoch(self, number: int) -> Rows:
         """As `FreshNegatives.epoch`."""
-        own = self._own.epoch(number)
-        group = self._proxy.shape[1]
-        rows = self._proxy.rows(self._round)
-        targets: Any = np.full((1, group), NO_TARGET)
-        own = _lines(own[:, :-1], f" {group} ", _numbers(targets, len(own)))
+        own, rows = self._own.epoch(number), self._proxy.rows(self._round)
+        targets = np.full((self.count, self._proxy.shape[1]), NO_TARGET, np.int32)
         if self._targets is not None:
-            targets = np.rint(np.clip(self._targets, -LARGEST_LOGIT, LARGEST_LOGIT) / TARGET_UNIT).astype(np.int64)
-        proxy = _lines(
-            "1 ",
-            id_text(rows.users, self._highest[0]),
-            f"{group} ",
-            id_text(rows.items, self._highest[1]).reshape(len(rows.items), -1),
-            f"{group} ",
-            # A last blank would make these lines longer than the others.
-            id_text(rows.labels, 1).reshape(len(rows.labels), -1)[:, :-1],
-            f" {group} ",
-            _numbers(targets, len(rows.items)),
-        )
-        order = generator(self._seed, Stream.STUDENT_ORDER, number).permutation(self.lines)
-        return np.take(np.concatenate([own, proxy]), order, axis=0)
-
-
-def _numbers(values: np.ndarray, rows: int) -> np.ndarray:
-    """Whole numbers below 10^6 as text of one width, uint8 [rows, ...]."""
-    text = id_text(np.abs(values), NO_TARGET)
-    sign = np.full((*values.shape, 1), ord("0"), np.uint8)
-    sign[values < 0] = ord("-")
-    text = np.concatenate([sign, text], axis=-1).reshape(len(values), -1)[:, :-1]
-    return np.broadcast_to(text, (rows, text.shape[1]))
-
-
-def _lines(*columns: Any) -> np.ndarray:
-    """Columns side by side, each text of one width: str, or uint8 [n, width]; with a line's end."""
-    arrays = [np.frombuffer(each.encode(), np.uint8) if isinstance(each, str) else each for each in (*columns, "\n")]
-    rows = max(len(each) for each in arrays if each.ndim == 2)
-    return np.concatenate([np.broadcast_to(each, (rows, each.shape[-1])) for each in arrays], axis=1)
+            targets[self._own.count :] = np.rint(np.clip(self._targets, -LARGEST_LOGIT, LARGEST_LOGIT) / TARGET_UNIT)
+        proxy = (rows.users[:, None], rows.items, rows.labels)
+        slots = [np.concatenate([mine, public.astype(mine.dtype)]) for mine, public in zip(own, proxy)]
+        order = generator(self._seed, Stream.STUDENT_ORDER, number).permutation(self.count)
+        return tuple(np.take(slot, order, axis=0) for slot in (*slots, targets))
 
 
 def to_logits(probabilities: np.ndarray) -> np.ndarray:

@@ -13,9 +13,10 @@ from fl_rec.distillation import proxy as distillation
 from fl_rec.nets import check as nets
 from fl_rec.privacy import mechanism as privacy
 from fl_rec.ps import registry as ps
+from fl_rec.steps import choice as steps
 
 # In the order of what they need of one another.
-CHECKS = (data.check, nets.check, privacy.check, distillation.check, ps.check, coordinator.check)
+CHECKS = (data.check, nets.check, privacy.check, distillation.check, steps.check, ps.check, coordinator.check)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Job:
     Attributes:
         config: with every size filled in.
         train_shards, test_shards, validation_shards: for each worker, its files; none of a kind that is not configured.
-        train_rows: for each worker, the rows that it trains in an epoch; None if there is no manifest to say.
+        train_rows: for each worker, the lines of its training shards; None if there is no manifest to say.
         notes: what the user should know of a setting that has no effect, or another than it seems.
         mappings: see `Manifest`; empty without one.
     """

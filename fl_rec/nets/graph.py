@@ -238,12 +238,6 @@ def dump(program: Any, folder: Path, fields: Sequence[str], parameters: Sequence
     program._fleet_opt.update(dump_fields_path=str(folder), dump_fields=list(fields), dump_param=list(parameters))
 
 
-def read_from(dataset: Any, files: Sequence[Path], command: str) -> None:
-    """Has a dataset of Paddle read files through a pipe command."""
-    dataset._set_pipe_command(command)
-    dataset.set_filelist([str(path) for path in files])
-
-
 def keep_zeros(program: Any) -> dict[str, str]:
     """Puts a mask on each weight matrix of a net's training program: where it is 0, the weight gets no gradient.
 

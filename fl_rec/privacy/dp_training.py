@@ -9,7 +9,6 @@ import numpy as np
 
 from fl_rec.config import Config
 from fl_rec.data.rows import TrainingRows
-from fl_rec.data.text import parse_multislot
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.nets import graph
 from fl_rec.nets.program import TrainingProgram
@@ -86,7 +85,7 @@ class DpTraining:
         """This epoch's rows of every user."""
         number = self.exchanges // self._config.runner.exchanges_per_epoch
         if number != self._pass:
-            self._users = _Users(parse_multislot(self._rows.text(number), len(self._inputs), "the training rows"))
+            self._users = _Users(self._rows.of_pass(number))
             self._pass = number
         return self._users
 
@@ -109,7 +108,7 @@ class _Users:
     """Rows by user."""
 
     def __init__(self, slots: Sequence[np.ndarray]) -> None:
-        """`slots` are arrays [rows, width], the first of them the user's id, int64 [rows, 1]."""
+        """`slots` are arrays [rows, width], the first of them the user's id, [rows, 1]."""
         if slots[0].shape[1] != 1:
             raise DataError(
                 f"A training row must have one user, who is kept private. Received: {slots[0].shape[1]} values in its "

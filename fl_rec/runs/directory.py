@@ -1,7 +1,7 @@
 """The run directory: where a job writes its configuration, logs, metrics, result and model.
 
 runs/NAME/config.yaml      the resolved configuration
-runs/NAME/log/             each role's log, and each reader's
+runs/NAME/log/             each role's log
 runs/NAME/roles/           each role's status, from which the launcher judges the job
 runs/NAME/metrics.jsonl    one line per worker and epoch, and one for all together
 runs/NAME/rounds.jsonl     with a coordinator: one line per round, every report and every decision

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,7 +88,7 @@ def evaluate(saved: SavedModel, config: Config | None = None, data: Path | None 
     with tempfile.TemporaryDirectory(prefix="fl_rec_") as scratch:
         resolved = Path(scratch) / "config.yaml"
         config.dump(resolved)  # for a reader that asks for it
-        reader = Reader.from_config(config, resolved, Path(os.devnull))
+        reader = Reader.from_config(config, resolved)
         for net, shard in _with_shards(saved, shards, folder):
             rows = EvaluationRows.read([shard], reader, len(net.feeds) + 1, config.runner.start_timeout)
             _require_known_ids(rows, config, shard)

@@ -103,7 +103,7 @@ class FLTrainer:
             rows, seconds, loss and the AUC buckets of this epoch alone.
 
         Raises:
-            DataError: the reader failed, or rows are missing.
+            RunError: not every row could be trained.
         """
         self.program.begin_epoch()
         self.local.begin_epoch(epoch)
@@ -113,11 +113,10 @@ class FLTrainer:
             self.program.begin_portion(epoch + (part + 0.5) / len(portions), self.learning_rate_factor)
             if portion != 0:
                 self.exchange.begin()
-            weight = self.local.train(portion, f"epoch {epoch}")
-            self.exchange.merge(weight, f"epoch {epoch}, exchange {part + 1} of {len(portions)}")
+            self.local.train(portion, f"epoch {epoch}")
+            self.exchange.merge(portion, f"epoch {epoch}, exchange {part + 1} of {len(portions)}")
         seconds = time.perf_counter() - start
         counted = self.program.counted()
-        self.local.check(portions, counted.rows)
         return EpochMetrics(
             client=self.role.index,
             epoch=epoch,
@@ -206,13 +205,13 @@ class FLTrainer:
         from fl_rec.trainer.saving import Saving
         from fl_rec.trainer.warm_start import warm_start
 
-        index, log = self.role.index, self.run_directory.log
+        index = self.role.index
         self.program.initialise()
         self.private_params.remember(self.program)
         warm_start(self.config, index, self.program, self.private_params)
         self.exchange.start(self.program.main, self.program.scope)
         self.net = inference_net(self.config, self.program)
-        reader = Reader.from_config(self.config, self.run_directory.config, log / f"reader.{index}")
+        reader = Reader.from_config(self.config, self.run_directory.config)
         shards = WorkerShards(
             index,
             self.job.train_shards[index],
@@ -249,7 +248,7 @@ class FLTrainer:
 
     @property
     def shard_rows(self) -> int:
-        """Rows of one pass over this worker's training shard: the manifest's, or else counted once."""
+        """Rows of one pass over this worker's training shard."""
         return self.local.shard_rows
 
     @property

@@ -13,6 +13,7 @@ import paddle
 import pytest
 
 from fl_rec.config import Config
+from fl_rec.data.rows import Rows
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.privacy.dp_training import DpTraining
@@ -24,10 +25,11 @@ USERS, ITEMS = 5, 9
 SEEN: Mapping[int, Sequence[int]] = {0: (1, 2, 3), 1: (4, 3), 3: (0, 8, 5, 6), 4: (7, 7, 1)}
 
 
-def text(users: Sequence[int] = tuple(SEEN)) -> bytes:
+def rows_of(users: Sequence[int] = tuple(SEEN)) -> Rows:
     """Pointwise rows, the users' taking turns."""
-    rows = [(turn, user, item) for user in users for turn, item in enumerate(SEEN[user])]
-    return "".join(f"1 {user} 1 {item} 1 {int(turn == 0)}\n" for turn, user, item in sorted(rows)).encode()
+    turns = sorted((turn, user, item) for user in users for turn, item in enumerate(SEEN[user]))
+    turn, user, item = np.array(turns, np.int32).T[:, :, None]
+    return user, item, (turn == 0).astype(np.int8)
 
 
 class Drawn:
@@ -46,13 +48,13 @@ class Drawn:
 
 
 @dataclass
-class Rows:
+class Passes:
     """Rows that remember which passes they were asked for."""
 
-    content: bytes
+    content: Rows
     passes: list[int] = field(default_factory=list)
 
-    def text(self, number: int) -> bytes:
+    def of_pass(self, number: int) -> Rows:
         self.passes.append(number)
         return self.content
 
@@ -64,7 +66,7 @@ class Worker:
     config: Config
     program: TrainingProgram
     private: Sequence[str]
-    rows: Rows
+    rows: Passes
 
     def __post_init__(self) -> None:
         self.start = self.parameters()
@@ -116,7 +118,7 @@ def worker(folder: Path, net: str = "static_model.py", **settings: Any) -> Itera
         private = list(private_parameters(config, program.main, program.feeds[0].name))
         program.minimise(None, counts=False)
         program.initialise()
-        yield Worker(config, program, private, Rows(text()))
+        yield Worker(config, program, private, Passes(rows_of()))
 
 
 def changes(each: Worker) -> dict[str, np.ndarray]:
@@ -268,6 +270,6 @@ def test_nets_that_users_share_more_of(tmp_path: Path, parts: Mapping[str, str],
 
 def test_a_row_has_one_user(tmp_path: Path) -> None:
     with worker(tmp_path) as each:
-        each.rows.content = b"2 0 1 1 3 1 1\n"
+        each.rows.content = (np.array([[0, 1]]), np.array([[3]]), np.array([[1]]))
         with pytest.raises(DataError, match="must have one user, who is kept private. Received: 2 values in its first"):
             each.open().train()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import paddle
@@ -14,52 +12,18 @@ import pytest
 
 from fl_rec.config import Config
 from fl_rec.data.reader import Reader
-from fl_rec.data.rows import FreshRows, ShardRows
+from fl_rec.data.rows import Rows, SameRows, TrainingRows
 from fl_rec.distillation.student import Student
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.evaluation.evaluator import EvaluationRows
 from fl_rec.nets import graph
 from fl_rec.nets.inference import inference_net
 from fl_rec.nets.program import LOSS_SUM, ROWS, TrainingProgram, scheduled
+from fl_rec.steps.base import LocalStep
+from fl_rec.steps.graph import GraphStep
 from fl_rec.trainer.local_training import DpPasses, LocalTraining, Passes, WorkerShards, local_training, training_rows
 
-NETS = Path(__file__).parents[2] / "models" / "ncf"
-USERS, ITEMS = 4, 6
-# Users 0 to 3 with items 0 to 4: five rows, of which two are positives.
-ROWS_OF_SHARD = [(0, 0, 1), (1, 1, 0), (2, 2, 1), (3, 3, 0), (0, 4, 0)]
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    path = tmp_path / "job.yaml"
-    path.write_text("runner: {train_data_dir: data}\n", encoding="utf-8")
-    changes = {
-        "runner.model_path": str(NETS / "static_model.py"),
-        "runner.train_batch_size": 2,
-        "runner.epochs": 4,
-        "hyper_parameters.num_users": USERS,
-        "hyper_parameters.num_items": ITEMS,
-        "hyper_parameters.fc_layers": [8, 4],
-        "hyper_parameters.group_size": 1,
-        "hyper_parameters.optimizer.class": "sgd",
-        "hyper_parameters.optimizer.learning_rate": 0.5,
-    }
-    return Config.load(path).replace(**changes)
-
-
-@contextlib.contextmanager
-def built(config: Config, **settings: Any) -> Iterator[TrainingProgram]:
-    """A program, initialised, in a scope and with names of its own."""
-    config = config.replace(**settings)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(paddle.static.program_guard(paddle.static.Program(), paddle.static.Program()))
-        stack.enter_context(paddle.utils.unique_name.guard())
-        stack.enter_context(paddle.static.scope_guard(paddle.static.Scope()))
-        program = TrainingProgram(config)
-        program.add_penalties(set(program.names))
-        program.minimise(None, counts=True)
-        program.initialise()
-        yield program
+from .conftest import ROWS_OF_SHARD, SLOTS, built
 
 
 @pytest.fixture
@@ -69,19 +33,12 @@ def shard(tmp_path: Path) -> Path:
     return path
 
 
-def reader(tmp_path: Path, command: str = "cat") -> Reader:
-    return Reader(command, command, tmp_path / "reader.log")
-
-
-def passes(config: Config, program: TrainingProgram, shard: Path, expected: int | None = 5, **given: Any) -> Passes:
-    shell = given.pop("reader", reader(shard.parent))
-    rows = given.pop("rows", None) or ShardRows([shard], shell, expected, 10.0)
-    shards = WorkerShards(0, [shard], expected, shell, shard.with_name("rows"))
-    return Passes(config, program, rows, shards, given.pop("student", Student()))
+def passes(config: Config, program: TrainingProgram, folder: Path) -> Passes:
+    return Passes(TrainingRows(SameRows(SLOTS)), GraphStep(config, program, folder / "rows"), Student())
 
 
 def shards(shard: Path, rows: int | None = None, client: int = 0) -> WorkerShards:
-    return WorkerShards(client, [shard], rows, reader(shard.parent), shard.with_name("rows"))
+    return WorkerShards(client, [shard], rows, Reader("cat", "cat"), shard.with_name("rows"))
 
 
 def rate(program: TrainingProgram) -> float:
@@ -118,15 +75,15 @@ def test_the_optimizers_step_follows_the_schedule(config: Config, schedule: str,
         assert rate(program) == pytest.approx(expected / 2), "and is not what is left of the last one"
 
 
-def test_steps_are_as_long_as_the_rate_says(config: Config, shard: Path) -> None:
+def test_steps_are_as_long_as_the_rate_says(config: Config, tmp_path: Path) -> None:
     config = config.replace(**{"runner.train_batch_size": 5, "hyper_parameters.optimizer.schedule": "linear"})
     changes = []
     for done in (0.0, 2.0):
         with built(config) as program:
-            local = passes(config, program, shard)
+            local = passes(config, program, tmp_path)
             before = program.value("mlp_item_embedding")
             program.begin_portion(done, 1.0)
-            local.train(None, "test")
+            local.train(5, "test")
             changes.append(program.value("mlp_item_embedding") - before)
     assert np.abs(changes[0]).max() > 0
     np.testing.assert_allclose(changes[1], changes[0] / 2, atol=1e-7)
@@ -135,13 +92,13 @@ def test_steps_are_as_long_as_the_rate_says(config: Config, shard: Path) -> None
 # --- What is counted -----------------------------------------------------------------------------------
 
 
-def test_rows_losses_and_scores_are_added_up_and_begun_anew(config: Config, shard: Path) -> None:
+def test_rows_losses_and_scores_are_added_up_and_begun_anew(config: Config, tmp_path: Path) -> None:
     with built(config) as program:
-        local = passes(config, program, shard)
+        local = passes(config, program, tmp_path)
         program.begin_portion(4.0, 0.0)  # nothing is learned, so that each pass over the data has the same loss
         for _ in range(2):
             program.begin_epoch()
-            assert local.train(None, "test") == 5
+            local.train(5, "test")
             counted = program.counted()
             assert counted.rows == 5
             assert (counted.positives.sum(), counted.negatives.sum()) == (2, 3)
@@ -155,13 +112,13 @@ def test_rows_losses_and_scores_are_added_up_and_begun_anew(config: Config, shar
         assert program.statistics[:2] == (LOSS_SUM, ROWS) and len(program.statistics) == 4
 
 
-def test_a_penalty_is_trained_and_not_told_as_loss(config: Config, shard: Path) -> None:
+def test_a_penalty_is_trained_and_not_told_as_loss(config: Config, tmp_path: Path) -> None:
     sums, items = [], []
     for weight in (0.0, 10.0):
         with built(config, **{"hyper_parameters.l2": weight, "runner.train_batch_size": 5}) as program:
-            local = passes(program._config, program, shard)
+            local = passes(program._config, program, tmp_path)
             program.begin_epoch()
-            local.train(None, "test")
+            local.train(5, "test")
             sums.append(program.counted().loss_sum)
             items.append(program.value("mlp_item_embedding"))
     assert sums[0] == pytest.approx(sums[1], rel=1e-6)
@@ -205,18 +162,18 @@ def test_the_rows_of_a_net_must_be_the_datas(config: Config, tmp_path: Path) -> 
 # --- Parameters ----------------------------------------------------------------------------------------
 
 
-def test_the_proximal_term_holds_on_to_the_portions_beginning(config: Config, shard: Path) -> None:
+def test_the_proximal_term_holds_on_to_the_portions_beginning(config: Config, tmp_path: Path) -> None:
     with built(config, **{"hyper_parameters.proximal": 1.0}) as program:
         name = "mlp_item_embedding"
         program.begin_portion(0.0, 1.0)
         np.testing.assert_array_equal(program.value(name + graph.ANCHOR), program.value(name))
-        passes(program._config, program, shard).train(None, "test")
+        passes(program._config, program, tmp_path).train(5, "test")
         assert np.abs(program.value(name + graph.ANCHOR) - program.value(name)).max() > 0
         program.begin_portion(1.0, 1.0)
         np.testing.assert_array_equal(program.value(name + graph.ANCHOR), program.value(name))
 
 
-def test_zeros_stay_zeros_where_they_are_kept(config: Config, shard: Path, tmp_path: Path) -> None:
+def test_zeros_stay_zeros_where_they_are_kept(config: Config, tmp_path: Path) -> None:
     for keeps in (True, False):
         settings = {"runner.keep_zeros": keeps, "runner.warmup_model_path": str(tmp_path)}
         with built(config, **settings) as program:
@@ -224,7 +181,7 @@ def test_zeros_stay_zeros_where_they_are_kept(config: Config, shard: Path, tmp_p
             weights[0] = 0
             program.set_value("mlp_fc_0.w", weights)
             program.set_value("mlp_fc_0.b", np.ones_like(program.value("mlp_fc_0.b")))
-            passes(program._config, program, shard).train(None, "test")
+            passes(program._config, program, tmp_path).train(5, "test")
             trained = program.value("mlp_fc_0.w")
             assert (trained[1:] != 1).any()
             assert bool((trained[0] == 0).all()) is keeps
@@ -263,7 +220,7 @@ def test_a_net_that_says_what_it_is_is_scored_by_a_kernel(config: Config, monkey
 @pytest.mark.parametrize(
     ("local_epochs", "exchanges", "expected"),
     [
-        (1.0, 0, [None]),
+        (1.0, 0, [5]),
         (0.5, 0, [3]),
         (2.0, 0, [10]),
         (0.0, 0, [0]),
@@ -274,86 +231,85 @@ def test_a_net_that_says_what_it_is_is_scored_by_a_kernel(config: Config, monkey
         (1.0, 6, [0, 1, 1, 1, 1, 1]),
     ],
 )
-def test_portions(config: Config, shard: Path, local_epochs: float, exchanges: int, expected: list[int | None]) -> None:
-    with built(config) as program:
-        assert passes(config, program, shard).portions(local_epochs, exchanges) == expected
+def test_portions(local_epochs: float, exchanges: int, expected: list[int]) -> None:
+    local = Passes(TrainingRows(SameRows(SLOTS)), Remembering(), Student())
+    assert local.portions(local_epochs, exchanges) == expected
 
 
-def test_the_rest_of_a_pass_is_counted_too(config: Config, shard: Path) -> None:
-    with built(config) as program:
-        local = passes(config, program, shard)
-        assert local.train(2, "test") == 2
-        assert local.portions(1.0, 0) == [5], "a whole pass is not the next one, which goes on where it was"
-        program.begin_epoch()
-        assert local.train(3, "test") == 3
-        assert program.counted().rows == 3
-        assert local.portions(1.0, 0) == [None]
+class Remembering(LocalStep):
+    """Trains nothing; `trained` is what it was to train, by the items."""
+
+    name = "remembering"
+
+    def __init__(self) -> None:
+        self.trained: list[list[int]] = []
+        self.epochs: list[int] = []
+        self.closed = False
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+    def train(self, rows: Rows, title: str) -> None:
+        assert title == "test"
+        self.trained.append(rows[1][:, 0].tolist())
+
+    def close(self) -> None:
+        self.closed = True
 
 
-@pytest.mark.parametrize(
-    ("portions", "rows", "wanted"),
-    [([None], 5, None), ([None], 4, "not 5"), ([2, 2], 4, None), ([2, 2], 5, "not 4"), ([0, 0], 0, None)],
-)
-def test_an_epochs_rows_are_compared(
-    config: Config, shard: Path, portions: list[int | None], rows: int, wanted: str | None
-) -> None:
-    with built(config) as program:
-        local = passes(config, program, shard)
-        if wanted is None:
-            local.check(portions, rows)
-        else:
-            with pytest.raises(DataError, match=rf"Received: {rows} rows from .*part-000.txt, {wanted}\."):
-                local.check(portions, rows)
+def test_passes_have_their_step_train_what_comes_next() -> None:
+    step = Remembering()
+    local = Passes(TrainingRows(SameRows(SLOTS)), step, Student())
+    assert local.shard_rows == 5
+    local.begin_epoch(3)
+    for portion in (2, 0, 5):
+        local.train(portion, "test")
+    assert (step.trained, step.epochs) == ([[0, 1], [2, 3, 4], [0, 1]], [3])
+    step.why_not_compiled = ["this", "that"]
+    assert local.result() == {"local_step": {"name": "remembering", "why_not_compiled": ["this", "that"]}}
+    assert str(step) == "remembering (not compiled: this; that)"
+    local.close()
+    assert step.closed
 
 
-def test_the_rows_of_a_proxy_set_are_expected_too(config: Config, shard: Path) -> None:
+def test_a_student_knows_of_an_epoch_before_its_rows_are_drawn() -> None:
+    known: list[int] = []
     student = Student()
-    student.extra_rows = 3
+    student.begin_epoch = known.append  # type: ignore[method-assign]
+    Passes(TrainingRows(SameRows(SLOTS)), Remembering(), student).begin_epoch(4)
+    assert known == [4]
+
+
+def test_rows_are_compared_with_the_manifests(config: Config, shard: Path) -> None:
     with built(config) as program:
-        local = passes(config, program, shard, student=student)
-        local.check([None], 8)
-        with pytest.raises(DataError, match="Received: 5 rows .*, not 8"):
-            local.check([None], 5)
+        for known in (5, None):
+            rows = training_rows(config, program, shards(shard, known), Student())
+            (found,) = rows.take(5)
+            for given, read in zip(SLOTS, found):
+                assert given.dtype == read.dtype and given.tolist() == read.tolist()
+        with pytest.raises(DataError, match=r"Received: 5 rows from .*part-000.txt, not 6\."):
+            training_rows(config, program, shards(shard, 6), Student())
 
 
-def test_a_reader_that_dies_is_told(config: Config, shard: Path) -> None:
-    with built(config) as program:
-        dying = reader(shard.parent, "head -n 2; echo oh no >&2; exit 3")
-        local = passes(config, program, shard, reader=dying, rows=ShardRows([shard], dying, 5, 10.0))
-        program.begin_epoch()
-        local.begin_epoch(1)
-        local.train(None, "test")
-        with pytest.raises(DataError, match="oh no"):
-            local.check([None], program.counted().rows)
-        local.begin_epoch(2)
-        assert not dying.log.exists(), "the last epoch's complaints are forgotten"
-
-
-def test_an_unknown_number_of_rows_is_counted_once(config: Config, shard: Path) -> None:
-    with built(config) as program:
-        local = passes(config, program, shard, expected=None)
-        assert local.shard_rows == 5 and local.train(None, "test") == 5
-        local.check([None], 4)
-        with pytest.raises(DataError, match="not at least 1"):
-            local.check([None], 0)
-
-
-def test_rows_with_fresh_negatives(config: Config, shard: Path, tmp_path: Path) -> None:
+def test_rows_with_fresh_negatives(config: Config, shard: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = config.replace(**{"runner.resample_negatives": 2, "hyper_parameters.group_size": 3, "runner.seed": 7})
     with built(config) as program:
-        made = [training_rows(config, program, shards(shard, client=client), Student()) for client in (0, 0, 1)]
-        assert all(isinstance(each, FreshRows) and each.count == 2 for each in made)
-        texts = [each.text(0) for each in made]
-        assert texts[0] == texts[1] != texts[2], "each client draws its own, and the same whenever it is asked"
-        assert sorted(line.split()[1] for line in texts[0].splitlines()) == [b"0", b"2"]
-        local = local_training(config, program, (), shards(shard, 2), Student())
+        made = [training_rows(config, program, shards(shard, 5, client), Student()) for client in (0, 0, 1)]
+        assert all(each.count == 2 for each in made)
+        drawn = [np.hstack(each.of_pass(0)).tolist() for each in made]
+        assert drawn[0] == drawn[1] != drawn[2], "each client draws its own, and the same whenever it is asked"
+        assert sorted(row[0] for row in drawn[0]) == [0, 2]
+        local = local_training(config, program, (), shards(shard), Student())
         assert isinstance(local, Passes)
+        assert "local step: graph" in capsys.readouterr().out
         program.begin_epoch()
-        local.train(None, "test")
+        local.train(2, "test")
         counted = program.counted()
         assert (counted.rows, counted.positives.sum(), counted.negatives.sum()) == (2, 2, 4)
         local.close()
-        assert not (tmp_path / "rows").exists()
+        assert not shard.with_name("rows").exists()
+        with pytest.raises(DataError, match=r"Received: 5 rows from .*part-000.txt, not 4\."):
+            training_rows(config, program, shards(shard, 4), Student())
 
 
 def test_rows_of_another_kind_have_no_negatives_to_draw(config: Config, tmp_path: Path) -> None:
@@ -367,17 +323,18 @@ def test_rows_of_another_kind_have_no_negatives_to_draw(config: Config, tmp_path
 # --- With differential privacy -------------------------------------------------------------------------
 
 
-def test_passes_with_differential_privacy(config: Config, shard: Path, tmp_path: Path) -> None:
+def test_passes_with_differential_privacy(config: Config, shard: Path) -> None:
     settings = {"privacy.clip": 1.0, "runner.exchanges_per_epoch": 2, "privacy.noise_multiplier": 2.0}
     config = config.replace(**settings)
     with built(config) as program:
         local = local_training(config, program, ["mlp_user_embedding"], shards(shard, 5), Student())
         assert isinstance(local, DpPasses)
-        assert local.portions(1.0, 2) == [None, None]
+        assert local.portions(1.0, 2) == [1, 1], "how many users are drawn is not told"
         with pytest.raises(ConfigError, match="Received: local_epochs=0.5. Have run_worker call train_epoch"):
             local.portions(0.5, 2)
         before = program.value("mlp_item_embedding")
-        assert [local.train(None, "test") for _ in range(2)] == [1, 1], "how many users were drawn is not told"
+        for _ in range(2):
+            local.train(1, "test")
         assert (program.value("mlp_item_embedding") != before).all()
         spent = local.training.spent()
         assert spent.epsilon is not None and spent.epsilon > 0
@@ -386,7 +343,7 @@ def test_passes_with_differential_privacy(config: Config, shard: Path, tmp_path:
         assert str(local) == f": {spent}"
 
 
-def test_other_training_adds_no_figures(config: Config, shard: Path) -> None:
+def test_other_training_adds_no_figures(config: Config, tmp_path: Path) -> None:
     with built(config) as program:
-        local: LocalTraining = passes(config, program, shard)
+        local: LocalTraining = passes(config, program, tmp_path)
         assert (local.figures(), local.result(), str(local)) == ({}, {}, "")

@@ -1,16 +1,16 @@
-"""Negatives drawn anew every epoch: what the text holds, what is drawn, and what is refused."""
+"""Negatives drawn anew every epoch: what the rows hold, what is drawn, and what is refused."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fl_rec.data.rows import Rows
 from fl_rec.data.sampling import FreshNegatives
-from fl_rec.data.text import parse_multislot
 from fl_rec.errors import ConfigError, DataError
 
 NUM_ITEMS = 12
@@ -25,47 +25,32 @@ def new(group_size: int, num_neg: int = 2, seed: int = 5) -> FreshNegatives:
     return FreshNegatives(ROWS, NUM_ITEMS, num_neg, group_size, seed)
 
 
-def read(text: np.ndarray) -> np.ndarray:
-    """(user, item, label) of each line, or the same of each line's items, [lines, items, 3]."""
-    user, item, label = parse_multislot(text.tobytes(), 3)
+def read(rows: Rows) -> np.ndarray:
+    """(user, item, label) of each row's items, [rows, items, 3]."""
+    user, item, label = rows
     return np.stack([np.broadcast_to(user, item.shape), item, label], axis=2)
 
 
-# -- text --------------------------------------------------------------------------------------------------
+# -- rows --------------------------------------------------------------------------------------------------
 
 
-def test_a_group_is_a_line_that_starts_with_the_positive() -> None:
+def test_a_group_is_a_row_that_starts_with_the_positive() -> None:
     fresh = new(group_size=3)
-    text = fresh.epoch(0)
-    assert (fresh.lines, text.dtype, text.shape) == (6, np.uint8, (6, len(b"1 03 3 00 05 07 3 1 0 0\n")))
-    assert text[:, -1].tolist() == [ord("\n")] * 6 and text.flags.c_contiguous
-    rows = read(text)
-    assert rows.shape == (6, 3, 3) and rows[:, :, 2].tolist() == [[1, 0, 0]] * 6
-    assert (rows[:, :, 0] == rows[:, :1, 0]).all()
-    assert sorted(map(tuple, rows[:, 0, :2].tolist())) == POSITIVES
+    user, item, label = fresh.epoch(0)
+    assert fresh.count == 6 and user.shape == (6, 1) and item.shape == label.shape == (6, 3)
+    assert (user.dtype, item.dtype, label.dtype) == (np.int32, np.int32, np.int8)
+    assert label.tolist() == [[1, 0, 0]] * 6
+    assert sorted(zip(user[:, 0].tolist(), item[:, 0].tolist())) == POSITIVES
 
 
-def test_pointwise_lines_hold_one_item_each() -> None:
+def test_pointwise_rows_hold_one_item_each() -> None:
     fresh = new(group_size=1)
-    text = fresh.epoch(0)
-    assert (fresh.lines, text.shape) == (18, (18, len(b"1 03 1 07 1 1\n")))
-    rows = read(text)[:, 0]
+    slots = fresh.epoch(0)
+    assert fresh.count == 18 and [slot.shape for slot in slots] == [(18, 1)] * 3
+    rows = read(slots)[:, 0]
     assert sorted(map(tuple, rows[rows[:, 2] == 1, :2].tolist())) == POSITIVES
     negatives = rows[rows[:, 2] == 0]
     assert Counter(negatives[:, 0].tolist()) == {0: 4, 3: 6, 10: 2}
-
-
-def test_a_slice_of_lines_can_be_written(tmp_path: Path) -> None:
-    text = new(group_size=3).epoch(1)
-    text[2:5].tofile(tmp_path / "part")
-    assert (tmp_path / "part").read_bytes() == text.tobytes()[2 * text.shape[1] : 5 * text.shape[1]]
-
-
-@pytest.mark.parametrize("num_items, digits", [(10, 1), (11, 2), (100, 2), (101, 3)])
-def test_ids_have_the_digits_of_the_largest(num_items: int, digits: int) -> None:
-    fresh = FreshNegatives(np.array([[9, 0, 1]]), num_items, 1, 1, 0)
-    assert fresh.epoch(0).shape == (2, len("1 9 1  1 1\n") + digits)
-    assert read(fresh.epoch(0))[:, 0, 1].max() < num_items
 
 
 # -- draws -------------------------------------------------------------------------------------------------
@@ -93,14 +78,43 @@ def test_every_item_but_a_training_positive_is_drawn_equally_often(group_size: i
 def test_an_epoch_has_its_own_draws_and_order_and_always_the_same() -> None:
     one, other = new(group_size=3), new(group_size=3)
     first = one.epoch(0)
-    kept = first.copy()
-    second = one.epoch(1)
-    np.testing.assert_array_equal(first, kept)  # not written to again
-    np.testing.assert_array_equal(other.epoch(1), second)
-    np.testing.assert_array_equal(other.epoch(0), first)
-    assert sorted(map(tuple, first.tolist())) != sorted(map(tuple, second.tolist()))
-    assert read(first)[:, 0].tolist() != read(second)[:, 0].tolist()
-    assert (new(group_size=3, seed=6).epoch(0) != first).any()
+    kept = read(first)
+    second = read(one.epoch(1))
+    np.testing.assert_array_equal(read(first), kept)  # not written to again
+    np.testing.assert_array_equal(read(other.epoch(1)), second)
+    np.testing.assert_array_equal(read(other.epoch(0)), kept)
+    assert sorted(kept.tolist()) != sorted(second.tolist())
+    assert kept[:, 0].tolist() != second[:, 0].tolist()
+    assert (read(new(group_size=3, seed=6).epoch(0)) != kept).any()
+
+
+# As the first release drew them, in its text: whoever trains with a seed again must get the same rows.
+RECORDED = {
+    (3, 0): [[0, 11, 8, 3], [0, 0, 1, 1], [3, 7, 8, 11], [3, 7, 8, 8], [3, 0, 5, 6], [10, 4, 5, 0]],
+    (3, 4): [[3, 0, 4, 9], [3, 7, 3, 3], [3, 7, 11, 4], [0, 11, 9, 6], [10, 4, 6, 8], [0, 0, 7, 8]],
+    (1, 4): [
+        [3, 0], [0, 6], [10, 6], [3, 4], [3, 4], [0, 0], [0, 7], [3, 3], [3, 7], [3, 9], [3, 3], [3, 11], [0, 8],
+        [10, 8], [0, 11], [3, 7], [0, 9], [10, 4],
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("group_size", "number"), list(RECORDED))
+def test_an_epochs_rows_are_what_they_always_were(group_size: int, number: int) -> None:
+    user, item, label = new(group_size).epoch(number)
+    assert np.hstack([user, item]).tolist() == RECORDED[group_size, number]
+    positive = [int((each, first) in POSITIVES) for each, first in zip(user[:, 0].tolist(), item[:, 0].tolist())]
+    assert label[:, 0].tolist() == positive
+
+
+@pytest.mark.parametrize(("group_size", "expected"), [(9, "d9d148659329bef7"), (1, "482c5b1f2da2d96e")])
+def test_many_rows_are_what_they_always_were(group_size: int, expected: str) -> None:
+    keys = np.random.default_rng(0).choice(600 * 3706, 10_000, replace=False)
+    rows = np.stack([keys // 3706, keys % 3706, np.ones_like(keys)], axis=1)
+    digest = hashlib.sha256()
+    for slot in FreshNegatives(rows, 3706, 8, group_size, 7).epoch(3):
+        digest.update(slot.astype(np.int64).tobytes())
+    assert digest.hexdigest()[:16] == expected
 
 
 def test_all_lines_are_shuffled() -> None:
@@ -117,9 +131,9 @@ def test_it_costs_little() -> None:
     keys = rng.choice(600 * 3706, 100_000, replace=False)
     fresh = FreshNegatives(np.stack([keys // 3706, keys % 3706, np.ones_like(keys)], axis=1), 3706, 8, 9, 0)
     start = time.process_time()
-    text = fresh.epoch(0)
+    drawn = fresh.epoch(0)
     assert time.process_time() - start < 0.5
-    rows = read(text)
+    rows = read(drawn)
     negatives = rows[:, 1:].reshape(-1, 3)
     assert not np.isin(negatives[:, 0] * 3706 + negatives[:, 1], keys).any()
     assert sorted((rows[:, 0, 0] * 3706 + rows[:, 0, 1]).tolist()) == sorted(keys.tolist())

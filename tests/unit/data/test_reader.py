@@ -1,13 +1,13 @@
-"""The pipe command: which command is run, and that a reader that fails is never taken for an empty shard."""
+"""The pipe command: which command is run, what comes of its rows, and that a reader's failure is told."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fl_rec.config import Config
@@ -37,7 +37,7 @@ def new_reader(folder: Path) -> NewReader:
         config = Config.load(yaml).replace(
             **{"runner.pipe_command": pipe_command}, **{f"runner.{key}": value for key, value in runner.items()}
         )
-        return Reader.from_config(config, folder / "resolved.yaml", folder / "reader.0")
+        return Reader.from_config(config, folder / "resolved.yaml")
 
     return new_reader
 
@@ -55,16 +55,8 @@ def write_script(path: Path, content: str = SHOUT) -> Path:
     return path
 
 
-def feed(reader: Reader, shard: Path) -> str:
-    """The reader's rows, when run as Paddle's data feed runs it: the shard is appended as `< "SHARD"`."""
-    command = f'{reader.pipe()} < "{shard}"'
-    return subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, timeout=DEADLINE).stdout.decode()
-
-
-def complaint(reader: Reader, shard: Path, rows: int, expected: int | None) -> str:
-    with pytest.raises(DataError) as caught:
-        reader.check(shard, rows, expected)
-    return str(caught.value)
+def shout(reader: Reader, shard: Path) -> str:
+    return reader.read(shard, DEADLINE).decode()
 
 
 # -- which command is run ----------------------------------------------------------------------------------
@@ -72,8 +64,8 @@ def complaint(reader: Reader, shard: Path, rows: int, expected: int | None) -> s
 
 def test_cat_stays_bare(new_reader: NewReader, shard: Path) -> None:
     reader = new_reader("cat")
-    assert (reader.shell, reader.pipe()) == ("cat", "cat")
-    assert feed(reader, shard) == "a row\nand one\n"
+    assert reader.shell == "cat"
+    assert shout(reader, shard) == "a row\nand one\n"
 
 
 @pytest.mark.parametrize("program", ["python", "python3"])
@@ -83,12 +75,13 @@ def test_python_is_this_python_and_gets_the_configuration(new_reader: NewReader,
     assert shell == f"{sys.executable} -S '{script}' '{folder}/resolved.yaml' --fast"
 
 
-def test_script_gets_rows_and_arguments(new_reader: NewReader, folder: Path, shard: Path) -> None:
+def test_script_gets_rows_and_arguments(
+    new_reader: NewReader, folder: Path, shard: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_script(folder / "shout.py")
     reader = new_reader("python -I -S shout.py --fast")
-    assert feed(reader, shard) == "A ROW\nAND ONE\n"
-    assert reader.log.read_text().split("\n")[0] == f"['{folder}/resolved.yaml', '--fast']"
-    reader.check(shard, 2, 2)
+    assert shout(reader, shard) == "A ROW\nAND ONE\n"
+    assert capsys.readouterr().err == f"['{folder}/resolved.yaml', '--fast']\n", "what it says is passed on"
 
 
 def test_script_beside_the_net(new_reader: NewReader, tmp_path: Path) -> None:
@@ -110,7 +103,7 @@ def test_script_by_its_whole_path(new_reader: NewReader, tmp_path: Path) -> None
 def test_other_command_stays_as_it_is(new_reader: NewReader, shard: Path) -> None:
     reader = new_reader("tr a-z A-Z | head -n 1")
     assert reader.shell == "tr a-z A-Z | head -n 1"
-    assert feed(reader, shard) == "A ROW\n"
+    assert shout(reader, shard) == "A ROW\n"
 
 
 def test_missing_script(new_reader: NewReader, folder: Path, tmp_path: Path) -> None:
@@ -133,115 +126,67 @@ def test_quote_that_is_not_closed(new_reader: NewReader) -> None:
 @pytest.mark.parametrize("quote", ["'", '"'])
 def test_quoted_script_with_a_space(new_reader: NewReader, folder: Path, shard: Path, quote: str) -> None:
     write_script(folder / "my reader.py")
-    assert feed(new_reader(f"python -I -S {quote}my reader.py{quote}"), shard) == "A ROW\nAND ONE\n"
+    assert shout(new_reader(f"python -I -S {quote}my reader.py{quote}"), shard) == "A ROW\nAND ONE\n"
 
 
-def test_script_whose_name_ends_another_ones(new_reader: NewReader, folder: Path, shard: Path) -> None:
+def test_script_whose_name_ends_another_ones(
+    new_reader: NewReader, folder: Path, shard: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     script, other = write_script(folder / "reader.py"), write_script(folder / "my_reader.py")
     reader = new_reader("python -I -S reader.py my_reader.py")
-    assert feed(reader, shard) == "A ROW\nAND ONE\n"
+    assert shout(reader, shard) == "A ROW\nAND ONE\n"
     assert str(script) in reader.shell
     arguments = [f"{folder}/resolved.yaml", str(other), f"{folder}/resolved.yaml"]
-    assert reader.log.read_text().startswith(f"{arguments}\n")
+    assert capsys.readouterr().err == f"{arguments}\n"
 
 
 def test_configuration_goes_to_the_script_and_not_to_what_follows(
     new_reader: NewReader, folder: Path, shard: Path
 ) -> None:
     write_script(folder / "shout.py")
-    assert feed(new_reader("python -I -S shout.py | sort -r"), shard) == "AND ONE\nA ROW\n"
+    assert shout(new_reader("python -I -S shout.py | sort -r"), shard) == "AND ONE\nA ROW\n"
 
 
-def test_script_after_a_pipe(new_reader: NewReader, folder: Path, shard: Path) -> None:
+def test_script_after_a_pipe(
+    new_reader: NewReader, folder: Path, shard: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     script = write_script(folder / "shout.py")
     reader = new_reader("sort -r | python3 -I -S 'shout.py' --fast")
     assert reader.shell == f"sort -r | {sys.executable} -I -S '{script}' '{folder}/resolved.yaml' --fast"
-    assert feed(reader, shard) == "AND ONE\nA ROW\n"
-    assert reader.log.read_text().split("\n")[0] == f"['{folder}/resolved.yaml', '--fast']"
+    assert shout(reader, shard) == "AND ONE\nA ROW\n"
+    assert capsys.readouterr().err == f"['{folder}/resolved.yaml', '--fast']\n"
 
 
-# -- what it left after an epoch ---------------------------------------------------------------------------
+# -- how it fails -------------------------------------------------------------------------------------------
 
 
-def test_rows_as_expected(new_reader: NewReader, shard: Path) -> None:
-    reader = new_reader("cat")
-    reader.check(shard, 2, 2)
-    reader.check(shard, 2, None)
+def refused(reader: Reader, shard: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        reader.read(shard, DEADLINE)
+    return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("rows", "expected", "received"),
-    [(0, 2000, "0 rows from {}, not 2,000."), (1999, 2000, "1,999 rows from {}, not 2,000."), (3, 2, "3 rows from")],
-)
-def test_other_number_of_rows(new_reader: NewReader, shard: Path, rows: int, expected: int, received: str) -> None:
-    text = complaint(new_reader("cat"), shard, rows, expected)
-    assert text.startswith(f"An epoch trains every row of its shard. Received: {received.format(shard)}")
-    assert text.endswith("The reader is runner.pipe_command='cat', run as: cat\nIt said: nothing")
-
-
-def test_no_row_at_all_of_an_unknown_number(new_reader: NewReader, shard: Path) -> None:
-    assert f"0 rows from {shard}, not at least 1." in complaint(new_reader("cat"), shard, 0, None)
-
-
-def test_reader_that_exits_1_fails_though_rows_are_unknown(new_reader: NewReader, folder: Path, shard: Path) -> None:
+def test_reader_that_exits_1(new_reader: NewReader, folder: Path, shard: Path) -> None:
     write_script(folder / "dies.py", SHOUT + "raise ValueError('row 2 has no label')\n")
-    reader = new_reader("python -I -S dies.py")
-    assert feed(reader, shard) == "A ROW\nAND ONE\n"
-    text = complaint(reader, shard, 2, None)
-    assert "runner.pipe_command='python -I -S dies.py'" in text
-    assert text.endswith("\n    ValueError: row 2 has no label\n    exit 1")
+    text = refused(new_reader("python -I -S dies.py"), shard)
+    assert "Received: 1 on " in text and "runner.pipe_command='python -I -S dies.py'" in text
+    assert text.endswith("\n    ValueError: row 2 has no label")
 
 
 def test_command_that_does_not_exist(new_reader: NewReader, shard: Path) -> None:
-    reader = new_reader("no_such_reader_of_mine")
-    assert feed(reader, shard) == ""
-    text = complaint(reader, shard, 0, 2)
+    text = refused(new_reader("no_such_reader_of_mine"), shard)
+    assert "Received: 127 on " in text
     assert "no_such_reader_of_mine: " in text.split("It said:")[1]
-    assert text.endswith("\n    exit 127")
 
 
 def test_reader_that_is_killed(new_reader: NewReader, shard: Path) -> None:
-    reader = new_reader("sh -c 'kill -9 $$'")
-    feed(reader, shard)
-    assert complaint(reader, shard, 2, None).endswith("exit 137")
+    text = refused(new_reader("sh -c 'kill -9 $$'; exit $?"), shard)
+    assert f"Received: 137 on {shard} from " in text
 
 
 def test_only_the_last_lines_are_quoted(new_reader: NewReader, shard: Path) -> None:
-    reader = new_reader("sh -c 'seq 20 >&2; exit 3'")
-    feed(reader, shard)
-    said = complaint(reader, shard, 0, 2).split("It said:\n")[1].split()
-    assert said == ["14", "15", "16", "17", "18", "19", "20", "exit", "3"]
-
-
-def test_chatter_is_no_failure(new_reader: NewReader, shard: Path) -> None:
-    reader = new_reader("sh -c 'echo starting >&2; cat'")
-    assert feed(reader, shard) == "a row\nand one\n"
-    reader.check(shard, 2, 2)
-
-
-def test_failure_after_a_complaint_without_a_line_end(new_reader: NewReader, shard: Path) -> None:
-    reader = new_reader("sh -c 'cat; printf oops >&2; exit 1'")
-    feed(reader, shard)
-    assert "oops" in complaint(reader, shard, 2, None)
-
-
-def test_complaint_that_begins_with_exit(new_reader: NewReader, shard: Path) -> None:
-    reader = new_reader("sh -c 'echo exit poll rows skipped >&2; cat'")
-    feed(reader, shard)
-    reader.check(shard, 2, 2)
-
-
-def test_new_epoch_forgets_the_last_ones_complaints(new_reader: NewReader, shard: Path) -> None:
-    reader = new_reader("false")
-    reader.begin_epoch()
-    feed(reader, shard)
-    assert reader.log.read_text().split() == ["exit", "1"]
-    reader.begin_epoch()
-    assert not reader.log.exists()
-    reader.check(shard, 2, 2)
-
-
-# -- a shard read here -------------------------------------------------------------------------------------
+    said = refused(new_reader("seq 20 >&2; exit 3"), shard).split("It said:\n")[1].split()
+    assert said == ["13", "14", "15", "16", "17", "18", "19", "20"]
 
 
 def test_read_as_it_is(new_reader: NewReader, shard: Path) -> None:
@@ -251,7 +196,6 @@ def test_read_as_it_is(new_reader: NewReader, shard: Path) -> None:
 def test_read_through_a_command(new_reader: NewReader, shard: Path) -> None:
     reader = new_reader("tr a-z A-Z")
     assert reader.read(shard, DEADLINE) == b"A ROW\nAND ONE\n"
-    assert not reader.log.exists(), "the log is for the epochs"
 
 
 @pytest.mark.parametrize("command", ["cat", "tr a-z A-Z"])
@@ -268,7 +212,7 @@ def test_read_through_a_command_that_fails(new_reader: NewReader, shard: Path) -
     with pytest.raises(DataError) as caught:
         new_reader(command).read(shard, DEADLINE)
     assert str(caught.value) == (
-        f"The reader must exit with 0. Received: 4 from runner.pipe_command={command!r} on {shard}, "
+        f"The reader must exit with 0. Received: 4 on {shard} from runner.pipe_command={command!r}, "
         f"run as: {command}\nIt said:\n    no such column"
     )
 
@@ -276,4 +220,77 @@ def test_read_through_a_command_that_fails(new_reader: NewReader, shard: Path) -
 def test_read_through_a_command_that_hangs(new_reader: NewReader, shard: Path) -> None:
     with pytest.raises(DataError) as caught:
         new_reader("exec sleep 60").read(shard, 0.1)
-    assert str(caught.value) == f"The reader 'exec sleep 60' must read {shard} within 0.1 s, and did not."
+    assert str(caught.value) == (
+        f"The reader 'exec sleep 60' must read {shard} within 0.1 s, and did not. Make it faster, or raise "
+        "runner.start_timeout."
+    )
+
+
+# -- its rows ----------------------------------------------------------------------------------------------
+
+
+def write_lines(path: Path, *lines: str) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_rows_of_all_shards_in_order(new_reader: NewReader, folder: Path) -> None:
+    shards = [
+        write_lines(folder / "b", "1 4 2 7 8 2 1 0"),
+        write_lines(folder / "a", "1 3 2 0 5 2 1 0", "1 2 2 1 1 2 0 1"),
+    ]
+    user, items, labels = new_reader("cat").rows(shards, 3, DEADLINE, 3)
+    assert (user.tolist(), user.dtype) == ([[4], [3], [2]], np.int32)
+    assert (items.tolist(), items.dtype) == ([[7, 8], [0, 5], [1, 1]], np.int32)
+    assert (labels.tolist(), labels.dtype) == ([[1, 0], [1, 0], [0, 1]], np.int8)
+
+
+def test_rows_that_need_more(new_reader: NewReader, shard: Path) -> None:
+    write_lines(shard, "1 2147483647 1 0.5 1 127", "1 2147483648 1 2 1 128")
+    user, share, label = new_reader("cat").rows([shard], 3, DEADLINE)
+    assert (user.tolist(), user.dtype) == ([[2147483647], [2147483648]], np.int64)
+    assert (share.tolist(), share.dtype) == ([[0.5], [2.0]], np.float32)
+    assert (label.tolist(), label.dtype) == ([[127], [128]], np.int32)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected", "received"),
+    [
+        ("cat", 2000, "2 rows from {}, not 2,000."),
+        ("head -n 1", 2, "1 rows from {}, not 2."),
+        ("cat; echo '1 1 1 1 1 1'", 2, "3 rows from {}, not 2."),
+        ("true", 2, "0 rows from {}, not 2."),
+        ("true", None, "0 rows from {}, not at least 1."),
+    ],
+)
+def test_other_number_of_rows(
+    new_reader: NewReader, shard: Path, command: str, expected: int | None, received: str
+) -> None:
+    write_lines(shard, "1 4 1 7 1 1", "1 3 1 0 1 0")
+    with pytest.raises(DataError) as caught:
+        new_reader(command).rows([shard], 3, DEADLINE, expected)
+    assert str(caught.value) == (
+        f"The reader must give every row of its shard. Received: {received.format(shard)} It is "
+        f"runner.pipe_command={command!r}, run as: {command}\nIt said: nothing"
+    )
+    assert new_reader("cat").rows([shard], 3, DEADLINE, 2)[0].tolist() == [[4], [3]]
+
+
+def test_what_a_reader_said_that_lost_rows(new_reader: NewReader, shard: Path) -> None:
+    write_lines(shard, "1 4 1 7 1 1", "1 3 1 0 1 0")
+    with pytest.raises(DataError) as caught:
+        new_reader("tail -n 1; echo 1 row skipped >&2").rows([shard, shard], 3, DEADLINE, 4)
+    assert f"Received: 2 rows from {shard} and 1 more, not 4. " in str(caught.value)
+    assert str(caught.value).endswith("\nIt said:\n    1 row skipped\n    1 row skipped")
+
+
+def test_chatter_is_no_failure(new_reader: NewReader, shard: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines(shard, "1 4 1 7 1 1")
+    (user, *_) = new_reader("echo starting >&2; cat").rows([shard], 3, DEADLINE, 1)
+    assert user.tolist() == [[4]] and capsys.readouterr().err == "starting\n"
+
+
+def test_rows_of_another_number_of_slots(new_reader: NewReader, shard: Path) -> None:
+    write_lines(shard, "1 4 1 7 1 1")
+    with pytest.raises(DataError, match=r"part-000.txt, line 1: a line must hold 4 slots"):
+        new_reader("cat").rows([shard], 4, DEADLINE, 1)

@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl_rec.data.text import LAYOUTS, grouped_layout, parse_csv_rows, parse_multislot, read_rows, write_rows
+from fl_rec.data.text import (
+    LAYOUTS,
+    grouped_layout,
+    multislot_blocks,
+    multislot_text,
+    narrowed,
+    parse_csv_rows,
+    parse_multislot,
+    read_rows,
+    write_rows,
+)
 from fl_rec.errors import DataError
 from fl_rec.files import read_bytes
 
@@ -118,6 +128,78 @@ def test_multislot_of_nothing_has_no_rows() -> None:
 def test_malformed_multislot_names_the_line(text: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_multislot(text, 2)
+
+
+def test_blocks_are_whole_lines_and_know_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl_rec.data.text._BYTES_PER_PARSE", 20)
+    text = b"".join(b"1 %d 1 %d\n" % (n, n * n) for n in range(12))
+    blocks = list(multislot_blocks(text, 2))
+    assert len(blocks) > 3 and min(len(user) for user, _ in blocks) >= 1
+    user, item = parse_multislot(text, 2)
+    assert user[:, 0].tolist() == list(range(12)) and item[:, 0].tolist() == [n * n for n in range(12)]
+    mixed = text + b"1 12  1 0.5\n1 13 1 2\n"
+    user, item = parse_multislot(mixed, 2)
+    assert user.dtype == np.int64 and user[:, 0].tolist() == list(range(14))
+    assert item.dtype == np.float64 and item[-3:, 0].tolist() == [121.0, 0.5, 2.0]
+    with pytest.raises(DataError, match="line 15: a line must hold 2 slots"):
+        parse_multislot(mixed + b"1 14\n", 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([-128, 127], np.int8),
+        ([0, 128], np.int32),
+        ([-129, 0], np.int32),
+        ([-(2**31), 2**31 - 1], np.int32),
+        ([2**31], np.int64),
+        ([-(2**31) - 1], np.int64),
+        ([0.5, 3], np.float32),
+    ],
+)
+def test_values_are_narrowed_without_loss(values: list[float], expected: type) -> None:
+    found = narrowed(np.array(values), np.int8)
+    assert found.dtype == expected and found.tolist() == values
+    assert narrowed(np.array([1]), np.int32).dtype == np.int32
+
+
+# -- rows as text for Paddle's data feed --------------------------------------------------------------------
+
+
+def text_of(*slots: np.ndarray) -> bytes:
+    return b"".join(lines.tobytes() for lines in multislot_text(slots))
+
+
+def test_text_is_of_one_width_and_read_as_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl_rec.data.text._ROWS_PER_WRITE", 2)
+    user = np.array([[7], [110], [0]], np.int32)
+    items, labels = np.array([[5, 99], [0, 1], [12, 12]], np.int32), np.array([[1, 0]] * 3, np.int8)
+    text = text_of(user, items, labels)
+    assert text == b"1 007 2 05 99 2 1 0\n1 110 2 00 01 2 1 0\n1 000 2 12 12 2 1 0\n"
+    for given, read in zip((user, items, labels), parse_multislot(text, 3)):
+        np.testing.assert_array_equal(given, read)
+
+
+@pytest.mark.parametrize("repeats", [1, 4000], ids=["digit by digit", "looked up"])
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [([0, 9], b"0 9"), ([10, 9], b"10 09"), ([-3, 12, 999], b"-003 0012 0999"), ([-100, -1, 0], b"-100 -001 0000")],
+)
+def test_numbers_have_the_digits_of_the_longest(values: list[int], written: bytes, repeats: int) -> None:
+    slot = np.array([values] * repeats, np.int32)
+    assert text_of(slot) == (b"%d %s\n" % (len(values), written)) * repeats
+
+
+def test_ids_beyond_int32_and_no_table_of_them() -> None:
+    assert text_of(np.array([[2**40], [3]])) == b"1 1099511627776\n1 0000000000003\n"
+
+
+def test_floats_are_exact_for_float32() -> None:
+    values = np.array([[0.1, -1e-30], [3e38, 0.0]], np.float32)
+    text = text_of(values)
+    assert len({len(line) for line in text.splitlines()}) == 1
+    assert [np.float32(each) for each in text.split()[1:3]] == values[0].tolist()
+    np.testing.assert_array_equal(parse_multislot(text, 1)[0].astype(np.float32), values)
 
 
 def test_a_group_is_a_line_with_a_users_items_and_labels(tmp_path: Path) -> None:

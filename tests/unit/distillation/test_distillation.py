@@ -1,10 +1,11 @@
-"""Federated distillation without Paddle: the proxy set, the rows of a round, their text, and the strategy's decisions.
+"""Federated distillation without Paddle: the proxy set, the rows of a round, and the strategy's decisions.
 
 What needs Paddle is in tests/paddle.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -18,9 +19,10 @@ import pytest
 from fl_rec.config import Config
 from fl_rec.coordinator.messages import FINISH, JOIN, ClientReport, Decision
 from fl_rec.coordinator.strategies import Fleet, Strategy, new_strategy
+from fl_rec.data.rows import Rows
 from fl_rec.data.sampling import FreshNegatives
 from fl_rec.data.shards import write_public
-from fl_rec.data.text import LAYOUTS, parse_multislot
+from fl_rec.data.text import LAYOUTS
 from fl_rec.distillation.proxy import FINGERPRINT, LARGEST_LOGIT, LOGITS, SOFT_TARGETS, ProxySet
 from fl_rec.distillation.student import NO_TARGET, TARGET_UNIT, DistilledRows, to_logits
 from fl_rec.errors import ConfigError, DataError, RunError
@@ -281,25 +283,15 @@ OWN = np.array([[0, 0, 1], [0, 11, 1], [99, 999, 1], [0, 4, 0]])  # the id of th
 
 
 def distilled(group_size: int) -> tuple[DistilledRows, ProxySet, FreshNegatives]:
-    own = FreshNegatives(OWN, ITEMS, NEGATIVES, group_size, 5, USERS)
+    own = FreshNegatives(OWN, ITEMS, NEGATIVES, group_size, 5)
     proxy = proxy_set(group_size)
-    return DistilledRows(own, proxy, USERS, ITEMS, 5), proxy, own
+    return DistilledRows(own, proxy, 5), proxy, own
 
 
-def parsed(text: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of (user, items, labels) as int64, and their targets, float64 [lines, group], as a data feed reads them."""
-    assert text.dtype == np.uint8 and text.ndim == 2
-    assert (text[:, -1] == ord("\n")).all() and (text == ord("\n")).sum() == len(text)
-    lines = text.tobytes().decode("ascii").splitlines()
-    rows, targets = [], []
-    for line in lines:
-        assert "  " not in line and line == line.strip(), "one blank between values, as Paddle's feed wants them"
-        fields = line.split(" ")
-        counts = [fields[0], fields[2], fields[3 + group], fields[4 + 2 * group]]
-        assert counts == ["1", str(group), str(group), str(group)] and len(fields) == 5 + 3 * group
-        rows.append([int(value) for value in (fields[1], *fields[3 : 3 + group], *fields[4 + group : 4 + 2 * group])])
-        targets.append([float(value) for value in fields[5 + 2 * group :]])
-    return np.array(rows), np.array(targets)
+def halves(slots: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of (user, items, labels), and their targets, [rows, group]."""
+    assert [slot.dtype for slot in slots] == [np.int32, np.int32, np.int8, np.int32]
+    return np.hstack(slots[:3]).astype(np.int64), slots[3]
 
 
 def of_proxy(rows: np.ndarray, proxy: ProxySet) -> np.ndarray:
@@ -308,16 +300,15 @@ def of_proxy(rows: np.ndarray, proxy: ProxySet) -> np.ndarray:
 
 
 @pytest.mark.parametrize("group", [1, 1 + NEGATIVES])
-def test_the_text_is_the_own_rows_and_those_of_the_proxy_set(group: int) -> None:
+def test_the_rows_are_the_own_ones_and_those_of_the_proxy_set(group: int) -> None:
     source, proxy, own = distilled(group)
     targets = np.random.default_rng(3).normal(0, 4, proxy.shape)
     targets.flat[:4] = [40.0, -40.0, 0.0004, -0.0006]
     source.begin(2, targets.astype(np.float32))
-    text = source.epoch(1)
-    assert len(text) == source.lines == own.lines + proxy.shape[0]
-    rows, soft = parsed(text, group)
+    rows, soft = halves(source.epoch(1))
+    assert len(rows) == source.count == own.count + proxy.shape[0]
     mine = of_proxy(rows, proxy)
-    own_rows = np.concatenate(parse_multislot(own.epoch(1).tobytes(), 3), axis=1)
+    own_rows = np.hstack(own.epoch(1))
     assert sorted(rows[~mine].tolist()) == sorted(own_rows.tolist())
     assert (soft[~mine] == NO_TARGET).all()
     drawn = proxy.rows(2)
@@ -338,7 +329,7 @@ def test_without_a_teacher_there_are_no_targets(group: int) -> None:
     source, proxy, _ = distilled(group)
     for round, targets in ((0, None), (1, np.ones(proxy.shape)), (2, None)):
         source.begin(round, targets)
-        rows, soft = parsed(source.epoch(round), group)
+        rows, soft = halves(source.epoch(round))
         mine = of_proxy(rows, proxy)
         assert mine.sum() == proxy.shape[0]
         assert (soft[~mine] == NO_TARGET).all()
@@ -350,16 +341,27 @@ def test_without_a_teacher_there_are_no_targets(group: int) -> None:
 def test_the_order_of_the_rows_is_that_of_a_reading() -> None:
     source, proxy, _ = distilled(1)
     source.begin(0, None)
-    texts = [source.epoch(reading) for reading in (0, 1, 0)]
-    assert texts[0].tobytes() == texts[2].tobytes() != texts[1].tobytes()
-    places = [np.flatnonzero(of_proxy(parsed(text, 1)[0], proxy)) for text in texts]
+    readings = [np.hstack(source.epoch(reading)).tolist() for reading in (0, 1, 0)]
+    assert readings[0] == readings[2] != readings[1]
+    places = [np.flatnonzero(of_proxy(np.array(rows), proxy)) for rows in readings]
     assert places[0].tolist() != places[1].tolist()
     for each in places:
         assert each.tolist() != list(range(each[0], each[0] + len(each))), "the two kinds are mixed"
-    other = DistilledRows(FreshNegatives(OWN, ITEMS, NEGATIVES, 1, 5, USERS), proxy, USERS, ITEMS, 6)
+    other = DistilledRows(FreshNegatives(OWN, ITEMS, NEGATIVES, 1, 5), proxy, 6)
     other.begin(0, None)
-    assert sorted(other.epoch(0).tolist()) == sorted(texts[0].tolist())
-    assert other.epoch(0).tobytes() != texts[0].tobytes(), "workers have orders of their own"
+    others = np.hstack(other.epoch(0)).tolist()
+    assert sorted(others) == sorted(readings[0]) and others != readings[0], "workers have orders of their own"
+
+
+@pytest.mark.parametrize(("group", "expected"), [(1, "9a58437c4f8e61a4"), (1 + NEGATIVES, "129a1bd38e4f6e5b")])
+def test_the_rows_of_a_reading_are_what_they_always_were(group: int, expected: str) -> None:
+    """As they were drawn, in text, by the release before."""
+    source, proxy, _ = distilled(group)
+    source.begin(2, np.random.default_rng(3).normal(0, 4, proxy.shape).astype(np.float32))
+    digest = hashlib.sha256()
+    for slot in source.epoch(1):
+        digest.update(slot.astype(np.int64).tobytes())
+    assert digest.hexdigest()[:16] == expected
 
 
 # -- logits --------------------------------------------------------------------------------------------------

@@ -1,0 +1,97 @@
+"""The step through Paddle's graph, fed by Paddle's own data feed, which reads text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fl_rec.config import Config
+from fl_rec.data.rows import Rows
+from fl_rec.data.text import multislot_text
+from fl_rec.errors import RunError
+from fl_rec.nets import graph
+from fl_rec.nets.program import ROWS, TrainingProgram
+from fl_rec.steps.base import LocalStep
+
+
+class GraphStep(LocalStep):
+    """Batches through the training program, by `train_from_dataset`.
+
+    Args:
+        config: `runner` is read.
+        program: initialised.
+        scratch: the file through which rows come to Paddle's data feed, as MultiSlot text.
+    """
+
+    name = "graph"
+
+    def __init__(self, config: Config, program: TrainingProgram, scratch: Path) -> None:
+        self._runner, self._program, self._scratch = config.runner, program, scratch
+        self._in_memory = config.runner.reader_type == "InmemoryDataset"
+        self._dataset: Any = None
+        self._written: Rows = ()
+
+    def begin_epoch(self, epoch: int) -> None:
+        if self._runner.need_dump and self._runner.dump_fields_path is not None:
+            folder = self._runner.dump_fields_path / f"epoch_{epoch}"
+            graph.dump(self._program.main, folder, self._runner.dump_fields, self._runner.dump_param)
+
+    def train(self, rows: Rows, title: str) -> None:
+        if rows is not self._written:
+            self._release()
+            self._write(rows)
+            self._open()
+        counted = self._program.value(ROWS)
+        self._program.executor.train_from_dataset(
+            program=self._program.main,
+            dataset=self._dataset,
+            fetch_list=list(self._program.fetches.values()),
+            fetch_info=[f"{title} {name}" for name in self._program.fetches],
+            print_period=self._runner.print_interval,
+            debug=self._runner.dataset_debug or self._runner.need_dump,
+        )
+        # Paddle's data feed takes a file that it can't read for one without rows.
+        trained, wanted = int((self._program.value(ROWS) - counted).item()), len(rows[0])
+        if trained != wanted:
+            raise RunError(
+                f"Paddle's data feed must train every row that was written for it. Received: {trained:,} rows of "
+                f"{wanted:,} from {self._scratch}. Leave a run's files alone while it goes on."
+            )
+
+    def _write(self, rows: Rows) -> None:
+        try:
+            self._scratch.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._scratch, "wb") as file:
+                for lines in multislot_text(rows):
+                    file.write(lines.data)
+        except OSError as err:
+            raise RunError(
+                "runner.local_step=graph writes the rows that it trains for Paddle's data feed. Received: "
+                f"{self._scratch}, which can't be written ({err.strerror or err}). Free some space, or name another "
+                "runner.run_dir."
+            ) from err
+        self._written = rows
+
+    def _open(self) -> None:
+        import paddle
+
+        # A new one: one in memory that loads again crashes (3.0.0).
+        self._dataset = getattr(paddle.distributed, "InMemoryDataset" if self._in_memory else "QueueDataset")()
+        self._dataset.init(
+            use_var=self._program.slots,
+            pipe_command="cat",
+            batch_size=self._runner.train_batch_size,
+            thread_num=self._runner.thread_num,
+        )
+        self._dataset.set_filelist([str(self._scratch)])
+        if self._in_memory:
+            self._dataset.load_into_memory()
+
+    def _release(self) -> None:
+        if self._in_memory and self._dataset is not None:
+            self._dataset.release_memory()
+        self._dataset = None
+
+    def close(self) -> None:
+        self._release()
+        self._scratch.unlink(missing_ok=True)
