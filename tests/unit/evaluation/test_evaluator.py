@@ -15,6 +15,9 @@ from fl_rec.evaluation.evaluator import EvaluationRows, Evaluator
 from fl_rec.evaluation.metrics import Evaluation
 
 
+READER = Reader("cat", "cat")
+
+
 class Net:
     """Scores an item by its id, and remembers in which batches it was asked."""
 
@@ -34,10 +37,6 @@ def shard(path: Path, rows: list[tuple[int, int, int]]) -> Path:
     return path
 
 
-def reader(tmp_path: Path) -> Reader:
-    return Reader("cat", "cat", tmp_path / "log")
-
-
 def runner(**settings: Any) -> Any:
     return SimpleNamespace(**{"start_timeout": 10.0, "infer_batch_size": 7, "top_k": 1, **settings})
 
@@ -49,19 +48,19 @@ SECOND = [(6, 20, 1), (6, 70, 0)]
 
 def test_rows_of_several_shards_are_one_set(tmp_path: Path) -> None:
     shards = [shard(tmp_path / "a", FIRST), shard(tmp_path / "b", SECOND)]
-    rows = EvaluationRows.read(shards, reader(tmp_path), 3, 10.0)
+    rows = EvaluationRows.read(shards, READER, 3, 10.0)
     users, items = rows.inputs
     assert users.tolist() == [[5], [5], [5], [6], [6]] and items.tolist() == [[90], [80], [10], [20], [70]]
     assert rows.labels.tolist() == [1, 0, 0, 1, 0]
     with pytest.raises(DataError, match="a line must hold 4 slots"):
-        EvaluationRows.read(shards, reader(tmp_path), 4, 10.0)
+        EvaluationRows.read(shards, READER, 4, 10.0)
 
 
 @pytest.mark.parametrize(
     ("top_k", "hits", "ndcg_sum"), [(1, 1, 1.0), (2, 2, 1 + 1 / np.log2(3)), (9, 2, 1 + 1 / np.log2(3))]
 )
 def test_users_are_ranked_and_scores_are_counted(tmp_path: Path, top_k: int, hits: int, ndcg_sum: float) -> None:
-    rows = EvaluationRows.read([shard(tmp_path / "a", FIRST + SECOND)], reader(tmp_path), 3, 10.0)
+    rows = EvaluationRows.read([shard(tmp_path / "a", FIRST + SECOND)], READER, 3, 10.0)
     found = rows.measure(Net(), 7, top_k)  # type: ignore[arg-type]
     assert (found.users, found.hits) == (2, hits) and found.ndcg_sum == pytest.approx(ndcg_sum)
     # Of six pairs of a positive and a negative, 20 is above 10 only, and 90 above all.
@@ -70,7 +69,7 @@ def test_users_are_ranked_and_scores_are_counted(tmp_path: Path, top_k: int, hit
 
 def test_test_and_validation_rows_are_measured_apart(tmp_path: Path) -> None:
     test, validation = [shard(tmp_path / "a", FIRST)], [shard(tmp_path / "b", SECOND)]
-    evaluator = Evaluator.read(runner(), reader(tmp_path), test, validation, 3)
+    evaluator = Evaluator.read(runner(), READER, test, validation, 3)
     net = Net()
     of_test, of_validation = evaluator.evaluate(net)  # type: ignore[arg-type]
     assert (of_test.users, of_test.hits, of_validation.users, of_validation.hits) == (1, 1, 1, 0)
@@ -82,9 +81,9 @@ def test_test_and_validation_rows_are_measured_apart(tmp_path: Path) -> None:
 
 
 def test_what_there_is_not_is_no_evaluation(tmp_path: Path) -> None:
-    evaluator = Evaluator.read(runner(), reader(tmp_path), [], [], 3)
+    evaluator = Evaluator.read(runner(), READER, [], [], 3)
     assert evaluator.evaluate(Net()) == (Evaluation(), Evaluation())  # type: ignore[arg-type]
     assert not evaluator.validates and list(evaluator.users) == []
-    only = Evaluator.read(runner(top_k=2), reader(tmp_path), [shard(tmp_path / "a", SECOND)], [], 3)
+    only = Evaluator.read(runner(top_k=2), READER, [shard(tmp_path / "a", SECOND)], [], 3)
     of_test, of_validation = only.evaluate(Net())  # type: ignore[arg-type]
     assert of_test.hits == 1 and of_validation == Evaluation() and not only.validates
