@@ -88,16 +88,18 @@ def test_reader_that_fails(job: Job, tmp_path: Path) -> None:
     job.runner.update(pipe_command="python bad_reader.py", test_data_dir=None)
     finished = job.wait(job.start(), PROMPT)
     assert finished.code == 1
+    assert "The reader must exit with 0. Received: 1 on " in finished.errors
     assert "runner.pipe_command='python bad_reader.py'" in finished.errors
     assert "no such column: zip" in finished.errors
-    assert "exit 1" in finished.errors
+    assert finished.records("all") == [], "nothing was trained"
 
 
 def test_reader_that_loses_rows(job: Job) -> None:
     job.runner.update(pipe_command="head -n 100", test_data_dir=None)
     finished = job.wait(job.start(), PROMPT)
     assert finished.code == 1
-    assert "Received: 100 rows" in finished.errors
+    assert "Received: 100 rows from " in finished.errors
+    assert finished.records("all") == []
 
 
 def test_port_in_use(job: Job) -> None:
