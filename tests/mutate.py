@@ -70,7 +70,7 @@ MUTANTS = [
     Mutant("data/rows.py", "if taken == self.count else", "if stop == self.count else", ROWS),
     Mutant("data/rows.py", "if number != self._drawn:", "if self._drawn < 0:", ROWS),
     Mutant("data/reader.py", "expected not in (None, count)", "expected not in (None, count, count + 1)", READER),
-    Mutant("data/reader.py", "if count == 0 or", "if", READER),
+    Mutant("data/reader.py", "if count < least or", "if", READER),
     Mutant("data/text.py", '1 + text.count(b"\\n", 0, start)', "1", TEXT),
     Mutant("data/text.py", "highest <= np.iinfo(dtype).max", "highest <= np.iinfo(dtype).max + 1", TEXT),
     Mutant("data/text.py", "len(str(max(highest, -lowest)))", "len(str(highest))", TEXT),

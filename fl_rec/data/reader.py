@@ -72,28 +72,31 @@ class Reader:
         shell = _PYTHON.sub(lambda word: f"{word.group(1)}{shlex.quote(sys.executable)}", shell)
         return cls(command, shell)
 
-    def rows(self, shards: Sequence[Path], num_slots: int, timeout: float, expected: int | None = None) -> Rows:
+    def rows(
+        self, shards: Sequence[Path], num_slots: int, timeout: float, expected: int | None = None, least: int = 1
+    ) -> Rows:
         """All rows of some shards, one shard after another.
 
         Args:
             num_slots: of a row, the label last.
             timeout: seconds until the reader of a shard is given up.
-            expected: rows of all of them; None if unknown, when any number but 0 will do.
+            expected: rows of all of them; None if unknown, when any number will do that is
+            least: or more.
 
         Raises:
             DataError: a shard can't be read, rows are missing or too many, or are not MultiSlot text of so many slots.
         """
         blocks, said = [], b""
         for shard in shards:
-            text, complaints = self._run(shard, timeout)
+            text, complaints = self.run(shard, timeout)
             said += complaints
             for slots in multislot_blocks(text, num_slots, str(shard)):
                 *others, labels = slots
                 blocks.append([*(narrowed(slot, np.int32) for slot in others), narrowed(labels, np.int8)])
         rows = tuple(np.concatenate(parts) for parts in zip(*blocks))
         count = len(rows[0])
-        if count == 0 or expected not in (None, count):
-            wanted = "at least 1" if expected is None else f"{expected:,}"
+        if count < least or expected not in (None, count):
+            wanted = f"at least {least}" if expected is None else f"{expected:,}"
             more = f" and {len(shards) - 1} more" if len(shards) > 1 else ""
             raise DataError(
                 f"The reader must give every row of its shard. Received: {count:,} rows from {shards[0]}{more}, not "
@@ -101,8 +104,8 @@ class Reader:
             )
         return rows
 
-    def read(self, shard: Path, timeout: float) -> bytes:
-        """A shard as MultiSlot text.
+    def run(self, shard: Path, timeout: float) -> tuple[bytes, bytes]:
+        """A shard as MultiSlot text, and what the reader said to it, which is passed on to our own stderr.
 
         Args:
             timeout: seconds until the reader is given up.
@@ -110,10 +113,6 @@ class Reader:
         Raises:
             DataError: no such file, or the reader failed.
         """
-        return self._run(shard, timeout)[0]
-
-    def _run(self, shard: Path, timeout: float) -> tuple[bytes, bytes]:
-        """A shard as MultiSlot text, and what the reader said to it, which is passed on to our own stderr."""
         try:
             if self.shell == AS_IS:
                 return shard.read_bytes(), b""

@@ -13,7 +13,6 @@ import numpy as np
 from fl_rec import kernels
 from fl_rec.config import RunnerConfig
 from fl_rec.data.reader import Reader
-from fl_rec.data.text import narrowed, parse_multislot
 from fl_rec.evaluation.auc import AucBuckets, check_labels
 from fl_rec.evaluation.metrics import Evaluation
 from fl_rec.evaluation.ranking import Ranking
@@ -44,9 +43,8 @@ class EvaluationRows:
         Raises:
             DataError: a shard can't be read, or is not MultiSlot text of so many slots.
         """
-        parsed = [parse_multislot(reader.read(path, timeout), num_slots, str(path)) for path in shards]
-        *inputs, labels = (np.concatenate(parts) for parts in zip(*parsed))
-        return cls(tuple(narrowed(slot, np.int32) for slot in inputs), check_labels(labels[:, 0]))
+        *inputs, labels = reader.rows(shards, num_slots, timeout, least=0)
+        return cls(tuple(inputs), check_labels(labels[:, 0]))
 
     def measure(self, net: InferenceNet, batch_size: int, top_k: int) -> Evaluation:
         """Scores all rows."""

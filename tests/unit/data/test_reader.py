@@ -56,7 +56,7 @@ def write_script(path: Path, content: str = SHOUT) -> Path:
 
 
 def shout(reader: Reader, shard: Path) -> str:
-    return reader.read(shard, DEADLINE).decode()
+    return reader.run(shard, DEADLINE)[0].decode()
 
 
 # -- which command is run ----------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_script_after_a_pipe(
 
 def refused(reader: Reader, shard: Path) -> str:
     with pytest.raises(DataError) as caught:
-        reader.read(shard, DEADLINE)
+        reader.run(shard, DEADLINE)
     return str(caught.value)
 
 
@@ -190,18 +190,18 @@ def test_only_the_last_lines_are_quoted(new_reader: NewReader, shard: Path) -> N
 
 
 def test_read_as_it_is(new_reader: NewReader, shard: Path) -> None:
-    assert new_reader("cat").read(shard, DEADLINE) == b"a row\nand one\n"
+    assert new_reader("cat").run(shard, DEADLINE) == (b"a row\nand one\n", b"")
 
 
 def test_read_through_a_command(new_reader: NewReader, shard: Path) -> None:
     reader = new_reader("tr a-z A-Z")
-    assert reader.read(shard, DEADLINE) == b"A ROW\nAND ONE\n"
+    assert reader.run(shard, DEADLINE) == (b"A ROW\nAND ONE\n", b"")
 
 
 @pytest.mark.parametrize("command", ["cat", "tr a-z A-Z"])
 def test_read_of_a_missing_shard(new_reader: NewReader, folder: Path, command: str) -> None:
     with pytest.raises(DataError) as caught:
-        new_reader(command).read(folder / "part-009.txt", DEADLINE)
+        new_reader(command).run(folder / "part-009.txt", DEADLINE)
     assert str(caught.value) == (
         f"A shard must be readable. Received: {folder}/part-009.txt (No such file or directory)."
     )
@@ -210,7 +210,7 @@ def test_read_of_a_missing_shard(new_reader: NewReader, folder: Path, command: s
 def test_read_through_a_command_that_fails(new_reader: NewReader, shard: Path) -> None:
     command = "sh -c 'echo no such column >&2; exit 4'"
     with pytest.raises(DataError) as caught:
-        new_reader(command).read(shard, DEADLINE)
+        new_reader(command).run(shard, DEADLINE)
     assert str(caught.value) == (
         f"The reader must exit with 0. Received: 4 on {shard} from runner.pipe_command={command!r}, "
         f"run as: {command}\nIt said:\n    no such column"
@@ -219,7 +219,7 @@ def test_read_through_a_command_that_fails(new_reader: NewReader, shard: Path) -
 
 def test_read_through_a_command_that_hangs(new_reader: NewReader, shard: Path) -> None:
     with pytest.raises(DataError) as caught:
-        new_reader("exec sleep 60").read(shard, 0.1)
+        new_reader("exec sleep 60").run(shard, 0.1)
     assert str(caught.value) == (
         f"The reader 'exec sleep 60' must read {shard} within 0.1 s, and did not. Make it faster, or raise "
         "runner.start_timeout."

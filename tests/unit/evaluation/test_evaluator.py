@@ -52,6 +52,7 @@ def test_rows_of_several_shards_are_one_set(tmp_path: Path) -> None:
     users, items = rows.inputs
     assert users.tolist() == [[5], [5], [5], [6], [6]] and items.tolist() == [[90], [80], [10], [20], [70]]
     assert rows.labels.tolist() == [1, 0, 0, 1, 0]
+    assert len(EvaluationRows.read([shard(tmp_path / "c", [])], READER, 3, 10.0).labels) == 0, "nobody is tested"
     with pytest.raises(DataError, match="a line must hold 4 slots"):
         EvaluationRows.read(shards, READER, 4, 10.0)
 
