@@ -345,6 +345,7 @@ def run_job(
     show: bool = False,
     config: Path = CONFIG,
     stop: threading.Event | None = None,
+    script: Path | None = None,
 ) -> JobRun:
     """Runs a job once, as a user does, and sees that nothing of it is left.
 
@@ -357,10 +358,11 @@ def run_job(
         show: whether the job's own tables are shown as progress.
         config: its configuration, of which the folders of data are replaced.
         stop: once it is set, the job is stopped as one that hung.
+        script: a training script of the benchmark's; None for a user's.
     """
     run = RunDirectory(path)
     mark = Mark(ENVIRONMENT_KEY, str(run.path))
-    command = _command(run, data, overrides, servers, coordinators, config)
+    command = _command(run, data, overrides, servers, coordinators, config, script)
     expected = roles.role_names(data.num_shards, servers, coordinators)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
         started, clock = time.time(), time.monotonic()
@@ -427,7 +429,13 @@ def run_side_by_side(jobs: Sequence[Callable[[threading.Event], T]], width: int)
 
 
 def _command(
-    run: RunDirectory, data: Manifest, overrides: Mapping[str, Any], servers: int, coordinators: int, config: Path
+    run: RunDirectory,
+    data: Manifest,
+    overrides: Mapping[str, Any],
+    servers: int,
+    coordinators: int,
+    config: Path,
+    script: Path | None,
 ) -> list[str]:
     keys = {
         "runner.run_dir": str(run.path),
@@ -440,7 +448,7 @@ def _command(
     # A job starts in the project's folder, where a relative path would name another file.
     command = [sys.executable, "-m", "fl_rec.cli", "run", "-m", str(config.resolve())]
     command += [f"--worker_num={data.num_shards}", f"--server_num={servers}"]
-    command += [f"--coordinator_num={coordinators}", "-o"]
+    command += [f"--coordinator_num={coordinators}", *([] if script is None else [f"--script={script}"]), "-o"]
     return command + [f"{key}={json.dumps(value)}" for key, value in keys.items()]  # JSON is YAML
 
 
