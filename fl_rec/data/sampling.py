@@ -5,6 +5,7 @@ Whatever is drawn of data is drawn from a `Stream` of the run's seed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from fl_rec.data.rows import Rows
 from fl_rec.data.text import narrowed, parse_table
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import read_bytes
+
+Ids = Callable[[np.ndarray], np.ndarray]
 
 
 class Stream(IntEnum):
@@ -101,7 +104,9 @@ class AbsentItems:
         return self.item(user, rng.integers(0, self.count[user]))
 
 
-def _absent_items(train: np.ndarray, num_users: int, num_items: int, num_neg: int) -> AbsentItems:
+def _absent_items(
+    train: np.ndarray, num_users: int, num_items: int, num_neg: int, ids: Ids = lambda users: users
+) -> AbsentItems:
     """What negatives of training positives (user, item) are drawn from; DataError if a user has nothing."""
     if num_neg < 1:
         raise ConfigError(f"num_neg must be at least 1. Received: {num_neg}. The usual value is 4.")
@@ -110,7 +115,7 @@ def _absent_items(train: np.ndarray, num_users: int, num_items: int, num_neg: in
     if full.size:
         raise DataError(
             "A user must have at least one item that is not a training item, or no negative can be drawn. "
-            f"Received: {full.size} user(s) with all {num_items} items, first user id {full[0]}. "
+            f"Received: {full.size} user(s) with all {num_items} items, first user id {ids(full)[0]}. "
             "Remove these users."
         )
     return absent
@@ -143,7 +148,15 @@ class FreshNegatives:
         count: number of rows of an epoch.
     """
 
-    def __init__(self, rows: np.ndarray, num_items: int, num_neg: int, group_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        rows: np.ndarray,
+        num_items: int,
+        num_neg: int,
+        group_size: int,
+        seed: int,
+        ids: Ids = lambda users: users,
+    ) -> None:
         """Draw nothing yet.
 
         Args:
@@ -153,6 +166,7 @@ class FreshNegatives:
             num_neg: negatives per positive.
             group_size: items of a row: 1, or 1 + num_neg for a positive followed by its negatives.
             seed: give each worker one of its own, or they all draw with the same random numbers.
+            ids: the users' ids, if they are other numbers than those in the rows.
 
         Raises:
             ConfigError: num_neg or group_size is neither of these.
@@ -176,7 +190,7 @@ class FreshNegatives:
             )
         # By user, neighbouring draws look up neighbouring keys.
         positives = positives[np.argsort(positives[:, 0], kind="stable")]
-        self._absent = _absent_items(positives, int(positives[-1, 0]) + 1, num_items, num_neg)
+        self._absent = _absent_items(positives, int(positives[-1, 0]) + 1, num_items, num_neg, ids)
         self._seed, self._group_size = seed, group_size
         self._user = np.broadcast_to(positives[:, :1], (len(positives), num_neg))
         self._item = positives[:, 1:]

@@ -13,6 +13,7 @@ from fl_rec.data.sampling import Stream, generator
 from fl_rec.distillation.proxy import FINGERPRINT, LARGEST_LOGIT, LOGITS, SOFT_TARGETS, ProxySet
 from fl_rec.errors import RunError
 from fl_rec.nets.losses import cross_entropy, logits_of
+from fl_rec.nets.own_users import AllUsers
 from fl_rec.nets.program import TrainingProgram
 
 # The data feed reads whole numbers: targets travel to the program in thousandths, and this stands for none.
@@ -35,11 +36,16 @@ class Student:
 
     soft_targets: np.ndarray | None = None
 
+    @property
+    def users(self) -> np.ndarray:
+        """Users whose rows it trains beside the worker's own, int64."""
+        return np.empty(0, np.int64)
+
     def add_to(self, program: TrainingProgram) -> None:
         """Adds what it learns with to the training program, before `minimise`."""
         return
 
-    def rows(self, own: Source, seed: int) -> Source:
+    def rows(self, own: Source, seed: int, users: AllUsers) -> Source:
         """What is trained: the worker's own rows, and others.
 
         Raises:
@@ -93,6 +99,10 @@ class DistilledStudent(Student):
         self._config, self.proxy = config, proxy
         self.soft_targets = None
 
+    @property
+    def users(self) -> np.ndarray:
+        return self.proxy.users
+
     def add_to(self, program: TrainingProgram) -> None:
         import paddle
 
@@ -103,8 +113,8 @@ class DistilledStudent(Student):
             program.cost, program.prediction, targets, settings.temperature, settings.weight
         )
 
-    def rows(self, own: Source, seed: int) -> Source:
-        self._rows = DistilledRows(own, self.proxy, seed)
+    def rows(self, own: Source, seed: int, users: AllUsers) -> Source:
+        self._rows = DistilledRows(own, self.proxy, seed, users)
         return self._rows
 
     def begin_epoch(self, epoch: int) -> None:
@@ -156,10 +166,11 @@ class DistilledRows:
         own: the worker's own rows.
         proxy: the proxy set.
         seed: of the order of the rows.
+        users: by whom users go in `own`, and in what this gives.
     """
 
-    def __init__(self, own: Source, proxy: ProxySet, seed: int) -> None:
-        self._own, self._proxy, self._seed = own, proxy, seed
+    def __init__(self, own: Source, proxy: ProxySet, seed: int, users: AllUsers) -> None:
+        self._own, self._proxy, self._seed, self._users = own, proxy, seed, users
         self._round = 0
         self._targets: np.ndarray | None = None
         self.count = own.count + proxy.shape[0]
@@ -179,7 +190,7 @@ class DistilledRows:
         targets = np.full((self.count, self._proxy.shape[1]), NO_TARGET, np.int32)
         if self._targets is not None:
             targets[self._own.count :] = np.rint(np.clip(self._targets, -LARGEST_LOGIT, LARGEST_LOGIT) / TARGET_UNIT)
-        proxy = (rows.users[:, None], rows.items, rows.labels)
+        proxy = (self._users.places(rows.users[:, None]), rows.items, rows.labels)
         slots = [np.concatenate([mine, public.astype(mine.dtype)]) for mine, public in zip(own, proxy)]
         order = generator(self._seed, Stream.STUDENT_ORDER, number).permutation(self.count)
         return tuple(np.take(slot, order, axis=0) for slot in (*slots, targets))

@@ -56,7 +56,7 @@ class EvaluationRows:
         if net.structure is None:
             return net.predict(self.inputs, batch_size)
         users, items = self.inputs
-        return kernels.score(net.structure, net.views(net.structure.names), users, items)
+        return kernels.score(net.structure, net.views(net.structure.names), net.users.places(users), items)
 
     @cached_property
     def _ranking(self) -> Ranking:

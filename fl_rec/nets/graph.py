@@ -67,6 +67,18 @@ def used_otherwise(program: Any) -> set[str]:
     }
 
 
+def tables_of_alone(program: Any, feed: str) -> set[str]:
+    """The tables that are looked up by an input and used for nothing else, if nothing else is done with the input."""
+    if len(program.blocks) > 1:
+        return set()
+    found, ids = [each for each in look_ups(program) if each.ids == feed], looked_up(program)
+    readers = [op for op in program.global_block().ops if feed in op.input_arg_names and op.type != "fetch"]
+    tables = {each.table for each in found}
+    alone = all(ids[table] == {feed} for table in tables) and not tables & used_otherwise(program)
+    # A row for padding is one by its id.
+    return tables if alone and len(readers) == len(found) and all(each.padding == -1 for each in found) else set()
+
+
 def learning_rates(program: Any) -> set[str]:
     """The variables that the optimizers of a program take their step sizes from."""
     ops = (op for op in program.global_block().ops if "LearningRate" in op.input_names)
@@ -169,14 +181,45 @@ def sum_of_squares(values: Any) -> Any:
     return squares
 
 
-def model_bytes(program: Any, feeds: Sequence[str], target: Any) -> bytes:
-    """A program as `paddle.static.save_inference_model` writes it, but for some kilobytes of this machine's paths."""
+# What gives a parameter its first value from numbers that know nothing of its rows.
+_INITIALISERS = ("fill_constant", "gaussian_random", "truncated_gaussian_random", "uniform_random")
+
+
+def can_resize(startup: Any, table: str) -> bool:
+    """Whether `resize` can be done with a table."""
+    kinds = [op.type for op in startup.global_block().ops if table in op.output_arg_names]
+    return len(kinds) == 1 and kinds[0] in _INITIALISERS
+
+
+def rows_of(program: Any, table: str) -> int:
+    return int(program.global_block().var(table).shape[0])
+
+
+def resize(program: Any, startup: Any, table: str, rows: int) -> None:
+    """Gives a table another number of rows, in a program that has no optimizer yet and in the one that initialises."""
+    for each in (program, startup):
+        variable = each.global_block().var(table)
+        variable.desc.set_shape([rows, *variable.shape[1:]])
+    for op in startup.global_block().ops:
+        if table in op.output_arg_names:
+            op._set_attr("shape", [rows, *op.attr("shape")[1:]])
+
+
+def model_bytes(program: Any, feeds: Sequence[str], target: Any, rows: Mapping[str, int]) -> bytes:
+    """A program as `paddle.static.save_inference_model` writes it, but for some kilobytes of this machine's paths.
+
+    Args:
+        rows: of tables that have other numbers of rows in the file.
+    """
     import paddle
 
     inputs = [program.global_block().var(name) for name in feeds]
     program = paddle.static.normalize_program(program, inputs, [target])._remove_training_info(clip_extra=True)
     for op in program.global_block().ops:
         op._remove_attr("op_callstack")
+    for table, count in rows.items():
+        variable = program.global_block().var(table)
+        variable.desc.set_shape([count, *variable.shape[1:]])
     return bytes(program.desc.serialize_to_string())
 
 

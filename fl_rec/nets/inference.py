@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -14,6 +14,7 @@ from fl_rec.config import Config
 from fl_rec.errors import ConfigError
 from fl_rec.nets import graph
 from fl_rec.nets.contract import attribute, new_model
+from fl_rec.nets.own_users import ALL_USERS, AllUsers
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.nets.structure import Structure, structure_of
 
@@ -28,6 +29,7 @@ class InferenceNet:
         target: the scores, float32 [rows, 1].
         scope: its parameters.
         structure: what compiled kernels score it by; None if they can't.
+        users: who have rows in it.
         executor: kept, since each new one would leave its temporary tensors in the scope.
     """
 
@@ -36,18 +38,23 @@ class InferenceNet:
     target: Any
     scope: Any
     structure: Structure | None = None
+    users: AllUsers = ALL_USERS
     executor: Any = field(default_factory=lambda: paddle.static.Executor(paddle.CPUPlace()), repr=False)
 
     def predict(self, inputs: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
         """Scores rows.
 
         Args:
-            inputs: one array [rows, width] per feed, in the feeds' order.
+            inputs: one array [rows, width] per feed, in the feeds' order; users by the data's ids.
             batch_size: rows per run of the program.
 
         Returns:
             float32 [rows].
+
+        Raises:
+            DataError: a user has no row in it.
         """
+        inputs = [self.users.places(inputs[0]), *inputs[1:]]
         dtypes = [self.dtype(name) for name in self.feeds]
         rows = len(inputs[0])
         scores = np.empty(rows, np.float32)
@@ -63,7 +70,7 @@ class InferenceNet:
     @cached_property
     def model(self) -> bytes:
         """The program as a saved model has it."""
-        return graph.model_bytes(self.program, self.feeds, self.target)
+        return graph.model_bytes(self.program, self.feeds, self.target, self.users.tables)
 
     def dtype(self, name: str) -> str:
         """That of an input or the output, as numpy names it."""
@@ -87,8 +94,33 @@ def parameters(net: InferenceNet) -> dict[str, np.ndarray]:
     return {name: net.parameter(name) for name in graph.persistent(net.program)}
 
 
-def inference_net(config: Config, trained: TrainingProgram) -> InferenceNet:
-    """The net of a training program as it scores, its parameters as they were initialised.
+class ScoringProgram(NamedTuple):
+    """The net of a training program as it scores.
+
+    Attributes:
+        program: pruned, from feeds to scores.
+        startup: gives its parameters values.
+        feeds: names of its inputs, the user's id first.
+        target: name of the scores.
+        structure: see `InferenceNet`.
+    """
+
+    program: paddle.static.Program
+    startup: paddle.static.Program
+    feeds: tuple[str, ...]
+    target: str
+    structure: Structure | None
+
+    def net(self, users: AllUsers = ALL_USERS) -> InferenceNet:
+        """The net, its parameters as they are initialised, and its tables of `users` resized."""
+        scope = paddle.static.Scope()
+        paddle.static.Executor(paddle.CPUPlace()).run(self.startup, scope=scope)
+        target = self.program.global_block().var(self.target)
+        return InferenceNet(self.program, self.feeds, target, scope, self.structure, users)
+
+
+def scoring_program(config: Config, trained: TrainingProgram) -> ScoringProgram:
+    """The net of a training program as it scores.
 
     Args:
         config: with every size filled in.
@@ -112,14 +144,11 @@ def inference_net(config: Config, trained: TrainingProgram) -> InferenceNet:
     # Some nets of PaddleRec leave the label out here, others have it.
     inputs = [feed for feed in feeds if feed.name != trained.feeds[-1].name]
     pruned = paddle.static.normalize_program(program, inputs, [target])
-    scope = paddle.static.Scope()
-    paddle.static.Executor(paddle.CPUPlace()).run(startup, scope=scope)
-    names = tuple(feed.name for feed in inputs)
     structure = structure_of(model)
-    return InferenceNet(
+    return ScoringProgram(
         pruned,
-        names,
-        pruned.global_block().var(target.name),
-        scope,
+        startup,
+        tuple(feed.name for feed in inputs),
+        target.name,
         structure if isinstance(structure, Structure) else None,
     )

@@ -59,13 +59,14 @@ def save(
 def write(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private_names: Collection[str] = ()) -> None:
     """Writes a model and its signature into a folder that is there; for the arguments see `save`. OSError if not."""
 
-    def withheld(values: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(values.dtype.type(0), values.shape)
+    def written(name: str) -> np.ndarray:
+        values = net.parameter(name)
+        if name not in private_names:
+            return values
+        return np.broadcast_to(values.dtype.type(0), net.users.whole(name, values.shape))
 
     (folder / f"{PREFIX}.pdmodel").write_bytes(net.model)
-    values = ((name, net.parameter(name)) for name in graph.persistent(net.program))
-    shared = (withheld(each) if name in private_names else each for name, each in values)
-    graph.write_tensors(folder / f"{PREFIX}.pdiparams", shared)
+    graph.write_tensors(folder / f"{PREFIX}.pdiparams", map(written, graph.persistent(net.program)))
     content = {"feeds": list(net.feeds), "private": sorted(private_names), "paddle": paddle.__version__, **signature}
     write_json(folder / SIGNATURE, content)
 

@@ -180,7 +180,8 @@ class FLTrainer:
     # -- what the steps stand on ---------------------------------------------------------------------------------
 
     def build_network(self) -> None:
-        """Builds the training program, for its server too: from it the tables are derived."""
+        """Builds the training program, for its server too: from it the tables are derived. A worker reads its shards
+        meanwhile, since the tables of its own users are theirs only."""
         import paddle
 
         from fl_rec.nets.program import TrainingProgram
@@ -194,14 +195,37 @@ class FLTrainer:
             shared = set(self.program.names) - set(self.private_params)
             self.runtime.keep_private(self.private_params)
             self.exchange = new_exchange(self.runtime, bool(shared))
+            if self.role.kind == "worker":
+                self._read_shards()
             self.program.add_penalties(shared)
             self.student.add_to(self.program)
             self.program.minimise(self.runtime.strategy(self.exchange.k_steps), counts=self.role.kind == "worker")
 
+    def _read_shards(self) -> None:
+        from fl_rec.nets.inference import scoring_program
+        from fl_rec.trainer.local_training import WorkerShards, training_rows
+
+        index, config = self.role.index, self.config
+        reader = Reader.from_config(config, self.run_directory.config)
+        shards = WorkerShards(index, self.job.train_shards[index], self.job.train_rows[index], reader)
+        rows = shards.read(config, self.program)
+        self.evaluator = Evaluator.read(
+            config.runner,
+            reader,
+            self._shards_of(self.job.test_shards),
+            self._shards_of(self.job.validation_shards),
+            len(self.program.feeds),
+        )
+        for users, what in self.evaluator.users:
+            self.student.require_no_overlap(users, what)
+        self._scoring = scoring_program(config, self.program)
+        everyone = [rows[0], self.student.users, *(users for users, _ in self.evaluator.users)]
+        self.private_params.keep_own(everyone, config, self.program, self._scoring)
+        self._rows = training_rows(config, self.program, shards, rows, self.student, self.private_params.users)
+
     def start_worker(self) -> None:
-        """Initialises the parameters, joins the servers and opens the shards."""
-        from fl_rec.nets.inference import inference_net
-        from fl_rec.trainer.local_training import WorkerShards, local_training
+        """Initialises the parameters and joins the servers."""
+        from fl_rec.trainer.local_training import local_training
         from fl_rec.trainer.saving import Saving
         from fl_rec.trainer.warm_start import warm_start
 
@@ -210,25 +234,9 @@ class FLTrainer:
         self.private_params.remember(self.program)
         warm_start(self.config, index, self.program, self.private_params)
         self.exchange.start(self.program.main, self.program.scope)
-        self.net = inference_net(self.config, self.program)
-        reader = Reader.from_config(self.config, self.run_directory.config)
-        shards = WorkerShards(
-            index,
-            self.job.train_shards[index],
-            self.job.train_rows[index],
-            reader,
-            self.run_directory.path / "rows" / f"{index}.txt",
-        )
-        self.local = local_training(self.config, self.program, self.private_params, shards, self.student)
-        self.evaluator = Evaluator.read(
-            self.config.runner,
-            reader,
-            self._shards_of(self.job.test_shards),
-            self._shards_of(self.job.validation_shards),
-            len(self.program.feeds),
-        )
-        for users, what in self.evaluator.users:
-            self.student.require_no_overlap(users, what)
+        self.net = self._scoring.net(self.private_params.users)
+        scratch = self.run_directory.path / "rows" / f"{index}.txt"
+        self.local = local_training(self.config, self.program, self.private_params, self._rows, self.student, scratch)
         self.saving = Saving(
             self.config,
             self.role,

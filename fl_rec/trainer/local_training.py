@@ -13,11 +13,12 @@ from typing import Any
 
 from fl_rec.config import Config
 from fl_rec.data.reader import Reader
-from fl_rec.data.rows import SameRows, TrainingRows
+from fl_rec.data.rows import Rows, SameRows, TrainingRows
 from fl_rec.data.sampling import FreshNegatives
 from fl_rec.data.text import ungrouped
 from fl_rec.distillation.student import Student
 from fl_rec.errors import ConfigError
+from fl_rec.nets.own_users import AllUsers
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.privacy.dp_training import DpTraining
 from fl_rec.steps.base import LocalStep
@@ -33,14 +34,16 @@ class WorkerShards:
         files: its shards.
         rows: lines of all of them; None if nobody knows.
         reader: reads them.
-        scratch: a file for the local step's own use.
     """
 
     client: int
     files: Sequence[Path]
     rows: int | None
     reader: Reader
-    scratch: Path
+
+    def read(self, config: Config, program: TrainingProgram) -> Rows:
+        """All their rows. DataError if they can't be read."""
+        return self.reader.rows(self.files, len(program.feeds), config.runner.start_timeout, self.rows)
 
 
 class LocalTraining(ABC):
@@ -160,32 +163,47 @@ class DpPasses(LocalTraining):
 
 
 def local_training(
-    config: Config, program: TrainingProgram, private: Collection[str], shards: WorkerShards, student: Student
+    config: Config,
+    program: TrainingProgram,
+    private: Collection[str],
+    rows: TrainingRows,
+    student: Student,
+    scratch: Path,
 ) -> LocalTraining:
     """How a worker trains by its configuration.
 
     Args:
         program: initialised, and known to the servers.
         private: names of the private parameters.
+        rows: see `training_rows`.
+        scratch: a file for the local step's own use.
 
     Raises:
         ConfigError: the net is one that can't be trained so.
-        DataError: the shards can't be read.
     """
-    rows = training_rows(config, program, shards, student)
     if config.privacy.clip is not None:
         return DpPasses(DpTraining(config, program, private, rows), rows)
-    step = new_step(config, program, shards.scratch)
+    step = new_step(config, program, scratch)
     print(f"local step: {step}", flush=True)
     return Passes(rows, step, student)
 
 
-def training_rows(config: Config, program: TrainingProgram, shards: WorkerShards, student: Student) -> TrainingRows:
-    """The rows of the shards as they are, or with negatives that are drawn anew; see `local_training`."""
+def training_rows(
+    config: Config, program: TrainingProgram, shards: WorkerShards, rows: Rows, student: Student, users: AllUsers
+) -> TrainingRows:
+    """The rows of the shards as they are, or with negatives that are drawn anew.
+
+    Args:
+        rows: of the shards, as they are read.
+        users: who have rows in the program's tables, by which users go in what is returned.
+
+    Raises:
+        ConfigError, DataError: these rows, or this net's, can't be drawn anew.
+    """
     runner = config.runner
-    rows = shards.reader.rows(shards.files, len(program.feeds), runner.start_timeout, shards.rows)
+    own = (users.places(rows[0]), *rows[1:])
     if runner.resample_negatives is None:
-        return TrainingRows(SameRows(rows))
+        return TrainingRows(SameRows(own))
     if len(program.feeds) != 3:
         raise ConfigError(
             "runner.resample_negatives draws items for rows of a user, items and labels. Received: a net with "
@@ -193,9 +211,9 @@ def training_rows(config: Config, program: TrainingProgram, shards: WorkerShards
         )
     student.require_no_overlap(rows[0], "the training shards")
     # Rows may be groups already, of which the first item is the positive.
-    pairs = ungrouped(rows, str(shards.files[0]))
+    pairs = ungrouped(own, str(shards.files[0]))
     # With a seed that can be guessed, one user's negatives would tell of the users before.
     seed = runner.seed + shards.client if config.privacy.clip is None else secrets.randbits(128)
     num_items = config["hyper_parameters.num_items"]
-    own = FreshNegatives(pairs, num_items, runner.resample_negatives, program.group_size, seed)
-    return TrainingRows(student.rows(own, seed))
+    fresh = FreshNegatives(pairs, num_items, runner.resample_negatives, program.group_size, seed, users.ids)
+    return TrainingRows(student.rows(fresh, seed, users))

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fl_rec.config import Config
 from fl_rec.errors import ConfigError
-from fl_rec.nets.graph import looked_up
+from fl_rec.nets import graph
+from fl_rec.nets.own_users import ALL_USERS, AllUsers, OwnUsers
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.runs.private_parts import Part
 
 if TYPE_CHECKING:
-    from fl_rec.nets.inference import InferenceNet
+    from fl_rec.nets.inference import InferenceNet, ScoringProgram
 
 
 class PrivateParams(Mapping[str, bool]):
-    """A net's private parameters: name -> whether it is an embedding, of which a worker trains some rows only."""
+    """A net's private parameters: name -> whether it is an embedding, of which a worker trains some rows only.
+
+    Attributes:
+        users: who have rows in those that are looked up by the user's id; see `keep_own`.
+    """
 
     def __init__(self, by_row: Mapping[str, bool]) -> None:
         self._by_row = by_row
+        self.users: AllUsers = ALL_USERS
         self._untrained: dict[str, np.ndarray] = {}
 
     @classmethod
@@ -43,6 +49,35 @@ class PrivateParams(Mapping[str, bool]):
     def __len__(self) -> int:
         return len(self._by_row)
 
+    def keep_own(
+        self, users: Iterable[np.ndarray], config: Config, program: TrainingProgram, scoring: ScoringProgram
+    ) -> None:
+        """Has the tables that are looked up by the user's id, and nothing else, hold a worker's own users only.
+
+        It is not done where one of them is shared, where the net does something else with the ids, and where they are
+        to be dumped.
+
+        Args:
+            users: those of the worker's rows.
+            program: the training program, without an optimizer, and not initialised.
+            scoring: of it; resized as well.
+        """
+        import paddle
+
+        tables = graph.tables_of_alone(program.main, program.feeds[0].name)
+        programs = [(program.main, paddle.static.default_startup_program()), (scoring.program, scoring.startup)]
+        possible = (
+            tables == graph.tables_of_alone(scoring.program, scoring.feeds[0])
+            and all(self.get(name) for name in tables)
+            and all(graph.can_resize(startup, name) for _, startup in programs for name in tables)
+        )
+        if not tables or not possible or config.runner.need_dump:
+            return
+        self.users = own = OwnUsers(users, {name: graph.rows_of(program.main, name) for name in sorted(tables)})
+        for each in programs:
+            for name in tables:
+                graph.resize(*each, name, len(own))
+
     def remember(self, program: TrainingProgram) -> None:
         """Notes what training begins with, once the parameters are initialised."""
         self._untrained = {name: program.value(name) for name in self}
@@ -52,23 +87,31 @@ class PrivateParams(Mapping[str, bool]):
         untrained = self._untrained[name]
         if not self[name]:
             return values
-        held = values.any(axis=1, keepdims=True)
-        if held.all():  # of a table that all had, nothing is this worker's until it is trained here
+        held = np.any(values, axis=1, keepdims=True)
+        all_held, held, values = held.all(), self.users.own(name, held), self.users.own(name, values)
+        if all_held:  # of a table that all had, nothing is this worker's until it is trained here
             self._untrained[name] = values
         # Rows of other workers' users stay untrained here: else they would be saved as this worker's.
         return np.where(held, values, untrained)
 
     def parts(self, program: TrainingProgram) -> dict[str, Part]:
-        """What this worker has of each."""
+        """What this worker has of each, by the data's ids."""
+        parts = self._parts(program)
+        for name in self.users.tables:
+            rows, values = parts[name]
+            parts[name] = Part(self.users.ids(rows), values)  # type: ignore[arg-type]
+        return parts
+
+    def put_into(self, net: InferenceNet, program: TrainingProgram) -> None:
+        """Copies this worker's parts into a net, zeros where it has trained nothing."""
+        for name, part in self._parts(program).items():
+            net.set_parameter(name, part.into(np.zeros_like(self._untrained[name])))
+
+    def _parts(self, program: TrainingProgram) -> dict[str, Part]:
         return {
             name: Part.trained(program.value(name), untrained, self[name])
             for name, untrained in self._untrained.items()
         }
-
-    def put_into(self, net: InferenceNet, program: TrainingProgram) -> None:
-        """Copies this worker's parts into a net, zeros where it has trained nothing."""
-        for name, part in self.parts(program).items():
-            net.set_parameter(name, part.into(np.zeros_like(self._untrained[name])))
 
 
 def private_parameters(config: Config, program: Any, user_feed: str) -> dict[str, bool]:
@@ -85,7 +128,7 @@ def private_parameters(config: Config, program: Any, user_feed: str) -> dict[str
     Raises:
         ConfigError: a name fits no parameter.
     """
-    ids = looked_up(program)
+    ids = graph.looked_up(program)
     names = [parameter.name for parameter in program.all_parameters()]
     patterns = config.runner.private_params
     if patterns is None:

@@ -9,6 +9,7 @@ import numpy as np
 from fl_rec.config import Config
 from fl_rec.errors import DataError
 from fl_rec.nets.neumf import neumf_parameters
+from fl_rec.nets.own_users import AllUsers
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.runs.checkpoint import load_parameters
 from fl_rec.trainer.private_params import PrivateParams
@@ -32,14 +33,14 @@ def warm_start(config: Config, client: int, program: TrainingProgram, private: P
         saved, source = neumf_parameters(gmf, mlp, hyper.pretrain_alpha), "the pretrained nets"
     else:
         return
-    _require_all(saved, program, source)
+    _require_all(saved, program, private.users, source)
     for name in program.names:
         program.set_value(name, private.take_over(name, saved[name]) if name in private else saved[name])
 
 
-def _require_all(saved: Mapping[str, np.ndarray], program: TrainingProgram, source: str) -> None:
+def _require_all(saved: Mapping[str, np.ndarray], program: TrainingProgram, users: AllUsers, source: str) -> None:
     for name in program.names:
-        shape = list(program.value(name).shape)
+        shape = list(users.whole(name, program.value(name).shape))
         if name not in saved or list(saved[name].shape) != shape:
             found = f"of shape {list(saved[name].shape)}" if name in saved else "missing"
             raise DataError(

@@ -17,7 +17,8 @@ from fl_rec.distillation.student import Student
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.evaluation.evaluator import EvaluationRows
 from fl_rec.nets import graph
-from fl_rec.nets.inference import inference_net
+from fl_rec.nets.inference import scoring_program
+from fl_rec.nets.own_users import ALL_USERS
 from fl_rec.nets.program import LOSS_SUM, ROWS, TrainingProgram, scheduled
 from fl_rec.steps.base import LocalStep
 from fl_rec.steps.graph import GraphStep
@@ -37,8 +38,11 @@ def passes(config: Config, program: TrainingProgram, folder: Path) -> Passes:
     return Passes(TrainingRows(SameRows(SLOTS)), GraphStep(config, program, folder / "rows"), Student())
 
 
-def shards(shard: Path, rows: int | None = None, client: int = 0) -> WorkerShards:
-    return WorkerShards(client, [shard], rows, Reader("cat", "cat"), shard.with_name("rows"))
+def rows_of(
+    config: Config, program: TrainingProgram, shard: Path, rows: int | None = None, client: int = 0
+) -> TrainingRows:
+    shards = WorkerShards(client, [shard], rows, Reader("cat", "cat"))
+    return training_rows(config, program, shards, shards.read(config, program), Student(), ALL_USERS)
 
 
 def rate(program: TrainingProgram) -> float:
@@ -189,7 +193,7 @@ def test_zeros_stay_zeros_where_they_are_kept(config: Config, tmp_path: Path) ->
 
 def test_the_net_that_scores_has_the_names_of_the_one_that_is_trained(config: Config) -> None:
     with built(config) as program:
-        net = inference_net(config, program)
+        net = scoring_program(config, program).net()
         assert net.feeds == ("user_input", "item_input")
         assert {each.name for each in net.program.all_parameters()} == set(program.names)
         for name in program.names:
@@ -204,7 +208,7 @@ def test_the_net_that_scores_has_the_names_of_the_one_that_is_trained(config: Co
 
 def test_a_net_that_says_what_it_is_is_scored_by_a_kernel(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     with built(config) as program:
-        net = inference_net(config, program)
+        net = scoring_program(config, program).net()
         inputs, labels = (np.array([[0], [0], [1], [1]]), np.array([[2], [1], [0], [2]])), np.array([1, 0, 0, 1])
         rows = EvaluationRows(inputs, labels)
         by_paddle = rows.measure(dataclasses.replace(net, structure=None), 8, 1)
@@ -283,23 +287,23 @@ def test_a_student_knows_of_an_epoch_before_its_rows_are_drawn() -> None:
 def test_rows_are_compared_with_the_manifests(config: Config, shard: Path) -> None:
     with built(config) as program:
         for known in (5, None):
-            rows = training_rows(config, program, shards(shard, known), Student())
+            rows = rows_of(config, program, shard, known)
             (found,) = rows.take(5)
             for given, read in zip(SLOTS, found):
                 assert given.dtype == read.dtype and given.tolist() == read.tolist()
         with pytest.raises(DataError, match=r"Received: 5 rows from .*part-000.txt, not 6\."):
-            training_rows(config, program, shards(shard, 6), Student())
+            rows_of(config, program, shard, 6)
 
 
 def test_rows_with_fresh_negatives(config: Config, shard: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = config.replace(**{"runner.resample_negatives": 2, "hyper_parameters.group_size": 3, "runner.seed": 7})
     with built(config) as program:
-        made = [training_rows(config, program, shards(shard, 5, client), Student()) for client in (0, 0, 1)]
+        made = [rows_of(config, program, shard, 5, client) for client in (0, 0, 1)]
         assert all(each.count == 2 for each in made)
         drawn = [np.hstack(each.of_pass(0)).tolist() for each in made]
         assert drawn[0] == drawn[1] != drawn[2], "each client draws its own, and the same whenever it is asked"
         assert sorted(row[0] for row in drawn[0]) == [0, 2]
-        local = local_training(config, program, (), shards(shard), Student())
+        local = local_training(config, program, (), rows_of(config, program, shard), Student(), shard.with_name("rows"))
         assert isinstance(local, Passes)
         assert "local step: graph" in capsys.readouterr().out
         program.begin_epoch()
@@ -309,7 +313,7 @@ def test_rows_with_fresh_negatives(config: Config, shard: Path, capsys: pytest.C
         local.close()
         assert not shard.with_name("rows").exists()
         with pytest.raises(DataError, match=r"Received: 5 rows from .*part-000.txt, not 4\."):
-            training_rows(config, program, shards(shard, 4), Student())
+            rows_of(config, program, shard, 4)
 
 
 def test_rows_of_another_kind_have_no_negatives_to_draw(config: Config, tmp_path: Path) -> None:
@@ -317,7 +321,7 @@ def test_rows_of_another_kind_have_no_negatives_to_draw(config: Config, tmp_path
     wide = tmp_path / "wide.txt"
     wide.write_text("2 0 1 1 3 1 1\n")
     with built(config) as program, pytest.raises(DataError, match=r"Received: \[2, 1, 1\] values in the slots"):
-        training_rows(config, program, shards(wide), Student())
+        rows_of(config, program, wide)
 
 
 # --- With differential privacy -------------------------------------------------------------------------
@@ -327,7 +331,14 @@ def test_passes_with_differential_privacy(config: Config, shard: Path) -> None:
     settings = {"privacy.clip": 1.0, "runner.exchanges_per_epoch": 2, "privacy.noise_multiplier": 2.0}
     config = config.replace(**settings)
     with built(config) as program:
-        local = local_training(config, program, ["mlp_user_embedding"], shards(shard, 5), Student())
+        local = local_training(
+            config,
+            program,
+            ["mlp_user_embedding"],
+            rows_of(config, program, shard, 5),
+            Student(),
+            shard.with_name("rows"),
+        )
         assert isinstance(local, DpPasses)
         assert local.portions(1.0, 2) == [1, 1], "how many users are drawn is not told"
         with pytest.raises(ConfigError, match="Received: local_epochs=0.5. Have run_worker call train_epoch"):

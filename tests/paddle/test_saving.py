@@ -13,6 +13,7 @@ import pytest
 from fl_rec.errors import DataError, RunError
 from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.metrics import EpochMetrics, Evaluation
+from fl_rec.nets.own_users import ALL_USERS
 from fl_rec.runs import checkpoint, private_parts
 from fl_rec.runs.private_parts import Part
 from fl_rec.trainer import saving, warm_start
@@ -194,6 +195,8 @@ class Program:
 
 
 class TakesOver(dict[str, bool]):
+    users = ALL_USERS
+
     def take_over(self, name: str, values: np.ndarray) -> np.ndarray:
         return values + 10
 

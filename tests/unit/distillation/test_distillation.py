@@ -27,6 +27,7 @@ from fl_rec.distillation.proxy import FINGERPRINT, LARGEST_LOGIT, LOGITS, SOFT_T
 from fl_rec.distillation.student import NO_TARGET, TARGET_UNIT, DistilledRows, to_logits
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.job.check import check_job
+from fl_rec.nets.own_users import ALL_USERS, OwnUsers
 
 PROJECT = Path(__file__).parents[3]
 
@@ -285,7 +286,20 @@ OWN = np.array([[0, 0, 1], [0, 11, 1], [99, 999, 1], [0, 4, 0]])  # the id of th
 def distilled(group_size: int) -> tuple[DistilledRows, ProxySet, FreshNegatives]:
     own = FreshNegatives(OWN, ITEMS, NEGATIVES, group_size, 5)
     proxy = proxy_set(group_size)
-    return DistilledRows(own, proxy, 5), proxy, own
+    return DistilledRows(own, proxy, 5, ALL_USERS), proxy, own
+
+
+def test_rows_where_users_have_places() -> None:
+    """The same rows, but for the numbers by which users go."""
+    by_id, proxy, _ = distilled(1)
+    users = OwnUsers([OWN[:, 0], proxy.users], {"users": 1_000_000})
+    pairs = np.column_stack([users.places(OWN[:, 0]), OWN[:, 1:]])
+    by_place = DistilledRows(FreshNegatives(pairs, ITEMS, NEGATIVES, 1, 5, users.ids), proxy, 5, users)
+    for source in (by_id, by_place):
+        source.begin(1, None)
+    wanted, found = by_id.epoch(2), by_place.epoch(2)
+    assert found[0].tolist() != wanted[0].tolist() and users.ids(found[0]).tolist() == wanted[0].tolist()
+    assert [each.tolist() for each in found[1:]] == [each.tolist() for each in wanted[1:]]
 
 
 def halves(slots: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -347,7 +361,7 @@ def test_the_order_of_the_rows_is_that_of_a_reading() -> None:
     assert places[0].tolist() != places[1].tolist()
     for each in places:
         assert each.tolist() != list(range(each[0], each[0] + len(each))), "the two kinds are mixed"
-    other = DistilledRows(FreshNegatives(OWN, ITEMS, NEGATIVES, 1, 5), proxy, 6)
+    other = DistilledRows(FreshNegatives(OWN, ITEMS, NEGATIVES, 1, 5), proxy, 6, ALL_USERS)
     other.begin(0, None)
     others = np.hstack(other.epoch(0)).tolist()
     assert sorted(others) == sorted(readings[0]) and others != readings[0], "workers have orders of their own"

@@ -14,7 +14,6 @@ from fl_rec.errors import DataError
 from fl_rec.evaluation.evaluator import EvaluationRows, Evaluator
 from fl_rec.evaluation.metrics import Evaluation
 
-
 READER = Reader("cat", "cat")
 
 
