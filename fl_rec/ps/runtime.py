@@ -256,15 +256,21 @@ class PsRuntime:
 
 
 def _pack(values: np.ndarray) -> np.ndarray:
-    """Float64 as fewer int64: first bytes come first, then second ones, and so on, since those are alike."""
+    """Float64 as fewer int64: first bytes come first, then second ones, and so on, since those are alike.
+
+    The eighth byte of an int64 is 0. With negative numbers Paddle's gloo sums as int64 and without as uint64 (3.0.0), of
+    which numpy makes float64 where some are above the highest int64 and others are not.
+    """
     alike = np.ascontiguousarray(np.asarray(values, np.float64).view(np.uint8).reshape(-1, 8).T)
     packed = zlib.compress(alike.tobytes(), 1)
-    return np.frombuffer(packed + bytes(-len(packed) % 8), np.int64)
+    sevens = np.frombuffer(packed + bytes(-len(packed) % 7), np.uint8).reshape(-1, 7)
+    return np.pad(sevens, ((0, 0), (0, 1))).view("<i8")[:, 0]
 
 
 def _unpack(packed: np.ndarray) -> np.ndarray:
     """The inverse of `_pack`, which may have put zeros behind."""
-    alike = np.frombuffer(zlib.decompressobj().decompress(packed.tobytes()), np.uint8)
+    sevens = np.ascontiguousarray(packed, "<i8").view(np.uint8).reshape(-1, 8)[:, :7]
+    alike = np.frombuffer(zlib.decompressobj().decompress(sevens.tobytes()), np.uint8)
     return np.ascontiguousarray(alike.reshape(8, -1).T).view(np.float64)[:, 0]
 
 

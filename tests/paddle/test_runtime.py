@@ -26,6 +26,7 @@ class Sums:
 
     def all_reduce(self, values: np.ndarray, mode: str, world: str) -> np.ndarray:
         assert (values.dtype, mode, world) == (np.int64, "sum", "worker")
+        assert values.min() >= 0, "or workers would not all sum numbers of one type"
         self._given.append(values)
         self._together.wait()
         total = sum(self._given)
