@@ -13,12 +13,10 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
-
-Function = TypeVar("Function", bound=Callable[..., Any])
+from typing import Any
 
 # Modules that hold kernels.
-_MODULES = ("net",)
+_MODULES = ("factorisation", "net")
 _DONE = "complete"
 # What changes no result by more than the order in which numbers are added. Infinities and NaN stay what they are.
 FAST = frozenset({"reassoc", "contract", "nsz"})
@@ -75,14 +73,13 @@ def compile_all() -> None:
             (folder / _DONE).touch()
 
 
-def kernel(signature: str) -> Callable[[Function], Function]:
+def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compiles a function for the types of its signature when its module is imported, or loads what was kept of it."""
     import numba
 
-    def decorate(function: Function) -> Function:
+    def decorate(function: Callable[..., Any]) -> Any:
         with _kept_in(cache_folder()) as cache:
-            compiled = numba.njit(signature, cache=cache, nogil=True, error_model="numpy", fastmath=set(FAST))
-            return compiled(function)  # type: ignore[no-any-return]
+            return numba.njit(signature, cache=cache, nogil=True, error_model="numpy", fastmath=set(FAST))(function)
 
     return decorate
 
@@ -100,17 +97,18 @@ def _kept_in(folder: Path | None) -> Iterator[bool]:
         config.CACHE_DIR = before
 
 
-def part(function: Function) -> Function:
+def part(function: Callable[..., Any]) -> Any:
     """A function that kernels call: compiled with each of them."""
     return _part(function, FAST)
 
 
-def as_written(function: Function) -> Function:
+def as_written(function: Callable[..., Any]) -> Any:
     """The same for one whose additions must be done in the order in which they are written."""
     return _part(function, {"contract"})
 
 
-def _part(function: Function, fast: Collection[str]) -> Function:
+def _part(function: Callable[..., Any], fast: Collection[str]) -> Any:
     import numba
 
-    return numba.njit(nogil=True, error_model="numpy", fastmath=set(fast))(function)  # type: ignore[no-any-return]
+    options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(fastmath=set(fast), **options)(function)

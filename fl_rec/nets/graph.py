@@ -85,6 +85,51 @@ def learning_rates(program: Any) -> set[str]:
     return {name for op in ops for name in op.input("LearningRate")}
 
 
+class Optimizer(NamedTuple):
+    """The operator that trains a parameter.
+
+    Attributes:
+        kind: "sgd", "adam" and the like.
+        rate: the variable of its step size.
+        state: the variables that it carries to the next step, by the names of its inputs, such as Moment1.
+        attributes: its constants, such as beta1.
+        plain: whether its gradient is what the loss gives, neither clipped nor regularised.
+        sparse: whether the gradient holds the rows of a table that were looked up, and not all of it.
+    """
+
+    kind: str
+    rate: str
+    state: dict[str, str]
+    attributes: dict[str, Any]
+    plain: bool
+    sparse: bool
+
+
+def optimizers(program: Any) -> dict[str, Optimizer]:
+    """Those of a program by the names of the parameters."""
+    from paddle.base import core
+
+    block, found = program.global_block(), {}
+    for op in block.ops:
+        if "Param" in op.input_names:
+            (name,), (gradient,), (rate,) = (op.input(each) for each in ("Param", "Grad", "LearningRate"))
+            others = set(op.input_names) - {"Param", "Grad", "LearningRate"}
+            found[name] = Optimizer(
+                op.type,
+                rate,
+                {each: op.input(each)[0] for each in sorted(others) if op.input(each)},
+                {each: op.attr(each) for each in op.attr_names if not each.startswith(("op_", "with_"))},
+                gradient == f"{name}@GRAD",
+                block.var(gradient).type == core.VarDesc.VarType.SELECTED_ROWS,
+            )
+    return found
+
+
+def sends(program: Any) -> bool:
+    """Whether a program gives gradients, or the numbers of their rows, to a parameter server's communicator."""
+    return any(op.type == "send" for op in program.global_block().ops)
+
+
 def auc_statistics(program: Any) -> tuple[str, str] | None:
     """The variables in which a program counts positives and negatives in `AUC_BUCKETS` buckets, or None."""
     ops = reversed(program.global_block().ops)

@@ -72,9 +72,7 @@ def add_penalties(
                     f"{', '.join(sorted(tables))}."
                 )
         for each in look_ups:
-            fitting = (weight for name, weight in l2.items() if fnmatch.fnmatchcase(each.table, name))
-            weight = next(fitting, 0.0)
-            if weight > 0:
+            if (weight := weight_of(each.table, l2)) > 0:
                 cost = cost + weight * per_row(rows_of(each))
         if proximal > 0:
             distances = [
@@ -89,3 +87,8 @@ def add_penalties(
             if distances:
                 cost = cost + proximal / 2 * paddle.add_n(distances)
     return cost, {name: variable.name for name, variable in anchors.items()}
+
+
+def weight_of(table: str, l2: Mapping[str, float]) -> float:
+    """That of an embedding: the first whose name fits, or else 0."""
+    return next((weight for name, weight in l2.items() if fnmatch.fnmatchcase(table, name)), 0.0)

@@ -5,7 +5,7 @@ Paddle is imported when a program is built.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,6 +84,7 @@ class TrainingProgram:
         self.prediction = attribute(self.model, "inference_target_var", path)
         self.group_size = config.hyper_parameters.group_size or 1
         self._require_group_size()
+        self._penalised = self.cost
         self._anchors: Mapping[str, str] = {}
         self._masks: Mapping[str, str] = {}
         # What of the scope is an epoch's figures.
@@ -109,6 +110,11 @@ class TrainingProgram:
         """Those of all parameters."""
         return [parameter.name for parameter in self.main.all_parameters()]
 
+    @property
+    def extended(self) -> bool:
+        """Whether somebody has added to the loss since `add_penalties`."""
+        return self.cost is not self._penalised
+
     # -- building ----------------------------------------------------------------------------------------------
 
     def add_penalties(self, shared: Collection[str]) -> None:
@@ -119,6 +125,7 @@ class TrainingProgram:
         """
         hyper = self._config.hyper_parameters
         self.cost, self._anchors = add_penalties(self.cost, hyper.l2, hyper.proximal, shared)
+        self._penalised = self.cost
         if self._config.runner.keep_zeros:
             self._masks = graph.keep_zeros(self.main)
 
@@ -167,6 +174,21 @@ class TrainingProgram:
         self.scope.find_var(name).get_tensor().set(values, paddle.CPUPlace())
         if name in self._masks:
             self.set_value(self._masks[name], (values != 0).astype(values.dtype))
+
+    def predict(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """What the net scores, float32 [rows, group]; nothing is trained.
+
+        Args:
+            rows: integers, one array [rows, width] for each feed but the last, the labels.
+        """
+        import paddle
+
+        inputs = self.feeds[:-1]
+        pruned = paddle.static.normalize_program(self.main, inputs, [self.prediction])
+        feed = {each.name: values.astype(graph.dtype_of(each)) for each, values in zip(inputs, rows)}
+        target = pruned.global_block().var(self.prediction.name)
+        (scores,) = self.executor.run(pruned, feed=feed, fetch_list=[target], scope=self.scope)
+        return np.asarray(scores)
 
     def begin_epoch(self) -> None:
         """Starts counting anew."""

@@ -236,7 +236,9 @@ class FLTrainer:
         self.exchange.start(self.program.main, self.program.scope)
         self.net = self._scoring.net(self.private_params.users)
         scratch = self.run_directory.path / "rows" / f"{index}.txt"
-        self.local = local_training(self.config, self.program, self.private_params, self._rows, self.student, scratch)
+        self.local = local_training(
+            self.config, self.program, self.private_params, self.exchange, self._rows, self.student, scratch
+        )
         self.saving = Saving(
             self.config,
             self.role,

@@ -23,6 +23,7 @@ from fl_rec.nets.program import TrainingProgram
 from fl_rec.privacy.dp_training import DpTraining
 from fl_rec.steps.base import LocalStep
 from fl_rec.steps.choice import new_step
+from fl_rec.steps.compiled_step import Receiver
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ def local_training(
     config: Config,
     program: TrainingProgram,
     private: Collection[str],
+    exchange: Receiver,
     rows: TrainingRows,
     student: Student,
     scratch: Path,
@@ -175,6 +177,7 @@ def local_training(
     Args:
         program: initialised, and known to the servers.
         private: names of the private parameters.
+        exchange: the worker's, which has started.
         rows: see `training_rows`.
         scratch: a file for the local step's own use.
 
@@ -183,7 +186,7 @@ def local_training(
     """
     if config.privacy.clip is not None:
         return DpPasses(DpTraining(config, program, private, rows), rows)
-    step = new_step(config, program, scratch)
+    step = new_step(config, program, exchange, scratch)
     print(f"local step: {step}", flush=True)
     return Passes(rows, step, student)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,17 @@ SLOTS = (
     np.array([[item] for _, item, _ in ROWS_OF_SHARD], np.int32),
     np.array([[label] for _, _, label in ROWS_OF_SHARD], np.int8),
 )
+
+
+class RememberingExchange:
+    """Of an exchange what a step has to know; it remembers what was trained."""
+
+    def __init__(self, send_every: int = 0) -> None:
+        self.send_every = send_every
+        self.told: list[dict[str, list[int]]] = []
+
+    def changed(self, rows: Mapping[str, np.ndarray]) -> None:
+        self.told.append({name: each.tolist() for name, each in rows.items()})
 
 
 @pytest.fixture(autouse=True)

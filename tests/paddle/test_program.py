@@ -24,7 +24,7 @@ from fl_rec.steps.base import LocalStep
 from fl_rec.steps.graph import GraphStep
 from fl_rec.trainer.local_training import DpPasses, LocalTraining, Passes, WorkerShards, local_training, training_rows
 
-from .conftest import ROWS_OF_SHARD, SLOTS, built
+from .conftest import ROWS_OF_SHARD, SLOTS, RememberingExchange, built
 
 
 @pytest.fixture
@@ -303,9 +303,10 @@ def test_rows_with_fresh_negatives(config: Config, shard: Path, capsys: pytest.C
         drawn = [np.hstack(each.of_pass(0)).tolist() for each in made]
         assert drawn[0] == drawn[1] != drawn[2], "each client draws its own, and the same whenever it is asked"
         assert sorted(row[0] for row in drawn[0]) == [0, 2]
-        local = local_training(config, program, (), rows_of(config, program, shard), Student(), shard.with_name("rows"))
+        rows, scratch = rows_of(config, program, shard), shard.with_name("rows")
+        local = local_training(config, program, (), RememberingExchange(), rows, Student(), scratch)
         assert isinstance(local, Passes)
-        assert "local step: graph" in capsys.readouterr().out
+        assert "local step: compiled\n" in capsys.readouterr().out
         program.begin_epoch()
         local.train(2, "test")
         counted = program.counted()
@@ -335,6 +336,7 @@ def test_passes_with_differential_privacy(config: Config, shard: Path) -> None:
             config,
             program,
             ["mlp_user_embedding"],
+            RememberingExchange(),
             rows_of(config, program, shard, 5),
             Student(),
             shard.with_name("rows"),

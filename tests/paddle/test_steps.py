@@ -16,7 +16,7 @@ from fl_rec.nets.program import Counted
 from fl_rec.steps import choice
 from fl_rec.steps.graph import GraphStep
 
-from .conftest import SLOTS, built
+from .conftest import SLOTS, RememberingExchange, built
 
 Trained = tuple[Counted, dict[str, np.ndarray]]
 
@@ -129,13 +129,13 @@ def test_variables_are_dumped_epoch_by_epoch(config: Config, tmp_path: Path) -> 
 def test_what_is_chosen_says_why(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "obstacles", lambda config: ["runner.need_dump", "hyper_parameters.proximal"])
     with built(config) as program:
-        step = choice.new_step(config, program, tmp_path / "0.txt")
+        step = choice.new_step(config, program, RememberingExchange(), tmp_path / "0.txt")
         assert step.record() == {
             "name": "graph",
             "why_not_compiled": ["runner.need_dump", "hyper_parameters.proximal"],
         }
         asked = config.replace(**{"runner.local_step": "graph"})
-        assert choice.new_step(asked, program, tmp_path / "0.txt").record() == {
+        assert choice.new_step(asked, program, RememberingExchange(), tmp_path / "0.txt").record() == {
             "name": "graph",
             "why_not_compiled": ["runner.local_step=graph"],
         }
