@@ -25,8 +25,8 @@ from fl_rec.errors import DataError
 from fl_rec.files import atomic_write, read_bytes
 
 _ROWS_PER_WRITE = 1 << 18
-# Some 60,000 rows: the numbers' positions take several times their text's memory.
-_BYTES_PER_PARSE = 1 << 20
+# Some 15,000 rows: the numbers' positions take several times their text's memory, which a processor's cache holds.
+_BYTES_PER_PARSE = 1 << 18
 
 
 _MAX_DIGITS = 18  # 10**18 - 1 is the longest run of nines that an int64 holds
@@ -213,20 +213,28 @@ def _excerpt(text: bytes) -> str:
 def _regular_integers(text: bytes, terminators: bytes) -> np.ndarray | None:
     """Parse text in which every line is digits ended by exactly these bytes in turn; None if any line is not.
 
-    np.fromstring is many times faster than a loop over lines, but accepts ragged lines and stops at bad
-    fields with no more than a warning: hence the check of every byte that is not a digit.
+    Column by column and digit by digit: np.fromstring takes three times as long, accepts ragged lines, and stops at bad
+    fields with no more than a warning.
     """
     characters = np.frombuffer(text, dtype=np.uint8)
-    ends = np.flatnonzero((characters < ord("0")) | (characters > ord("9")))
+    digits = characters - np.uint8(ord("0"))  # anything else wraps to more than 9
+    ends = np.flatnonzero(digits > 9)
     if ends.size == 0 or ends.size % len(terminators) or ends[-1] != characters.size - 1:
         return None
-    if (characters[ends].reshape(-1, len(terminators)) != np.frombuffer(terminators, dtype=np.uint8)).any():
-        return None
-    digits = np.diff(ends, prepend=-1) - 1
-    if digits.min() < 1 or digits.max() > _MAX_DIGITS:
-        return None
-    spaced = text.translate(bytes.maketrans(terminators, b" " * len(terminators)))
-    return np.fromstring(spaced, dtype=np.int64, sep=" ").reshape(-1, len(terminators))
+    ends = np.ascontiguousarray(ends.reshape(-1, len(terminators)).T)
+    table: np.ndarray = np.empty(ends.shape, np.int64)
+    before = np.concatenate([[-1], ends[-1, :-1]])
+    for column, terminator in enumerate(terminators):
+        end, values = ends[column], table[column]
+        length = end - before - 1
+        longest = int(length.max())
+        if length.min() < 1 or longest > _MAX_DIGITS or (characters[end] != terminator).any():
+            return None
+        values[:] = digits[end - 1]
+        for place in range(1, longest):
+            values += np.where(length > place, digits[end - 1 - place], 0) * np.int64(10**place)
+        before = end
+    return np.transpose(table)
 
 
 def _irregular_multislot(text: bytes, widths: Sequence[int], name: str, first: int) -> list[np.ndarray]:
