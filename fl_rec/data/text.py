@@ -187,7 +187,7 @@ def _number_writer(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     # Each number's text is made once and looked up, a negative one's from the table's end.
     numbers = np.concatenate([np.arange(highest + 1), np.arange(lowest, 0)])
     table = _digits(numbers, digits, lowest < 0)
-    return lambda part: table[part]
+    return lambda part: np.take(table, part, axis=0)
 
 
 def _digits(values: np.ndarray, digits: int, signed: bool) -> np.ndarray:
