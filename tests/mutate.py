@@ -78,6 +78,7 @@ MUTANTS = [
     Mutant("steps/graph.py", "- counted).item())", ").item())", STEPS),
     Mutant("data/sampling.py", "is_test = boundary[1:] & ~boundary[:-1]", "is_test = boundary[1:]", SAMPLING),
     Mutant("data/sampling.py", 'side="right"', 'side="left"', SAMPLING),
+    Mutant("data/sampling.py", "preceding) <= wanted)", "preceding) < wanted)", SAMPLING),
     Mutant("data/sampling.py", "Stream.FRESH_NEGATIVES, number)", "Stream.FRESH_NEGATIVES)", SAMPLING),
     Mutant("data/text.py", "len(field) > _MAX_DIGITS", "len(field) >= _MAX_DIGITS", TEXT),
     Mutant("data/text.py", "part = rows[start : start + _ROWS_PER_WRITE]", "part = rows[start:]", TEXT),

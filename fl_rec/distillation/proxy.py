@@ -132,7 +132,7 @@ class ProxySet:
         rng = generator(self._seed, Stream.PROXY_ROWS, round)
         drawn = np.sort(rng.choice(len(self.positives), self._per_round, replace=False))
         users = self.positives[drawn, 0]
-        negatives = self._absent.draw(np.repeat(users[:, None], self._num_neg, axis=1), rng)
+        negatives = self._absent.draw(users, self._num_neg, rng)
         items = np.concatenate([self.positives[drawn, 1:], negatives], axis=1)
         labels = np.zeros_like(items)
         labels[:, 0] = 1

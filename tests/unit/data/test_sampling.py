@@ -64,6 +64,18 @@ def test_absent_items_lists_exactly_the_complement() -> None:
     assert found == [[2, 3], [0, 1, 2, 3, 4], [0, 1, 2, 4]]
 
 
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.5, 0.99], ids=lambda share: f"{share:g} present")
+def test_absent_items_of_any_density(share: float) -> None:
+    present = np.random.default_rng(3).random((7, 500)) < share
+    present[2] = False
+    present[4, 100:400] = True
+    absent = AbsentItems(np.argwhere(present), *present.shape)
+    for user, row in enumerate(present):
+        assert absent.item(np.array([[user]]), np.arange(absent.count[user])).tolist() == [
+            np.flatnonzero(~row).tolist()
+        ]
+
+
 def test_a_training_negative_is_any_item_but_a_training_item_and_the_test_item_is_one() -> None:
     train = np.array([[0, 0], [0, 2], [1, 3]])  # user 0's test item is 4
     drawn = {0: set(), 1: set()}
