@@ -54,7 +54,7 @@ def _shown(value: Any) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
-_SYNC, _READER, _SPLIT = "runner.sync_mode", "runner.reader_type", "runner.split_file_list"
+_SYNC, _SPLIT = "runner.sync_mode", "runner.split_file_list"
 
 # Whatever the configuration is for.
 ALWAYS = (
@@ -117,21 +117,8 @@ TRAINING = (
         lambda use_gpu: not use_gpu,
         "runner.use_gpu must be false: the GEO communicator and its tables work on CPU tensors only. Received: {}.",
     ),
-    _needs("runner.resample_negatives", _READER, "QueueDataset", "an InmemoryDataset keeps the rows it read first"),
     _needs("runner.resample_negatives", _SPLIT, True, "a worker draws for the positives of its shard"),
     _needs("runner.exchanges_per_epoch", _SYNC, "geo", "only GEO's workers have a model that they exchange"),
-    _needs(
-        "runner.exchanges_per_epoch",
-        _READER,
-        "QueueDataset",
-        "what is trained between two exchanges is a part of a shard, read as a stream",
-    ),
-    _needs(
-        "runner.exchanges_per_epoch",
-        _SPLIT,
-        True,
-        "what is trained between two exchanges is a part of a worker's own shard",
-    ),
     _needs("runner.private_params", _SYNC, "geo", "with async every parameter is the servers'"),
     _needs("runner.private_params", _SPLIT, True, "a worker's own parameters know its own shard only"),
     Relation(
@@ -189,14 +176,11 @@ TRAINING = (
 
 # What one with a coordinator needs beside that.
 COORDINATED = (
-    *(
-        Relation(
-            (key,),
-            lambda value, needed=needed: value == needed,
-            f"{key} must be {_shown(needed)} with a coordinator, which may have a client train a part of its own "
-            "shard, read as a stream. Received: {}.",
-        )
-        for key, needed in ((_READER, "QueueDataset"), (_SPLIT, True))
+    Relation(
+        (_SPLIT,),
+        lambda split: split,
+        "runner.split_file_list must be true with a coordinator, which may have a client train a part of its own "
+        "shard. Received: {}.",
     ),
     Relation(
         ("runner.early_stopping",),

@@ -67,9 +67,8 @@ Client = Annotated[str, BeforeValidator(str), StringConstraints(pattern=r"^(0|[1
 
 _NO_HETER = "It needs GPU workers, and the workers here are CPU processes. Set it to geo."
 _NO_PYTHON_LOADER = (
-    "It feeds batches from Python, and this trainer reads through Paddle's C++ data feed, where a "
-    "parameter server's workers get their speed. Set it to QueueDataset; a reader of your own becomes the "
-    "pipe_command."
+    "It feeds batches from Python, and rows are read once here and trained as arrays or by Paddle's C++ data feed, "
+    "where the speed is. Set it to QueueDataset; a reader of your own becomes the pipe_command."
 )
 SyncMode = Annotated[Literal["geo", "async", "sync"], Refused(dict.fromkeys(("heter", "gpubox"), _NO_HETER))]
 ReaderType = Annotated[
@@ -133,7 +132,7 @@ class RunnerConfig(Keys):
     print_interval: PositiveInt = key(500, "batches between two lines of progress")
 
     reader_type: ReaderType = key(
-        "QueueDataset", "stream the shards from disk every epoch, or load them into memory once"
+        "QueueDataset", "graph: have Paddle's data feed stream the rows from a file, or load them first"
     )
     pipe_command: str = key("cat", "turns a shard into MultiSlot text; cat: shards as they are")
     train_reader_path: str | None = key(None, "the reader's file named in pipe_command")

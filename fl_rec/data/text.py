@@ -2,8 +2,8 @@
 
 A *row* is ``(user, item, label)``: 0-based ids and a label of 0 or 1. Two text layouts hold one row per line:
 
-* ``multislot``: ``1 <user> 1 <item> 1 <label>``, each value after the number of values in its slot. Paddle's
-  QueueDataset reads it with no reader process.
+* ``multislot``: ``1 <user> 1 <item> 1 <label>``, each value after the number of values in its slot: what Paddle's
+  datasets read.
 * ``csv``: ``<user>,<item>,<label>``, no header.
 
 MultiSlot text also holds *groups*, a positive and its negatives in one line, for losses that compare them:

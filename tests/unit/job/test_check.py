@@ -136,14 +136,9 @@ def test_every_rule_between_keys_at_once(load_job: LoadJob) -> None:
     ("override", "text"),
     [
         (
-            "runner.reader_type=InmemoryDataset",
-            "runner.reader_type must be QueueDataset with a coordinator, which may have a client train a part of its "
-            "own shard, read as a stream. Received: InmemoryDataset.",
-        ),
-        (
             "runner.split_file_list=false",
             "runner.split_file_list must be true with a coordinator, which may have a client train a part of its own "
-            "shard, read as a stream. Received: false.",
+            "shard. Received: false.",
         ),
         (
             "coordinator.clients={7: {slow_down: 2}}",
@@ -227,13 +222,6 @@ def test_net_that_is_not_there(load_job: LoadJob) -> None:
     [
         (
             "resample_negatives=4",
-            "reader_type=InmemoryDataset",
-            "runner.resample_negatives needs runner.reader_type=QueueDataset, because an InmemoryDataset keeps the "
-            "rows it read first. Received: InmemoryDataset. Set runner.reader_type=QueueDataset, or leave "
-            "runner.resample_negatives out.",
-        ),
-        (
-            "resample_negatives=4",
             "split_file_list=false",
             "runner.resample_negatives needs runner.split_file_list=true, because a worker draws for the positives of "
             "its shard. Received: false. Set runner.split_file_list=true, or leave runner.resample_negatives out.",
@@ -243,13 +231,6 @@ def test_net_that_is_not_there(load_job: LoadJob) -> None:
             "sync_mode=async",
             "runner.exchanges_per_epoch needs runner.sync_mode=geo, because only GEO's workers have a model that they "
             "exchange. Received: async. Set runner.sync_mode=geo, or leave runner.exchanges_per_epoch out.",
-        ),
-        (
-            "exchanges_per_epoch=2",
-            "reader_type=InmemoryDataset",
-            "runner.exchanges_per_epoch needs runner.reader_type=QueueDataset, because what is trained between two "
-            "exchanges is a part of a shard, read as a stream. Received: InmemoryDataset. Set "
-            "runner.reader_type=QueueDataset, or leave runner.exchanges_per_epoch out.",
         ),
         (
             "private_params=[embedding_0*]",
