@@ -68,7 +68,7 @@ class Reader:
             lambda word: f"{shlex.quote(str(_find_script(shlex.split(word.group())[0], config)))} {configuration}",
             command,
         )
-        # Paddle's shell may find another Python, or none.
+        # The shell may find another Python, or none.
         shell = _PYTHON.sub(lambda word: f"{word.group(1)}{shlex.quote(sys.executable)}", shell)
         return cls(command, shell)
 

@@ -1,7 +1,7 @@
 """A reader, as an example: `user,item,label` lines in, MultiSlot text out, one value per slot.
 
 Chosen by `runner.pipe_command: python queuedataset_reader.py`, for shards written with gen_heter_data.py --format csv.
-Paddle starts one for each shard and epoch, so that this script imports next to nothing: `import paddle` alone would
+One is started for each shard, before training, so that this script imports next to nothing: `import paddle` alone would
 cost each start a second or more. The first argument is the path of the run's resolved configuration.
 """
 
