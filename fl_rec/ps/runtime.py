@@ -19,6 +19,7 @@ import paddle
 
 from fl_rec.errors import RunError
 from fl_rec.ps.workarounds import (
+    allow_long_messages,
     leave_out,
     look_often_at_gloos_store,
     patch_barrier_table,
@@ -84,6 +85,7 @@ class PsRuntime:
         fleet.init(role_maker)
         # Only after fleet.init, which forks: a child forked beside brpc's threads dies of SIGSEGV (3.0.0).
         raise_brpc_concurrency()
+        allow_long_messages()
         patch_barrier_table()
 
     @property

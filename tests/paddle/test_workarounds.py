@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import socket
 import threading
@@ -46,3 +47,20 @@ def test_the_start_goes_on_as_soon_as_all_workers_have_met(monkeypatch: pytest.M
     assert time.perf_counter() - start < 4
     worker.join(DEADLINE)
     assert not worker.is_alive()
+
+
+def test_messages_may_be_as_long_as_protobuf_takes() -> None:
+    import paddle
+
+    from fl_rec.ps.workarounds import allow_long_messages
+
+    library = ctypes.CDLL(paddle.base.libpaddle.__file__)
+    names = ("_ZN4brpc5fLU6419FLAGS_max_body_sizeE", "_ZN4brpc5fLI6432FLAGS_socket_max_unwritten_bytesE")
+    flags = [ctypes.c_int64.in_dll(library, name) for name in names]
+    before = [flag.value for flag in flags]
+    try:
+        allow_long_messages()
+        assert [flag.value for flag in flags] == [2**31 - 1, 2**31 - 1]
+    finally:
+        for flag, value in zip(flags, before):
+            flag.value = value
