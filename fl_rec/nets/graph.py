@@ -226,28 +226,66 @@ def sum_of_squares(values: Any) -> Any:
     return squares
 
 
-# What gives a parameter its first value from numbers that know nothing of its rows.
+# What gives each number of a parameter its first value one after another.
 _INITIALISERS = ("fill_constant", "gaussian_random", "truncated_gaussian_random", "uniform_random")
+# Rows of a table that are drawn at a time. It is even: normal numbers are drawn in pairs.
+_DRAWN = 1 << 16
 
 
-def can_resize(startup: Any, table: str) -> bool:
-    """Whether `resize` can be done with a table."""
-    kinds = [op.type for op in startup.global_block().ops if table in op.output_arg_names]
-    return len(kinds) == 1 and kinds[0] in _INITIALISERS
+def _initialiser(startup: Any, table: str) -> Any:
+    """The operator that gives a table its first values, or None if it is not one that can give a part of them."""
+    found = [op for op in startup.global_block().ops if table in op.output_arg_names]
+    return found[0] if len(found) == 1 and found[0].type in _INITIALISERS else None
+
+
+def can_keep_rows(startup: Any, table: str) -> bool:
+    """Whether `keep_rows` can be done with a table."""
+    op = _initialiser(startup, table)
+    # With a seed of its own each operator would draw the same.
+    return op is not None and not (op.has_attr("seed") and op.attr("seed"))
 
 
 def rows_of(program: Any, table: str) -> int:
+    """The rows of a table."""
     return int(program.global_block().var(table).shape[0])
 
 
 def resize(program: Any, startup: Any, table: str, rows: int) -> None:
-    """Gives a table another number of rows, in a program that has no optimizer yet and in the one that initialises."""
+    """Gives a table another number of rows, in a program without an optimizer and in the one that initialises."""
     for each in (program, startup):
         variable = each.global_block().var(table)
         variable.desc.set_shape([rows, *variable.shape[1:]])
-    for op in startup.global_block().ops:
-        if table in op.output_arg_names:
-            op._set_attr("shape", [rows, *op.attr("shape")[1:]])
+    _initialiser(startup, table)._set_attr("shape", list(startup.global_block().var(table).shape))
+
+
+def keep_rows(program: Any, startup: Any, table: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Leaves a table some of its rows, as `resize` does, with the first values that they have among all.
+
+    All rows are drawn, and all but these forgotten at once: other parameters' values don't depend on them either.
+
+    Args:
+        rows: int64, ascending.
+
+    Returns:
+        what the program that initialises is to be fed.
+    """
+    op, block, count = _initialiser(startup, table), startup.global_block(), rows_of(program, table)
+    shape, kind = op.attr("shape"), op.type
+    attrs = {name: op.attr(name) for name in op.attr_names if name not in ("op_callstack", "shape")}
+    resize(program, startup, table, len(rows))
+    index = block.ops.index(op)
+    block._remove_op(index)
+    writer, kept, feed = Writer(block, index), [], {}
+    for start in range(0, count, _DRAWN):
+        size = min(_DRAWN, count - start)
+        drawn = writer.add(kind, {}, shape=[size, *shape[1:]], **attrs)
+        mine = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + size)] - start
+        if mine.size:
+            ids = block.create_var(name=f"{table}@ROWS{start}", shape=[len(mine)], dtype="int64", is_data=True)
+            feed[ids.name] = mine
+            kept.append(writer.add("gather", {"X": drawn, "Index": ids}))
+    writer.add("concat", {"X": kept}, into=block.var(table), axis=0)
+    return feed
 
 
 def model_bytes(program: Any, feeds: Sequence[str], target: Any, rows: Mapping[str, int]) -> bytes:

@@ -43,6 +43,9 @@ class OwnUsers(AllUsers):
         users: ids, in arrays of any shape.
         tables: see `AllUsers`; one at least.
 
+    Attributes:
+        all: their ids, int64 [users], ascending.
+
     Raises:
         DataError: a user is too large for a table.
     """
@@ -50,23 +53,20 @@ class OwnUsers(AllUsers):
     def __init__(self, users: Iterable[np.ndarray], tables: Mapping[str, int]) -> None:
         self.tables = tables
         # Of each array first: together they are as long as the data.
-        self._ids = np.unique(np.concatenate([np.unique(each) for each in users]).astype(np.int64))
+        self.all = np.unique(np.concatenate([np.unique(each) for each in users]).astype(np.int64))
         smallest = min(tables, key=lambda name: tables[name])
-        if self._ids.size and not 0 <= self._ids[0] <= self._ids[-1] < tables[smallest]:
+        if self.all.size and not 0 <= self.all[0] <= self.all[-1] < tables[smallest]:
             raise DataError(
                 f"Users' ids must be from 0 to {tables[smallest] - 1:,}, the rows of {smallest}. Received: from "
-                f"{self._ids[0]:,} to {self._ids[-1]:,}. Set hyper_parameters.num_users to what the data has."
+                f"{self.all[0]:,} to {self.all[-1]:,}. Set hyper_parameters.num_users to what the data has."
             )
-
-    def __len__(self) -> int:
-        return len(self._ids)
 
     def places(self, users: np.ndarray) -> np.ndarray:
         # Test rows have a user's rows together: only the first of each is looked for.
         flat = users.reshape(-1)
         first = np.concatenate([np.arange(min(1, len(flat))), np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-        found = np.searchsorted(self._ids, flat[first])
-        strange = flat[first][self._ids.take(found, mode="clip") != flat[first]] if len(self) else flat
+        found = np.searchsorted(self.all, flat[first])
+        strange = flat[first][self.all.take(found, mode="clip") != flat[first]] if self.all.size else flat
         if strange.size:
             raise DataError(
                 "A worker's net knows the users of the worker's own rows. Received: user "
@@ -75,11 +75,11 @@ class OwnUsers(AllUsers):
         return np.repeat(found.astype(np.int32), np.diff(first, append=len(flat))).reshape(users.shape)
 
     def ids(self, places: np.ndarray) -> np.ndarray:
-        ids: np.ndarray = self._ids[places]
+        ids: np.ndarray = self.all[places]
         return ids
 
     def own(self, name: str, table: np.ndarray) -> np.ndarray:
-        return table[self._ids] if name in self.tables else table
+        return table[self.all] if name in self.tables else table
 
     def whole(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (self.tables[name], *shape[1:]) if name in self.tables else shape

@@ -6,6 +6,7 @@ Paddle is imported when a program is built.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,13 +155,17 @@ class TrainingProgram:
 
     # -- training ----------------------------------------------------------------------------------------------
 
-    def initialise(self) -> None:
-        """Gives the parameters their first values."""
+    def initialise(self, feed: Mapping[str, np.ndarray] = MappingProxyType({})) -> None:
+        """Gives the parameters their first values.
+
+        Args:
+            feed: see `graph.keep_rows`.
+        """
         import paddle
 
         self.executor = paddle.static.Executor(paddle.CPUPlace())
         self.scope = paddle.static.global_scope()
-        self.executor.run(self._startup)
+        self.executor.run(self._startup, feed=dict(feed))
         self._rates = {name: float(self.value(name).reshape(-1)[0]) for name in graph.learning_rates(self.main)}
 
     def value(self, name: str) -> np.ndarray:

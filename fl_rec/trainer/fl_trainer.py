@@ -220,7 +220,7 @@ class FLTrainer:
             self.student.require_no_overlap(users, what)
         self._scoring = scoring_program(config, self.program)
         everyone = [rows[0], self.student.users, *(users for users, _ in self.evaluator.users)]
-        self.private_params.keep_own(everyone, config, self.program, self._scoring)
+        self._feed = self.private_params.keep_own(everyone, config, self.program, self._scoring)
         self._rows = training_rows(config, self.program, shards, rows, self.student, self.private_params.users)
 
     def start_worker(self) -> None:
@@ -230,7 +230,7 @@ class FLTrainer:
         from fl_rec.trainer.warm_start import warm_start
 
         index = self.role.index
-        self.program.initialise()
+        self.program.initialise(self._feed)
         self.private_params.remember(self.program)
         warm_start(self.config, index, self.program, self.private_params)
         self.exchange.start(self.program.main, self.program.scope)

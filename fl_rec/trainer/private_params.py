@@ -51,7 +51,7 @@ class PrivateParams(Mapping[str, bool]):
 
     def keep_own(
         self, users: Iterable[np.ndarray], config: Config, program: TrainingProgram, scoring: ScoringProgram
-    ) -> None:
+    ) -> dict[str, np.ndarray]:
         """Has the tables that are looked up by the user's id, and nothing else, hold a worker's own users only.
 
         It is not done where one of them is shared, where the net does something else with the ids, and where they are
@@ -61,22 +61,26 @@ class PrivateParams(Mapping[str, bool]):
             users: those of the worker's rows.
             program: the training program, without an optimizer, and not initialised.
             scoring: of it; resized as well.
+
+        Returns:
+            what the training program is to be initialised with.
         """
         import paddle
 
+        startup = paddle.static.default_startup_program()
         tables = graph.tables_of_alone(program.main, program.feeds[0].name)
-        programs = [(program.main, paddle.static.default_startup_program()), (scoring.program, scoring.startup)]
-        possible = (
-            tables == graph.tables_of_alone(scoring.program, scoring.feeds[0])
-            and all(self.get(name) for name in tables)
-            and all(graph.can_resize(startup, name) for _, startup in programs for name in tables)
+        possible = tables == graph.tables_of_alone(scoring.program, scoring.feeds[0]) and all(
+            self.get(name) and graph.can_keep_rows(startup, name) and graph.can_keep_rows(scoring.startup, name)
+            for name in tables
         )
         if not tables or not possible or config.runner.need_dump:
-            return
+            return {}
         self.users = own = OwnUsers(users, {name: graph.rows_of(program.main, name) for name in sorted(tables)})
-        for each in programs:
-            for name in tables:
-                graph.resize(*each, name, len(own))
+        feed: dict[str, np.ndarray] = {}
+        for name in own.tables:
+            feed.update(graph.keep_rows(program.main, startup, name, own.all))
+            graph.resize(scoring.program, scoring.startup, name, len(own.all))
+        return feed
 
     def remember(self, program: TrainingProgram) -> None:
         """Notes what training begins with, once the parameters are initialised."""

@@ -55,11 +55,10 @@ def worker(config: Config, users: np.ndarray | None = None, **settings: Any) -> 
     with new_program():
         program = TrainingProgram(config)
         private, scoring = PrivateParams.of(config, program), scoring_program(config, program)
-        if users is not None:
-            private.keep_own([users], config, program, scoring)
+        feed = {} if users is None else private.keep_own([users], config, program, scoring)
         program.add_penalties(set(program.names) - set(private))
         program.minimise(None, counts=True)
-        program.initialise()
+        program.initialise(feed)
         private.remember(program)
         yield Worker(config, program, private, scoring.net(private.users))
 
@@ -181,15 +180,34 @@ def test_tables_that_are_of_users_alone(net: Logits, tables: set[str]) -> None:
         assert graph.tables_of_alone(program, "user") == tables
 
 
-def test_a_table_with_values_of_its_own_keeps_its_rows() -> None:
-    with new_program() as executor:
+@pytest.mark.parametrize("initializer", ["Normal", "Uniform", "TruncatedNormal", "XavierUniform", "Constant"])
+def test_first_values_are_those_among_all(initializer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are other parameters', which are drawn after them."""
+    monkeypatch.setattr(graph, "_DRAWN", 16)
+    attribute = paddle.ParamAttr(name="users", initializer=getattr(paddle.nn.initializer, initializer)())
+    rows, drawn = np.array([0, 15, 16, 39, 49]), []
+    for kept in (np.arange(50), rows):
+        with new_program() as executor:
+            paddle.seed(3)
+            paddle.nn.Embedding(50, 3, weight_attr=attribute)
+            embedding(9, "items")
+            programs = paddle.static.default_main_program(), paddle.static.default_startup_program()
+            feed = graph.keep_rows(*programs, "users", kept) if kept is rows else {}
+            executor.run(programs[1], feed=feed)
+            scope = paddle.static.global_scope()
+            drawn.append([np.array(scope.find_var(name).get_tensor()) for name in ("users", "items")])
+    (users, items), (own, others) = drawn
+    assert own.tolist() == users[rows].tolist() and others.tolist() == items.tolist()
+    assert users.any() == (initializer != "Constant")
+
+
+def test_a_table_that_can_not_be_drawn_in_parts_keeps_its_rows() -> None:
+    with new_program():
         ones = paddle.nn.initializer.Assign(np.ones((9, 2), np.float32))
-        attribute = paddle.ParamAttr(name="given", initializer=ones)
-        paddle.nn.Embedding(9, 2, weight_attr=attribute)
+        paddle.nn.Embedding(9, 2, weight_attr=paddle.ParamAttr(name="given", initializer=ones))
         embedding(9, "drawn")
-        programs = paddle.static.default_main_program(), paddle.static.default_startup_program()
-        assert [graph.can_resize(programs[1], name) for name in ("given", "drawn")] == [False, True]
-        graph.resize(*programs, "drawn", 4)
-        executor.run(programs[1])
-        drawn = np.array(paddle.static.global_scope().find_var("drawn").get_tensor())
-        assert drawn.shape == (4, 2) and drawn.all()
+        startup = paddle.static.default_startup_program()
+        assert [graph.can_keep_rows(startup, name) for name in ("given", "drawn")] == [False, True]
+        (op,) = (op for op in startup.global_block().ops if op.type == "uniform_random")
+        op._set_attr("seed", 4)
+        assert not graph.can_keep_rows(startup, "drawn")
