@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from fl_rec import environment
+from fl_rec import environment, kernels
 from fl_rec.config import Config, add_config_arguments
 from fl_rec.config.loading import count
 from fl_rec.data.manifest import list_shards
@@ -96,10 +96,12 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
         _signals_as_exceptions() as ignore_signals,
     ):
         try:
+            # Or else ten workers would wait for the first of them to do so.
+            kernels.compile_all(lambda: say("compiling, once and for all runs of this version on this machine\n"))
             process = subprocess.Popen(
                 _fleetrun_command(options, workers, run),
                 # Gloo's store and fleetrun leave temporary files behind when they are ended.
-                env={**os.environ, mark.name: mark.value, "TMPDIR": scratch},
+                env={**os.environ, mark.name: mark.value, "TMPDIR": scratch, **kernels.cache_environment(scratch)},
                 stdin=subprocess.DEVNULL,
                 stdout=fleetrun_log,
                 stderr=subprocess.STDOUT,

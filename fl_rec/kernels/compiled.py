@@ -17,6 +17,7 @@ from typing import Any
 
 # Modules that hold kernels.
 _MODULES = ("factorisation", "net")
+# A file that says that all of them are there.
 _DONE = "complete"
 # What changes no result by more than the order in which numbers are added. Infinities and NaN stay what they are.
 FAST = frozenset({"reassoc", "contract", "nsz"})
@@ -57,14 +58,23 @@ def _processor() -> str:
     return platform.machine() + "\n".join(sorted({line for line in lines if line.startswith(kinds)}))
 
 
-def compile_all() -> None:
+def cache_environment(spare: str) -> dict[str, str]:
+    """The environment by which processes share what the first one compiles; `spare` is a folder that can be written."""
+    return {} if cache_folder() is not None else {"NUMBA_CACHE_DIR": spare}
+
+
+def compile_all(begin: Callable[[], None] = lambda: None) -> None:
     """Has every kernel compiled and kept, if none has done so before; whoever comes at the same time waits.
 
     Where nothing can be kept it returns at once, and each process compiles for itself.
+
+    Args:
+        begin: called if there is something to compile.
     """
     folder = cache_folder()
     if folder is None or (folder / _DONE).exists():
         return
+    begin()
     with open(folder / "lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / _DONE).exists():
