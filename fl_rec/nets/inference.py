@@ -16,7 +16,7 @@ from fl_rec.nets import graph
 from fl_rec.nets.contract import attribute, new_model
 from fl_rec.nets.own_users import ALL_USERS, AllUsers
 from fl_rec.nets.program import TrainingProgram
-from fl_rec.nets.structure import Structure, structure_of
+from fl_rec.nets.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class InferenceNet:
         feeds: names of its inputs, the user's id first.
         target: the scores, float32 [rows, 1].
         scope: its parameters.
-        structure: what compiled kernels score it by; None if they can't.
+        structure: what compiled kernels score it by; None if Paddle does.
         users: who have rows in it.
         executor: kept, since each new one would leave its temporary tensors in the scope.
     """
@@ -102,21 +102,19 @@ class ScoringProgram(NamedTuple):
         startup: gives its parameters values.
         feeds: names of its inputs, the user's id first.
         target: name of the scores.
-        structure: see `InferenceNet`.
     """
 
     program: paddle.static.Program
     startup: paddle.static.Program
     feeds: tuple[str, ...]
     target: str
-    structure: Structure | None
 
-    def net(self, users: AllUsers = ALL_USERS) -> InferenceNet:
-        """The net, its parameters as they are initialised, and its tables of `users` resized."""
+    def net(self, users: AllUsers = ALL_USERS, structure: Structure | None = None) -> InferenceNet:
+        """The net, its parameters as they are initialised; for the arguments see `InferenceNet`."""
         scope = paddle.static.Scope()
         paddle.static.Executor(paddle.CPUPlace()).run(self.startup, scope=scope)
         target = self.program.global_block().var(self.target)
-        return InferenceNet(self.program, self.feeds, target, scope, self.structure, users)
+        return InferenceNet(self.program, self.feeds, target, scope, structure, users)
 
 
 def scoring_program(config: Config, trained: TrainingProgram) -> ScoringProgram:
@@ -144,11 +142,4 @@ def scoring_program(config: Config, trained: TrainingProgram) -> ScoringProgram:
     # Some nets of PaddleRec leave the label out here, others have it.
     inputs = [feed for feed in feeds if feed.name != trained.feeds[-1].name]
     pruned = paddle.static.normalize_program(program, inputs, [target])
-    structure = structure_of(model)
-    return ScoringProgram(
-        pruned,
-        startup,
-        tuple(feed.name for feed in inputs),
-        target.name,
-        structure if isinstance(structure, Structure) else None,
-    )
+    return ScoringProgram(pruned, startup, tuple(feed.name for feed in inputs), target.name)

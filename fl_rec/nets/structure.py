@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 
@@ -53,6 +53,22 @@ class Structure:
             raise ValueError("What goes through layers needs a layer that predicts. Received: mlp without prediction.")
         if bool(self.layers) != (self.mlp is not None):
             raise ValueError("Layers are those of mlp. Received: one without the other.")
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Structure:
+        """The inverse of `to_record`."""
+        product, mlp, prediction = (record[name] for name in ("product", "mlp", "prediction"))
+        return cls(
+            product and Tables(*product),
+            mlp and Tables(*mlp),
+            tuple(Layer(*layer) for layer in record["layers"]),
+            prediction and Layer(*prediction),
+            record["bias"],
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @property
     def tables(self) -> dict[str, str | None]:

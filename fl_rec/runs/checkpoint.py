@@ -22,6 +22,7 @@ from fl_rec.errors import DataError, RunError
 from fl_rec.files import drafted, read_json, write_json
 from fl_rec.nets import graph
 from fl_rec.nets.inference import InferenceNet, parameters
+from fl_rec.nets.structure import Structure
 from fl_rec.runs import private_parts
 from fl_rec.runs.saved import PREFIX, SIGNATURE
 
@@ -68,6 +69,8 @@ def write(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private
     (folder / f"{PREFIX}.pdmodel").write_bytes(net.model)
     graph.write_tensors(folder / f"{PREFIX}.pdiparams", map(written, graph.persistent(net.program)))
     content = {"feeds": list(net.feeds), "private": sorted(private_names), "paddle": paddle.__version__, **signature}
+    if net.structure is not None:
+        content["structure"] = net.structure.to_record()
     write_json(folder / SIGNATURE, content)
 
 
@@ -115,8 +118,11 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
             f"A saved model must be whole. Received: {folder}, whose {PREFIX} files Paddle can't read. Copy it "
             "again, or export it again."
         ) from err
-    net = InferenceNet(program, tuple(feeds), target, scope)
-    names, public = _private_names(program_path.parent)
+    path = program_path.with_name(SIGNATURE)
+    signature = read_json(path) if path.is_file() else {}
+    structure = Structure.from_record(signature["structure"]) if "structure" in signature else None
+    net = InferenceNet(program, tuple(feeds), target, scope, structure)
+    names, public = list(signature.get("private", ())), list(signature.get("public_users", ()))
     if names:
         wanted = private_parts.clients(folder) if client is None else [client]
         if not wanted:
@@ -127,13 +133,6 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
         for name, values in private_parts.join(parts, {name: net.parameter(name) for name in names}, everyones).items():
             net.set_parameter(name, values)
     return net
-
-
-def _private_names(folder: Path) -> tuple[list[str], list[int]]:
-    """A checkpoint's private parameters and public users. DataError if its signature is not readable."""
-    path = folder / SIGNATURE
-    signature = read_json(path) if path.is_file() else {}
-    return list(signature.get("private", ())), list(signature.get("public_users", ()))
 
 
 def load_parameters(folder: Path, client: int) -> dict[str, np.ndarray]:

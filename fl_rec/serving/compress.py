@@ -117,8 +117,8 @@ def compress(
         record["zeros"] = {name: int((values == 0).sum()) for name, values in pruned.items()}
     if bits is not None:
         net = quantise_net(net, bits)
-    # Of the new model `write` tells the first three, and `compression` the figures.
-    outdated = ("feeds", "private", "paddle", "metrics")
+    # Of the new model `write` tells the first four, and `compression` the figures.
+    outdated = ("feeds", "private", "paddle", "structure", "metrics")
     signature = {name: each for name, each in model.signature.items() if name not in outdated}
     try:
         with files.drafted(out) as draft:

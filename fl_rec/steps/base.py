@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fl_rec.data.rows import Rows
+from fl_rec.nets.structure import Structure
 
 
 class LocalStep(ABC):
@@ -15,10 +16,12 @@ class LocalStep(ABC):
     Attributes:
         name: as in `runner.local_step`.
         why_not_compiled: what has `new_step` not take the compiled step; set by it.
+        structure: what compiled kernels train the net by, and so may score it by; None if they don't.
     """
 
     name: str
     why_not_compiled: Sequence[str] = ()
+    structure: Structure | None = None
 
     def begin_epoch(self, epoch: int) -> None:
         """Before the rows of an epoch.

@@ -92,6 +92,7 @@ class CompiledStep(LocalStep):
 
     def __init__(self, config: Config, program: TrainingProgram, structure: Structure, exchange: Receiver) -> None:
         runner, loss = config.runner, find_loss(config)
+        self.structure = structure
         self._program, self._exchange, self._tables = program, exchange, structure.tables
         self._optimizers = graph.optimizers(program.main)
         l2 = {name: weight_of(name, config.hyper_parameters.l2) for name in filter(None, structure.tables.values())}

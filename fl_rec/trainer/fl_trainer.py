@@ -234,11 +234,11 @@ class FLTrainer:
         self.private_params.remember(self.program)
         warm_start(self.config, index, self.program, self.private_params)
         self.exchange.start(self.program.main, self.program.scope)
-        self.net = self._scoring.net(self.private_params.users)
         scratch = self.run_directory.path / "rows" / f"{index}.txt"
         self.local = local_training(
             self.config, self.program, self.private_params, self.exchange, self._rows, self.student, scratch
         )
+        self.net = self._scoring.net(self.private_params.users, self.local.structure)
         self.saving = Saving(
             self.config,
             self.role,

@@ -20,6 +20,7 @@ from fl_rec.distillation.student import Student
 from fl_rec.errors import ConfigError
 from fl_rec.nets.own_users import AllUsers
 from fl_rec.nets.program import TrainingProgram
+from fl_rec.nets.structure import Structure
 from fl_rec.privacy.dp_training import DpTraining
 from fl_rec.steps.base import LocalStep
 from fl_rec.steps.choice import new_step
@@ -57,6 +58,11 @@ class LocalTraining(ABC):
     def shard_rows(self) -> int:
         """Rows of one pass over this worker's training shard."""
         return self.rows.count
+
+    @property
+    def structure(self) -> Structure | None:
+        """See `LocalStep`."""
+        return None
 
     def begin_epoch(self, epoch: int) -> None:
         """Makes the rows of an epoch ready."""
@@ -108,6 +114,10 @@ class Passes(LocalTraining):
     def __init__(self, rows: TrainingRows, step: LocalStep, student: Student) -> None:
         super().__init__(rows)
         self._step, self._student = step, student
+
+    @property
+    def structure(self) -> Structure | None:
+        return self._step.structure
 
     def begin_epoch(self, epoch: int) -> None:
         self._step.begin_epoch(epoch)

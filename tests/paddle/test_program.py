@@ -20,6 +20,8 @@ from fl_rec.nets import graph
 from fl_rec.nets.inference import scoring_program
 from fl_rec.nets.own_users import ALL_USERS
 from fl_rec.nets.program import LOSS_SUM, ROWS, TrainingProgram, scheduled
+from fl_rec.nets.structure import Structure, structure_of
+from fl_rec.runs import checkpoint
 from fl_rec.steps.base import LocalStep
 from fl_rec.steps.graph import GraphStep
 from fl_rec.trainer.local_training import DpPasses, LocalTraining, Passes, WorkerShards, local_training, training_rows
@@ -206,9 +208,13 @@ def test_the_net_that_scores_has_the_names_of_the_one_that_is_trained(config: Co
         np.testing.assert_allclose(scores, np.ravel(prediction), rtol=1e-6)
 
 
-def test_a_net_that_says_what_it_is_is_scored_by_a_kernel(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_net_that_says_what_it_is_is_scored_by_a_kernel(
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with built(config) as program:
-        net = scoring_program(config, program).net()
+        structure = structure_of(program.model)
+        assert isinstance(structure, Structure)
+        net = scoring_program(config, program).net(structure=structure)
         inputs, labels = (np.array([[0], [0], [1], [1]]), np.array([[2], [1], [0], [2]])), np.array([1, 0, 0, 1])
         rows = EvaluationRows(inputs, labels)
         by_paddle = rows.measure(dataclasses.replace(net, structure=None), 8, 1)
@@ -216,6 +222,8 @@ def test_a_net_that_says_what_it_is_is_scored_by_a_kernel(config: Config, monkey
         assert rows.measure(net, 8, 1).to_record() == by_paddle.to_record()
         net.set_parameter("prediction.b", np.array([1e9]))
         assert rows.measure(net, 8, 1).hits == 0, "scores are those of the parameters as they are"
+        checkpoint.write(net, tmp_path, {})
+        assert checkpoint.load(tmp_path).structure == structure, "whoever evaluates it goes the same way"
 
 
 # --- Passes over the rows ------------------------------------------------------------------------------

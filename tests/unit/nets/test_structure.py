@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -83,3 +84,11 @@ def test_parts() -> None:
     ]:
         with pytest.raises(ValueError, match=text):
             Structure(*parts)
+
+
+NEUMF = Structure(Tables("u", "i"), Tables("mu", "mi"), (Layer("w", "b"), Layer("x", "c")), Layer("p", "q"))
+
+
+@pytest.mark.parametrize("structure", [MF, NEUMF, factorisation("users", "items")])
+def test_it_comes_back_from_json(structure: Structure) -> None:
+    assert Structure.from_record(json.loads(json.dumps(structure.to_record()))) == structure
