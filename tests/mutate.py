@@ -124,7 +124,7 @@ MUTANTS = [
     Mutant("trainer/fl_trainer.py", "self.program.begin_epoch()\n", "pass\n", TRAINER),
     Mutant("trainer/local_training.py", "edges = [wanted * part // parts", "edges = [wanted // parts * part", PROGRAM),
     Mutant("trainer/local_training.py", "runner.seed + shards.client if", "runner.seed if", PROGRAM),
-    Mutant("trainer/local_training.py", "runner.start_timeout, shards.rows)", "runner.start_timeout)", PROGRAM),
+    Mutant("trainer/local_training.py", "runner.start_timeout, self.rows)", "runner.start_timeout)", PROGRAM),
     Mutant("trainer/saving.py", "not figure > self._best_figure", "not figure >= self._best_figure", SAVING),
     Mutant("trainer/saving.py", "epoch - self.best_epoch >= patience", "epoch - self.best_epoch > patience", SAVING),
     Mutant("trainer/private_params.py", "if held.all():", "if held.any():", TRAINER),
