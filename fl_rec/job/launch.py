@@ -28,6 +28,9 @@ from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory, default_path
 
+# What starts the roles, by START_KEY: one process that imports Paddle and forks them, or fleetrun.
+START_KEY = "FL_REC_START"
+STARTERS = {"fork": (str(environment.shipped("tools/fork_server.py")),), "spawn": ("-m", "paddle.distributed.launch")}
 # Without a coordinator, and with one.
 DEFAULT_SCRIPTS = (
     environment.shipped("tools/static_fl_trainer.py"),
@@ -92,18 +95,18 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
     show = _TableTail(run, say)
     with (
         tempfile.TemporaryDirectory(prefix="fl_rec_") as scratch,
-        open(run.log / "fleetrun", "wb") as fleetrun_log,
+        open(run.log / "start", "wb") as start_log,
         _signals_as_exceptions() as ignore_signals,
     ):
         try:
             # Or else ten workers would wait for the first of them to do so.
             kernels.compile_all(lambda: say("compiling, once and for all runs of this version on this machine\n"))
             process = subprocess.Popen(
-                _fleetrun_command(options, workers, run),
+                _start_command(options, workers, run),
                 # Gloo's store and fleetrun leave temporary files behind when they are ended.
                 env={**os.environ, mark.name: mark.value, "TMPDIR": scratch, **kernels.cache_environment(scratch)},
                 stdin=subprocess.DEVNULL,
-                stdout=fleetrun_log,
+                stdout=start_log,
                 stderr=subprocess.STDOUT,
                 cwd=run.log,
                 # Ctrl-C is for the launcher alone, which ends the rest in order.
@@ -113,7 +116,7 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
             timeout = config.runner.start_timeout
             failure = watch(run, expected, leader, timeout, lambda role: _log_of(run, role), show)
             if failure is None:
-                # fleetrun stops the servers as soon as the last worker has gone.
+                # It stops the servers as soon as the last worker has gone.
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(GRACE_SECONDS)
         except _Signalled as err:
@@ -172,13 +175,13 @@ def command(options: argparse.Namespace) -> int:
 
 
 def _log_of(run: RunDirectory, role: str) -> Path:
-    """The role's log, or fleetrun's if that never came to starting the role."""
+    """The role's log, or what was said before the role was started."""
     path = log_path(run, role)
-    return path if path.exists() else run.log / "fleetrun"
+    return path if path.exists() else run.log / "start"
 
 
-def _fleetrun_command(options: LaunchOptions, workers: int, run: RunDirectory) -> list[str]:
-    command = [sys.executable, "-m", "paddle.distributed.launch", f"--log_dir={run.log}"]
+def _start_command(options: LaunchOptions, workers: int, run: RunDirectory) -> list[str]:
+    command = [sys.executable, "-u", *STARTERS[_starter()], f"--log_dir={run.log}"]
     command += [f"--worker_num={workers}", f"--server_num={options.server_num}"]
     if options.servers:
         command.append(f"--servers={options.servers}")
@@ -190,7 +193,15 @@ def _fleetrun_command(options: LaunchOptions, workers: int, run: RunDirectory) -
     return command
 
 
+def _starter() -> str:
+    return os.environ.get(START_KEY) or "fork"
+
+
 def _check_options(options: LaunchOptions) -> None:
+    if _starter() not in STARTERS:
+        raise ConfigError(
+            f"{START_KEY} must be fork, or spawn for fleetrun, which starts each role anew. Received: {_starter()}."
+        )
     script = options.training_script
     if not script.is_file():
         raise ConfigError(f"--script must name a training script. Received: {script}, which is not a file.")

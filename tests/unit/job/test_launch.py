@@ -79,7 +79,7 @@ def fleetrun(monkeypatch: pytest.MonkeyPatch, bare_python: tuple[str, ...]) -> C
 
     def fleetrun(says: list[tuple[str, str, str]], seconds: float = 0) -> None:
         command = [*bare_python, FLEETRUN.format(says=says, seconds=seconds)]
-        monkeypatch.setattr(launch, "_fleetrun_command", lambda *_arguments: command)
+        monkeypatch.setattr(launch, "_start_command", lambda *_arguments: command)
 
     return fleetrun
 
@@ -114,7 +114,7 @@ def test_job_that_ends_well(
     assert f"run       {run.path}\nlogs      {run.log}\n" in out
     assert out.count("epoch 0: AUC 0.7\n") == 1
     assert out.endswith(f"done      {run.result}\nmodel     the/model\n")
-    assert (run.log / "fleetrun").read_text() == "this is fleetrun\n"
+    assert (run.log / "start").read_text() == "this is fleetrun\n"
     assert Config.load(run.config).hyper_parameters.num_users == 2
 
 
@@ -160,7 +160,7 @@ def test_failure_of_fleetrun_itself_is_quoted(
 ) -> None:
     # As with --servers 127.0.0.1, of which fleetrun dies before it starts a role.
     command = [*bare_python, "raise IndexError('list index out of range')"]
-    monkeypatch.setattr(launch, "_fleetrun_command", lambda *_arguments: command)
+    monkeypatch.setattr(launch, "_start_command", lambda *_arguments: command)
     code, _, err = run_cli(capsys, "-m", make_job())
     assert code == 1
     assert "IndexError: list index out of range" in err
@@ -239,6 +239,16 @@ def test_relative_name_of_the_default_script(
 
 
 @pytest.mark.usefixtures("nothing_starts")
+def test_starter_that_is_none(
+    make_job: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FL_REC_START", "forked")
+    code, _, err = run_cli(capsys, "-m", make_job())
+    assert code == 2
+    assert "FL_REC_START must be fork, or spawn for fleetrun" in err and "Received: forked." in err
+
+
+@pytest.mark.usefixtures("nothing_starts")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -279,15 +289,25 @@ def test_command_as_a_process(tmp_path: Path) -> None:
     assert text.count("\n") == 1
 
 
-def test_command_of_fleetrun(run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("starter", "command"),
+    [
+        ("spawn", ("-m", "paddle.distributed.launch")),
+        ("fork", (str(environment.shipped("tools/fork_server.py")),)),
+        ("", (str(environment.shipped("tools/fork_server.py")),)),
+    ],
+)
+def test_command_that_starts_the_roles(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starter: str, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("FL_REC_START", starter)
     monkeypatch.chdir(tmp_path)
     options = LaunchOptions(
         Path("a job.yaml"), ("runner.epochs=5", "runner.seed=1"), None, 2, 1, "a:1,b:2", Path("my trainer.py")
     )
     here = tmp_path.resolve()
-    assert launch._fleetrun_command(options, 10, run) == [
-        sys.executable,
-        *("-m", "paddle.distributed.launch", f"--log_dir={run.log}", "--worker_num=10", "--server_num=2"),
+    assert launch._start_command(options, 10, run) == [
+        *(sys.executable, "-u", *command, f"--log_dir={run.log}", "--worker_num=10", "--server_num=2"),
         *("--servers=a:1,b:2", "--coordinator_num=1", f"{here}/my trainer.py", "-m", f"{here}/a job.yaml"),
         *("-o", "runner.epochs=5", "-o", "runner.seed=1"),
     ]

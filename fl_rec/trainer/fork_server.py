@@ -1,0 +1,160 @@
+"""fleetrun's part under our own launcher: imports Paddle once, and forks every role of a job.
+
+Ten processes that import Paddle at once take six to nine seconds on two cores. A fork finds what fleetrun would give
+it: an environment, a log, a working directory, its script as `__main__`. Its `/proc/PID/environ` is the fork server's,
+and so has the job's mark.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import runpy
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from importlib import import_module
+from pathlib import Path
+
+from fl_rec.job.watch import Mark, log_path
+from fl_rec.runs import roles
+from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
+
+POLL_SECONDS = 0.1
+
+
+# What a role imports, in its order: Paddle 2.6.2 brings a zlib with which Python's own crashes unless it came first.
+IMPORTED = (
+    "fl_rec.trainer",
+    "fl_rec.ps.exchange",
+    "fl_rec.nets.inference",
+    "fl_rec.trainer.local_training",
+    "fl_rec.trainer.private_params",
+    "fl_rec.trainer.saving",
+    "fl_rec.trainer.warm_start",
+)
+IMPORTED_WITH_A_COORDINATOR = (
+    "fl_rec.trainer.coordinated",
+    "fl_rec.coordinator.client",
+    "fl_rec.coordinator.process",
+    *IMPORTED,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Takes fleetrun's arguments, and ends when the last worker has, or the launcher.
+
+    Returns:
+        0; 1 if the launcher is gone; in a fork, 0 after its script.
+    """
+    launcher = os.getppid()
+    options = _parse(arguments)
+    run = RunDirectory(Path(os.environ[ENVIRONMENT_KEY]))
+    for module in IMPORTED_WITH_A_COORDINATOR if options.coordinator_num else IMPORTED:
+        import_module(module)
+    gc.collect()
+    gc.freeze()  # or a fork's first collection touches, and so copies, all of it
+    alive: dict[int, str] = {}
+    with ExitStack() as reserved:
+        for role, variables in _environments(options, reserved).items():
+            with open(log_path(run, role), "wb") as log:
+                child = os.fork()
+                if not child:
+                    reserved.close()
+                    _become(role, variables, log.fileno(), [options.script, *options.arguments])
+            if not child:
+                runpy.run_path(options.script, run_name="__main__")
+                return 0
+            alive[child] = role
+        while any(role.startswith("worker") for role in alive.values()):
+            time.sleep(POLL_SECONDS)
+            if os.getppid() != launcher:
+                _end(run)
+                return 1
+            while alive and (ended := os.waitpid(-1, os.WNOHANG)[0]):
+                del alive[ended]
+    for process in alive:
+        os.kill(process, signal.SIGTERM)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--log_dir", help="not read: the run directory says it")
+    parser.add_argument("--worker_num", type=int, required=True)
+    parser.add_argument("--server_num", type=int, required=True)
+    parser.add_argument("--coordinator_num", type=int, default=0)
+    parser.add_argument("--servers")
+    parser.add_argument("script")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    return parser.parse_args(arguments)
+
+
+def _environments(options: argparse.Namespace, reserved: ExitStack) -> dict[str, dict[str, str]]:
+    """What fleetrun sets for each role, by the role's name and in fleetrun's order."""
+
+    def endpoints(count: int, host: str = "127.0.0.1") -> list[str]:
+        return [f"{host}:{_reserve_port(reserved)}" for _ in range(count)]
+
+    peers = {
+        "server": options.servers.split(",") if options.servers else endpoints(options.server_num),
+        "worker": endpoints(options.worker_num),
+        "coordinator": endpoints(options.coordinator_num),
+    }
+    common = {
+        "PADDLE_PSERVERS_IP_PORT_LIST": ",".join(peers["server"]),
+        "PADDLE_TRAINER_ENDPOINTS": ",".join(peers["worker"]),
+        "PADDLE_COORDINATOR_ENDPOINTS": ",".join(peers["coordinator"]),
+        "PADDLE_COORDINATOR_NUM": str(options.coordinator_num),
+        "PADDLE_TRAINERS_NUM": str(options.worker_num),
+        "PADDLE_WITH_GLOO": "0",
+        "PADDLE_GLOO_RENDEZVOUS": "3",
+        "PADDLE_GLOO_FS_PATH": tempfile.mkdtemp(),
+        "PADDLE_GLOO_HTTP_ENDPOINT": endpoints(1, peers["server"][0].rpartition(":")[0])[0],
+    }
+    training_roles = {kind: name for name, kind in roles.KINDS.items()}
+    found = {}
+    for kind, addresses in peers.items():
+        for index, address in enumerate(addresses):
+            host, _, port = address.rpartition(":")
+            own = {"TRAINING_ROLE": training_roles[kind], "POD_IP": host, "PADDLE_PORT": port}
+            found[f"{kind}.{index}"] = {**common, **own, "PADDLE_TRAINER_ID": str(index)}
+    return found
+
+
+def _reserve_port(reserved: ExitStack) -> int:
+    """A free port. As long as `reserved` is open the system gives it to nobody, but the role can listen there."""
+    held = reserved.enter_context(socket.socket())
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("", 0))
+    port: int = held.getsockname()[1]
+    return port
+
+
+def _become(role: str, variables: Mapping[str, str], log: int, command: Sequence[str]) -> None:
+    """Makes of a fork what fleetrun makes of a new process."""
+    import numpy as np
+
+    os.setsid()
+    os.dup2(log, sys.stdout.fileno())
+    os.dup2(log, sys.stderr.fileno())
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(role)  # for ps and top
+    for name in ("http_proxy", "https_proxy"):
+        os.environ.pop(name, None)
+    os.environ.update(variables)
+    np.random.seed()
+    sys.argv = list(command)
+    sys.path[:2] = [str(Path(command[0]).parent)]  # before: tools/ and the clone, as of tools/fork_server.py
+
+
+def _end(run: RunDirectory) -> None:
+    """Ends a job that nobody watches any more."""
+    Mark(ENVIRONMENT_KEY, str(run.path)).end()
+    with suppress(OSError):
+        run.write_result({"state": roles.FAILED, "error": "the launcher was killed"})

@@ -1,0 +1,132 @@
+"""What a role finds that the fork server has started, and when that ends; no Paddle."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fl_rec import environment
+from fl_rec.job.watch import Mark, log_path
+from fl_rec.runs import roles
+from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
+
+DEADLINE = 30.0
+NAMES = roles.role_names(3, 1, 1)
+# The fork server without what takes long to import; what starts it stands in for the launcher.
+SERVER = """
+import sys
+from fl_rec.trainer import fork_server
+fork_server.IMPORTED = fork_server.IMPORTED_WITH_A_COORDINATOR = ("numpy", "fl_rec.trainer")
+sys.exit(fork_server.main())
+"""
+LAUNCHER = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-u', '-c', *sys.argv[1:]]).returncode)"
+# Each role writes what it finds; a worker stays until all have.
+SCRIPT = """\
+import json, os, random, socket, subprocess, sys, time
+import numpy as np
+from fl_rec.runs.roles import Role
+role = Role.from_environment()
+with socket.socket() as port:
+    port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    port.bind((os.environ["POD_IP"], int(os.environ["PADDLE_PORT"])))
+    port.listen()
+    listens = port.getsockname()[1]
+found = dict(
+    role=role.name, workers=role.num_workers, servers=role.server_endpoints, coordinators=role.coordinator_endpoints,
+    store=role.rendezvous, listens=listens, name=__name__, argv=sys.argv, cwd=os.getcwd(), path=sys.path[0],
+    leads=os.getpid() == os.getsid(0), proxy=os.environ.get("http_proxy"), random=[random.random(), np.random.rand()],
+    files=[int(each) for each in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + each)],
+)
+with open("draft." + role.name, "w") as file:
+    json.dump(found, file)
+os.rename("draft." + role.name, "found." + role.name)
+while role.kind == "worker" and sum(name.startswith("found") for name in os.listdir()) < 5:
+    time.sleep(0.05)
+print(role.name, "speaks")
+subprocess.run(["sh", "-c", "echo and complains >&2"])
+sys.exit(3)
+"""
+SLEEP = "import subprocess; subprocess.run(['sleep', '60'])"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[RunDirectory]:
+    run, _ = RunDirectory.claim(tmp_path / "run", "a job")
+    yield run
+    mark(run).end()
+
+
+def mark(run: RunDirectory) -> Mark:
+    return Mark(ENVIRONMENT_KEY, str(run.path))
+
+
+@pytest.fixture
+def start(run: RunDirectory, tmp_path: Path) -> Callable[..., subprocess.Popen]:
+    """`start(text, *arguments)` has three workers, a server and a coordinator play a script."""
+
+    def start(text: str, *arguments: str) -> subprocess.Popen:
+        script = tmp_path / "a script.py"
+        script.write_text(text)
+        counts = ("--worker_num=3", "--server_num=1", "--coordinator_num=1")
+        paths = os.pathsep.join(filter(None, [str(environment.PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+        return subprocess.Popen(
+            [sys.executable, "-c", LAUNCHER, SERVER, f"--log_dir={run.log}", *counts, str(script), *arguments],
+            env={**os.environ, ENVIRONMENT_KEY: str(run.path), "http_proxy": "a:1", "PYTHONPATH": paths},
+            cwd=run.log,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+def test_what_a_role_finds(run: RunDirectory, start: Callable[..., subprocess.Popen], tmp_path: Path) -> None:
+    started = start(SCRIPT, "-m", "a.yaml", "-o", "x=1")
+    said, _ = started.communicate(timeout=DEADLINE)
+    assert (started.returncode, said) == (0, ""), "it judges no more than fleetrun does"
+    found = {name: json.loads((run.log / f"found.{name}").read_text()) for name in NAMES}
+    for name, each in found.items():
+        assert each["role"] == name
+        assert (each["workers"], each["leads"], each["proxy"], each["name"]) == (3, True, None, "__main__")
+        assert each["argv"] == [str(tmp_path / "a script.py"), "-m", "a.yaml", "-o", "x=1"]
+        assert (each["cwd"], each["path"], each["files"]) == (str(run.log), str(tmp_path), [0, 1, 2])
+        if name.startswith("worker"):
+            assert log_path(run, name).read_text() == f"{name} speaks\nand complains\n"
+    first, *others = found.values()
+    for key in ("servers", "coordinators", "store"):
+        assert all(each[key] == first[key] for each in others)
+    ports = [each["listens"] for each in found.values()] + [int(first["store"].split(":")[1])]
+    assert len(set(ports)) == len(ports)
+    assert first["servers"] == [f"127.0.0.1:{found['server.0']['listens']}"]
+    assert first["coordinators"] == [f"127.0.0.1:{found['coordinator.0']['listens']}"]
+    assert len({value for each in found.values() for value in each["random"]}) == 2 * len(NAMES)
+
+
+def test_log_that_cannot_be_written(run: RunDirectory, start: Callable[..., subprocess.Popen]) -> None:
+    log_path(run, "worker.1").mkdir()
+    started = start(SLEEP)
+    said, _ = started.communicate(timeout=DEADLINE)
+    assert started.returncode == 1
+    assert said.strip().endswith(f"Is a directory: '{log_path(run, 'worker.1')}'")
+
+
+def test_the_launcher_is_killed(run: RunDirectory, start: Callable[..., subprocess.Popen]) -> None:
+    launcher = start(SLEEP)
+    deadline = time.monotonic() + DEADLINE
+    while sum(each.name() == "sleep" for each in mark(run).processes()) < len(NAMES):
+        assert launcher.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    launcher.kill()
+    launcher.communicate(timeout=DEADLINE)
+    _, alive = psutil.wait_procs(mark(run).processes(), timeout=DEADLINE)
+    assert alive == [] == mark(run).processes()
+    assert json.loads(run.result.read_text()) == {"state": "failed", "error": "the launcher was killed"}
