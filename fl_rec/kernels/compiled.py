@@ -78,9 +78,19 @@ def compile_all(begin: Callable[[], None] = lambda: None) -> None:
     with open(folder / "lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / _DONE).exists():
-            for name in _MODULES:
-                importlib.import_module(f"fl_rec.kernels.{name}")
+            _import_all()
             (folder / _DONE).touch()
+
+
+def load_all() -> None:
+    """Has every kernel in memory: for a process that forks those that call them."""
+    compile_all()
+    _import_all()
+
+
+def _import_all() -> None:
+    for name in _MODULES:
+        importlib.import_module(f"fl_rec.kernels.{name}")
 
 
 def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import logging
 import time
+from functools import partialmethod
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,10 +38,12 @@ def tune_malloc() -> None:
 def look_often_at_gloos_store() -> None:
     """Server 0 forks the store and waits for its end; it looks only every 5 s if all workers have met (2.6.2, 3.0.0).
 
-    So every start took 5 or 10 s longer than it had to.
+    So every start took 5 or 10 s longer than it had to. And then up to 0.5 s for the store to see that it shall end.
     """
     from paddle.distributed.fleet.base import role_maker
+    from paddle.distributed.fleet.utils.http_server import HTTPServer, KVHTTPServer
 
+    KVHTTPServer.serve_forever = partialmethod(HTTPServer.serve_forever, 0.05)
     role_maker.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.1)))
 
 

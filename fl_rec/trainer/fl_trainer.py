@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fl_rec import environment
 from fl_rec.data.reader import Reader
 from fl_rec.distillation.student import new_student
 from fl_rec.errors import ConfigError, RunError
@@ -47,8 +48,9 @@ class FLTrainer:
     """
 
     def __init__(self, job: Job, role: Role, run: RunDirectory) -> None:
-        # Paddle takes two seconds to import and ten processes do it at once, so that mistakes are found before.
-        from fl_rec.ps.runtime import PsRuntime
+        # Paddle takes long to import where ten processes do it at once, so that mistakes are found before.
+        with environment.importing():
+            from fl_rec.ps.runtime import PsRuntime
 
         self.job = job
         self.config = job.config.for_client(role.index) if role.kind == "worker" else job.config

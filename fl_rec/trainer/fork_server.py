@@ -8,7 +8,6 @@ and so has the job's mark.
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import runpy
 import signal
@@ -21,6 +20,7 @@ from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 
+from fl_rec import environment, kernels
 from fl_rec.job.watch import Mark, log_path
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
@@ -55,10 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     launcher = os.getppid()
     options = _parse(arguments)
     run = RunDirectory(Path(os.environ[ENVIRONMENT_KEY]))
-    for module in IMPORTED_WITH_A_COORDINATOR if options.coordinator_num else IMPORTED:
-        import_module(module)
-    gc.collect()
-    gc.freeze()  # or a fork's first collection touches, and so copies, all of it
+    with environment.importing():
+        for module in IMPORTED_WITH_A_COORDINATOR if options.coordinator_num else IMPORTED:
+            import_module(module)
+        kernels.load_all()
     alive: dict[int, str] = {}
     with ExitStack() as reserved:
         for role, variables in _environments(options, reserved).items():

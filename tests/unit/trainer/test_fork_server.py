@@ -25,6 +25,7 @@ SERVER = """
 import sys
 from fl_rec.trainer import fork_server
 fork_server.IMPORTED = fork_server.IMPORTED_WITH_A_COORDINATOR = ("numpy", "fl_rec.trainer")
+fork_server.kernels.load_all = lambda: None
 sys.exit(fork_server.main())
 """
 LAUNCHER = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-u', '-c', *sys.argv[1:]]).returncode)"
