@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with environment.importing():
         for module in IMPORTED_WITH_A_COORDINATOR if options.coordinator_num else IMPORTED:
             import_module(module)
-        kernels.load_all()
+        with suppress(ImportError):  # whoever needs them says so
+            kernels.load_all()
     alive: dict[int, str] = {}
     with ExitStack() as reserved:
         for role, variables in _environments(options, reserved).items():
