@@ -154,6 +154,7 @@ class Job:
         self.hyper_parameters: dict[str, Any] = {"optimizer": {"class": "adam", "learning_rate": 0.002}}
         self.coordinator: dict[str, Any] = {}
         self.arguments: list[Any] = []
+        self.environment: dict[str, str] = {}
 
     @property
     def yaml(self) -> Path:
@@ -169,7 +170,8 @@ class Job:
 
     def start(self, *options: Any) -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(self.command(*options), text=True, cwd=ROOT, env=clean_environment(), **pipes)
+        env = {**clean_environment(), **self.environment}
+        return subprocess.Popen(self.command(*options), text=True, cwd=ROOT, env=env, **pipes)
 
     def wait(self, process: subprocess.Popen, timeout: float = TIMEOUT) -> Finished:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -21,8 +22,17 @@ def long_job(job: Job) -> Job:
     return job
 
 
-@pytest.mark.parametrize("role", ["worker.1", "server.0"])
-def test_killed_role(job: Job, role: str) -> None:
+def wait_for_end(mark: Mark) -> None:
+    """Returns when a job has no process left; it must come to that within `PROMPT`."""
+    deadline = time.monotonic() + PROMPT
+    while mark.processes() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert mark.processes() == []
+
+
+@pytest.mark.parametrize(("role", "start"), [("worker.1", "fork"), ("server.0", "fork"), ("worker.1", "spawn")])
+def test_killed_role(job: Job, role: str, start: str) -> None:
+    job.environment["FL_REC_START"] = start
     started = long_job(job).start()
     role_process(job, "worker.2")
     role_process(job, role).kill()
@@ -43,7 +53,9 @@ def test_worker_that_stands_still(job: Job) -> None:
     assert "runner.barrier_timeout=8 s" in finished.errors
 
 
-def test_interrupt_ends_the_job_and_nothing_else(job: Job) -> None:
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_interrupt_ends_the_job_and_nothing_else(job: Job, start: str) -> None:
+    job.environment["FL_REC_START"] = start
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
     try:
         started = long_job(job).start()
@@ -57,6 +69,15 @@ def test_interrupt_ends_the_job_and_nothing_else(job: Job) -> None:
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_killed_launcher(job: Job) -> None:
+    started = long_job(job).start()
+    role_process(job, "worker.0")
+    started.kill()
+    started.communicate(timeout=PROMPT)
+    wait_for_end(job.mark)
+    assert json.loads(job.run.result.read_text()) == {"state": "failed", "error": "the launcher was killed"}
 
 
 def test_missing_data_folder(job: Job) -> None:
@@ -173,10 +194,7 @@ def test_killed_worker_under_a_bare_fleetrun(job: Job, tmp_path: Path) -> None:
         assert len(mark.processes()) > WORKERS
         victim.kill()
         assert fleetrun.wait(PROMPT) != 0
-        deadline = time.monotonic() + PROMPT
-        while mark.processes() and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert mark.processes() == []
+        wait_for_end(mark)
         assert "worker.1 failed: it ended without a word" in (job.run.log / "watch").read_text()
     finally:
         if fleetrun.poll() is None:
