@@ -7,7 +7,6 @@ the roles' statuses, never a log.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import platform
@@ -21,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +31,7 @@ sys.path.insert(0, str(PROJECT))  # so that it runs from a clone without install
 
 import numpy as np
 import psutil
+from usage import Known, Usage, end, watch
 
 from fl_rec import environment
 from fl_rec.config import Config
@@ -58,9 +58,6 @@ CONFIG = PROJECT / "configs" / "config_fl.yaml"
 BEST_CONFIG = PROJECT / "configs" / "ml1m_best.yaml"
 MOVIELENS = PROJECT / "datasets" / "movielens"
 QUICK_WORKERS = 3
-POLL_SECONDS = 0.1
-POLLS_PER_MEMORY_SAMPLE = 5
-STOP_SECONDS = 30.0
 GIB = 1 << 30
 # A ranking's figures, by their names in a record.
 TOP_K = 10
@@ -306,8 +303,10 @@ class JobRun:
         exit_code: the launcher's; None if it hung and was stopped.
         seconds: from the command to its end.
         running_after: seconds from the command until the last role was running; None if one never was.
-        peak_pss: bytes of memory of all processes together at the worst moment seen, looked at every 0.5 s. PSS
-            counts a page that n processes share as 1/n of a page for each.
+        peak_pss: see `Usage`; looked at every 0.5 s.
+        cpu_per_million: CPU seconds of all processes per million rows, from when the first epoch's figures are known
+            until the last one's; None with fewer than two epochs.
+        known_after: of each epoch, seconds from the command until its figures were known.
         leftovers: the job's processes that outlived the launcher, by name; ended since.
         epochs: the records of all workers together in metrics.jsonl, one per epoch.
         failure: what went wrong; None if it ended well.
@@ -317,6 +316,8 @@ class JobRun:
     seconds: float
     running_after: float | None
     peak_pss: int
+    cpu_per_million: float | None
+    known_after: tuple[float, ...]
     leftovers: tuple[str, ...]
     epochs: tuple[Mapping[str, Any], ...]
     failure: str | None
@@ -375,12 +376,21 @@ def run_job(
             # Ctrl-C is for the benchmark alone, which stops the job in order.
             start_new_session=True,
         )
+        usage, known = Usage(launcher, mark), Known()
+        running: dict[str, float] = {}
+
+        def look() -> None:
+            for status in roles.read_statuses(run.roles).values():
+                if status.state == roles.RUNNING:
+                    running[status.role] = status.time
+            known.look(_metrics(run))
+
         try:
-            running, peak_pss = _watch(launcher, run, mark, clock + timeout, stop or threading.Event())
+            watch(launcher, clock + timeout, stop or threading.Event(), usage, look)
             exit_code, seconds = launcher.poll(), time.monotonic() - clock
             statuses = roles.read_statuses(run.roles)
         finally:
-            _stop(launcher)
+            end(launcher)
             leftovers = tuple(sorted(_name(process) for process in mark.processes()))
             mark.end()
         complaints.seek(0)
@@ -393,13 +403,16 @@ def run_job(
         failure = f"exit code {exit_code}: {said}"
     elif leftovers:
         failure = f"processes left: {', '.join(leftovers)}"
+    known.look(_metrics(run))
     return JobRun(
         exit_code=exit_code,
         seconds=seconds,
         running_after=max(running.values()) - started if running.keys() >= set(expected) else None,
-        peak_pss=peak_pss,
+        peak_pss=usage.peak_pss,
+        cpu_per_million=known.cpu_per_million(usage),
+        known_after=tuple(moment - started for moment in known.times),
         leftovers=leftovers,
-        epochs=tuple(record for record in _metrics(run) if record["client"] == ALL),
+        epochs=tuple(known.epochs),
         failure=f"{path.name}: {failure}" if failure else None,
     )
 
@@ -452,43 +465,6 @@ def _command(
     return command + [f"{key}={json.dumps(value)}" for key, value in keys.items()]  # JSON is YAML
 
 
-def _watch(
-    launcher: psutil.Popen, run: RunDirectory, mark: Mark, deadline: float, stop: threading.Event
-) -> tuple[dict[str, float], int]:
-    """Waits for the end, the deadline or the event; returns when each role came to run, and the peak memory."""
-    running: dict[str, float] = {}
-    peak_pss = 0
-    for poll in itertools.count():
-        if launcher.poll() is not None or time.monotonic() > deadline or stop.is_set():
-            break
-        for status in roles.read_statuses(run.roles).values():
-            if status.state == roles.RUNNING:
-                running[status.role] = status.time
-        if poll % POLLS_PER_MEMORY_SAMPLE == 0:
-            peak_pss = max(peak_pss, _pss([launcher, *mark.processes()]))
-        stop.wait(POLL_SECONDS)
-    return running, peak_pss
-
-
-def _stop(launcher: psutil.Popen) -> None:
-    """Has a launcher that is still there end its job, or else ends it alone."""
-    if launcher.poll() is None:
-        launcher.terminate()
-        try:
-            launcher.wait(STOP_SECONDS)
-        except psutil.TimeoutExpired:
-            launcher.kill()
-            launcher.wait()
-
-
-def _pss(processes: Iterable[psutil.Process]) -> int:
-    total = 0
-    for process in processes:
-        with suppress(psutil.Error):
-            total += process.memory_full_info().pss
-    return total
-
-
 def _name(process: psutil.Process) -> str:
     try:
         return process.name()
@@ -497,7 +473,7 @@ def _name(process: psutil.Process) -> str:
 
 
 def _metrics(run: RunDirectory) -> list[dict[str, Any]]:
-    return run.read_metrics() if run.metrics.is_file() else []
+    return [each for each in run.read_metrics() if each["client"] == ALL] if run.metrics.is_file() else []
 
 
 # --- Showing -------------------------------------------------------------------------------------------

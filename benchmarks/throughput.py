@@ -1,23 +1,31 @@
-"""Compares shards in MultiSlot text with the same rows read through a Python reader that imports Paddle.
+"""How fast federated training is here, beside what one would take instead, and beside what the machine could do.
 
 python benchmarks/throughput.py --data datasets/movielens/fl_data
 
-The two are run in turn, since a machine's speed drifts. Both train the same rows in the same order.
+compiled  our job with runner.local_step=compiled
+graph     our job with runner.local_step=graph
+reader    our job whose shards are CSV, read by a Python reader that imports Paddle, as PaddleRec's do
+pytorch   FedAvg in plain PyTorch: as many processes as there are cores, of one thread
+by-hand   the same with the gradient of matrix factorisation written out, without autograd
+flower    Flower with the same PyTorch clients: a SuperLink and a SuperNode for each shard, on loopback
+limit     the compiled kernel with nothing around it, on all cores: nobody exchanges or evaluates anything
+one-core  the same on one core
+
+Two nets: mlp is configs/config_fl.yaml, mf configs/ml1m_best.yaml. All train the same shards with the same settings,
+and rank the same test users in the same way. The contestants run in turn, since a machine's speed drifts. PyTorch and
+Flower are installed into .venv-bench.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import os
+import shlex
 import sys
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from common import (
-    CONFIG,
     GIB,
     JobRun,
     Report,
@@ -29,112 +37,173 @@ from common import (
     open_data,
     ratio,
     run_benchmark,
-    run_job,
     say,
     titled_table,
 )
+from contest import FOREIGN, NAMES, NETS, Contest, install
 
-from fl_rec.data.manifest import MANIFEST_NAME, Manifest, Shard, ShardFile
-from fl_rec.data.text import LAYOUTS, parse_multislot, write_rows
-from fl_rec.errors import DataError
-from fl_rec.files import write_json
+from fl_rec.config import Config
+from fl_rec.errors import DataError, RunError
 from fl_rec.tables import figure
 
-READER = Path(__file__).resolve().with_name("paddle_reader.py")
-PIPE_COMMANDS = {"multislot": "cat", "csv": f"python {os.path.relpath(READER, CONFIG.parent)}"}
+OURS = "compiled"
+# Of figures of all of a net's contestants.
+PREFIXES = {"mlp": "", "mf": "mf_"}
+TARGETS = (0.60, 0.70)
+# Contestants that ours is compared with.
+RATIOS = ("graph", "pytorch", "by-hand", "flower", "limit", "one-core")
 
 
-def to_csv(data: Manifest, out: Path) -> Manifest:
-    """Writes MultiSlot shards as CSV: the same rows in the same order, and a manifest that vouches for them."""
-
-    def convert(file: ShardFile) -> ShardFile:
-        text = (data.folder / file.file).read_bytes()
-        rows = np.hstack(parse_multislot(text, len(data.slots), file.file))
-        name = str(PurePosixPath(file.file).with_suffix(LAYOUTS["csv"].suffix))
-        size, sha256 = write_rows(out / name, rows, LAYOUTS["csv"])
-        return dataclasses.replace(file, file=name, bytes=size, sha256=sha256)
-
-    shards = tuple(Shard(convert(shard.train), convert(shard.test)) for shard in data.shards)
-    converted = dataclasses.replace(data, format="csv", shards=shards, folder=out)
-    write_json(out / MANIFEST_NAME, converted.to_json())
-    return converted
+def seconds_to(run: JobRun, target: float) -> float | None:
+    """From the command until the first epoch whose HR@10 is known to be so high; None if none is."""
+    for seconds, epoch in zip(run.known_after, run.epochs):
+        if (epoch.get("hr") or 0.0) >= target:
+            return seconds
+    return None
 
 
-def measure(args: argparse.Namespace, folder: Path) -> Report:
-    """All pairs, or those before the first failure: a ratio needs both halves."""
-    multislot = open_data(args.data, folder)
-    if multislot.format != "multislot":
-        raise DataError(
-            f"--data must hold MultiSlot shards, which are compared with CSV. Received: {multislot.format} in "
-            f"{multislot.folder}. Write them with gen_heter_data.py --format multislot."
-        )
-    say("data      the same rows as CSV")
-    data = {"multislot": multislot, "csv": to_csv(multislot, folder / "csv")}
-    runs: dict[str, list[JobRun]] = {kind: [] for kind in data}
-    failures: list[str] = []
-    for pair, kind in ((pair, kind) for pair in range(1, args.pairs + 1) for kind in data):
-        keys = {"runner.epochs": args.epochs, "runner.pipe_command": PIPE_COMMANDS[kind]}
-        run = run_job(folder / f"{kind}-{pair}", data[kind], keys, args.timeout)
-        runs[kind].append(run)
-        say(f"pair      {pair} of {args.pairs}, {kind}: {run.failure or 'well'} ({run.seconds:.1f} s)")
-        if run.failure:
-            failures.append(run.failure)
-            break
-    figures = {
-        **describe_data(multislot),
-        "epochs": args.epochs,
-        "pairs": args.pairs,
-        "pair_ratios": [ratio(*map(JobRun.rows_per_second, pair)) for pair in zip(*runs.values())],
-        **{kind: summarise(of_kind) for kind, of_kind in runs.items()},
-    }
-    figures["ratio"] = ratio(*(figures[kind]["rows_per_second"] for kind in data))
-    return Report(_show(runs, figures), figures, failures)
-
-
-def summarise(runs: Sequence[JobRun]) -> dict[str, Any]:
-    """Medians over the runs of one kind, and the worst memory."""
+def summarise(runs: Sequence[JobRun], items_per_row: int) -> dict[str, Any]:
+    """Medians over the runs of one contestant, and the worst memory. A target must be reached in every run."""
+    rate = median(run.rows_per_second() for run in runs)
+    reached = {target: [seconds_to(run, target) for run in runs] for target in TARGETS}
     return {
-        "rows_per_second": median(run.rows_per_second() for run in runs),
-        "rows_per_second_fastest_epoch": median(run.rows_per_second(max) for run in runs),
-        "running_after": median(run.running_after for run in runs),
+        "rows_per_second": rate,
+        "items_per_second": None if rate is None else rate * items_per_row,
+        "cpu_per_million": median(run.cpu_per_million for run in runs),
         "peak_pss": max((run.peak_pss for run in runs), default=None),
+        "first_epoch_known_after": median(run.known_after[0] if run.known_after else None for run in runs),
+        **{
+            f"seconds_to_{target * 100:03.0f}": None if None in seconds else median(seconds)
+            for target, seconds in reached.items()
+        },
+        "hr": median(run.epochs[-1].get("hr") if run.epochs else None for run in runs),
+        "seconds": median(run.seconds for run in runs),
+        "epochs": max((len(run.epochs) for run in runs), default=0),
         "runs": [run.to_record() for run in runs],
     }
 
 
-def _show(runs: dict[str, list[JobRun]], figures: dict[str, Any]) -> str:
+def compare(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """How many times as fast ours is as each other contestant of a net."""
+    rates = {name: each["rows_per_second"] for name, each in figures.items()}
+    return {f"ratio_to_{name.replace('-', '_')}": ratio(rates.get(OURS), rates.get(name)) for name in RATIOS}
+
+
+def measure(args: argparse.Namespace, folder: Path) -> Report:
+    """All pairs; a contestant that fails is left out of the later ones."""
+    data = open_data(args.data, folder)
+    if data.format != "multislot" or data.group_size > 1:
+        raise DataError(
+            f"--data must hold MultiSlot shards of one item a row. Received: {data.format} of {data.group_size} in "
+            f"{data.folder}. Write them with gen_heter_data.py --format multislot."
+        )
+    names, failures = set(args.only), []
+    if foreign := names & FOREIGN:
+        try:
+            install(foreign, shlex.split(args.pip))
+        except RunError as err:
+            failures.append(str(err))
+            names -= foreign
+    contest = Contest(data, folder, {"mlp": args.epochs, "mf": args.mf_epochs}, args.flower_exchanges, args.timeout)
+    runs: dict[tuple[str, str], list[JobRun]] = {
+        (net, name): [] for net in args.nets for name, nets in NAMES.items() if name in names and net in nets
+    }
+    failed = set()
+    for pair in range(1, args.pairs + 1):
+        for net, name in [each for each in runs if each not in failed]:
+            run = contest.run(name, net, f"{net}-{name}-{pair}")
+            say(f"pair      {pair} of {args.pairs}, {net}, {name}: {run.failure or 'well'} ({run.seconds:.1f} s)")
+            if run.failure:
+                failures.append(run.failure)
+                failed.add((net, name))
+            else:
+                runs[net, name].append(run)
+    groups = {net: 1 + (Config.load(NETS[net]).runner.resample_negatives or 0) for net in args.nets}
+    figures: dict[str, Any] = {**describe_data(data), "pairs": args.pairs}
+    for net in args.nets:
+        figures[net] = {
+            name: summarise(of_name, groups[net]) for (of_net, name), of_name in runs.items() if of_net == net
+        }
+        figures.update({f"{PREFIXES[net]}{name}": each for name, each in compare(figures[net]).items()})
+    best = figures[args.nets[-1]].get(OURS, {})
+    figures.update({name: each for name, each in best.items() if name.startswith("seconds_to_")})
+    tables = [_table(net, figures[net], groups[net], figures) for net in args.nets]
+    return Report("\n\n".join(tables), figures, failures)
+
+
+def _table(net: str, figures: Mapping[str, Mapping[str, Any]], group: int, whole: Mapping[str, Any]) -> str:
+    rate, unit = ("rows_per_second", "rows") if group == 1 else ("items_per_second", "items")
     lines = [
         [
-            str(pair),
-            kind,
-            figure(run.rows_per_second(), ",.0f"),
-            figure(run.rows_per_second(max), ",.0f"),
-            figure(run.running_after, ".1f"),
-            figure(run.peak_pss / GIB, ".2f"),
-            figure(run.seconds, ".1f"),
+            name,
+            figure(each[rate], ",.0f"),
+            figure(ratio(figures.get(OURS, {}).get(rate), each[rate]), ".2f"),
+            # A row of several items is several items' work.
+            figure(each["cpu_per_million"] and each["cpu_per_million"] / group, ".2f"),
+            figure(each["peak_pss"] / GIB, ".2f"),
+            figure(each["first_epoch_known_after"], ".1f"),
+            *(figure(each[f"seconds_to_{target * 100:03.0f}"], ".0f") for target in TARGETS),
+            figure(each["hr"], ".4f"),
+            str(each["epochs"]),
+            figure(each["seconds"], ".1f"),
         ]
-        for kind, of_kind in runs.items()
-        for pair, run in enumerate(of_kind, 1)
+        for name, each in figures.items()
+        if each["runs"]
     ]
-    table = titled_table(
-        "{source}: {train_rows:,} training rows, {workers} workers, {epochs} epochs".format(**figures),
-        ["pair", "shards", "rows/s, median epoch", "fastest", "all running after s", "peak PSS GiB", "seconds"],
-        sorted(lines, key=lambda line: int(line[0])),
-    )
-    ratios = ", ".join(figure(each, ".2f") for each in figures["pair_ratios"]) or "-"
-    summary = f"MultiSlot is {figure(figures['ratio'], '.2f')} times as fast (ratio of medians; of each pair: {ratios})"
-    return f"{table}\n\n{summary}"
+    header = [
+        *("contestant", f"{unit}/s", "ours is times", f"CPU s per million {unit}", "peak PSS GiB", "first figures s"),
+        *(f"HR@10 {target:.2f} s" for target in TARGETS),
+        *("HR@10", "epochs", "seconds"),
+    ]
+    title = "{net}, {config}; {source}: {train_rows:,} training rows, {workers} clients, {pairs} pair(s)"
+    return titled_table(title.format(net=net, config=NETS[net].name, **whole), header, lines)
+
+
+def several(known: Sequence[str], text: str) -> tuple[str, ...]:
+    """A comma list of known names, in their order."""
+    given = text.split(",")
+    strange = [name for name in given if name not in known]
+    if strange:
+        raise argparse.ArgumentTypeError(f"must be some of {','.join(known)}. Received: {','.join(strange)}")
+    return tuple(name for name in known if name in given)
 
 
 def main() -> int:
     parser = new_parser(__doc__)
     add_data_argument(parser)
-    parser.add_argument("--pairs", type=count, default=3, metavar="N", help="runs of each (default: 3; --quick: 1)")
-    parser.add_argument("--epochs", type=count, default=3, metavar="N", help="of each run (default: 3; --quick: 2)")
     parser.add_argument(
-        "--timeout", type=count, default=900, metavar="S", help="seconds until a run has hung (default: 900)"
+        "--only",
+        type=lambda text: several(tuple(NAMES), text),
+        default=tuple(NAMES),
+        metavar="NAME,...",
+        help="contestants (default: all)",
     )
-    return run_benchmark(parser, {"data": None, "pairs": 1, "epochs": 2}, measure)
+    parser.add_argument(
+        "--nets",
+        type=lambda text: several(tuple(NETS), text),
+        default=tuple(NETS),
+        metavar="NET,...",
+        help="mlp, mf or both (default: both)",
+    )
+    parser.add_argument("--pairs", type=count, default=3, metavar="N", help="runs of each (default: 3; --quick: 1)")
+    parser.add_argument("--epochs", type=count, default=5, metavar="N", help="of mlp (default: 5; --quick: 2)")
+    parser.add_argument("--mf_epochs", type=count, metavar="N", help="of mf (default: the configuration's; --quick: 2)")
+    parser.add_argument(
+        "--flower_exchanges",
+        type=count,
+        default=1,
+        metavar="N",
+        help="exchanges in an epoch of Flower, which starts a process for each client and exchange (default: 1)",
+    )
+    parser.add_argument("--pip", default="", metavar="OPTIONS", help="further options of pip, such as an index")
+    parser.add_argument(
+        "--timeout",
+        type=count,
+        default=900,
+        metavar="S",
+        help="seconds of a run; another's is ended then, and ours has hung (default: 900)",
+    )
+    return run_benchmark(parser, {"data": None, "pairs": 1, "epochs": 2, "mf_epochs": 2}, measure)
 
 
 if __name__ == "__main__":
