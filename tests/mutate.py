@@ -135,18 +135,20 @@ MUTANTS = [
     Mutant("nets/program.py", "np.full_like(self.value(name), rate * factor)", "self.value(name) * factor", PROGRAM),
     # -- ps/exchange -----------------------------------------------------------------------------------------
     Mutant("ps/exchange.py", "1 / np.count_nonzero(everyone)", "1 / len(everyone)", EXCHANGE),
-    Mutant("ps/exchange.py", "base + np.float32(share) * change", "base + change", EXCHANGE),
+    Mutant("ps/exchange.py", "share * (graph.live", "(graph.live", EXCHANGE),
     Mutant("ps/exchange.py", "False, not self._exchanging", "False, self._exchanging", EXCHANGE),
     Mutant(
         "ps/exchange.py",
-        "        if rows:\n            self._push",
-        "        if True:\n            self._push",
+        "        if rows:\n            share",
+        "        if True:\n            share",
         EXCHANGE,
     ),
     Mutant("ps/exchange.py", "in range(3)", "in range(1)", EXCHANGE),
     Mutant("ps/exchange.py", "_sends(ops, self.k_steps - 1)", "_sends(ops, self.k_steps)", EXCHANGE),
-    Mutant("ps/exchange.py", "self.k_steps = self.divisor = 1", "self.k_steps = 1", EXCHANGE),
-    Mutant("ps/exchange.py", "change.any(axis=1)", "change.all(axis=1)", EXCHANGE),
+    Mutant("ps/exchange.py", "    divisor = 1", "    divisor = 2", EXCHANGE),
+    Mutant("ps/push.py", "change.any(axis=1)", "change.all(axis=1)", EXCHANGE),
+    Mutant("ps/push.py", "change[changed[part]]", "change[part]", EXCHANGE),
+    Mutant("ps/model.py", "min(start + step, rows)", "start + 1", EXCHANGE),
 ]
 
 

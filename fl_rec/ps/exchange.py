@@ -16,9 +16,12 @@ import paddle
 from paddle.base import core
 
 from fl_rec.errors import ConfigError
-from fl_rec.ps.model import ServerModel, Tables
+from fl_rec.nets import graph
+from fl_rec.ps.model import GRADIENT, ServerModel, Tables
+from fl_rec.ps.push import Push
 from fl_rec.ps.registry import EXCHANGES, exchange_name
 from fl_rec.ps.runtime import PsRuntime
+from fl_rec.ps.workarounds import let_geo_forget
 
 
 class Exchange(ABC):
@@ -142,7 +145,54 @@ class Async(Exchange):
         self._exchanging = False
 
 
-class Geo(Exchange):
+class Shared(Exchange):
+    """By the servers' tables of GEO, which add up what they are sent."""
+
+    # What GEO's communicator sends is divided by this.
+    divisor = 1
+
+    def start(self, program: paddle.static.Program, scope: Any) -> None:
+        """Paddle's own `_init_worker` for GEO, without its two ways to hang.
+
+        There every worker calls `init_params`, which waits in the server's barrier table; a worker that wakes late
+        misses its release and waits for ever (5 of 6 starts with ten workers on two cores). Here the first worker
+        pushes, gloo's barrier tells the others, and all pull.
+        """
+        from paddle.distributed.communicator import Communicator
+
+        self._program, self._scope, handle = program, scope, self.runtime.handle
+        self._contexts, dense, description = self.runtime.connect(scope)
+        trainer = handle.context["trainer"]
+        options = {
+            "need_global_step": "0",
+            "trainer_id": 1,
+            "trainers": self.divisor,
+            "barrier_table_id": handle.ps_desc_builder.barrier_table_id,
+        }
+        self.tables = Tables.of(handle.context, self._contexts)
+        self.servers = ServerModel(handle._worker, self.tables, program)
+        # Of the handle too: the `send` operators ask it for the communicator.
+        self.communicator = handle._communicator = Communicator(trainer.mode, options, trainer.get_communicator_flags())
+        self.communicator.init_with_ctx(self._contexts, dense, description, handle.string_hosts, scope)
+        self.require_exchangeable()
+        if self.runtime.role.is_first_worker:
+            handle._init_all_params([scope], self._contexts, dense)
+            for name, table in self.tables.sparse.items():
+                self.communicator.communicator_.push_sparse_param(name, table, scope)
+        self.runtime.barrier("the first worker's initial parameters")
+        self.take_over()
+        self.runtime.barrier("every worker's start")
+
+    def require_exchangeable(self) -> None:
+        """Raises ConfigError if these tables can't be exchanged so."""
+        return
+
+    def take_over(self) -> None:
+        """Copies the servers' model into this worker's."""
+        self.servers.pull(self._program, self._scope)
+
+
+class Geo(Shared):
     """Paddle's GEO: a worker sends what it has changed every `runner.geo_step` batches, divided by the workers.
 
     A worker that trained nothing the time before starts from what the servers hold, as a client of FedAvg
@@ -152,34 +202,14 @@ class Geo(Exchange):
     def __init__(self, runtime: PsRuntime) -> None:
         super().__init__(runtime)
         self.k_steps = self.send_every = self.config.runner.geo_step
-        # What a worker sends is divided by this.
         self.divisor = runtime.role.num_workers
         self._exchanging = self._behind = False
 
     def start(self, program: paddle.static.Program, scope: Any) -> None:
-        """Paddle's own `_init_worker` for GEO, without its two ways to hang.
+        super().start(program, scope)
+        self._build_sends(program)
 
-        There every worker calls `init_params`, which waits in the server's barrier table; a worker that wakes late
-        misses its release and waits for ever (5 of 6 starts with ten workers on two cores). Here the first worker
-        pushes, gloo's barrier tells the others, and `init_params` only pulls: that is what it does for any
-        `trainer_id` but 0.
-        """
-        from paddle.distributed.communicator import Communicator
-
-        self._scope, handle = scope, self.runtime.handle
-        sends, dense, description = self.runtime.connect(scope)
-        trainer = handle.context["trainer"]
-        options = {
-            "need_global_step": "0",
-            "trainer_id": 1,
-            "trainers": self.divisor,
-            "barrier_table_id": handle.ps_desc_builder.barrier_table_id,
-        }
-        self.tables = Tables.of(handle.context, sends)
-        self.servers = ServerModel(handle._worker, self.tables, program)
-        # Of the handle too: the `send` operators ask it for the communicator.
-        self.communicator = handle._communicator = Communicator(trainer.mode, options, trainer.get_communicator_flags())
-        self.communicator.init_with_ctx(sends, dense, description, handle.string_hosts, scope)
+    def require_exchangeable(self) -> None:
         if not self.tables.sparse:
             raise ConfigError(
                 "GEO needs a net with at least one paddle.nn.Embedding(..., sparse=True): Paddle begins to exchange "
@@ -187,17 +217,9 @@ class Geo(Exchange):
                 "Received: a net with no sparse embedding to share. Make its embeddings sparse, or name fewer of them "
                 'in runner.private_params, or all parameters: ["*"].'
             )
-        if self.runtime.role.is_first_worker:
-            handle._init_all_params([scope], sends, dense)
-            for name, table in self.tables.sparse.items():
-                self.communicator.communicator_.push_sparse_param(name, table, scope)
-        self.runtime.barrier("the first worker's initial parameters")
-        self.take_over()
-        self.runtime.barrier("every worker's start")
-        self._build_sends(program)
 
     def take_over(self) -> None:
-        """Copies the servers' model into this worker's, and forgets what was not sent."""
+        """Copies the servers' model into this worker's, and has the communicator forget what was not sent."""
         # For any trainer_id but 0 that is what it does.
         self.communicator.init_params({table: list(names) for table, names in self.tables.dense.items()})
 
@@ -227,7 +249,7 @@ class Geo(Exchange):
         ops = [
             op
             for op in program.global_block().ops
-            if op.type == "send" and op.input_arg_names[0][: -len("@GRAD")] in self.tables.sparse
+            if op.type == "send" and op.input_arg_names[0][: -len(GRADIENT)] in self.tables.sparse
         ]
         # Not the training scope: train_from_dataset drops its children, which the executor has cached.
         self._batch, self._batch_scope = _sends(ops, 1), core.Scope()
@@ -236,7 +258,7 @@ class Geo(Exchange):
 
     def changed(self, rows: Mapping[str, np.ndarray]) -> None:
         for name in self.tables.sparse:
-            changed = self._batch_scope.var(f"{name}@GRAD").get_selected_rows()
+            changed = self._batch_scope.var(name + GRADIENT).get_selected_rows()
             changed.set_rows(rows[name].tolist() if name in rows else [])
         self._executor.run(self._batch, scope=self._batch_scope)
         # A round merges k_steps batches, and waits for more if there are fewer: these have no rows.
@@ -267,7 +289,7 @@ def _sends(ops: Sequence[Any], times: int) -> paddle.static.Program:
     return program
 
 
-class SynchronousGeo(Geo):
+class SynchronousGeo(Shared):
     """All workers exchange together, `runner.exchanges_per_epoch` times an epoch.
 
     The servers' model takes in each worker's changes times its `share`. With shares that add up to 1 it becomes the
@@ -277,9 +299,7 @@ class SynchronousGeo(Geo):
 
     def __init__(self, runtime: PsRuntime) -> None:
         super().__init__(runtime)
-        # Each row is sent once, and the worker has taken its share by itself.
-        self.k_steps = self.divisor = 1
-        self.send_every = 0
+        let_geo_forget()
 
     @property
     def portions(self) -> int:
@@ -301,39 +321,26 @@ class SynchronousGeo(Geo):
         block = program.global_block()
         for index in reversed([index for index, op in enumerate(block.ops) if op.type == "send"]):
             block._remove_op(index)
+        self.push = Push(self.communicator.communicator_, self._contexts, self.tables)
         self._base = self.shared_parameters()
-
-    def begin(self) -> None:
-        return
-
-    def flush(self) -> None:
-        return
 
     def merge(self, rows: int, what: str) -> None:
         everyone = self.runtime.gather(np.array([rows], np.float64), f"{what}: everyone's rows")[:, 0]
         if rows:
-            self._push(self.config.runner.server_learning_rate * self.share(rows, everyone))
+            share = np.float32(self.config.runner.server_learning_rate * self.share(rows, everyone))
+            self.push({name: share * (graph.live(self._scope, name) - base) for name, base in self._base.items()})
         self.runtime.barrier(f"{what}: all sent")
         self.take_over()
         self._base = self.shared_parameters()
 
-    def _push(self, share: float) -> None:
-        """GEO's communicator sends the difference to what it has last pulled, and so that becomes the share of it."""
-        rows = {}
-        for name, base in self._base.items():
-            tensor = self._scope.find_var(name).get_tensor()
-            change = np.array(tensor) - base
-            tensor.set(base + np.float32(share) * change, paddle.CPUPlace())
-            if name in self.tables.sparse:
-                rows[name] = np.flatnonzero(change.any(axis=1))
-        self.communicator.start()
-        self.changed(rows)
-        self.flush_queue()
-        self.communicator.stop()
+    def pull(self, program: paddle.static.Program, scope: Any) -> None:
+        """Copies what the last exchange has brought, which is the servers' model."""
+        for name in {parameter.name for parameter in program.all_parameters()} & set(self._base):
+            graph.live(scope, name)[...] = self._base[name]
 
     def shared_parameters(self) -> dict[str, np.ndarray]:
         """A copy of what this worker has of every parameter that the servers hold."""
-        return {name: np.array(self._scope.find_var(name).get_tensor()) for name in self.tables.names}
+        return {name: graph.live(self._scope, name).copy() for name in self.tables.names}
 
 
 def new_exchange(runtime: PsRuntime, shares: bool) -> Exchange:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ import paddle
 from paddle.base import core
 
 from fl_rec.errors import RunError
+from fl_rec.nets import graph
 
-_GRADIENT = "@GRAD"
+GRADIENT = "@GRAD"
+_IDS, _ROWS = "ids", "rows"
+_MESSAGE = 16 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Tables:
         """Those of Paddle's context of a training program, and of its communicator's sends."""
         from paddle.distributed.ps import the_one_ps
 
-        sparse = {name[: -len(_GRADIENT)]: send.table_id() for name, send in sends.items() if send.is_sparse()}
+        sparse = {name[: -len(GRADIENT)]: send.table_id() for name, send in sends.items() if send.is_sparse()}
         dense = the_one_ps.get_the_one_recv_context(context, split_dense_table=False)
         return cls(sparse, {table: tuple(names) for table, names in dense.items()})
 
@@ -58,8 +61,9 @@ class ServerModel:
         self.tables = tables
         self._worker = worker
         # Each new one would leave its temporary tensors in the scope.
-        self._executor = paddle.static.Executor(paddle.CPUPlace())
-        self._shapes = {parameter.name: parameter.shape for parameter in program.all_parameters()}
+        self._executor, self._scope = paddle.static.Executor(paddle.CPUPlace()), core.Scope()
+        self._shapes = {parameter.name: tuple(parameter.shape) for parameter in program.all_parameters()}
+        self._look_ups = {name: self._look_up(name, table) for name, table in tables.sparse.items()}
 
     def pull(self, program: paddle.static.Program, scope: Any) -> None:
         """Copies the model.
@@ -70,12 +74,8 @@ class ServerModel:
         """
         names = {parameter.name for parameter in program.all_parameters()}
         self._pull_dense(scope, names)
-        with tempfile.TemporaryDirectory() as folder, paddle.static.scope_guard(scope):
-            for table in self.tables.sparse.values():
-                # The only call of Paddle's Python that reads a sparse table: it writes a file.
-                self._worker.recv_and_save_model(table, folder)
-            wanted = [program.global_block().var(name) for name in self.tables.sparse if name in names]
-            paddle.static.load_vars(self._executor, folder, program, vars=wanted)
+        for name in names & set(self.tables.sparse):
+            self._pull_sparse(name, graph.live(scope, name))
 
     def pull_dense(self) -> dict[str, np.ndarray]:
         """The dense parameters: name -> float32 array."""
@@ -89,6 +89,31 @@ class ServerModel:
                 scope.var(name).get_tensor().set(np.zeros(self._shapes[name], np.float32), paddle.CPUPlace())
             self._worker.pull_dense_params(scope, table, list(names))
         return sorted(name for names in self.tables.dense.values() for name in names)
+
+    def _look_up(self, name: str, table: int) -> paddle.static.Program:
+        """A program that asks the servers for rows of an embedding: of Paddle's operators the only one that does."""
+        rows, width = self._shapes[name]
+        program = paddle.static.Program()
+        block = program.global_block()
+        ids = block.create_var(name=_IDS, shape=[-1, 1], dtype="int64")
+        embedding = block.create_var(name=name, shape=[rows, width], dtype="float32", persistable=True)
+        # Of which only the width is looked at.
+        self._scope.var(name).get_tensor().set(np.zeros((1, width), np.float32), paddle.CPUPlace())
+        block.append_op(
+            type="distributed_lookup_table",
+            inputs={"Ids": [ids], "W": [embedding]},
+            outputs={"Outputs": [block.create_var(name=_ROWS, shape=[-1, width], dtype="float32")]},
+            attrs={"table_id": table, "padding_idx": -1, "lookup_table_version": "lookup_table"},
+        )
+        return program
+
+    def _pull_sparse(self, name: str, values: np.ndarray) -> None:
+        """The rows of an embedding into `values`, float32 [rows, width]."""
+        for rows in slices(*values.shape):
+            ids = np.arange(rows.start, rows.stop)[:, None]
+            (values[rows],) = self._executor.run(
+                self._look_ups[name], feed={_IDS: ids}, fetch_list=[_ROWS], scope=self._scope
+            )
 
     def save(self, folder: Path) -> None:
         """Writes the tables: dense ones as the servers dump them, sparse ones as one tensor file each.
@@ -104,6 +129,15 @@ class ServerModel:
                         f"The servers must write their dense table {table}. Received: nothing in {plain}. Its path "
                         "must be free of spaces and other characters that a shell would read: set TMPDIR."
                     )
-            for table in self.tables.sparse.values():
-                self._worker.recv_and_save_model(table, plain)
             shutil.copytree(plain, folder)
+        for name in self.tables.sparse:
+            values = np.empty(self._shapes[name], np.float32)
+            self._pull_sparse(name, values)
+            graph.write_tensors(folder / name, [values])
+
+
+def slices(rows: int, width: int) -> Iterator[slice]:
+    """Of rows of float32 those that go in one message: a server keeps the memory that the largest have needed."""
+    step = max(1, _MESSAGE // (4 * width))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import socket
 import stat
 import struct
@@ -84,7 +85,8 @@ class PsRuntime:
             self._wait_for(role.rendezvous, "gloo's store")
         fleet.init(role_maker)
         # Only after fleet.init, which forks: a child forked beside brpc's threads dies of SIGSEGV (3.0.0).
-        raise_brpc_concurrency()
+        if role.kind == "server":
+            raise_brpc_concurrency()
         allow_long_messages()
         patch_barrier_table()
 
@@ -157,7 +159,9 @@ class PsRuntime:
 
         self.wait_for_servers()
         handle = self.handle
-        description = handle.ps_desc_builder.build_worker_desc()
+        # GEO's row k is on server k % servers; whoever asks by shards finds it there, if there are as many.
+        shards = f"shard_num: {len(self.role.server_endpoints)}"
+        description = re.sub(r"shard_num: \d+", shards, handle.ps_desc_builder.build_worker_desc())
         dense = the_one_ps.get_the_one_recv_context(handle.context, split_dense_table=False)
         sends = the_one_ps.get_the_one_send_context(handle.context, split_dense_table=False, ep_list=handle.endpoints)
         handle._send_ctx, handle.scopes = sends, [scope]

@@ -11,9 +11,10 @@ import numpy as np
 import paddle
 import pytest
 
-from fl_rec.errors import ConfigError
+from fl_rec.errors import ConfigError, RunError
 from fl_rec.ps.exchange import Async, Exchange, Geo, NoExchange, SynchronousGeo, new_exchange
 from fl_rec.ps.model import Tables
+from fl_rec.ps.push import Push
 from fl_rec.ps.registry import check, exchange_name
 from fl_rec.trainer import FLTrainer
 
@@ -71,10 +72,16 @@ def joined(kind: type[Geo], runtime: Runtime) -> Any:
     exchange: Any = kind(runtime)  # type: ignore[arg-type]
     exchange.communicator = Communicator(runtime.calls)
     exchange.tables = Tables({"items": 1}, {2: ("w",)})
+    exchange.servers = SimpleNamespace(pull=lambda program, scope: runtime.calls.append("pull"))
+    exchange.push = lambda changes: runtime.calls.append({name: each.tolist() for name, each in changes.items()})
+    exchange._program = None
     scope = paddle.static.Scope()
     for name, value in {"items": np.ones((4, 2)), "w": np.array([1.0, 2.0])}.items():
         scope.var(name).get_tensor().set(value.astype(np.float32), paddle.CPUPlace())
     exchange._scope = scope
+    if kind is SynchronousGeo:
+        exchange._base = exchange.shared_parameters()
+        return exchange
     exchange._batch, exchange._no_rows = "batch", "no rows"
     exchange._batch_scope, exchange._no_rows_scope = paddle.static.Scope(), paddle.static.Scope()
     queued = exchange._batch_scope.var("items@GRAD").get_selected_rows()
@@ -211,36 +218,38 @@ def test_shares(aggregation: str, rows: int, share: float) -> None:
 def test_the_servers_take_in_the_share_of_what_was_changed() -> None:
     runtime = Runtime(everyone=[30.0, 0.0, 10.0], aggregation="weighted", server_learning_rate=0.5)
     exchange = joined(SynchronousGeo, runtime)
-    exchange._base = exchange.shared_parameters()
     exchange.begin()
     change(exchange, "items", 2, 8.0)
     change(exchange, "w", 1, 16.0)
     exchange.merge(30, "epoch 0")
-    # What the communicator sends is the difference to what it has last pulled.
     factor = 0.5 * 30 / 40
-    assert value(exchange, "items")[2].tolist() == [1 + 8 * factor] * 2
-    assert value(exchange, "items")[[0, 1, 3]].tolist() == [[1, 1]] * 3
-    assert value(exchange, "w").tolist() == [1, 2 + 16 * factor]
     assert runtime.calls == [
         "gather [30.0]",
-        "start",
-        [2],
-        "no rows",
-        *[[], "no rows"] * 3,
-        "stop",
+        {"items": [[0, 0], [0, 0], [8 * factor] * 2, [0, 0]], "w": [0, 16 * factor]},
         "epoch 0: all sent",
-        "pull {2: ['w']}",
+        "pull",
     ]
     assert exchange._base["w"].tolist() == value(exchange, "w").tolist(), "the next difference is to what was pulled"
+
+
+def test_what_the_last_exchange_has_pulled_is_the_servers_model() -> None:
+    exchange = joined(SynchronousGeo, Runtime())
+    change(exchange, "w", 0, 1.0)
+    program, scope = training_program(), paddle.static.Scope()
+    program.global_block().create_parameter(name="private", shape=[2], dtype="float32")
+    scope.var("items").get_tensor().set(np.zeros((4, 2), np.float32), paddle.CPUPlace())
+    scope.var("w").get_tensor().set(np.zeros(2, np.float32), paddle.CPUPlace())
+    exchange.pull(program, scope)
+    assert np.array(scope.find_var("items").get_tensor()).tolist() == [[1, 1]] * 4
+    assert np.array(scope.find_var("w").get_tensor()).tolist() == [1, 2], "without what was trained since"
 
 
 def test_who_waited_sends_nothing_and_takes_over_what_the_others_learned() -> None:
     runtime = Runtime(everyone=[0.0, 5.0, 5.0])
     exchange = joined(SynchronousGeo, runtime)
-    exchange._base = exchange.shared_parameters()
     change(exchange, "items", 0, 1.0)
     exchange.merge(0, "epoch 0")
-    assert runtime.calls == ["gather [0.0]", "epoch 0: all sent", "pull {2: ['w']}"]
+    assert runtime.calls == ["gather [0.0]", "epoch 0: all sent", "pull"]
     assert value(exchange, "items")[0].tolist() == [2, 2]
 
 
@@ -258,16 +267,6 @@ def test_between_exchanges_nothing_is_sent() -> None:
         "the last communicator's end",
         "stop worker",
     ]
-
-
-def test_rows_that_were_not_changed_are_not_sent() -> None:
-    runtime = Runtime(everyone=[1.0, 1.0, 1.0])
-    exchange = joined(SynchronousGeo, runtime)
-    exchange._base = exchange.shared_parameters()
-    for place in ((3, 0), (1, 1)):
-        change(exchange, "items", place, 1e-3)
-    exchange.merge(1, "epoch 0")
-    assert [1, 3] in runtime.calls
 
 
 # --- The others ----------------------------------------------------------------------------------------
@@ -344,6 +343,9 @@ def started(
 
     monkeypatch.setattr("paddle.distributed.communicator.Communicator", Started)
     monkeypatch.setattr("fl_rec.ps.exchange.Tables.of", lambda *_: Tables(sparse, {2: ("w",)}))
+    pulled = SimpleNamespace(pull=lambda *_: runtime.calls.append("pull"))
+    monkeypatch.setattr("fl_rec.ps.exchange.ServerModel", lambda *_: pulled)
+    monkeypatch.setattr("fl_rec.ps.exchange.Push", lambda *_: runtime.calls.append("pushes by itself"))
     trainer = SimpleNamespace(mode="GEO", get_communicator_flags=dict)
     runtime.handle = SimpleNamespace(
         context={"trainer": trainer},
@@ -382,7 +384,8 @@ def test_the_first_workers_parameters_are_everybodys(monkeypatch: pytest.MonkeyP
 def test_of_synchronous_workers_no_batch_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     exchange, runtime, program = started(monkeypatch, SynchronousGeo, False, {"items": 1})
     assert runtime.calls[0] == "divided by 1, as 1"
-    assert sends(program) == [] and sends(exchange._batch) == ["items@GRAD"] and sends(exchange._no_rows) == []
+    assert runtime.calls[-3:] == ["pull", "every worker's start", "pushes by itself"]
+    assert sends(program) == []
     assert sorted(exchange._base) == ["items", "w"] and (exchange._base["items"] == 1).all()
 
 
@@ -401,3 +404,35 @@ def test_async_comes_up_as_paddle_has_it(monkeypatch: pytest.MonkeyPatch) -> Non
     exchange.start(training_program(), paddle.static.Scope())
     assert runtime.calls == ["servers answer", "init worker"]
     assert exchange.servers.tables.names == ["items", "w"]
+
+
+# --- What is pushed ------------------------------------------------------------------------------------
+
+
+def test_what_is_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl_rec.ps.model._MESSAGE", 16)  # two rows
+    push: Any = Push.__new__(Push)
+    push._communicator, push._scope = None, paddle.static.Scope()
+    push._tables, push._dense = Tables({"items": 7, "more": 8}, {2: ("w",)}), [SimpleNamespace()]
+    sent: list[Any] = []
+
+    def send_sparse(_communicator: Any, name: Any, table: int, _scope: Any) -> None:
+        variable = name._obj
+        assert variable.size == len(variable.data)
+        rows = push._scope.find_var(variable.data.decode()).get_selected_rows()
+        sent.append((table, rows.rows(), np.array(rows.get_tensor()).tolist()))
+
+    def send_dense(_communicator: Any, _context: Any, _scope: Any) -> None:
+        sent.append(np.array(push._scope.find_var("w@GRAD").get_tensor()).tolist())
+
+    push._send_sparse, push._send_dense = send_sparse, send_dense
+    items = np.zeros((5, 2), np.float32)
+    items[[0, 2, 4], [0, 1, 0]] = 1, 2, 3
+    push({"items": items, "more": np.zeros((5, 2), np.float32), "w": np.array([4, 0], np.float32)})
+    assert sent == [(7, [0, 2], [[1, 0], [0, 2]]), (7, [4], [[3, 0]]), [4, 0]], "no row of zeros, and two at once"
+
+
+def test_it_is_known_where_paddles_functions_are() -> None:
+    """Without a communicator there is none to be found, and a scope is no communicator."""
+    with pytest.raises(RunError, match=r"as the wheels 2.6.2 and 3.0.0 have them\. Received: Paddle \d.*, built other"):
+        Push(paddle.static.Scope(), {}, Tables({}, {}))
