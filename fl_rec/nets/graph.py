@@ -119,10 +119,18 @@ def optimizers(program: Any) -> dict[str, Optimizer]:
                 rate,
                 {each: op.input(each)[0] for each in sorted(others) if op.input(each)},
                 {each: op.attr(each) for each in op.attr_names if not each.startswith(("op_", "with_"))},
-                gradient == f"{name}@GRAD",
+                gradient == f"{name}@GRAD" and all(_differentiates(each, gradient) for each in block.ops),
                 block.var(gradient).type == core.VarDesc.VarType.SELECTED_ROWS,
             )
     return found
+
+
+def _differentiates(op: Any, gradient: str) -> bool:
+    """Whether an operator that writes a gradient is one of the backward pass, or adds up what they give."""
+    if gradient not in op.output_arg_names:
+        return True
+    adds_up = op.type == "sum" and all(name.startswith(gradient) for name in op.input_arg_names)
+    return adds_up or bool(op.type.endswith("_grad"))
 
 
 def sends(program: Any) -> bool:

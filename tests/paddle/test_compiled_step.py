@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fl_rec.config import Config
-from fl_rec.errors import DataError
+from fl_rec.errors import ConfigError, DataError
 from fl_rec.nets.program import LOSS_SUM, TrainingProgram
 from fl_rec.steps import choice
 from fl_rec.steps.compiled_step import CompiledStep
@@ -175,3 +177,107 @@ def test_ids_that_no_embedding_has_are_errors(config: Config) -> None:
             step.train((users, items, labels), "test")
         for name, each in state(program).items():
             np.testing.assert_array_equal(each, before[name])
+
+
+# -- what it leaves to the graph ---------------------------------------------------------------------------
+
+NET = """
+import paddle
+from static_model import StaticModel as NCF
+from fl_mf import StaticModel as MF
+from fl_rec.nets.structure import factorisation
+
+
+class OtherLogits(MF):
+    def logits(self, user, item):
+        return 2 * super().logits(user, item)
+
+
+class Wrong(OtherLogits):
+    def structure(self):
+        return factorisation("mf_user_embedding", "mf_item_embedding", "mf_item_bias")
+
+
+class Other(MF):
+    def structure(self):
+        return factorisation("mf_user_embedding", "mf_item_embedding")
+
+
+class Optimized(NCF):
+    def structure(self):
+        return super().structure()
+
+    def create_optimizer(self, strategy=None):
+        {optimizer}.minimize(self._cost)
+"""
+CLIP = "paddle.nn.ClipGradByGlobalNorm(1.0)"
+
+
+def choose(config: Config, program: TrainingProgram, exchange: RememberingExchange | None = None) -> list[str]:
+    return list(choice.new_step(config, program, exchange or RememberingExchange(), config.yaml_path).why_not_compiled)
+
+
+@pytest.mark.parametrize(
+    ("net", "optimizer", "why"),
+    [
+        (
+            "OtherLogits",
+            "",
+            "OtherLogits has a logits of its own and no structure() to go with it: the one it inherits",
+        ),
+        ("Wrong", "", "the net scores otherwise than its structure() says, by 0."),
+        ("Other", "", "structure() names other parameters than the net trains: mf_item_bias"),
+        ("Optimized", "paddle.optimizer.Momentum(0.1)", "mlp_fc_0.b is trained by momentum; mlp_fc_0.w is trained by "),
+        (
+            "Optimized",
+            f"paddle.optimizer.SGD(0.1, grad_clip={CLIP})",
+            "the gradient of mlp_fc_0.b is clipped or regula",
+        ),
+        ("Optimized", "paddle.optimizer.SGD(0.1, weight_decay=0.1)", "the gradient of mlp_fc_0.b is clipped or regula"),
+        ("Optimized", "paddle.optimizer.Adam(0.1)", "Adam changes all rows of mlp_item_embedding in each step"),
+    ],
+)
+def test_a_net_of_another_kind(config: Config, tmp_path: Path, net: str, optimizer: str, why: str) -> None:
+    (tmp_path / "own.py").write_text(NET.replace("{optimizer}", optimizer or "None"))
+    changes = {**settings("MLP", "sgd", group_size=1), "runner.model_path": f"{tmp_path / 'own.py'}:{net}"}
+    config = config.replace(**changes)
+    with built(config) as program:
+        assert "; ".join(sorted(choose(config, program))).startswith(why)
+        if net == "Other":
+            asked = config.replace(**{"runner.local_step": "compiled"})
+            with pytest.raises(
+                ConfigError, match=re.escape(f"can't train everything. Received: {why}. Set it to auto.")
+            ):
+                choose(asked, program)
+
+
+def test_what_is_configured_otherwise(config: Config) -> None:
+    config = config.replace(**settings("MLP", "sgd", group_size=1))
+    assert choice.obstacles(config) == []
+    for name, value, what in [
+        ("hyper_parameters.loss", "my.py:loss", "hyper_parameters.loss=my.py:loss"),
+        ("hyper_parameters.proximal", 0.5, "hyper_parameters.proximal=0.5"),
+        ("runner.sync_mode", "async", "runner.sync_mode=async"),
+        ("runner.thread_num", 2, "runner.thread_num=2"),
+        ("runner.keep_zeros", True, "runner.keep_zeros"),
+        ("runner.need_dump", True, "runner.need_dump"),
+        ("runner.dataset_debug", True, "runner.dataset_debug"),
+        ("privacy.clip", 1.0, "privacy.clip"),
+        ("distillation.proxy_data_dir", "proxy", "distillation.proxy_data_dir"),
+    ]:
+        changed = config.replace(
+            **{name: value, "runner.warmup_model_path": "saved", "runner.dump_fields_path": "dump"}
+        )
+        assert choice.obstacles(changed) == [what]
+
+
+def test_what_is_added_to_the_program(config: Config) -> None:
+    config = config.replace(**settings("MLP", "sgd", group_size=1))
+    with built(config) as program:
+        assert choose(config, program) == []
+        block = program.main.global_block()
+        block.append_op(type="send", inputs={"X": [program.prediction]}, outputs={"Out": []}, attrs={"table_id": 0})
+        program.cost = program.cost + 1
+        why = ["more was added to the loss than hyper_parameters.l2", "the exchange sends gradients, batch by batch"]
+        assert choose(config, program) == why
+        assert choose(config, program, RememberingExchange(send_every=3)) == why[:1]
