@@ -60,6 +60,8 @@ ROUNDS = ("unit/privacy/test_dp_training.py", "paddle/test_dp_training.py")
 TRAINER = ("unit/trainer",)
 PROGRAM = ("paddle/test_program.py",)
 STEPS = ("paddle/test_steps.py",)
+COMPILED = ("paddle/test_compiled_step.py",)
+KERNELS = ("unit/kernels",)
 SAVING = ("paddle/test_saving.py",)
 EXCHANGE = ("paddle/test_exchange.py",)
 
@@ -76,6 +78,22 @@ MUTANTS = [
     Mutant("data/text.py", "len(str(max(highest, -lowest)))", "len(str(highest))", TEXT),
     Mutant("steps/graph.py", "if rows is not self._written:", "if not self._written:", STEPS),
     Mutant("steps/graph.py", "- counted).item())", ").item())", STEPS),
+    Mutant("steps/compiled_step.py", "if self._exchange.send_every:", "if False:", COMPILED),
+    Mutant("steps/compiled_step.py", "if gap > 1e-5 else []", "if gap > 1e9 else []", COMPILED),
+    Mutant("steps/compiled_step.py", "and not exchange.send_every:", ":", COMPILED),
+    Mutant("nets/graph.py", "and all(_differentiates(each, gradient) for each in block.ops)", "", COMPILED),
+    Mutant("nets/structure.py", 'and (name == "__init__" or not', "and (not", ("unit/nets/test_structure.py",)),
+    Mutant("kernels/arrays.py", "values.min() < 0 or values.max() >= rows", "values.max() > rows", KERNELS),
+    Mutant("kernels/training.py", "options = [1 / options[0]]", "pass", COMPILED),
+    Mutant("kernels/training.py", "power[0] = value", "pass", COMPILED),
+    Mutant("kernels/factorisation.py", "user_counts[i] = 0", "pass", COMPILED),
+    Mutant("kernels/optimizers.py", "_ONE - powers[0]), betas[2] * root", "_ONE - powers[0]), betas[2]", COMPILED),
+    Mutant(
+        "kernels/losses.py",
+        "1 if kind == SAMPLED_SOFTMAX else group - 1",
+        "1 if kind == SAMPLED_SOFTMAX else group",
+        COMPILED,
+    ),
     Mutant("data/sampling.py", "is_test = boundary[1:] & ~boundary[:-1]", "is_test = boundary[1:]", SAMPLING),
     Mutant("data/sampling.py", 'side="right"', 'side="left"', SAMPLING),
     Mutant("data/sampling.py", "preceding) <= wanted)", "preceding) < wanted)", SAMPLING),

@@ -264,13 +264,8 @@ class PsRuntime:
 def _pack(values: np.ndarray) -> np.ndarray:
     """Float64 as fewer int64: first bytes come first, then second ones, and so on, since those are alike.
 
-    <<<<<<< HEAD
-        The eighth byte of an int64 is 0. With negative numbers Paddle's gloo sums as int64 and without as uint64 (3.0.0),
-        of which numpy makes float64 where some are above the highest int64 and others are not.
-    =======
-        The eighth byte of an int64 is 0. With negative numbers Paddle's gloo sums as int64, without as uint64 (3.0.0), of
-        which numpy makes float64 where some are above the highest int64 and others are not.
-    >>>>>>> 1b4758a (Throughput: ours with both steps beside a Python reader, PyTorch, Flower and the bare kernel, in turn on the same shards)
+    The eighth byte of an int64 is 0. With negative numbers Paddle's gloo sums as int64, without as uint64 (3.0.0), of
+    which numpy makes float64 where some are above the highest int64 and others are not.
     """
     alike = np.ascontiguousarray(np.asarray(values, np.float64).view(np.uint8).reshape(-1, 8).T)
     packed = zlib.compress(alike.tobytes(), 1)
