@@ -139,6 +139,29 @@ def relu_backward(x: Any, slopes: Any, width: Any, count: Any, size: Any) -> Non
 
 
 @part
+def first_layer(table: Any, weight: Any, fan_out: Any) -> Any:
+    """What each row of an embedding adds to the sums of a layer; `weight` begins with the row of its first number."""
+    sums = np.zeros((table.shape[0], fan_out), np.float32)
+    for row in range(table.shape[0]):
+        for f in range(table.shape[1]):
+            x, w = table[row, f], f * fan_out
+            for o in range(fan_out):
+                sums[row, o] += x * weight[w + o]
+    return sums
+
+
+@part
+def gather_sums(
+    of_users: Any, users: Any, group: Any, of_items: Any, items: Any, start: Any, count: Any, size: Any, out: Any
+) -> None:
+    """Looks up what users and items add to the sums of the first layer: its output for `count` items."""
+    for t in range(count):
+        u, v = users[(start + t) // group], items[start + t]
+        for f in range(of_users.shape[1]):
+            out[f * size + t] = max(of_users[u, f] + of_items[v, f], _ZERO)
+
+
+@part
 def layers(widths: Any, dense: Any, count: Any, size: Any, x: Any) -> int:
     """Through all layers but the predicting one; returns where what they give begins in `x`."""
     at, begin = 0, 0

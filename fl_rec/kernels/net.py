@@ -24,16 +24,37 @@ def logits_of(
     users: Any, items: Any, group: Any, start: Any, count: Any, size: Any, tables: Any, widths: Any, dense: Any, x: Any
 ) -> int:
     """Fills the last row of `x` with logits of `count` items; returns where the layers' output begins in it."""
-    user, item, mlp_user, mlp_item, bias = tables
+    begin, half = 0, tables[2].shape[1]
+    if half:
+        blocks.gather(tables[2], users, group, start, count, size, x)
+        blocks.gather(tables[3], items, _SINGLE, start, count, size, x[half * size :])
+        begin = blocks.layers(widths, dense, count, size, x)
+    predict(users, items, group, start, count, size, tables, widths, dense, begin, x)
+    return begin
+
+
+@part
+def predict(
+    users: Any,
+    items: Any,
+    group: Any,
+    start: Any,
+    count: Any,
+    size: Any,
+    tables: Any,
+    widths: Any,
+    dense: Any,
+    begin: Any,
+    x: Any,
+) -> None:
+    """The same where the layers' output begins at `begin`."""
+    user, item, mlp_user, _, bias = tables
     width, half, last = user.shape[1], mlp_user.shape[1], widths[len(widths) - 1]
-    predicting, begin = len(dense) - 1 - width - last, 0
+    predicting = len(dense) - 1 - width - last
     logits = x[blocks.total(widths) * size :]
     for t in range(count):
         logits[t] = dense[len(dense) - 1]
     if half:
-        blocks.gather(mlp_user, users, group, start, count, size, x)
-        blocks.gather(mlp_item, items, _SINGLE, start, count, size, x[half * size :])
-        begin = blocks.layers(widths, dense, count, size, x)
         for f in range(last):
             w = dense[predicting + width + f]
             for t in range(count):
@@ -48,7 +69,6 @@ def logits_of(
     if bias.shape[1]:
         for t in range(count):
             logits[t] += bias[items[start + t], 0]
-    return begin
 
 
 @kernel(f"void(int32[::1], int32[::1], int64, {_TABLES}, int64[::1], float32[::1], float32[::1])")
@@ -65,14 +85,29 @@ def score(
     dense: Any,
     scores: Any,
 ) -> None:
-    """Fills `scores` with those of items, `group` of which belong to a user."""
+    """Fills `scores` with those of items, `group` of which belong to a user.
+
+    Of the first layer, which is most of a net's work, what a user and what an item adds is the same for all its rows.
+    """
     between = blocks.total(widths) * SIZE
     x = np.empty(between + SIZE, np.float32)
-    logits = x[between:]
+    logits, half = x[between:], mlp_user.shape[1]
     tables = (user, item, mlp_user, mlp_item, bias)
+    once = half > 0 and len(items) > len(mlp_user) + len(mlp_item)
+    if once:
+        first = (widths[0] + 1) * widths[1]
+        of_users = blocks.first_layer(mlp_user, dense, widths[1])
+        of_items = blocks.first_layer(mlp_item, dense[half * widths[1] :], widths[1])
+        of_users += dense[first - widths[1] : first]
     for start in range(0, len(items), SIZE):
         count = min(SIZE, len(items) - start)
-        logits_of(users, items, group, start, count, SIZE, tables, widths, dense, x)
+        if once:
+            inner = x[widths[0] * SIZE :]
+            blocks.gather_sums(of_users, users, group, of_items, items, start, count, SIZE, inner)
+            begin = widths[0] * SIZE + blocks.layers(widths[1:], dense[first:], count, SIZE, inner)
+            predict(users, items, group, start, count, SIZE, tables, widths, dense, begin, x)
+        else:
+            logits_of(users, items, group, start, count, SIZE, tables, widths, dense, x)
         for t in range(count):
             scores[start + t] = sigmoid(logits[t])
 
