@@ -12,32 +12,13 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from task import Task, read_shard
+from task import ClientRows, Task
 
-from fl_rec.data.sampling import AbsentItems
 from fl_rec.kernels import compile_all
 from fl_rec.kernels.training import Adam, Trained, Training
 from fl_rec.nets.structure import Layer, Structure, Tables, factorisation
 
-SECONDS = 60.0  # for all to be ready
-
-
-def rows_of(task: Task, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A client's rows for all epochs: users under local ids [rows, 1], items and labels [rows, group]."""
-    users, items, labels = read_shard(task.train[number])
-    _, users = np.unique(users, return_inverse=True)
-    items, labels = items[:, None], labels[:, None]
-    if task.negatives is not None:
-        kept = np.flatnonzero(labels[:, 0])
-        kept = kept[np.argsort(users[kept], kind="stable")]
-        users, items, labels = users[kept], items[kept], labels[kept]
-        rng = np.random.default_rng([task.seed, number])
-        absent = AbsentItems(np.stack([users, items[:, 0]], 1), users.max() + 1, task.num_items)
-        drawn = absent.draw(np.broadcast_to(users[:, None], (len(users), task.negatives)), rng)
-        order = rng.permutation(len(users))
-        users, items = users[order], np.concatenate([items, drawn], 1)[order]
-        labels = np.concatenate([labels, np.zeros_like(drawn)], 1)[order]
-    return users[:, None].astype(np.int32), items.astype(np.int32), labels.astype(np.uint8)
+SECONDS = 120.0  # for all to be ready, and for an epoch
 
 
 def structure_of(task: Task) -> tuple[Structure, dict[str, tuple[int, int]]]:
@@ -70,7 +51,8 @@ def work(task: Task, numbers: Sequence[int], ready: multiprocessing.Barrier, tol
     rng = np.random.default_rng(task.seed)
     clients = []
     for number in numbers:
-        rows = rows_of(task, number)
+        # As our own workers hold them.
+        rows = tuple(map(np.asarray, ClientRows(task, number).epoch(0), (np.int32, np.int32, np.uint8)))
         users = {"user": (int(rows[0].max()) + 1, shapes["item"][1])}
         clients.append((rows, parameters_of(task, users | shapes, rng)))
     l2 = dict(zip(("user", "item"), task.l2)) if task.net == "mf" else {}
@@ -98,8 +80,8 @@ def main() -> None:
     for process in processes:
         process.start()
     epochs: dict[int, list] = {}
-    while len(epochs) < task.epochs or any(len(parts) < len(hands) for parts in epochs.values()):
-        epoch, counts, seconds = told.get()
+    for _ in range(task.epochs * len(hands)):
+        epoch, counts, seconds = told.get(timeout=SECONDS)
         epochs.setdefault(epoch, []).append((counts, seconds))
         if len(epochs[epoch]) == len(hands):
             rows, items = np.sum([counts for counts, _ in epochs[epoch]], axis=0)

@@ -19,6 +19,7 @@ sys.path.insert(0, str(PROJECT))
 
 import numpy as np
 
+from fl_rec.data.sampling import FreshNegatives
 from fl_rec.data.text import parse_multislot
 from fl_rec.evaluation.metrics import Evaluation
 from fl_rec.evaluation.ranking import rank_metrics
@@ -134,6 +135,31 @@ def read_shard(path: str, cache: Path | None = None) -> tuple[np.ndarray, np.nda
             np.save(kept, table)
     users, items, labels = table.astype(np.int64)
     return users, items, labels
+
+
+class ClientRows:
+    """A client's training rows. Users go by local ids, 0 and up.
+
+    Args:
+        number: the client.
+        cache: see `read_shard`.
+
+    Attributes:
+        ids: of each user among all, in order.
+    """
+
+    def __init__(self, task: Task, number: int, cache: Path | None = None) -> None:
+        users, items, labels = read_shard(task.train[number], cache)
+        self.ids, users = np.unique(users, return_inverse=True)
+        self._rows = users[:, None], items[:, None], labels[:, None]
+        self._fresh = None
+        if task.negatives is not None:
+            sizes = task.num_items, task.negatives, 1 + task.negatives
+            self._fresh = FreshNegatives(np.hstack(self._rows), *sizes, seed=task.seed + number)
+
+    def epoch(self, number: int) -> tuple[np.ndarray, ...]:
+        """Users [rows, 1], items and labels [rows, group]; drawn as our own are, where they are drawn anew."""
+        return self._rows if self._fresh is None else self._fresh.epoch(number)
 
 
 def rank(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> Evaluation:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from task import Task, rank, read_shard
+from task import ClientRows, Task, rank, read_shard
 from torch import nn
 from torch.nn import functional as F
 
-from fl_rec.data.sampling import AbsentItems
 from fl_rec.evaluation.metrics import Evaluation
 
 TEST_BATCH = 1 << 16
@@ -115,18 +114,9 @@ class Client:
         torch.set_num_threads(1)
         self.task, self.number = task, number
         self._cache = cache
-        users, items, labels = read_shard(task.train[number], cache)
-        self._ids, users = np.unique(users, return_inverse=True)
-        if task.negatives is None:
-            self._rows = users, items[:, None], labels[:, None]
-        else:
-            kept = np.flatnonzero(labels)
-            kept = kept[np.argsort(users[kept], kind="stable")]
-            self._rows = users[kept], items[kept, None], labels[kept, None]
-            pairs = np.stack([users[kept], items[kept]], 1)
-            self._absent = AbsentItems(pairs, len(self._ids), task.num_items)
+        self._rows = ClientRows(task, number, cache)
         torch.manual_seed(task.seed + 1 + number)
-        self.net = NETS[task.net](task, len(self._ids))
+        self.net = NETS[task.net](task, len(self._rows.ids))
 
     def load(self, shared: Mapping[str, np.ndarray]) -> None:
         """Takes the shared parameters over."""
@@ -164,19 +154,13 @@ class Client:
     def evaluate(self) -> Evaluation:
         """Ranks this client's test users."""
         users, items, labels = read_shard(self.task.test[self.number], self._cache)
-        local = torch.from_numpy(np.searchsorted(self._ids, users))
+        local = torch.from_numpy(np.searchsorted(self._rows.ids, users))
         with torch.no_grad():
             batches = zip(local.split(TEST_BATCH), torch.from_numpy(items)[:, None].split(TEST_BATCH))
             scores = torch.cat([self.net(user, item) for user, item in batches]).squeeze(1).numpy()
         return rank(users, labels, scores)
 
     def _draw(self, epoch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        users, items, labels = self._rows
-        if self.task.negatives is not None:
-            rng = np.random.default_rng([self.task.seed, self.number, epoch])
-            order = rng.permutation(len(users))
-            users = users[order]
-            drawn = self._absent.draw(np.broadcast_to(users[:, None], (len(users), self.task.negatives)), rng)
-            items = np.concatenate([items[order], drawn], 1)
-            labels = np.concatenate([labels, np.zeros_like(drawn)], 1)
-        return torch.from_numpy(users), torch.from_numpy(items), torch.from_numpy(labels).float()
+        users, items, labels = map(torch.from_numpy, self._rows.epoch(epoch))
+        # Look-ups by int64 are the faster ones.
+        return users[:, 0].long(), items.long(), labels.float()

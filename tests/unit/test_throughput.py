@@ -143,6 +143,21 @@ def test_a_record_is_read_while_it_is_written(task: Any) -> None:
     assert (line["rows_per_second"], line["items_per_second"], line["hr"], line["ndcg"]) == (50.0, 450.0, 0.75, 0.5)
 
 
+def test_a_clients_users_go_by_local_ids_and_its_shard_is_kept_for_the_next_process(task: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("1 9 1 2 1 1\n1 4 1 3 1 0\n1 9 1 5 1 0\n", encoding="utf-8")
+    (tmp_path / "kept").mkdir()
+    told = dataclasses.replace(task, train=(str(tmp_path / "a.txt"),), negatives=None)
+    client_rows = sys.modules["contestants.task"].ClientRows
+    rows = client_rows(told, 0, tmp_path / "kept")
+    users, items, labels = rows.epoch(0)
+    assert (rows.ids.tolist(), users.tolist()) == ([4, 9], [[1], [0], [1]])
+    assert (items.tolist(), labels.tolist()) == ([[2], [3], [5]], [[1], [0], [0]])
+    (tmp_path / "a.txt").unlink()
+    users, items, labels = client_rows(dataclasses.replace(told, negatives=2), 0, tmp_path / "kept").epoch(1)
+    assert (users.tolist(), items[:, 0].tolist(), labels.tolist()) == ([[1]], [2], [[1, 0, 0]])
+    assert items.shape == (1, 3) and 2 not in items[0, 1:]
+
+
 def test_cpu_is_that_between_the_first_and_the_last_epoch(throughput: Any) -> None:
     usage = sys.modules["usage"]
     used, known = usage.Usage(SimpleNamespace(), SimpleNamespace()), usage.Known()
