@@ -66,7 +66,7 @@ def check(version_info: tuple[int, int] = sys.version_info[:2]) -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Around the import of Paddle: Python's collector takes an eighth of it, and finds nothing that could go."""
+    """For long imports: Python's collector takes an eighth of Paddle's and half of numba's, and finds nothing to free."""
     enabled = gc.isenabled()
     gc.disable()
     try:

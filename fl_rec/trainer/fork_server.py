@@ -58,11 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with environment.importing():
         for module in IMPORTED_WITH_A_COORDINATOR if options.coordinator_num else IMPORTED:
             import_module(module)
-        with suppress(ImportError):  # whoever needs them says so
-            kernels.load_all()
     alive: dict[int, str] = {}
     with ExitStack() as reserved:
         for role, variables in _environments(options, reserved).items():
+            if role == "worker.0":
+                # Servers need none, and come up meanwhile. Whoever misses them says so.
+                with environment.importing(), suppress(ImportError):
+                    kernels.load_all()
             with open(log_path(run, role), "wb") as log:
                 child = os.fork()
                 if not child:
