@@ -8,7 +8,8 @@
 #   ./fl_run.sh --help                                   every option and every configuration key
 #
 # Options of a run: --worker_num N, --server_num N, --coordinator_num N, --servers HOST:PORT,..., --script FILE.
-# Environment: FL_REC_PADDLE=2.6.2 takes that Paddle; FL_REC_PYTHON names the Python to build the environment with.
+# Environment: FL_REC_PADDLE=2.6.2 takes that Paddle; FL_REC_PYTHON names the Python to build the environment with;
+# FL_REC_START=spawn starts every role anew, by fleetrun, in place of forks of one process that has imported Paddle.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

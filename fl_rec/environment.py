@@ -66,7 +66,7 @@ def check(version_info: tuple[int, int] = sys.version_info[:2]) -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """For long imports: Python's collector takes an eighth of Paddle's and half of numba's, and finds nothing to free."""
+    """For long imports: Python's collector takes an eighth of Paddle's, a fifth of numba's, and frees nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:
