@@ -62,6 +62,8 @@ PROGRAM = ("paddle/test_program.py",)
 STEPS = ("paddle/test_steps.py",)
 COMPILED = ("paddle/test_compiled_step.py",)
 KERNELS = ("unit/kernels",)
+OWN_USERS = ("unit/nets/test_own_users.py", "paddle/test_own_users.py")
+RUNTIME = ("paddle/test_runtime.py",)
 SAVING = ("paddle/test_saving.py",)
 EXCHANGE = ("paddle/test_exchange.py",)
 
@@ -145,7 +147,19 @@ MUTANTS = [
     Mutant("trainer/local_training.py", "runner.start_timeout, self.rows)", "runner.start_timeout)", PROGRAM),
     Mutant("trainer/saving.py", "not figure > self._best_figure", "not figure >= self._best_figure", SAVING),
     Mutant("trainer/saving.py", "epoch - self.best_epoch >= patience", "epoch - self.best_epoch > patience", SAVING),
-    Mutant("trainer/private_params.py", "if held.all():", "if held.any():", TRAINER),
+    Mutant("trainer/private_params.py", "held.all(), self", "held.any(), self", TRAINER),
+    Mutant("trainer/private_params.py", "Part(self.users.ids(rows), values)", "Part(rows, values)", OWN_USERS),
+    Mutant("nets/own_users.py", 'mode="clip") != flat', 'mode="clip") > flat', OWN_USERS),
+    Mutant("nets/own_users.py", "return table[self.all] if", "return table[: len(self.all)] if", OWN_USERS),
+    Mutant("nets/graph.py", "if alone and len(readers) == len(found) and", "if alone and", OWN_USERS),
+    Mutant(
+        "nets/graph.py",
+        "np.searchsorted(rows, start + size)] - start",
+        "np.searchsorted(rows, start + size)]",
+        OWN_USERS,
+    ),
+    Mutant("runs/checkpoint.py", "net.users.whole(name, values.shape)", "values.shape", OWN_USERS),
+    Mutant("ps/runtime.py", "room = self._room[n] = longest", "room = longest", RUNTIME),
     Mutant("trainer/private_params.py", "np.where(held, values, untrained)", "values", TRAINER),
     Mutant("nets/program.py", "max(0.0, 1 - epochs_done / epochs)", "1 - epochs_done / epochs", PROGRAM),
     Mutant("nets/program.py", 'if schedule == "linear" else 1.0', 'if schedule == "Linear" else 1.0', PROGRAM),
