@@ -280,8 +280,8 @@ def _note_of_ties(test: Evaluation, at: str) -> str:
     return (
         f"\nnote: {test.tied:,} of {test.users:,} test users have no hit in HR{at} only because many items have one "
         "and the same score, and a tie counts as a miss: the net has collapsed, as one of ReLUs does when what workers "
-        "learn alike adds up. Set runner.exchanges_per_epoch=5, by which they take the mean of it, or lower "
-        "hyper_parameters.optimizer.learning_rate."
+        "learn alike adds up. Set runner.exchanges_per_epoch=5, by which they take the mean of it; a fifth of "
+        "hyper_parameters.optimizer.learning_rate helps too, but less."
     )
 
 
