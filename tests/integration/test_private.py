@@ -149,6 +149,35 @@ def test_an_exchange_is_the_aggregate_of_what_all_have_learned(
     assert finished.records("all")[1]["train_loss"] < finished.records("all")[0]["train_loss"]
 
 
+def test_both_local_steps_end_alike(shared_job: SharedJob) -> None:
+    """By SGD, since what Adam makes of next to nothing is chance."""
+
+    def run(local_step: str) -> Finished:
+        def change(job: Job) -> None:
+            (job.folder / "witness.py").write_text(WITNESS.format(base=OWN))
+            job.runner.update(
+                exchanges_per_epoch=2,
+                aggregation="sum",
+                resample_negatives=3,
+                model_path=str(ROOT / "models" / "ncf" / "fl_mf.py"),
+                exchange="witness.py:Witness",
+                local_step=local_step,
+            )
+            job.hyper_parameters.update(optimizer={"class": "sgd", "learning_rate": 20}, l2=0.001, mf_dim=16)
+
+        return shared_job(f"local step {local_step}", change)
+
+    compiled, by_graph = run("compiled"), run("graph")
+    assert compiled.result["local_step"] == {"name": "compiled", "why_not_compiled": []}
+    assert by_graph.result["local_step"] == {"name": "graph", "why_not_compiled": ["runner.local_step=graph"]}
+    for one, two in zip(seen(compiled), seen(by_graph)):
+        for key, values in one.items():
+            np.testing.assert_allclose(values, two[key], rtol=1e-4, atol=1e-5, err_msg=key)
+    for one, two in zip(compiled.run.read_metrics(), by_graph.run.read_metrics()):
+        assert one["rows"] == two["rows"] and one["train_loss"] == pytest.approx(two["train_loss"], rel=1e-5)
+        assert one["train_auc"] == pytest.approx(two["train_auc"], abs=1e-4)
+
+
 # A worker whose training is no program of Paddle's: it adds to some rows of its items, all at once and twice.
 BY_HAND = """
 import sys
