@@ -18,7 +18,7 @@ from fl_rec.nets import graph
 
 GRADIENT = "@GRAD"
 _IDS, _ROWS = "ids", "rows"
-_MESSAGE = 16 << 20  # bytes
+_MESSAGE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
