@@ -13,6 +13,7 @@ from fl_rec.config import Config
 from fl_rec.distillation.proxy import LARGEST_LOGIT, Rows
 from fl_rec.errors import DataError
 from fl_rec.files import read_arrays, write_arrays
+from fl_rec.nets import graph
 from fl_rec.nets.contract import attribute, new_model
 from fl_rec.nets.graph import dtype_of
 from fl_rec.nets.losses import cross_entropy, logits_of
@@ -31,7 +32,7 @@ class Teacher:
     def __init__(self, config: Config, learning_rate: float, label_weight: float, batch_size: int) -> None:
         self._batch_size, self._learning_rate = batch_size, learning_rate
         self._random = np.random.default_rng(config.runner.seed)
-        paddle.enable_static()
+        graph.static_mode()
         self._program, startup = paddle.static.Program(), paddle.static.Program()
         self._program.random_seed = startup.random_seed = config.runner.seed
         with paddle.utils.unique_name.guard(), paddle.static.program_guard(self._program, startup):

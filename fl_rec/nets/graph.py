@@ -182,6 +182,17 @@ def persistent(program: Any) -> list[str]:
 # --- What is written -----------------------------------------------------------------------------------
 
 
+def static_mode() -> None:
+    """Static programs from now on, in this thread and in those that start later.
+
+    `enable_static` does nothing in a thread if another has imported Paddle (3.0.0).
+    """
+    import paddle
+
+    paddle.enable_static()
+    paddle.base.framework.global_var._dygraph_tracer_ = None
+
+
 def count_auc(prediction: Any, label: Any) -> None:
     """Has the default program count scores and labels in `AUC_BUCKETS` buckets, unless it does."""
     import paddle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,17 @@ def test_the_teacher_learns_what_it_is_given(tmp_path: Path, group: int) -> None
     # As measured: 0.266, then 0.039 and 0.036.
     assert untaught > 0.25 and taught < 0.08
     assert np.abs(teacher.logits(rows)).max() <= LARGEST_LOGIT
+
+
+def test_a_teacher_in_a_thread(tmp_path: Path) -> None:
+    """As the coordinator's service has one, in a process that was forked after Paddle had been imported."""
+    paddle.disable_static()
+    rows, wanted = lesson(4)
+    with ThreadPoolExecutor(1) as thread:
+        teacher = thread.submit(Teacher, settings(tmp_path, 4), 0.01, 0.0, 128).result(60)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(teacher.train, rows, wanted, 1).result(60)
+        assert thread.submit(teacher.logits, rows).result(60).shape == rows.items.shape
 
 
 def test_how_many_parameters_it_has(tmp_path: Path) -> None:
