@@ -22,7 +22,7 @@ GATHERS = 5
 
 
 class MeteredTrainer(FLTrainer):
-    """Marks the begin and the end of each epoch's training, where all workers meet."""
+    """Marks the begin and the end of each epoch's training and exchanges, where all workers meet."""
 
     def run_worker(self) -> None:
         self.marks: list[dict[str, Any]] = []
@@ -35,9 +35,12 @@ class MeteredTrainer(FLTrainer):
     def train_epoch(self, epoch: int, local_epochs: float = 1.0) -> EpochMetrics:
         self._mark()
         metrics = super().train_epoch(epoch, local_epochs)
-        self._mark()
         self._vector = metrics.to_vector()
         return metrics
+
+    def pull_model(self) -> None:
+        self._mark()  # of plain GEO some of it has only now been sent
+        super().pull_model()
 
     def _mark(self) -> None:
         self.runtime.barrier("a mark of growth.py")
