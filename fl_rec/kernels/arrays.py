@@ -11,6 +11,15 @@ import numpy as np
 from fl_rec.errors import DataError
 from fl_rec.nets.structure import Structure
 
+# As kernels are told a loss: by its place here, with its options in their order.
+LOSSES: Mapping[str, Sequence[str]] = {
+    "log_loss": (),
+    "label_smoothing": ("smoothing",),
+    "focal": ("gamma", "alpha"),
+    "bpr": (),
+    "sampled_softmax": ("temperature",),
+}
+
 
 class Arrays(NamedTuple):
     """A net's parameters in the order of the kernels.

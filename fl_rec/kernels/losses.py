@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from fl_rec.kernels.arrays import LOSSES
 from fl_rec.kernels.compiled import as_written, part
 
-# What a kernel is given for a loss: its place here. label_smoothing is log_loss with other labels.
-LOSSES = ("log_loss", "label_smoothing", "focal", "bpr", "sampled_softmax")
 LOG_LOSS, LABEL_SMOOTHING, FOCAL, BPR, SAMPLED_SOFTMAX = range(len(LOSSES))
 
 BUCKETS = np.float32(4096)
@@ -113,7 +112,7 @@ def loss(
     """The loss of some whole rows of a batch.
 
     Args:
-        kind: its place in LOSSES.
+        kind: its place in LOSSES; label_smoothing is log_loss with other labels.
         options: float32 [2]: smoothing; gamma and alpha; 1 / temperature.
         logits, labels: float32 and uint8, of `count` items.
         gradients, scores: filled with the gradients of the batch's mean and with what the net gives.
@@ -121,7 +120,7 @@ def loss(
         rows: of the batch.
 
     Returns:
-        what the batch's mean, times its rows, takes of them; float64.
+        what the batch's mean, times its rows, takes of them; float64. NaN if a logit is no finite number.
     """
     if kind in (BPR, SAMPLED_SOFTMAX):
         total = of_groups(kind, options, logits, gradients, scores, count, group)
@@ -129,17 +128,19 @@ def loss(
         total = pointwise(kind, options, logits, labels, gradients, scores, count)
     # A row's terms: its items, its pairs, or itself.
     terms = 1 if kind == SAMPLED_SOFTMAX else group - 1 if kind == BPR else group
-    factor = np.float32(1.0 / (rows * terms))
+    factor, spoilt = np.float32(1.0 / (rows * terms)), _ZERO
     for t in range(count):
         gradients[t] *= factor
-    return total / terms
+        spoilt += logits[t] - logits[t]
+    return total / terms + spoilt
 
 
 @part
 def count_scores(scores: Any, labels: Any, count: Any, positives: Any, negatives: Any) -> None:
     """Adds scores to the buckets of Paddle's `auc` operator."""
     for t in range(count):
-        bucket = np.int32(scores[t] * BUCKETS)
+        # Of NaN it would be anywhere in memory.
+        bucket = np.int32(scores[t] * BUCKETS) if scores[t] <= _ONE else np.int32(0)
         if labels[t] > 0:
             positives[bucket] += 1
         else:

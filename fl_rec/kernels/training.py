@@ -8,18 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fl_rec.kernels.arrays import arrays_of, ids
+from fl_rec.kernels.arrays import LOSSES, arrays_of, ids
 from fl_rec.kernels.compiled import compile_all
 from fl_rec.nets.structure import Structure
-
-# By number, as kernels are told a loss; the options of each in their order.
-LOSSES: Mapping[str, Sequence[str]] = {
-    "log_loss": (),
-    "label_smoothing": ("smoothing",),
-    "focal": ("gamma", "alpha"),
-    "bpr": (),
-    "sampled_softmax": ("temperature",),
-}
 
 
 class Adam(NamedTuple):
@@ -81,7 +72,7 @@ class Training:
             positives, negatives: int64 [AUC_BUCKETS + 1], in which scores are counted.
 
         Returns:
-            the sum over rows of their batch's mean loss, without that of `l2`.
+            the sum over rows of their batch's mean loss, without that of `l2`; NaN if a score was not finite.
 
         Raises:
             DataError: an id is no row of an embedding; nothing is trained then.

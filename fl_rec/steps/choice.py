@@ -9,7 +9,7 @@ from fl_rec import environment, kernels
 from fl_rec.config import Config
 from fl_rec.data.check import Facts
 from fl_rec.errors import ConfigError
-from fl_rec.kernels.training import LOSSES
+from fl_rec.kernels.arrays import LOSSES
 from fl_rec.steps.base import LocalStep
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fl_rec.config import Config
-from fl_rec.errors import ConfigError, DataError
+from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.nets.program import LOSS_SUM, TrainingProgram
 from fl_rec.steps import choice
 from fl_rec.steps.compiled_step import CompiledStep
@@ -177,6 +177,18 @@ def test_ids_that_no_embedding_has_are_errors(config: Config) -> None:
             step.train((users, items, labels), "test")
         for name, each in state(program).items():
             np.testing.assert_array_equal(each, before[name])
+
+
+@pytest.mark.parametrize("loss", ["log_loss", "focal", "bpr", "sampled_softmax"])
+def test_a_net_that_diverges_is_an_error(config: Config, loss: str) -> None:
+    with compared(config.replace(**settings("MF", "sgd", group_size=3, loss=loss))) as (program, step):
+        users, items, labels = drawn(3, 1)
+        values = program.value("mf_item_embedding")
+        values[items[-1, -1], 2] = np.nan
+        program.set_value("mf_item_embedding", values)
+        text = "Training must keep scores finite. Received: a loss of nan within 5 rows of epoch 3. Lower hyper_param"
+        with pytest.raises(RunError, match=re.escape(text)):
+            step.train((users, items, labels), "epoch 3")
 
 
 # -- what it leaves to the graph ---------------------------------------------------------------------------
