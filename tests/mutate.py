@@ -167,7 +167,8 @@ MUTANTS = [
     Mutant("nets/program.py", "np.full_like(self.value(name), rate * factor)", "self.value(name) * factor", PROGRAM),
     # -- ps/exchange -----------------------------------------------------------------------------------------
     Mutant("ps/exchange.py", "1 / np.count_nonzero(everyone)", "1 / len(everyone)", EXCHANGE),
-    Mutant("ps/exchange.py", "share * (graph.live", "(graph.live", EXCHANGE),
+    Mutant("ps/exchange.py", "base *= share", "base *= 1", EXCHANGE),
+    Mutant("ps/exchange.py", "base[...] = graph.live(self._scope, name)", "pass", EXCHANGE),
     Mutant("ps/exchange.py", "False, not self._exchanging", "False, self._exchanging", EXCHANGE),
     Mutant(
         "ps/exchange.py",

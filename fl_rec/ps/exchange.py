@@ -328,10 +328,14 @@ class SynchronousGeo(Shared):
         everyone = self.runtime.gather(np.array([rows], np.float64), f"{what}: everyone's rows")[:, 0]
         if rows:
             share = np.float32(self.config.runner.server_learning_rate * self.share(rows, everyone))
-            self.push({name: share * (graph.live(self._scope, name) - base) for name, base in self._base.items()})
+            for name, base in self._base.items():  # in its place: a large table is not to be there once more
+                np.subtract(graph.live(self._scope, name), base, out=base)
+                base *= share
+            self.push(self._base)
         self.runtime.barrier(f"{what}: all sent")
         self.take_over()
-        self._base = self.shared_parameters()
+        for name, base in self._base.items():
+            base[...] = graph.live(self._scope, name)
 
     def pull(self, program: paddle.static.Program, scope: Any) -> None:
         """Copies what the last exchange has brought, which is the servers' model."""
