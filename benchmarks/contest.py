@@ -189,9 +189,9 @@ class Contest:
         known.look(read_record(Path(task.record)))
         failure = None
         if exit_code:
-            failure = f"{path}: exit code {exit_code}: {said[-2000:]}"
+            failure = f"{path}: exit code {exit_code}: {said[-800:]}"
         elif not known.epochs:
-            failure = f"{path}: no epoch after {self._timeout:g} s: {said[-2000:]}"
+            failure = f"{path}: no epoch after {self._timeout:g} s: {said[-800:]}"
         return JobRun(
             exit_code=exit_code,
             seconds=time.monotonic() - clock,
