@@ -10,6 +10,7 @@ import numpy as np
 
 from fl_rec.kernels.arrays import LOSSES, arrays_of, ids
 from fl_rec.kernels.compiled import compile_all
+from fl_rec.kernels.tiny import tiny_is_zero
 from fl_rec.nets.structure import Structure
 
 
@@ -57,6 +58,7 @@ class Training:
     adam: Adam | None
     _kept: list[np.ndarray] = field(default_factory=list, init=False, repr=False, compare=False)
 
+    @tiny_is_zero()
     def train(
         self,
         parameters: Mapping[str, Trained],
