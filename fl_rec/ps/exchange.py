@@ -214,8 +214,9 @@ class Geo(Shared):
             raise ConfigError(
                 "GEO needs a net with at least one paddle.nn.Embedding(..., sparse=True): Paddle begins to exchange "
                 "when the first sparse gradient is sent, so that workers of an all-dense net would never do so. "
-                "Received: a net with no sparse embedding to share. Make its embeddings sparse, or name fewer of them "
-                'in runner.private_params, or all parameters: ["*"].'
+                "Received: a net with no sparse embedding to share. Make its embeddings sparse, let all exchange "
+                "together (runner.exchanges_per_epoch), or name fewer of them in runner.private_params, or all "
+                'parameters: ["*"].'
             )
 
     def take_over(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fl_rec.data.manifest import load_manifest
+from fl_rec.runs.directory import RunDirectory
 
 from .conftest import ROOT, WORKERS, Job, run_script
 
@@ -66,6 +67,11 @@ def test_a_net_that_geo_would_never_exchange(job: Job, tmp_path: Path) -> None:
     finished = job.finish()
     assert finished.code == 1
     assert "GEO needs a net with at least one paddle.nn.Embedding(..., sparse=True)" in finished.errors
+    # A synchronous exchange sends by itself.
+    job.runner.update(epochs=2, exchanges_per_epoch=1, private_params=[], run_dir=str(tmp_path / "together"))
+    job.run = RunDirectory(tmp_path / "together")
+    first, last = job.succeed().records("all")
+    assert first["test_auc"] != last["test_auc"], "the servers' model has moved"
 
 
 @pytest.fixture(scope="module")
