@@ -52,7 +52,7 @@ class Point:
         """Of an item on its way: its id and its floats."""
         return 8 + 4 * self.width
 
-    def touched(self, workers: float = 1) -> float:
+    def touched(self, workers: int = 1) -> float:
         """Items that so many workers train between two exchanges."""
         return self.items * -math.expm1(-workers * self.rows / self.times / self.items)
 
@@ -63,41 +63,50 @@ class Point:
 
 
 BATCH = 512
+# Of all workers in a synchronous exchange: they gather their rows, and wait until all have sent.
+MEETINGS = 2
 
 Terms = Mapping[str, Callable[[Point], float]]
 
 ROW: Terms = {"row": lambda p: p.workers * p.rows}
 EXCHANGE: Terms = {"worker and exchange": lambda p: p.workers * p.times}
 TRAINED: Terms = {"item trained, by byte": lambda p: p.workers * p.times * p.touched() * p.row_bytes}
-BY_OTHERS: Terms = {
-    "item that others trained, by byte": lambda p: p.workers * p.times * p.touched(p.workers - 1) * p.row_bytes
+BY_ANY: Terms = {
+    "item that any has trained, by byte": lambda p: p.workers * p.times * p.touched(p.workers) * p.row_bytes
 }
+EVERY_ID: Terms = {"item": lambda p: p.workers * p.times * p.items}
 EVERY_ITEM: Terms = {"item, by byte": lambda p: p.workers * p.times * p.items * p.row_bytes}
 
-# Of an epoch, and of all workers or all servers together. A worker of plain GEO is sent what others have changed, and
-# sends when it has waited long enough too, so that it goes by its rows; one of a synchronous exchange has every item.
+SERVER: Terms = {
+    "server": lambda p: 1,
+    "item of its own": lambda p: p.items / p.servers,
+    "byte of such an item": lambda p: p.items / p.servers * 4 * p.width,
+}
+
+# Of an epoch, and of all workers or all servers together; memory is one server's. A worker of plain GEO is sent what any has changed, and
+# sends when it has waited long enough too, so that it goes by its rows; one of a synchronous exchange asks for every
+# item, by its id.
 BY_MODE: Mapping[tuple[str, str], Terms] = {
-    ("worker_cpu", "geo"): {**ROW, **EXCHANGE, **TRAINED, **BY_OTHERS},
-    ("server_cpu", "geo"): {**ROW, **EXCHANGE, **TRAINED, **BY_OTHERS},
+    ("worker_cpu", "geo"): {**ROW, **EXCHANGE, **TRAINED, **BY_ANY},
+    ("server_cpu", "geo"): {**ROW, **EXCHANGE, **TRAINED, **BY_ANY},
     ("sent", "geo"): {**ROW, **EXCHANGE, **TRAINED},
-    ("received", "geo"): {**ROW, **EXCHANGE, **BY_OTHERS},
+    ("received", "geo"): {**ROW, **EXCHANGE, **BY_ANY},
     ("worker_cpu", "synchronous"): {**ROW, **EXCHANGE, **TRAINED, **EVERY_ITEM},
     ("server_cpu", "synchronous"): {**EXCHANGE, **TRAINED, **EVERY_ITEM},
-    ("sent", "synchronous"): {**EXCHANGE, **TRAINED},
+    ("sent", "synchronous"): {**EXCHANGE, **TRAINED, **EVERY_ID},
     ("received", "synchronous"): {**EXCHANGE, **EVERY_ITEM},
+    # For each worker of plain GEO a server keeps which items it has yet to be sent.
+    ("server_memory", "geo"): SERVER,
+    ("server_memory", "synchronous"): SERVER,
 }
-# Of one role, and of the whole job.
+# Of one worker, and of the whole job.
 OF_ALL: Mapping[tuple[str, str], Terms] = {
     ("worker_memory", ""): {
         "worker": lambda p: 1,
+        "row": lambda p: p.rows,
         "user of its own": lambda p: p.users / p.workers,
         "item": lambda p: p.items,
         "byte of an item": lambda p: p.items * 4 * p.width,
-    },
-    ("server_memory", ""): {
-        "server": lambda p: 1,
-        "item of its own": lambda p: p.items / p.servers,
-        "byte of such an item": lambda p: p.items / p.servers * 4 * p.width,
     },
     ("start", ""): {"job": lambda p: 1, "process": lambda p: p.workers + p.servers},
     ("gather", ""): {"gather": lambda p: 1, "worker": lambda p: p.workers, "pair of workers": lambda p: p.workers**2},
@@ -138,12 +147,14 @@ class Model:
         worker, server = self("worker_cpu", point), self("server_cpu", point)
         return max(worker / point.workers, (worker + server) / self.cores)
 
-    def cluster(self, point: Point, server_cores: int, bandwidth: float) -> dict[str, float]:
+    def cluster(self, point: Point, server_cores: int, bandwidth: float, latency: float) -> dict[str, float]:
         """Seconds of an epoch's training where each worker has a core, by what they are spent on.
 
         Args:
             server_cores: of each server's machine.
             bandwidth: bytes per second of its network, each way.
+            latency: seconds of a message. Those who wait are told in a ring; what was measured of it is of processes
+                that share two cores, and is left out.
         """
         worker = self.parts("worker_cpu", point)
         training = worker.pop("row") / point.workers
@@ -152,7 +163,7 @@ class Model:
             "workers' exchange": sum(worker.values()) / point.workers,
             "servers' processors": self("server_cpu", point) / point.servers / server_cores,
             "servers' network": max(self("sent", point), self("received", point)) / point.servers / bandwidth,
-            "waiting": self("waiting", point),
+            "waiting": point.exchanges * MEETINGS * point.workers * latency,
         }
 
 

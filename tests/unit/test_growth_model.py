@@ -62,7 +62,7 @@ def test_predicts_what_it_was_not_fitted_to(growth: Any, model: Any) -> None:
 def test_names_what_saturates_first_in_a_cluster(growth: Any, model: Any) -> None:
     def spent(**changes: int) -> dict[str, float]:
         point = growth.Point(**{"workers": 10, "rows": 10**6, "exchanges": 2, **changes})
-        return dict(model.cluster(point, server_cores=10, bandwidth=1e9))
+        return dict(model.cluster(point, server_cores=10, bandwidth=1e9, latency=0.01))
 
     few = spent()
     assert few == pytest.approx(
