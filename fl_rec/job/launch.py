@@ -26,7 +26,7 @@ from fl_rec.job.built_in import built_in
 from fl_rec.job.check import check_job
 from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
 from fl_rec.runs import roles
-from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory, default_path
+from fl_rec.runs.directory import ENVIRONMENT_KEY, LAUNCHER_KEY, RunDirectory, default_path
 
 # What starts the roles, by START_KEY: one process that imports Paddle and forks them, or fleetrun.
 START_KEY = "FL_REC_START"
@@ -103,8 +103,14 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
             kernels.compile_all(lambda: say("compiling, once and for all runs of this version on this machine\n"))
             process = subprocess.Popen(
                 _start_command(options, workers, run),
-                # Gloo's store and fleetrun leave temporary files behind when they are ended.
-                env={**os.environ, mark.name: mark.value, "TMPDIR": scratch, **kernels.cache_environment(scratch)},
+                env={
+                    **os.environ,
+                    mark.name: mark.value,
+                    LAUNCHER_KEY: str(this.pid),
+                    # Gloo's store and fleetrun leave temporary files behind when they are ended.
+                    "TMPDIR": scratch,
+                    **kernels.cache_environment(scratch),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=start_log,
                 stderr=subprocess.STDOUT,

@@ -26,7 +26,8 @@ import psutil
 from fl_rec.errors import RunError
 from fl_rec.files import write_json
 
-ENVIRONMENT_KEY = "FL_REC_RUN_DIR"
+# What every process of a job finds in its environment: the run, and the launcher's process number.
+ENVIRONMENT_KEY, LAUNCHER_KEY = "FL_REC_RUN_DIR", "FL_REC_LAUNCHER"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from fl_rec import environment, kernels
 from fl_rec.job.watch import Mark, log_path
 from fl_rec.runs import roles
-from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
+from fl_rec.runs.directory import ENVIRONMENT_KEY, LAUNCHER_KEY, RunDirectory
 
 POLL_SECONDS = 0.1
 
@@ -52,7 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 if the launcher is gone; in a fork, 0 after its script.
     """
-    launcher = os.getppid()
     options = _parse(arguments)
     run = RunDirectory(Path(os.environ[ENVIRONMENT_KEY]))
     with environment.importing():
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             alive[child] = role
         while any(role.startswith("worker") for role in alive.values()):
             time.sleep(POLL_SECONDS)
-            if os.getppid() != launcher:
+            if os.getppid() != int(os.environ[LAUNCHER_KEY]):
                 _end(run)
                 return 1
             while alive and (ended := os.waitpid(-1, os.WNOHANG)[0]):

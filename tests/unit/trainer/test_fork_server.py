@@ -28,7 +28,11 @@ fork_server.IMPORTED = fork_server.IMPORTED_WITH_A_COORDINATOR = ("numpy", "fl_r
 fork_server.kernels.load_all = lambda: None
 sys.exit(fork_server.main())
 """
-LAUNCHER = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-u', '-c', *sys.argv[1:]]).returncode)"
+LAUNCHER = """
+import os, subprocess, sys
+os.environ["FL_REC_LAUNCHER"] = str(os.getpid())
+sys.exit(subprocess.run([sys.executable, "-u", "-c", *sys.argv[1:]]).returncode)
+"""
 # Each role writes what it finds; a worker stays until all have.
 SCRIPT = """\
 import json, os, random, socket, subprocess, sys, time
@@ -120,12 +124,15 @@ def test_log_that_cannot_be_written(run: RunDirectory, start: Callable[..., subp
     assert said.strip().endswith(f"Is a directory: '{log_path(run, 'worker.1')}'")
 
 
-def test_the_launcher_is_killed(run: RunDirectory, start: Callable[..., subprocess.Popen]) -> None:
+@pytest.mark.parametrize("when", ["server", "sleep"])
+def test_the_launcher_is_killed(run: RunDirectory, start: Callable[..., subprocess.Popen], when: str) -> None:
     launcher = start(SLEEP)
     deadline = time.monotonic() + DEADLINE
-    while sum(each.name() == "sleep" for each in mark(run).processes()) < len(NAMES):
+    # As soon as there is a fork server, or when it has forked all.
+    count, program = {"server": (2, "python"), "sleep": (len(NAMES), "sleep")}[when]
+    while sum(program in each.name() for each in mark(run).processes()) < count:
         assert launcher.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.01)
     launcher.kill()
     launcher.communicate(timeout=DEADLINE)
     _, alive = psutil.wait_procs(mark(run).processes(), timeout=DEADLINE)
