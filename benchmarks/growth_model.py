@@ -83,9 +83,9 @@ SERVER: Terms = {
     "byte of such an item": lambda p: p.items / p.servers * 4 * p.width,
 }
 
-# Of an epoch, and of all workers or all servers together; memory is one server's. A worker of plain GEO is sent what any has changed, and
-# sends when it has waited long enough too, so that it goes by its rows; one of a synchronous exchange asks for every
-# item, by its id.
+# Of an epoch, and of all workers or all servers together; memory is one server's. A worker of plain GEO is sent what
+# any has changed, and sends when it has waited long enough too, so that it goes by its rows; one of a synchronous
+# exchange asks for every item, by its id.
 BY_MODE: Mapping[tuple[str, str], Terms] = {
     ("worker_cpu", "geo"): {**ROW, **EXCHANGE, **TRAINED, **BY_ANY},
     ("server_cpu", "geo"): {**ROW, **EXCHANGE, **TRAINED, **BY_ANY},
