@@ -38,11 +38,13 @@ def tune_malloc() -> None:
 def look_often_at_gloos_store() -> None:
     """Server 0 forks the store and waits for its end; it looks only every 5 s if all workers have met (2.6.2, 3.0.0).
 
-    So every start took 5 or 10 s longer than it had to. And then up to 0.5 s for the store to see that it shall end.
+    So every start took 5 or 10 s longer than it had to. Then it took up to 0.5 s for the store to see that it shall
+    end; and with five connections waiting it took no more, so that one of ten workers came a second later, by TCP.
     """
     from paddle.distributed.fleet.base import role_maker
     from paddle.distributed.fleet.utils.http_server import HTTPServer, KVHTTPServer
 
+    KVHTTPServer.request_queue_size = 1024
     KVHTTPServer.serve_forever = partialmethod(HTTPServer.serve_forever, 0.05)
     role_maker.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.1)))
 

@@ -64,3 +64,21 @@ def test_messages_may_be_as_long_as_protobuf_takes() -> None:
     finally:
         for flag, value in zip(flags, before):
             flag.value = value
+
+
+def test_many_workers_reach_gloos_store_at_once() -> None:
+    """Those that the store has not yet taken wait there. Paddle itself lets five, and the next comes a second later."""
+    from paddle.distributed.fleet.utils.http_server import KVHandler, KVHTTPServer
+
+    from fl_rec.ps.workarounds import look_often_at_gloos_store
+
+    look_often_at_gloos_store()
+    workers = [socket.socket() for _ in range(40)]
+    store = KVHTTPServer(0, KVHandler)
+    try:
+        for worker in workers:
+            worker.settimeout(DEADLINE)
+            worker.connect(("127.0.0.1", store.server_address[1]))
+    finally:
+        for each in (*workers, store.socket):
+            each.close()
