@@ -125,7 +125,9 @@ def _environments(options: argparse.Namespace, reserved: ExitStack) -> dict[str,
         for index, address in enumerate(addresses):
             host, _, port = address.rpartition(":")
             own = {"TRAINING_ROLE": training_roles[kind], "POD_IP": host, "PADDLE_PORT": port}
-            found[f"{kind}.{index}"] = {**common, **own, "PADDLE_TRAINER_ID": str(index)}
+            if kind != "server":  # for Paddle it is a number among the workers, of which there may be fewer
+                own["PADDLE_TRAINER_ID"] = str(index)
+            found[f"{kind}.{index}"] = {**common, **own}
     return found
 
 

@@ -47,7 +47,7 @@ with socket.socket() as port:
 found = dict(
     role=role.name, workers=role.num_workers, servers=role.server_endpoints, coordinators=role.coordinator_endpoints,
     store=role.rendezvous, listens=listens, name=__name__, argv=sys.argv, cwd=os.getcwd(), path=sys.path[0],
-    leads=os.getpid() == os.getsid(0), proxy=os.environ.get("http_proxy"), random=[random.random(), np.random.rand()],
+    number=os.environ.get("PADDLE_TRAINER_ID"), leads=os.getpid() == os.getsid(0), proxy=os.environ.get("http_proxy"), random=[random.random(), np.random.rand()],
     files=[int(each) for each in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + each)],
 )
 with open("draft." + role.name, "w") as file:
@@ -106,6 +106,8 @@ def test_what_a_role_finds(run: RunDirectory, start: Callable[..., subprocess.Po
         assert (each["cwd"], each["path"], each["files"]) == (str(run.log), str(tmp_path), [0, 1, 2])
         if name.startswith("worker"):
             assert log_path(run, name).read_text() == f"{name} speaks\nand complains\n"
+    # A server that had one would be taken for a worker of that number, of whom there may be fewer than servers.
+    assert [each["number"] for each in found.values()] == [None, "0", "1", "2", "0"]
     first, *others = found.values()
     for key in ("servers", "coordinators", "store"):
         assert all(each[key] == first[key] for each in others)
