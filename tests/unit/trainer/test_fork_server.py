@@ -47,7 +47,8 @@ with socket.socket() as port:
 found = dict(
     role=role.name, workers=role.num_workers, servers=role.server_endpoints, coordinators=role.coordinator_endpoints,
     store=role.rendezvous, listens=listens, name=__name__, argv=sys.argv, cwd=os.getcwd(), path=sys.path[0],
-    number=os.environ.get("PADDLE_TRAINER_ID"), leads=os.getpid() == os.getsid(0), proxy=os.environ.get("http_proxy"), random=[random.random(), np.random.rand()],
+    number=os.environ.get("PADDLE_TRAINER_ID"),
+    leads=os.getpid() == os.getsid(0), proxy=os.environ.get("http_proxy"), random=[random.random(), np.random.rand()],
     files=[int(each) for each in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + each)],
 )
 with open("draft." + role.name, "w") as file:
