@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
-import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,12 +171,6 @@ def live(scope: Any, name: str) -> np.ndarray:
     return np.frombuffer(memory, dtype).reshape(shape)
 
 
-def persistent(program: Any) -> list[str]:
-    """The names of a scoring program's parameters, sorted; a loaded one has no Parameters, only variables that stay."""
-    names = sorted(variable.name for variable in program.list_vars() if variable.persistable)
-    return [name for name in names if name not in ("feed", "fetch")]
-
-
 # --- What is written -----------------------------------------------------------------------------------
 
 
@@ -247,8 +239,7 @@ def sum_of_squares(values: Any) -> Any:
 
 # What gives each number of a parameter its first value one after another.
 _INITIALISERS = ("fill_constant", "gaussian_random", "truncated_gaussian_random", "uniform_random")
-# Rows of a table that are drawn at a time. It is even: normal numbers are drawn in pairs.
-_DRAWN = 1 << 16
+_DRAWN = 1 << 16  # rows at a time; even, since normal numbers are drawn in pairs
 
 
 def _initialiser(startup: Any, table: str) -> Any:
@@ -262,11 +253,6 @@ def can_keep_rows(startup: Any, table: str) -> bool:
     op = _initialiser(startup, table)
     # With a seed of its own each operator would draw the same.
     return op is not None and not (op.has_attr("seed") and op.attr("seed"))
-
-
-def rows_of(program: Any, table: str) -> int:
-    """The rows of a table."""
-    return int(program.global_block().var(table).shape[0])
 
 
 def resize(program: Any, startup: Any, table: str, rows: int) -> None:
@@ -288,15 +274,15 @@ def keep_rows(program: Any, startup: Any, table: str, rows: np.ndarray) -> dict[
     Returns:
         what the program that initialises is to be fed.
     """
-    op, block, count = _initialiser(startup, table), startup.global_block(), rows_of(program, table)
+    op, block = _initialiser(startup, table), startup.global_block()
     shape, kind = op.attr("shape"), op.type
     attrs = {name: op.attr(name) for name in op.attr_names if name not in ("op_callstack", "shape")}
     resize(program, startup, table, len(rows))
     index = block.ops.index(op)
     block._remove_op(index)
     writer, kept, feed = Writer(block, index), [], {}
-    for start in range(0, count, _DRAWN):
-        size = min(_DRAWN, count - start)
+    for start in range(0, shape[0], _DRAWN):
+        size = min(_DRAWN, shape[0] - start)
         drawn = writer.add(kind, {}, shape=[size, *shape[1:]], **attrs)
         mine = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + size)] - start
         if mine.size:
@@ -308,11 +294,8 @@ def keep_rows(program: Any, startup: Any, table: str, rows: np.ndarray) -> dict[
 
 
 def model_bytes(program: Any, feeds: Sequence[str], target: Any, rows: Mapping[str, int]) -> bytes:
-    """A program as `paddle.static.save_inference_model` writes it, but for some kilobytes of this machine's paths.
-
-    Args:
-        rows: of tables that have other numbers of rows in the file.
-    """
+    """A program as `paddle.static.save_inference_model` writes it, without some kilobytes of this machine's paths, and
+    with other `rows` of some tables."""
     import paddle
 
     inputs = [program.global_block().var(name) for name in feeds]
@@ -323,31 +306,6 @@ def model_bytes(program: Any, feeds: Sequence[str], target: Any, rows: Mapping[s
         variable = program.global_block().var(table)
         variable.desc.set_shape([count, *variable.shape[1:]])
     return bytes(program.desc.serialize_to_string())
-
-
-def write_tensors(path: Path, tensors: Iterable[np.ndarray]) -> None:
-    """Writes tensors one after another, as Paddle's `save_combine` does. OSError if that can't be done.
-
-    An array of one value for all places, as `numpy.broadcast_to` makes it, must be one of zeros: it becomes a hole.
-    """
-    with open(path, "wb") as file:
-        for values in tensors:
-            # TensorDesc of framework.proto: the dtype is field 1, each dimension another field 2.
-            fields = [(8, _kind(str(values.dtype))), *((16, size) for size in values.shape)]
-            desc = b"".join(bytes([key]) + _varint(value) for key, value in fields)
-            # Versions of 0 of the LoD tensor and of the tensor, and between them no levels of detail.
-            file.write(struct.pack("<IQIi", 0, 0, 0, len(desc)) + desc)
-            if values.size > 1 and not any(values.strides):
-                file.seek(values.nbytes, os.SEEK_CUR)
-            else:
-                file.write(np.ascontiguousarray(values).data)
-        file.truncate()
-
-
-def _varint(value: int) -> bytes:
-    """A number as protobuf writes it, seven bits a byte."""
-    last, more = value & 127, value >> 7
-    return bytes([last | 128]) + _varint(more) if more else bytes([last])
 
 
 class Step(NamedTuple):
@@ -476,13 +434,13 @@ class Writer:
         return out
 
     def cast(self, variable: Any, old: str, new: str) -> Any:
-        return self.add("cast", {"X": variable}, new, in_dtype=_kind(old), out_dtype=_kind(new))
+        return self.add("cast", {"X": variable}, new, in_dtype=kind_of(old), out_dtype=kind_of(new))
 
     def zeros(self, count: int) -> Any:
-        return self.add("fill_constant", {}, shape=[count], value=0.0, dtype=_kind("float32"))
+        return self.add("fill_constant", {}, shape=[count], value=0.0, dtype=kind_of("float32"))
 
 
-def _kind(dtype: str) -> int:
+def kind_of(dtype: str) -> int:
     """What a program's operators call a dtype."""
     from paddle.base import core
 

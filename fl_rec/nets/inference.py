@@ -17,6 +17,7 @@ from fl_rec.nets.contract import attribute, new_model
 from fl_rec.nets.own_users import ALL_USERS, AllUsers
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.nets.structure import Structure
+from fl_rec.nets.tensors import persistent
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class InferenceNet:
 
 def parameters(net: InferenceNet) -> dict[str, np.ndarray]:
     """Copies of a net's parameters, by name."""
-    return {name: net.parameter(name) for name in graph.persistent(net.program)}
+    return {name: net.parameter(name) for name in persistent(net.program)}
 
 
 class ScoringProgram(NamedTuple):

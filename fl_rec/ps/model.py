@@ -15,6 +15,7 @@ from paddle.base import core
 
 from fl_rec.errors import RunError
 from fl_rec.nets import graph
+from fl_rec.nets.tensors import write_tensors
 
 GRADIENT = "@GRAD"
 _IDS, _ROWS = "ids", "rows"
@@ -133,7 +134,7 @@ class ServerModel:
         for name in self.tables.sparse:
             values = np.empty(self._shapes[name], np.float32)
             self._pull_sparse(name, values)
-            graph.write_tensors(folder / name, [values])
+            write_tensors(folder / name, [values])
 
 
 def slices(rows: int, width: int) -> Iterator[slice]:

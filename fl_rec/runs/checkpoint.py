@@ -23,6 +23,7 @@ from fl_rec.files import drafted, read_json, write_json
 from fl_rec.nets import graph
 from fl_rec.nets.inference import InferenceNet, parameters
 from fl_rec.nets.structure import Structure
+from fl_rec.nets.tensors import persistent, write_tensors
 from fl_rec.runs import private_parts
 from fl_rec.runs.saved import PREFIX, SIGNATURE
 
@@ -67,7 +68,7 @@ def write(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private
         return np.broadcast_to(values.dtype.type(0), net.users.whole(name, values.shape))
 
     (folder / f"{PREFIX}.pdmodel").write_bytes(net.model)
-    graph.write_tensors(folder / f"{PREFIX}.pdiparams", map(written, graph.persistent(net.program)))
+    write_tensors(folder / f"{PREFIX}.pdiparams", map(written, persistent(net.program)))
     content = {"feeds": list(net.feeds), "private": sorted(private_names), "paddle": paddle.__version__, **signature}
     if net.structure is not None:
         content["structure"] = net.structure.to_record()

@@ -75,7 +75,9 @@ class PrivateParams(Mapping[str, bool]):
         )
         if not tables or not possible or config.runner.need_dump:
             return {}
-        self.users = own = OwnUsers(users, {name: graph.rows_of(program.main, name) for name in sorted(tables)})
+        self.users = own = OwnUsers(
+            users, {name: int(program.main.global_block().var(name).shape[0]) for name in sorted(tables)}
+        )
         feed: dict[str, np.ndarray] = {}
         for name in own.tables:
             feed.update(graph.keep_rows(program.main, startup, name, own.all))

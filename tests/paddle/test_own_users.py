@@ -18,6 +18,7 @@ from fl_rec.nets import graph
 from fl_rec.nets.inference import InferenceNet, scoring_program
 from fl_rec.nets.own_users import ALL_USERS
 from fl_rec.nets.program import TrainingProgram
+from fl_rec.nets.tensors import persistent
 from fl_rec.runs import checkpoint, private_parts
 from fl_rec.steps.graph import GraphStep
 from fl_rec.trainer import warm_start
@@ -65,8 +66,8 @@ def worker(config: Config, users: np.ndarray | None = None, **settings: Any) -> 
 
 def rows_kept(each: Worker) -> set[int]:
     """Of all variables that stay, and of what is remembered."""
-    kept = [each.program.value(name) for name in graph.persistent(each.program.main)]
-    kept += [each.net.parameter(name) for name in graph.persistent(each.net.program)]
+    kept = [each.program.value(name) for name in persistent(each.program.main)]
+    kept += [each.net.parameter(name) for name in persistent(each.net.program)]
     return {values.shape[0] for values in (*kept, *each.private._untrained.values()) if values.ndim}
 
 
@@ -115,7 +116,7 @@ def test_all_else_is_as_if_all_users_had_rows(config: Config, tmp_path: Path) ->
     (rows, scores, files, loaded), (own_rows, own_scores, own_files, own_loaded) = made
     assert USERS in rows and USERS not in own_rows and 3 in own_rows
     assert own_scores == scores and own_files == files
-    for name in graph.persistent(loaded.program):
+    for name in persistent(loaded.program):
         assert own_loaded.parameter(name).tolist() == loaded.parameter(name).tolist()
     assert np.flatnonzero(own_loaded.parameter("mlp_user_embedding").any(axis=1)).tolist() == [7, 23, 40]
     assert own_loaded.predict(ROWS[:2], 4).tolist() == scores
