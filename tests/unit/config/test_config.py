@@ -169,7 +169,7 @@ class TestValues:
     def test_the_main_job_loads(self) -> None:
         config = Config.load(environment.shipped("configs/config_fl.yaml"))
         assert config.runner.train_data_dir == environment.shipped("datasets/movielens/fl_data/fl_train_data")
-        assert (config.runner.epochs, config.hyper_parameters.num_users) == (2, None)
+        assert (config.runner.epochs, config.hyper_parameters.num_users) == (20, None)
 
 
 class TestAsPaddleRecsMapping:
