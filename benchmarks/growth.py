@@ -61,6 +61,7 @@ FULL = (
     *sweep({"servers": (1, 2, 4)}, checks=(2,), items=100_000, exchanges=5),
     *sweep({"items": (100_000, 300_000, 1_000_000)}, checks=(300_000,), workers=2),
     *sweep({"items": (30_000, 300_000, 1_000_000)}, checks=(300_000,), exchanges=2, workers=2),
+    *sweep({"exchanges": (0, 2)}, items=300_000, width=8, workers=2),
     *sweep({"users": (200_000, 500_000, 1_000_000)}, checks=(500_000,), exchanges=1, rows=250_000),
     Point(users=10_000_000, rows=1_000_000, workers=10, exchanges=1, checks=True),
     *sweep({"width": (8, 32)}, items=10_000_000, servers=2, workers=1, exchanges=1, checks=(8, 32)),

@@ -75,7 +75,7 @@ BY_ANY: Terms = {
     "item that any has trained, by byte": lambda p: p.workers * p.times * p.touched(p.workers) * p.row_bytes
 }
 EVERY_ID: Terms = {"item": lambda p: p.workers * p.times * p.items}
-EVERY_ITEM: Terms = {"item, by byte": lambda p: p.workers * p.times * p.items * p.row_bytes}
+EVERY_ITEM: Terms = {"item, by byte": lambda p: p.workers * p.times * p.items * 4 * p.width}
 
 SERVER: Terms = {
     "server": lambda p: 1,
@@ -85,7 +85,7 @@ SERVER: Terms = {
 
 # Of an epoch, and of all workers or all servers together; memory is one server's. A worker of plain GEO is sent what
 # any has changed, and sends when it has waited long enough too, so that it goes by its rows; one of a synchronous
-# exchange asks for every item, by its id.
+# exchange asks for every item by its id, and is sent its floats.
 BY_MODE: Mapping[tuple[str, str], Terms] = {
     ("worker_cpu", "geo"): {**ROW, **EXCHANGE, **TRAINED, **BY_ANY},
     ("server_cpu", "geo"): {**ROW, **EXCHANGE, **TRAINED, **BY_ANY},
@@ -108,7 +108,12 @@ OF_ALL: Mapping[tuple[str, str], Terms] = {
         "item": lambda p: p.items,
         "byte of an item": lambda p: p.items * 4 * p.width,
     },
-    ("start", ""): {"job": lambda p: 1, "process": lambda p: p.workers + p.servers},
+    ("start", ""): {
+        "job": lambda p: 1,
+        "process": lambda p: p.workers + p.servers,
+        "row": lambda p: p.workers * p.rows,
+        "worker and item": lambda p: p.workers * p.items,
+    },
     ("gather", ""): {"gather": lambda p: 1, "worker": lambda p: p.workers, "pair of workers": lambda p: p.workers**2},
 }
 # Seconds of a synchronous exchange in which no processor works.
@@ -143,9 +148,13 @@ class Model:
         return {name: of.get(name, math.nan) * term(point) for name, term in terms.items()}
 
     def busy(self, point: Point) -> float:
-        """Seconds that the processors of the machine that was measured need, which all roles share."""
+        """Seconds that the processors of the machine that was measured need, which all roles share.
+
+        A worker of a synchronous exchange waits while a server works for it.
+        """
         worker, server = self("worker_cpu", point), self("server_cpu", point)
-        return max(worker / point.workers, (worker + server) / self.cores)
+        alone = worker + server if point.exchanges else worker
+        return max(alone / point.workers, (worker + server) / self.cores)
 
     def cluster(self, point: Point, server_cores: int, bandwidth: float, latency: float) -> dict[str, float]:
         """Seconds of an epoch's training where each worker has a core, by what they are spent on.
