@@ -70,7 +70,7 @@ def test_names_what_saturates_first_in_a_cluster(growth: Any, model: Any) -> Non
             "training": 1.0,
             "workers' exchange": 0.2,
             "servers' processors": 2.0,
-            "servers' network": 10 * 2 * 4_000 * 128 / 1e9,
+            "servers' network": 10 * 2 * 4_000 * 136 / 1e9,
             "waiting": 0.4,
         },
         rel=1e-3,
