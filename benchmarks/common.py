@@ -288,7 +288,7 @@ def popularity(data: Manifest, top_k: int) -> list[Evaluation]:
     ranked = []
     for shard in data.shards:
         users, items, labels = read_rows(data, shard.test)
-        ranked.append(rank_metrics(users, labels, positives[items], top_k))
+        ranked.append(rank_metrics(users, labels, positives[items], top_k, items))
     return ranked
 
 

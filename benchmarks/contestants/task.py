@@ -162,6 +162,6 @@ class ClientRows:
         return self._rows if self._fresh is None else self._fresh.epoch(number)
 
 
-def rank(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> Evaluation:
+def rank(users: np.ndarray, items: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> Evaluation:
     """As our own jobs are ranked."""
-    return rank_metrics(users, labels, scores, TOP_K)
+    return rank_metrics(users, labels, scores, TOP_K, items)

@@ -158,7 +158,7 @@ class Client:
         with torch.no_grad():
             batches = zip(local.split(TEST_BATCH), torch.from_numpy(items)[:, None].split(TEST_BATCH))
             scores = torch.cat([self.net(user, item) for user, item in batches]).squeeze(1).numpy()
-        return rank(users, labels, scores)
+        return rank(users, items, labels, scores)
 
     def _draw(self, epoch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         users, items, labels = map(torch.from_numpy, self._rows.epoch(epoch))

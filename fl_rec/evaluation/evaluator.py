@@ -60,7 +60,8 @@ class EvaluationRows:
 
     @cached_property
     def _ranking(self) -> Ranking:
-        return Ranking(self.inputs[0], self.labels)
+        users, *items = self.inputs
+        return Ranking(users, self.labels, np.column_stack(items) if items else None)
 
 
 @dataclass(frozen=True)
