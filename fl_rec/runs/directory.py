@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from fl_rec.errors import RunError
+from fl_rec.evaluation.metrics import ALL
 from fl_rec.files import write_json
 
 # What every process of a job finds in its environment: the run, and the launcher's process number.
@@ -133,7 +134,9 @@ class RunDirectory:
             file.write(table + "\n\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        """All records, by epoch and client, all clients together last: workers add theirs in any order."""
+        records = map(json.loads, self.metrics.read_text(encoding="utf-8").splitlines())
+        return sorted(records, key=lambda each: (each["epoch"], each["client"] == ALL, each["client"]))
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_json(self.result, result)

@@ -109,10 +109,14 @@ def test_metrics_of_many_processes_stay_whole_lines(run: RunDirectory) -> None:
     assert found == [(client, epoch) for client in range(4) for epoch in range(40)]
 
 
-def test_metrics_are_appended_in_order(run: RunDirectory) -> None:
-    run.append_metrics([{"epoch": 0, "note": "é"}, {"epoch": 1}])
-    run.append_metrics([{"epoch": 2}])
-    assert run.read_metrics() == [{"epoch": 0, "note": "é"}, {"epoch": 1}, {"epoch": 2}]
+def test_metrics_are_read_by_epoch_and_client(run: RunDirectory) -> None:
+    """Each worker adds its own, in any order."""
+    run.append_metrics([{"epoch": 0, "client": 10, "note": "é"}, {"epoch": 0, "client": "all"}])
+    run.append_metrics([{"epoch": 1, "client": 2}])
+    run.append_metrics([{"epoch": 0, "client": 2}, {"epoch": 1, "client": "all"}, {"epoch": 1, "client": 0}])
+    found = [(each["epoch"], each["client"]) for each in run.read_metrics()]
+    assert found == [(0, 2), (0, 10), (0, "all"), (1, 0), (1, 2), (1, "all")]
+    assert run.read_metrics()[1]["note"] == "é"
 
 
 def test_tables_are_set_apart_by_an_empty_line(run: RunDirectory) -> None:
