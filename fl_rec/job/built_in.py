@@ -17,7 +17,8 @@ _DATA = "../datasets/movielens/synthetic"
 def built_in() -> Path:
     """The configuration of the built-in job, whose data is made unless it is there.
 
-    In a clone both are the clone's. Elsewhere both are made in `fl_rec_data` here, and so runs land in `runs` here.
+    In a clone both are the clone's. Elsewhere they are made here, the data in `fl_rec_data`, and so runs land in `runs`
+    here.
 
     Raises:
         FLRecError: something can't be written.
@@ -26,8 +27,8 @@ def built_in() -> Path:
     data = (config.parent / _DATA).resolve()
     if environment.CLONE is None:
         data = Path("fl_rec_data") / "synthetic"
-        text = config.read_text(encoding="utf-8").replace(_DATA, data.name)
-        config = data.parent / config.name
+        text = config.read_text(encoding="utf-8").replace(_DATA, str(data))
+        config = Path(config.name)
         if not config.exists():  # it may have been changed since
             with atomic_write(config) as file:
                 file.write(text.encode())

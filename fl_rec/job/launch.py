@@ -193,7 +193,7 @@ def _start_command(options: LaunchOptions, workers: int, run: RunDirectory) -> l
         command.append(f"--servers={options.servers}")
     if options.coordinator_num:
         command.append(f"--coordinator_num={options.coordinator_num}")
-    command += [str(options.training_script.resolve()), "-m", str(options.config_yaml.resolve())]
+    command += [str(options.training_script.resolve()), "-m", str(options.config_yaml.absolute())]
     for override in options.overrides:
         command += ["-o", override]
     return command

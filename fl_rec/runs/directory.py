@@ -1,4 +1,5 @@
-"""The run directory: where a job writes its configuration, logs, metrics, result and model.
+"""The run directory: where a job writes its configuration, logs, metrics, result and model. A project is a folder with
+a configuration; its runs are in `runs` beside it.
 
 runs/NAME/config.yaml      the resolved configuration
 runs/NAME/log/             each role's log
@@ -27,6 +28,7 @@ from fl_rec.errors import RunError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.files import write_json
 
+RUNS = "runs"
 # What every process of a job finds in its environment: the run, and the launcher's process number.
 ENVIRONMENT_KEY, LAUNCHER_KEY = "FL_REC_RUN_DIR", "FL_REC_LAUNCHER"
 
@@ -143,11 +145,20 @@ class RunDirectory:
 
 
 def default_path(config_path: Path, parent: psutil.Process) -> Path:
-    """`runs/NAME-TIME-PID` beside the folder of the configuration, the same in every role of one fleetrun.
+    """`NAME-TIME-PID` in the `runs_folder` of the configuration, the same in every role of one fleetrun.
 
     Args:
         config_path: the YAML file; its stem is NAME.
         parent: the process that started this job's roles, whose start names the run.
     """
     started = time.strftime("%Y%m%d-%H%M%S", time.localtime(round(parent.create_time())))
-    return config_path.resolve().parent.parent / "runs" / f"{config_path.stem}-{started}-{parent.pid}"
+    return runs_folder(config_path) / f"{config_path.stem}-{started}-{parent.pid}"
+
+
+def runs_folder(config_path: Path) -> Path:
+    """Where a configuration's runs go: `runs` beside it; those of a clone if it lies in the clone's `configs`."""
+    folder = config_path.parent.resolve()
+    if RunDirectory(folder).metrics.is_file():  # a run's own configuration
+        return folder.parent
+    in_clone = folder.name == "configs" and (folder.parent / "fl_run.sh").is_file()
+    return (folder.parent if in_clone else folder) / RUNS

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fl_rec import environment
 from fl_rec.config import Config
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.files import read_json
 from fl_rec.runs import private_parts, roles
-from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.directory import RUNS, RunDirectory
 
 PREFIX = "rec_static"
 
@@ -40,18 +39,20 @@ class SavedModel:
 
     @classmethod
     def open(cls, path: Path) -> SavedModel:
-        """The model in a folder, or the best epoch's of a run's folder.
+        """The model in a folder, or the best epoch's of a run's folder or of a project's newest run.
 
         Raises:
             DataError: there is none, the run has not ended well, or what should tell of it can't be read.
         """
+        path = newest_run(path) if is_project(path) else path
         inside = [each for each in (path, *list(path.resolve().parents)[:2]) if RunDirectory(each).metrics.is_file()]
         run = RunDirectory(inside[0]) if inside else None
         folder = _model_of(run) if run and run.path == path else path
         if not (folder / f"{PREFIX}.pdmodel").is_file():
             raise DataError(
                 "A saved model is a run's folder that has a result.json, a folder RUN/model/EPOCH, or an exported "
-                f"folder. Received: {path}, which {'has no model' if path.is_dir() else 'is no folder'}."
+                f"folder; a project's is its newest run's. Received: {path}, which "
+                f"{'has no model' if path.is_dir() else 'is no folder'}."
             )
         return cls(folder, read_json(folder / SIGNATURE) if (folder / SIGNATURE).is_file() else {}, run)
 
@@ -97,41 +98,43 @@ class SavedModel:
         return next((each for each in self.run.read_metrics() if (each["client"], each["epoch"]) == whose), {})
 
 
-def newest_run() -> Path:
-    """The newest run that has ended well, in `runs` here or of the clone around. DataError if there is none."""
-    results = sorted(_in_runs("*/result.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in results:
+def is_project(path: Path) -> bool:
+    """Whether a folder has runs, and is none."""
+    return (path / RUNS).is_dir() and not RunDirectory(path).metrics.is_file()
+
+
+def newest_run(project: Path = Path()) -> Path:
+    """The newest run of a project that has ended well.
+
+    Args:
+        project: the folder in which `runs` lies; the current one unless named.
+
+    Raises:
+        DataError: there is none.
+    """
+    for path in _newest_first(project, "*/result.json"):
         if read_json(path).get("state") == roles.DONE:
             return path.parent
     raise DataError(
-        f"Without a name the newest run is taken that has ended well. Received: none in {_runs()}. Train a model with "
-        "fl-rec run, or name a run's folder."
+        "Unless a model is named, the newest run is taken that has ended well. Received: none in "
+        f"{(project / RUNS).resolve()}. Train a model with fl-rec run, go to your project's folder, or name it, or a "
+        "run's folder."
     )
 
 
-def newest_export() -> Path:
-    """The newest exported model of the runs that `newest_run` looks through. DataError if there is none."""
-    found = _in_runs(f"*/{EXPORTED}/{SIGNATURE}")
-    if not found:
-        raise DataError(
-            f"Without --model the newest exported model is taken. Received: none in {_runs()}. Make one with "
-            "fl-rec export, or name its folder: --model FOLDER"
-        )
-    return max(found, key=lambda path: path.stat().st_mtime).parent
+def newest_export(project: Path = Path()) -> Path:
+    """The newest exported model of a project's runs; see `newest_run`."""
+    for path in _newest_first(project, f"*/{EXPORTED}/{SIGNATURE}"):
+        return path.parent
+    raise DataError(
+        "Unless a model is named, the newest exported one is taken. Received: none in "
+        f"{(project / RUNS).resolve()}. Make one with fl-rec export, or name its folder or your project's: "
+        "--model FOLDER"
+    )
 
 
-def _in_runs(pattern: str) -> list[Path]:
-    return [path for folder in _run_folders() for path in folder.glob(pattern)]
-
-
-def _run_folders() -> list[Path]:
-    # Relative where that will do: these paths are shown.
-    here, clone = Path("runs"), environment.CLONE
-    return [here, clone / "runs"] if clone and clone in Path.cwd().parents else [here]
-
-
-def _runs() -> str:
-    return " and ".join(str(folder.resolve()) for folder in _run_folders())
+def _newest_first(project: Path, pattern: str) -> list[Path]:
+    return sorted((project / RUNS).glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def _model_of(run: RunDirectory) -> Path:

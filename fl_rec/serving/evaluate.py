@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="MODEL",
-        help="a run's folder, of which the best epoch is taken, RUN/model/EPOCH, or an exported folder; default: the "
-        "newest run in runs/, or, with -m, the epochs that runner.infer_load_path, infer_start_epoch and "
-        "infer_end_epoch name",
+        help="a run's folder, of which the best epoch is taken, RUN/model/EPOCH, an exported folder, or a project's "
+        "folder, of which the newest run is taken; default: the current folder's, in ./runs, or, with -m, the epochs "
+        "that runner.infer_load_path, infer_start_epoch and infer_end_epoch name",
     )
     parser.add_argument(
         "--data", type=Path, metavar="FOLDER", help="test shards, or what gen_heter_data.py wrote; default: the model's"

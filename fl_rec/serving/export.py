@@ -32,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         nargs="?",
         type=Path,
-        metavar="RUN|EPOCH_FOLDER",
-        help="a run's folder, of which the best epoch is taken, or RUN/model/EPOCH; default: the newest run in runs/",
+        metavar="RUN|EPOCH_FOLDER|PROJECT",
+        help="a run's folder, of which the best epoch is taken, RUN/model/EPOCH, or a project's folder, of which the "
+        "newest run is taken; default: the current folder's, in ./runs",
     )
     parser.add_argument("--client", type=int, metavar="K", help="for the users of one worker; default: for all users")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write; default: RUN/exported")
@@ -50,8 +51,7 @@ def command(options: argparse.Namespace) -> int:
     figures = signature["metrics"]
     quality = f", HR@{figures['top_k']} {figures['hr']:.4f}" if figures.get("hr") is not None else ""
     whose = "all clients" if options.client is None else f"client {options.client}"
-    run = f" of run {signature['run']}" if signature["run"] else ""
-    print(f"model     epoch {signature['epoch']}{run}, {whose}{quality}")
+    print(f"model     {saved.folder}: epoch {signature['epoch']}, {whose}{quality}")
     print(f"ids       {signature['ids']['users']:,} users, {signature['ids']['items']:,} items")
     print(f"exported  {out}")
     return 0

@@ -25,7 +25,7 @@ from fl_rec import environment
 from fl_rec.config.loading import count
 from fl_rec.data.catalogue import Catalogue
 from fl_rec.errors import DataError
-from fl_rec.runs.saved import SavedModel, newest_export
+from fl_rec.runs.saved import SavedModel, is_project, newest_export
 from fl_rec.tables import RULE, column_widths, cut, format_table
 
 # Rows of one run of the program: all items of MovieLens, and of a larger catalogue no more than memory is for.
@@ -153,7 +153,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="show N items of the user's history too, those that the model ranks first; default: none",
     )
     parser.add_argument(
-        "--model", type=Path, metavar="FOLDER", help="an exported model; default: the newest of runs/*/exported"
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="an exported model, or a project's folder, of which the newest is taken; default: the current folder's",
     )
     parser.add_argument(
         "--format",
@@ -166,7 +169,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(options: argparse.Namespace) -> int:
     """Plays `fl-rec recommend`."""
     users = _users(options)
-    model = Recommender(options.model or newest_export())
+    folder = options.model
+    if folder is None or is_project(folder):
+        folder = newest_export(folder or Path())
+        print(f"model {folder}", file=sys.stderr)  # standard output is for the answers
+    model = Recommender(folder)
     for number, user in enumerate(users):
         recommended = model.recommend(user, options.top)
         if options.format == "json":

@@ -93,7 +93,7 @@ def exported(trained: Finished) -> Path:
     told = succeed("export", trained.run.path).splitlines()
     hit_rate = trained.result["best"]["hr"]
     assert told == [
-        f"model     epoch {LAST} of run run, all clients, HR@10 {hit_rate:.4f}",
+        f"model     {trained.run.model / str(LAST)}: epoch {LAST}, all clients, HR@10 {hit_rate:.4f}",
         f"ids       {USERS} users, {ITEMS} items",
         f"exported  {trained.run.path / 'exported'}",
     ]

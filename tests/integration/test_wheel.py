@@ -69,7 +69,7 @@ def here(fl_rec: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("here")
     done = fl_rec("run", "-o", "runner.epochs=1", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(path.name for path in folder.iterdir()) == ["fl_rec_data", "runs"]
+    assert sorted(path.name for path in folder.iterdir()) == ["config_synthetic.yaml", "fl_rec_data", "runs"]
     (run,) = (folder / "runs").iterdir()
     assert run.name.startswith("config_synthetic-") and json.loads((run / "result.json").read_text())["state"] == "done"
     assert "146,555 training rows" in done.stdout and f"done      {run / 'result.json'}" in done.stdout
@@ -104,7 +104,7 @@ def test_a_folder_of_ones_own(fl_rec: Command, tmp_path: Path) -> None:
     assert done.stdout.startswith("written: 2 shards, 146,555 training rows (")
     done = fl_rec("run", "-m", "job.yaml", cwd=mine)
     assert done.returncode == 0, done.stdout + done.stderr
-    (run,) = (tmp_path / "runs").iterdir()
+    (run,) = (mine / "runs").iterdir()
     assert "a net of one's own" in (run / "log" / "workerlog.0").read_text()
 
 
@@ -112,6 +112,7 @@ def test_nothing_is_taken_from_elsewhere(fl_rec: Command, tmp_path: Path) -> Non
     done = fl_rec("export", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
-        "fl-rec: error: Without a name the newest run is taken that has ended well. Received: none in "
-        f"{tmp_path / 'runs'}. Train a model with fl-rec run, or name a run's folder.\n"
+        "fl-rec: error: Unless a model is named, the newest run is taken that has ended well. Received: none in "
+        f"{tmp_path / 'runs'}. Train a model with fl-rec run, go to your project's folder, or name it, or a run's "
+        "folder.\n"
     )

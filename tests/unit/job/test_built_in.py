@@ -36,7 +36,7 @@ def test_of_a_wheel_both_are_made_here_once(here: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(environment, "PACKAGE", tmp_path / "fl_rec")
     monkeypatch.setattr(environment, "CLONE", None)
     path = built_in()
-    assert path == Path("fl_rec_data/config_synthetic.yaml")
+    assert path == Path("config_synthetic.yaml")
     data = here / "fl_rec_data" / "synthetic" / "fl_data"
     runner = Config.load(path).runner
     assert (runner.train_data_dir, runner.test_data_dir) == (data / "fl_train_data", data / "fl_test_data")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fl_rec.errors import RunError
-from fl_rec.runs.directory import RunDirectory, default_path
+from fl_rec.runs.directory import RunDirectory, default_path, runs_folder
 
 DEADLINE = 30.0
 
@@ -148,7 +148,24 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("created", [1704164644.6, 1704164645.0, 1704164645.4])
-def test_default_path_is_beside_the_configurations_folder(tmp_path: Path, utc: None, created: float) -> None:
+def test_default_path_is_beside_the_configuration(tmp_path: Path, utc: None, created: float) -> None:
     parent = SimpleNamespace(pid=77, create_time=lambda: created)
-    path = default_path(tmp_path / "configs" / "config_fl.yaml", parent)
-    assert path == tmp_path.resolve() / "runs" / "config_fl-20240102-030405-77"
+    path = default_path(tmp_path / "my project" / "job.yaml", parent)
+    assert path == tmp_path.resolve() / "my project" / "runs" / "job-20240102-030405-77"
+
+
+def test_where_runs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the configuration as it was named; a clone's are those of the clone, a run's are beside the run."""
+    clone, project = tmp_path / "clone", tmp_path / "project"
+    for folder in (clone / "configs" / "mine", project / "configs"):
+        folder.mkdir(parents=True)
+    (clone / "fl_run.sh").touch()
+    assert runs_folder(clone / "configs" / "a.yaml") == clone / "runs"
+    assert runs_folder(clone / "configs" / "mine" / "a.yaml") == clone / "configs" / "mine" / "runs"
+    assert runs_folder(project / "configs" / "a.yaml") == project / "configs" / "runs"
+    monkeypatch.chdir(clone / "configs" / "mine")
+    assert runs_folder(Path("../a.yaml")) == clone / "runs"
+    (project / "job.yaml").symlink_to(clone / "configs" / "a.yaml")
+    assert runs_folder(project / "job.yaml") == project / "runs"
+    run, _ = RunDirectory.claim(project / "runs" / "first", "me")
+    assert runs_folder(run.config) == project / "runs"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fl_rec import cli, environment
+from fl_rec import cli
 from fl_rec.errors import DataError
 from fl_rec.runs import saved
 from fl_rec.runs.saved import SavedModel
@@ -93,9 +93,8 @@ def test_a_signature_that_is_cut_off(tmp_path: Path, text: str) -> None:
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty `runs` in the current folder, which lies in a clone without runs."""
-    monkeypatch.setattr(environment, "CLONE", tmp_path)
-    runs = tmp_path / "models" / "runs"
+    """The empty `runs` of a project, which is the current folder."""
+    runs = tmp_path / "project" / "runs"
     runs.mkdir(parents=True)
     monkeypatch.chdir(runs.parent)
     return runs
@@ -109,32 +108,46 @@ def test_the_newest_run_that_has_ended_well(runs: Path, tmp_path: Path) -> None:
     for age, (name, state) in enumerate({"z": "failed", "m": "done", "a": "done"}.items()):
         set_age(make_run(runs / name, state) / "result.json", age)
     assert saved.newest_run().resolve() == runs / "m"
-    in_clone = make_run(tmp_path / "runs" / "b")
-    assert saved.newest_run() == in_clone
+    assert saved.newest_run() == Path("runs/m"), "as it is shown"
 
 
-def test_runs_of_a_clone_are_not_found_from_outside_of_it(runs: Path, tmp_path: Path) -> None:
+def test_runs_are_found_in_the_current_folder_and_in_no_other_place(runs: Path, tmp_path: Path) -> None:
+    """Above all not in the clone's, in which this test's package lies."""
     make_run(tmp_path / "runs" / "b")
-    outside = tmp_path.parent / f"{tmp_path.name} outside"
-    outside.mkdir()
-    os.chdir(outside)
+    make_run(runs / "a" / "runs" / "c")
     with pytest.raises(DataError) as error:
         saved.newest_run()
-    assert f"Received: none in {outside / 'runs'}. Train a model with fl-rec run, or name" in str(error.value)
+    assert str(error.value) == (
+        "Unless a model is named, the newest run is taken that has ended well. Received: none in "
+        f"{runs}. Train a model with fl-rec run, go to your project's folder, or name it, or a run's folder."
+    )
 
 
 def test_the_newest_export(runs: Path) -> None:
     for age, name in enumerate(("b", "a")):
         set_age(make_model(runs / name / "exported", ids={}) / "model.json", age)
-    assert saved.newest_export().resolve() == runs / "b" / "exported"
+    assert saved.newest_export() == Path("runs/b/exported")
+
+
+def test_a_project_is_its_newest_run(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=f"Received: none in {runs}"):
+        SavedModel.open(runs.parent)
+    set_age(make_run(runs / "old", best=0) / "result.json", 5)
+    new = make_run(runs / "new", best=1)
+    make_model(new / "exported", ids={})
+    monkeypatch.chdir(tmp_path)
+    assert SavedModel.open(Path("project")).folder == Path("project/runs/new/model/1")
+    assert saved.newest_export(Path("project")) == Path("project/runs/new/exported")
+    (new / "runs").mkdir()
+    assert SavedModel.open(new).epoch == 1, "a run is no project"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["export"], "Without a name the newest run is taken that has ended well. Received: none in "),
-        (["evaluate"], "Without a name the newest run is taken that has ended well. Received: none in "),
-        (["recommend", "--user", "1"], "Without --model the newest exported model is taken. Received: none in "),
+        (["export"], "Unless a model is named, the newest run is taken that has ended well. Received: none in "),
+        (["evaluate"], "Unless a model is named, the newest run is taken that has ended well. Received: none in "),
+        (["recommend", "--user", "1"], "Unless a model is named, the newest exported one is taken. Received: none in "),
         (["recommend", "--user", "1", "--model", "nowhere"], "A saved model is a run's folder that has a result.json"),
     ],
 )
