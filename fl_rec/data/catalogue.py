@@ -1,6 +1,6 @@
 """The users that an exported model serves, and with what: names of users and items, and what each user has had.
 
-FOLDER/items.csv     item, original_id, title, genres, as prepare.py writes them
+FOLDER/items.csv     item, original_id, title, tags, as prepare.py writes them
 FOLDER/users.csv     user, original_id; those that the model serves
 FOLDER/history.npz   indptr, int64 [users + 1], and items, int32: those of line k of users.csv are
                      items[indptr[k]:indptr[k + 1]], in ascending order
@@ -19,32 +19,30 @@ from typing import Any
 
 import numpy as np
 
+from fl_rec.data.ids import ids_of, position_of
 from fl_rec.data.manifest import TEST_FOLDER, TRAIN_FOLDER, VALIDATION_FOLDER, Manifest, Shard, check_shards
 from fl_rec.data.partition import UserTable
-from fl_rec.data.sources.base import Dataset, Items
+from fl_rec.data.sources.base import USER_COLUMNS, Dataset, Items
 from fl_rec.data.text import read_rows
 from fl_rec.errors import DataError
 from fl_rec.files import atomic_write, changed_file, read_arrays, read_bytes, sha256_of
 
 # ---------------------------------------------------------------------------------------------- tables
 
-_USER_COLUMNS = ("user", "original_id", "zip_code", "activity", "genre")
-
-
-_ITEM_COLUMNS = ("item", "original_id", "title", "genres")
+_ITEM_COLUMNS = ("item", "original_id", "title", "tags")
 
 
 def write_users(path: Path, dataset: Dataset) -> None:
-    """Write ``user,original_id,zip_code,activity,genre`` with a header line, UTF-8."""
+    """Write ``user,original_id,activity,tag`` and what else the source knows, with a header line, UTF-8."""
     table = dataset.user_table()
-    columns = (table.user, dataset.original_user, table.zip_code, table.activity, table.genre)
-    _write_csv(path, _USER_COLUMNS, [column.tolist() for column in columns])
+    columns = (table.user, dataset.original_user, table.activity, table.tag, *table.columns.values())
+    _write_csv(path, (*USER_COLUMNS, *table.columns), [column.tolist() for column in columns])
 
 
 def write_items(path: Path, items: Items) -> None:
-    """Write ``item,original_id,title,genres`` with a header line, UTF-8; genres are joined with ``|``."""
+    """Write ``item,original_id,title,tags`` with a header line, UTF-8; tags are joined with ``|``."""
     number = list(range(len(items.title)))
-    _write_csv(path, _ITEM_COLUMNS, [number, items.original_id.tolist(), items.title, items.genres])
+    _write_csv(path, _ITEM_COLUMNS, [number, items.original_id.tolist(), items.title, items.tags])
 
 
 def _write_csv(path: Path, header: Sequence[str], columns: list[list[Any]]) -> None:
@@ -58,11 +56,10 @@ def _write_csv(path: Path, header: Sequence[str], columns: list[list[Any]]) -> N
 
 def read_users(path: Path) -> UserTable:
     """Read what `write_users` wrote. DataError, with the line number, if a column is missing or no number."""
-    columns = _read_csv(path, {"user": int, "zip_code": str, "activity": int, "genre": str}, _USER_COLUMNS)
+    columns = _read_csv(path, USER_COLUMNS)
     _require_numbered(path, columns["user"], "users")
-    return UserTable(
-        user=columns["user"], zip_code=columns["zip_code"], activity=columns["activity"], genre=columns["genre"]
-    )
+    own = {name: column for name, column in columns.items() if name not in USER_COLUMNS}
+    return UserTable(user=columns["user"], activity=columns["activity"], columns=own, tag=columns["tag"])
 
 
 ITEMS, USERS, HISTORY = "items.csv", "users.csv", "history.npz"
@@ -74,7 +71,7 @@ class Catalogue:
 
     Attributes:
         users: int64 [users], ids of the model, ascending.
-        original_users: int64 [users], the data set's own ids of them.
+        original_users: int64 or str [users], the data set's own ids of them.
         items: of every item, by its id.
         indptr, history: what each user has had; see above.
     """
@@ -135,20 +132,25 @@ class Catalogue:
     def write(self, folder: Path) -> dict[str, str]:
         """Writes the three files; returns their SHA-256. OSError if one can't be written."""
         write_items(folder / ITEMS, self.items)
-        _write_csv(folder / USERS, _USER_COLUMNS[:2], [self.users.tolist(), self.original_users.tolist()])
+        _write_csv(folder / USERS, USER_COLUMNS[:2], [self.users.tolist(), self.original_users.tolist()])
         np.savez_compressed(folder / HISTORY, indptr=self.indptr, items=self.history)
         return {name: sha256_of(folder / name) for name in (ITEMS, USERS, HISTORY)}
 
-    def position(self, original_id: int) -> int:
-        """A user's line of users.csv. DataError if the model does not know the user."""
-        found = np.flatnonzero(self.original_users == original_id)
-        if not found.size:
-            low, high = self.original_users.min(), self.original_users.max()
+    def position(self, original_id: int | str) -> int:
+        """A user's line of users.csv. DataError if the model does not know the user.
+
+        Args:
+            original_id: the data set's own id, or its text.
+        """
+        found = position_of(original_id, self.original_users)
+        if found is None:
+            by_value = np.sort(self.original_users)
             raise DataError(
                 f"A user must be one of the {len(self.users):,} that the model serves, by the data set's own id (from "
-                f"{low} to {high}). Received: {original_id}. users.csv in the exported folder lists them all."
+                f"{by_value[0]} to {by_value[-1]}). Received: {original_id}. users.csv in the exported folder "
+                "lists them all."
             )
-        return int(found[0])
+        return found
 
     def seen(self, position: int) -> np.ndarray:
         """Items that the user of a line has had, int32, ascending."""
@@ -181,37 +183,44 @@ def _history(manifest: Manifest, shards: Sequence[Shard]) -> tuple[np.ndarray, n
 
 
 def _read_original_users(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of the model and of the data set, int64."""
-    columns = _read_csv(path, {"user": int, "original_id": int}, _USER_COLUMNS)
+    """Ids of the model, int64, and of the data set, int64 or str."""
+    columns = _read_csv(path, USER_COLUMNS[:2])
     return columns["user"], columns["original_id"]
 
 
 def _read_items(path: Path) -> Items:
-    columns = _read_csv(path, {"item": int, "original_id": int, "title": str, "genres": str}, _ITEM_COLUMNS)
+    columns = _read_csv(path, _ITEM_COLUMNS)
     _require_numbered(path, columns["item"], "items")
-    return Items(columns["original_id"], columns["title"].tolist(), columns["genres"].tolist())
+    return Items(columns["original_id"], columns["title"].tolist(), columns["tags"].tolist())
 
 
-def _read_csv(path: Path, wanted: Mapping[str, type], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Columns of a table with a header line: int64 or text.
+# Of the columns that are needed; an original id is a whole number or a text, and all else is text.
+_NUMBERS = {"user", "item", "activity"}
 
-    Args:
-        wanted: the columns, and whether each holds `int` or `str`.
-        names: all columns that the file has as prepare.py writes it.
-    """
-    reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8", "replace"), newline=""))
-    columns: dict[str, list[Any]] = {name: [] for name in wanted}
+
+def _read_csv(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
+    """All columns of a table with a header line, int64 or str. DataError if one that is needed is not there."""
+    whole = _NUMBERS.intersection(needed)
+    reader = csv.reader(io.StringIO(read_bytes(path).decode("utf-8", "replace"), newline=""))
+    header = next(reader)
+    columns: list[list[Any]] = [[] for _ in header]
     try:
+        if not set(needed) <= set(header):
+            raise KeyError(*sorted(set(needed) - set(header)))
         for row in reader:
-            for name, kind in wanted.items():
-                columns[name].append(kind(row[name] or ""))
+            for column, name, text in zip(columns, header, row, strict=True):
+                column.append(int(text) if name in whole else text)
     except (KeyError, ValueError) as err:
-        numbers = " and ".join(name for name, kind in wanted.items() if kind is int)
+        numbers = " and ".join(name for name in needed if name in whole)
         raise DataError(
-            f"{path}, line {reader.line_num}: the columns must be {', '.join(names)}, {numbers} whole numbers. "
+            f"{path}, line {reader.line_num}: the columns must be {', '.join(needed)}, {numbers} whole numbers. "
             f"Received something else ({err!r}). Run prepare.py again."
         ) from err
-    return {name: np.array(values, np.int64 if wanted[name] is int else np.str_) for name, values in columns.items()}
+    read = dict(zip(header, columns))
+    return {
+        name: ids_of(values) if name == "original_id" else np.array(values, np.int64 if name in whole else np.str_)
+        for name, values in read.items()
+    }
 
 
 def _require_numbered(path: Path, ids: np.ndarray, what: str) -> None:

@@ -29,12 +29,12 @@ class UserTable:
 
     user: np.ndarray
     """int64, the id; entry n is user n."""
-    zip_code: np.ndarray
-    """str, as the source has it; '' if unknown."""
     activity: np.ndarray
     """int64, number of training positives."""
-    genre: np.ndarray
-    """str, the most frequent genre among the training items; '' if unknown."""
+    columns: Mapping[str, np.ndarray]
+    """str, what the source knows of users, by its own names; '' if unknown."""
+    tag: np.ndarray
+    """str, the most frequent tag among the training items; '' if unknown."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -45,7 +45,11 @@ Partitioner = Callable[..., np.ndarray]
 
 def has_bad_zip(users: UserTable) -> np.ndarray:
     """Return bool [users]: the zip code is empty or does not start with an ASCII digit."""
-    return ~np.isin(users.zip_code.astype("U1"), list("0123456789"))
+    return ~np.isin(_zip_code(users).astype("U1"), list("0123456789"))
+
+
+def _zip_code(users: UserTable) -> np.ndarray:
+    return users.columns.get("zip_code", np.full(len(users), "", "U1"))
 
 
 def zip_first_digit(
@@ -68,7 +72,7 @@ def zip_first_digit(
     bad = has_bad_zip(users)
     if bad.any():
         first = int(np.argmax(bad))
-        example = f"user {first} has {str(users.zip_code[first])!r}"
+        example = f"user {first} has {str(_zip_code(users)[first])!r}"
         found = f"{bad.sum()} of {len(users)} users have another ({example})"
         if bad_zip == "error":
             raise DataError(
@@ -77,7 +81,7 @@ def zip_first_digit(
             )
         done = "left out" if bad_zip == "drop" else "spread over all shards by user id"
         log.warning("warning: a zip code should start with a digit; %s; they are %s", found, done)
-    digit = np.where(bad, "0", users.zip_code.astype("U1")).astype(np.int64)
+    digit = np.where(bad, "0", _zip_code(users).astype("U1")).astype(np.int64)
     return np.where(bad, -1 if bad_zip == "drop" else users.user % num_shards, digit * num_shards // 10)
 
 
@@ -103,12 +107,12 @@ def dirichlet_genre(
     users: UserTable, num_shards: int, rng: np.random.Generator, *, alpha: PositiveFloat = 0.5
 ) -> np.ndarray:
     """Spread the users of each dominant genre over the shards in Dirichlet(alpha) proportions."""
-    if not (users.genre != "").any():
+    if not (users.tag != "").any():
         raise DataError(
             "dirichlet_genre needs a source with genres. Received: none for any user. "
             "Prepare from MovieLens' own archive or synthetic, or use dirichlet_activity."
         )
-    return _dirichlet(np.unique(users.genre, return_inverse=True)[1], num_shards, rng, alpha)
+    return _dirichlet(np.unique(users.tag, return_inverse=True)[1], num_shards, rng, alpha)
 
 
 def _dirichlet(label: np.ndarray, num_shards: int, rng: np.random.Generator, alpha: float) -> np.ndarray:

@@ -29,8 +29,8 @@ from fl_rec.data.sampling import (
     sample_train_rows,
 )
 from fl_rec.data.shards import check_seed, output, stage
-from fl_rec.data.sources.base import Dataset
-from fl_rec.data.sources.movielens import with_zip_codes
+from fl_rec.data.sources.base import Dataset, with_users
+from fl_rec.data.sources.movielens import read_users
 from fl_rec.data.sources.registry import load_source
 from fl_rec.data.text import LAYOUTS, write_rows
 from fl_rec.errors import ConfigError, DataError
@@ -169,7 +169,7 @@ def prepare(args: argparse.Namespace) -> None:
     with stage(f"read {args.source}") as counts:
         dataset = load_source(args.source, args.seed)
         if args.users is not None:
-            dataset = with_zip_codes(dataset, args.users)
+            dataset = with_users(dataset, read_users(args.users))
         counts.update(
             {
                 "users": dataset.num_users,

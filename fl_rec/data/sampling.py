@@ -63,12 +63,12 @@ def leave_one_out(user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.nd
 def hold_out_one(train: np.ndarray, num_items: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Split one random item of each user off, uniformly: the paper's validation data (section 4.1).
 
-    ``train`` is int64 [n, 2] of (user, item), items below ``num_items``, in any order, repeats allowed: an item goes
-    with all its repeats, or it would be both trained and validated. A user's only item stays in training. Returns the
-    pairs that stay, in their order, and the validation pairs, by user, int64 [k, 2]. Which items are drawn does not
-    depend on the order of ``train``.
+    ``train`` is int32 or int64 [n, 2] of (user, item), items below ``num_items``, in any order, repeats allowed: an
+    item goes with all its repeats, or it would be both trained and validated. A user's only item stays in training.
+    Returns the pairs that stay, in their order, and the validation pairs, by user, int64 [k, 2]. Which items are drawn
+    does not depend on the order of ``train``.
     """
-    keys = train[:, 0] * num_items + train[:, 1]
+    keys = train[:, 0].astype(np.int64) * num_items + train[:, 1]
     distinct = np.unique(keys)
     _, drawn = leave_one_out(distinct // num_items, rng.permutation(len(distinct)))
     held_out = distinct[drawn]
@@ -84,8 +84,8 @@ class AbsentItems:
     """
 
     def __init__(self, pairs: np.ndarray, num_users: int, num_items: int) -> None:
-        """``pairs`` is int64 [n, 2] of (user, item), in any order, repeats allowed."""
-        keys = np.unique(pairs[:, 0] * num_items + pairs[:, 1])
+        """``pairs`` is int32 or int64 [n, 2] of (user, item), in any order, repeats allowed."""
+        keys = np.unique(pairs[:, 0].astype(np.int64) * num_items + pairs[:, 1])
         user = keys // num_items
         self._first = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=num_users))])
         self._stride = num_items + 1
@@ -100,7 +100,7 @@ class AbsentItems:
 
     def item(self, user: np.ndarray, rank: np.ndarray) -> np.ndarray:
         """Return the absent items of these ranks, each in [0, count[user]); int64, any shapes that broadcast."""
-        wanted = user * self._stride + rank
+        wanted = user.astype(np.int64, copy=False) * self._stride + rank
         preceding = np.take(self._preceding, wanted >> self._shift)
         more = np.flatnonzero(np.take(self._next, preceding) <= wanted)
         preceding.reshape(-1)[more] = np.searchsorted(self._absent_before, np.take(wanted, more), side="right")

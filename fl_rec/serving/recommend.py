@@ -39,14 +39,14 @@ class Recommendation:
     Attributes:
         rank: from 1.
         item: the data set's own id.
-        title, genres: "" and () if the data has none.
+        title, tags: "" and () if the data has none.
         score: the model's, higher is better.
     """
 
     rank: int
-    item: int
+    item: int | str
     title: str
-    genres: tuple[str, ...]
+    tags: tuple[str, ...]
     score: float
 
 
@@ -83,11 +83,16 @@ class Recommender:
             )
         self._items = np.arange(len(self.catalogue.items.title))[:, None]
 
-    def recommend(self, user: int, top: int = 10) -> list[Recommendation]:
+    def user(self, text: str) -> int | str:
+        """The data set's own id of a user whose id was written so. DataError if the model does not know the user."""
+        own: int | str = self.catalogue.original_users[self.catalogue.position(text)].item()
+        return own
+
+    def recommend(self, user: int | str, top: int = 10) -> list[Recommendation]:
         """The best items for a user, without those that the user has had.
 
         Args:
-            user: the data set's own id.
+            user: the data set's own id, or its text.
             top: how many.
 
         Raises:
@@ -105,14 +110,14 @@ class Recommender:
         scores[seen] = -np.inf
         return self._ranked(scores, top)
 
-    def history(self, user: int) -> list[Recommendation]:
+    def history(self, user: int | str) -> list[Recommendation]:
         """All that the user has had, as the model would rank it. DataError as above."""
         seen = self.catalogue.seen(self.catalogue.position(user))
         scores = np.full(len(self._items), -np.inf, np.float32)
         scores[seen] = self.scores(user)[seen]
         return self._ranked(scores, len(seen))
 
-    def scores(self, user: int) -> np.ndarray:
+    def scores(self, user: int | str) -> np.ndarray:
         """The model's scores of all items by their ids in the model, float32. DataError as above."""
         number = self.catalogue.users[self.catalogue.position(user)]
         scores = self._net.predict([np.full_like(self._items, number), self._items], _ROWS)
@@ -130,9 +135,9 @@ class Recommender:
         return [
             Recommendation(
                 rank,
-                int(items.original_id[item]),
+                items.original_id[item].item(),
                 items.title[item],
-                tuple(filter(None, items.genres[item].split("|"))),
+                tuple(filter(None, items.tags[item].split("|"))),
                 float(scores[item]),
             )
             for rank, item in enumerate(best, 1)
@@ -168,12 +173,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(options: argparse.Namespace) -> int:
     """Plays `fl-rec recommend`."""
-    users = _users(options)
+    asked = _users(options)
     folder = options.model
     if folder is None or is_project(folder):
         folder = newest_export(folder or Path())
         print(f"model {folder}", file=sys.stderr)  # standard output is for the answers
     model = Recommender(folder)
+    users: Iterable[int | str] = (_known(model, text, where) for text, where in asked)
+    if options.users != "-":
+        users = list(users)  # all are known before the first is answered
     for number, user in enumerate(users):
         recommended = model.recommend(user, options.top)
         if options.format == "json":
@@ -186,12 +194,12 @@ def command(options: argparse.Namespace) -> int:
     return 0
 
 
-def _users(options: argparse.Namespace) -> Iterable[int]:
-    """The users asked for; those on standard input as they come."""
+def _users(options: argparse.Namespace) -> Iterable[tuple[str, str]]:
+    """The users asked for, and where each is written; those on standard input as they come."""
     if options.user is not None:
-        return [parse_user(text, "--user") for text in options.user]
+        return [(text, "--user") for text in options.user]
     if options.users == "-":
-        return _parse_users(sys.stdin, "standard input")
+        return _lines(sys.stdin, "standard input")
     try:
         text = Path(options.users).read_text(encoding="utf-8", errors="replace")
     except OSError as err:
@@ -199,23 +207,25 @@ def _users(options: argparse.Namespace) -> Iterable[int]:
             f"--users must be a file with one id per line, or - for standard input. Received: {options.users} "
             f"({err.strerror})."
         ) from err
-    return list(_parse_users(text.splitlines(), options.users))
+    return _lines(text.splitlines(), options.users)
 
 
-def _parse_users(lines: Iterable[str], name: str) -> Iterator[int]:
+def _lines(lines: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield parse_user(line.strip(), f"{name}, line {number}")
+            yield line.strip(), f"{name}, line {number}"
 
 
-def parse_user(text: str, where: str) -> int:
-    """A user's id. DataError, which says where it was, if it is no whole number."""
-    if not (text.isascii() and text.isdigit()):
-        raise DataError(f"{where}: a user's id must be a whole number, as in users.csv. Received: {text[:60]!r}.")
-    return int(text)
+def _known(model: Recommender, text: str, where: str) -> int | str:
+    try:
+        return model.user(text)
+    except DataError as err:
+        raise DataError(f"{where}: {err}") from err
 
 
-def to_record(user: int, recommended: Sequence[Recommendation], history: Sequence[Recommendation]) -> dict[str, Any]:
+def to_record(
+    user: int | str, recommended: Sequence[Recommendation], history: Sequence[Recommendation]
+) -> dict[str, Any]:
     """A user's recommendations as JSON has them; the history only if there is any."""
     record: dict[str, Any] = {"user": user, "recommendations": [_plain(each) for each in recommended]}
     if history:
@@ -224,39 +234,39 @@ def to_record(user: int, recommended: Sequence[Recommendation], history: Sequenc
 
 
 def _plain(each: Recommendation) -> dict[str, Any]:
-    return {**vars(each), "genres": list(each.genres), "score": round(each.score, 6)}
+    return {**vars(each), "tags": list(each.tags), "score": round(each.score, 6)}
 
 
 def to_text(
-    user: int, recommended: Sequence[Recommendation], history: Sequence[Recommendation], shown: int, width: int
+    user: int | str, recommended: Sequence[Recommendation], history: Sequence[Recommendation], shown: int, width: int
 ) -> str:
     """A user's recommendations for people.
 
     Args:
         history: all of it.
         shown: how many of its items to show.
-        width: of the terminal; titles and genres that are too long for it are cut off.
+        width: of the terminal; titles and tags that are too long for it are cut off.
     """
-    times = Counter(genre for each in history for genre in each.genres)
-    shares = ", ".join(f"{genre} {100 * count / len(history):.0f} %" for genre, count in times.most_common(3))
+    times = Counter(tag for each in history for tag in each.tags)
+    shares = ", ".join(f"{tag} {100 * count / len(history):.0f} %" for tag, count in times.most_common(3))
     lists = {"history": history[:shown], "recommended": recommended}
     rows = {
         title: [
-            (str(each.rank), f"{each.score:.4f}", each.title or f"item {each.item}", ", ".join(each.genres))
+            (str(each.rank), f"{each.score:.4f}", each.title or f"item {each.item}", ", ".join(each.tags))
             for each in some
         ]
         for title, some in lists.items()
         if some
     }
     needed = column_widths(row for some in rows.values() for row in some)
-    widths = [max(narrowest, each) for narrowest, each in zip((4, 6, len("recommended"), len("genres")), needed)]
-    # Two spaces between columns. Genres give way first, down to half of what is there for both.
+    widths = [max(narrowest, each) for narrowest, each in zip((4, 6, len("recommended"), len("tags")), needed)]
+    # Two spaces between columns. Tags give way first, down to half of what is there for both.
     room = max(width - widths[0] - widths[1] - 6, 20)
     widths[2] = min(widths[2], max(room - widths[3], room * 3 // 5))
     widths[3] = min(widths[3], room - widths[2])
     lines = [cut(f"user {user}, {len(history):,} items in the history" + (f": {shares}" if shares else ""), width)]
-    genres = "genres" if any(each.genres for some in lists.values() for each in some) else ""
+    tags = "tags" if any(each.tags for some in lists.values() for each in some) else ""
     for title, some in rows.items():
-        header = ("rank", "score", title, genres)
+        header = ("rank", "score", title, tags)
         lines += ["", format_table([header, RULE, *some], left=(2, 3), widths=widths)]
     return "\n".join(lines)

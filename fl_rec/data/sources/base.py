@@ -4,50 +4,73 @@ numbered and split.
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from fl_rec.data.ids import rows_of
 from fl_rec.data.partition import UserTable
 from fl_rec.data.sampling import leave_one_out
 from fl_rec.errors import DataError
 from fl_rec.files import read_bytes
 
+# What is written of every user, beside the columns that a source has of its own.
+USER_COLUMNS = ("user", "original_id", "activity", "tag")
+
+
+@dataclass(frozen=True)
+class Users:
+    """What a source knows of users: their ids, int64 or str [users], and columns of str [users], '' where unknown."""
+
+    original_id: np.ndarray
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
 
 @dataclass(frozen=True)
 class Items:
-    """A catalogue by item id: the source's own ids, titles ('' if unknown), and genres joined with ``|``."""
+    """A catalogue: the source's own ids, int64 or str [items], titles ('' if unknown), and tags joined with ``|``."""
 
     original_id: np.ndarray
     title: list[str]
-    genres: list[str]
+    tags: list[str]
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Interactions, split, before any negative is sampled.
 
-    ``train`` int64 [n, 2] and ``test`` int64 [m, 2] hold positives (user, item), by user; ``test`` has at
+    ``train`` [n, 2] and ``test`` [m, 2], int32 or int64, hold positives (user, item), by user; ``test`` has at
     most one per user. ``train_rows`` and ``test_rows``, int64 [rows, 3] of (user, item, label), are set when
-    the source comes with negatives. ``original_user`` int64 and ``zip_code`` str are [users]. ``notes`` go to
-    meta.json.
+    the source comes with negatives. ``original_user`` has the source's own ids, int64 or str [users], and
+    ``user_columns`` what else it knows of users, str [users] by name, '' where unknown. ``notes`` go to meta.json.
+
+    Raises:
+        DataError: a column of users has one of the names `USER_COLUMNS`.
     """
 
     kind: str
     train: np.ndarray
     test: np.ndarray
     original_user: np.ndarray
-    zip_code: np.ndarray
     items: Items
+    user_columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     train_rows: np.ndarray | None = None
     test_rows: np.ndarray | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        taken = [name for name in self.user_columns if name in USER_COLUMNS]
+        if taken:
+            raise DataError(
+                f"A column of users must have a name of its own, and none of {', '.join(USER_COLUMNS)}. Received: "
+                f"{', '.join(taken)}. Rename the column."
+            )
 
     @property
     def num_users(self) -> int:
@@ -58,18 +81,18 @@ class Dataset:
         return len(self.items.original_id)
 
     def user_table(self) -> UserTable:
-        """Return what partitioners see: the genre is the most frequent one among a user's training items."""
-        names = sorted({name for genres in self.items.genres for name in genres.split("|") if name})
+        """Return what partitioners see: the tag is the most frequent one among a user's training items."""
+        names = sorted({name for tags in self.items.tags for name in tags.split("|") if name})
         counts: np.ndarray = np.zeros((self.num_users, 1 + len(names)), dtype=np.int64)
         for column, name in enumerate(names, 1):
-            has_genre = np.array([name in genres.split("|") for genres in self.items.genres])
-            counts[:, column] = np.bincount(self.train[has_genre[self.train[:, 1]], 0], minlength=self.num_users)
-        # Column 0 stays zero, so that argmax gives the empty name to a user without any known genre.
+            has_tag = np.array([name in tags.split("|") for tags in self.items.tags])
+            counts[:, column] = np.bincount(self.train[has_tag[self.train[:, 1]], 0], minlength=self.num_users)
+        # Column 0 stays zero, so that argmax gives the empty name to a user without any known tag.
         return UserTable(
             user=np.arange(self.num_users),
-            zip_code=self.zip_code,
             activity=np.bincount(self.train[:, 0], minlength=self.num_users),
-            genre=np.array(["", *names])[counts.argmax(axis=1)],
+            columns=self.user_columns,
+            tag=np.array(["", *names])[counts.argmax(axis=1)],
         )
 
 
@@ -144,36 +167,51 @@ def split_fields(content: bytes, separator: str, least: int, name: str) -> list[
     return rows
 
 
+def with_users(dataset: Dataset, users: Users) -> Dataset:
+    """Return the data set with these columns of its users instead of its own, looked up by the source's ids."""
+    at = rows_of(dataset.original_user, users.original_id)  # -1, the last, is unknown
+    columns = {name: np.append(column, "")[at] for name, column in users.columns.items()}
+    return dataclasses.replace(dataset, user_columns=columns)
+
+
+def with_items(dataset: Dataset, items: Items) -> Dataset:
+    """Return the data set with these titles and tags instead of its own, looked up by the source's ids."""
+    at = rows_of(dataset.items.original_id, items.original_id).tolist()
+    title, tags = ([texts[n] for n in at] for texts in ([*items.title, ""], [*items.tags, ""]))
+    return dataclasses.replace(dataset, items=Items(dataset.items.original_id, title, tags))
+
+
 def from_interactions(
     kind: str,
     user: np.ndarray,
     item: np.ndarray,
-    time: np.ndarray,
-    zip_codes: Mapping[int, str] = MappingProxyType({}),
-    items: Mapping[int, tuple[str, str]] = MappingProxyType({}),
+    time: np.ndarray | None = None,
+    users: Users | None = None,
+    items: Items | None = None,
 ) -> Dataset:
     """Number users and items, drop repeated pairs, and split each user's latest interaction off.
 
-    Ids become 0-based: an item's is its order of first appearance, a user's is the rank of its original id, which is
-    UserID - 1 when none is missing.
+    Ids become 0-based: an item's is its order of first appearance, a user's is the rank of its original id (numbers by
+    value, texts by code point), which is UserID - 1 when none is missing.
 
     Args:
         kind: a word for meta.json, such as "ml-1m".
-        user, item: int64 [n], the source's own ids.
-        time: [n], higher is later.
-        zip_codes: by the source's user id.
-        items: title, and genres joined with ``|``, by the source's item id.
+        user, item: the source's own ids, whole numbers or str [n].
+        time: [n], higher is later; without it the later line is the later one.
+        users: what is known of users, in any order; it may have others, and lack some.
+        items: titles and tags, likewise.
 
     Raises:
         DataError: the arrays are not so, or empty.
     """
-    user, item, time = columns = [np.asarray(each) for each in (user, item, time)]
-    whole = all(each.dtype.kind in "iu" for each in columns[:2])
-    if not (whole and user.ndim == 1 and len(user) and user.shape == item.shape == time.shape):
-        received = ", ".join(f"{each.dtype} {list(each.shape)}" for each in columns)
+    user, item = (np.asarray(each) for each in (user, item))
+    time = np.arange(len(user)) if time is None else np.asarray(time)
+    known = all(each.dtype.kind in "iuU" for each in (user, item))
+    if not (known and user.ndim == 1 and len(user) and user.shape == item.shape == time.shape):
+        received = ", ".join(f"{each.dtype} {list(each.shape)}" for each in (user, item, time))
         raise DataError(
-            "Interactions must be users, items and times, whole numbers of one length of at least 1. Received: "
-            f"{received}."
+            "Interactions must be users and items, whole numbers or texts, and times, of one length of at least 1. "
+            f"Received: {received}."
         )
     original_user, user = np.unique(user, return_inverse=True)
     by_value, first, rank = np.unique(item, return_index=True, return_inverse=True)
@@ -184,18 +222,19 @@ def from_interactions(
     latest_first = np.lexsort((time, user))[::-1]
     keys = user[latest_first] * len(original_item) + item[latest_first]
     kept = np.sort(latest_first[np.unique(keys, return_index=True)[1]])
-    pairs = np.stack([user, item], axis=1)[kept]
+    pairs = np.stack([user, item], axis=1)[kept].astype(np.int32)
     train, test = leave_one_out(pairs[:, 0], time[kept])
-    found = [items.get(n, ("", "")) for n in original_item.tolist()]
-    return Dataset(
+    blank = [""] * len(original_item)
+    dataset = Dataset(
         kind=kind,
         train=pairs[train],
         test=pairs[test],
         original_user=original_user,
-        zip_code=np.array([zip_codes.get(n, "") for n in original_user.tolist()]),
-        items=Items(original_item, [title for title, _ in found], [genres for _, genres in found]),
+        items=Items(original_item, blank, blank),
         notes={
             "repeated_ratings_dropped": len(user) - len(kept),
             "users_without_test_item": len(original_user) - len(test),
         },
     )
+    dataset = dataset if users is None else with_users(dataset, users)
+    return dataset if items is None else with_items(dataset, items)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from fl_rec.data.sources.base import Dataset, Files, from_interactions, split_fields
+from fl_rec.data.sources.base import Dataset, Files, Items, Users, from_interactions, split_fields
 from fl_rec.data.text import parse_table
 from fl_rec.files import read_bytes
 
@@ -18,8 +17,8 @@ def movielens_1m(seed: int, *, path: Path) -> Dataset:
     # One-byte separators parse fast; a stray comma or colon in a line still shows as a wrong number of
     # fields.
     ratings = parse_table(files.read("ratings.dat").replace(b"::", b","), 4, b",", files.where("ratings.dat"))
-    users = {int(row[0]): row[4] for row in files.fields("users.dat", "::", 5)}
-    movies = {int(row[0]): (row[1], row[2]) for row in files.fields("movies.dat", "::", 3)}
+    users = _users(files.fields("users.dat", "::", 5))
+    movies = _movies([(row[0], row[1], row[2]) for row in files.fields("movies.dat", "::", 3)])
     return from_interactions("ml-1m", ratings[:, 0], ratings[:, 1], ratings[:, 3], users, movies)
 
 
@@ -27,21 +26,30 @@ def movielens_100k(seed: int, *, path: Path) -> Dataset:
     """u.data, u.user, u.item and u.genre of ``path``, a folder or zip."""
     files = Files(path)
     ratings = parse_table(files.read("u.data"), 4, b"\t", files.where("u.data"))
-    users = {int(row[0]): row[4] for row in files.fields("u.user", "|", 5)}
+    users = _users(files.fields("u.user", "|", 5))
     names = []
     if files.find("u.genre"):
         names = [line.split("|")[0] for line in files.read("u.genre").decode("latin-1").split()]
-    movies = {}
-    for row in files.fields("u.item", "|", 5):
-        movies[int(row[0])] = (row[1], "|".join(name for name, flag in zip(names, row[5:]) if flag == "1"))
+    movies = _movies(
+        [
+            (row[0], row[1], "|".join(name for name, flag in zip(names, row[5:]) if flag == "1"))
+            for row in files.fields("u.item", "|", 5)
+        ]
+    )
     return from_interactions("ml-100k", ratings[:, 0], ratings[:, 1], ratings[:, 3], users, movies)
 
 
-def with_zip_codes(dataset: Dataset, path: Path) -> Dataset:
-    """Return the data set with the zip codes of a ``users.dat`` or ``u.user`` file, looked up by UserID."""
+def read_users(path: Path) -> Users:
+    """Zip codes of a ``users.dat`` or ``u.user`` file."""
     content = read_bytes(path)
-    rows = split_fields(content, "::" if b"::" in content else "|", 5, str(path))
-    zip_codes = {int(row[0]): row[4] for row in rows}
-    return dataclasses.replace(
-        dataset, zip_code=np.array([zip_codes.get(n, "") for n in dataset.original_user.tolist()])
-    )
+    return _users(split_fields(content, "::" if b"::" in content else "|", 5, str(path)))
+
+
+def _users(rows: list[list[str]]) -> Users:
+    zip_code = np.array([row[4] for row in rows], np.str_)
+    return Users(np.array([int(row[0]) for row in rows], np.int64), {"zip_code": zip_code})
+
+
+def _movies(rows: list[tuple[str, str, str]]) -> Items:
+    ids, titles, genres = zip(*rows) if rows else ((), (), ())
+    return Items(np.array([int(each) for each in ids], np.int64), list(titles), list(genres))

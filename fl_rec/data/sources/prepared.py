@@ -113,7 +113,6 @@ def _without_catalogue(
         train=train[np.argsort(train[:, 0], kind="stable")],
         test=test,
         original_user=np.arange(num_users) + 1,
-        zip_code=np.full(num_users, "", dtype="U1"),
         items=Items(np.arange(num_items), [""] * num_items, [""] * num_items),
         train_rows=train_rows,
         test_rows=test_rows,

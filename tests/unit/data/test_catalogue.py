@@ -15,8 +15,8 @@ from fl_rec.data.shards import write_shards
 from fl_rec.data.text import LAYOUTS
 from fl_rec.errors import DataError
 
-ITEMS = 'item,original_id,title,genres\n0,10,"Star, The",Drama|War\n1,20,Élan,\n2,30,Third,Drama\n3,40,Fourth,War\n'
-USERS = "user,original_id,zip_code,activity,genre\n0,7,01234,2,Drama\n1,5,1,1,War\n2,9,,1,\n"
+ITEMS = 'item,original_id,title,tags\n0,10,"Star, The",Drama|War\n1,20,Élan,\n2,30,Third,Drama\n3,40,Fourth,War\n'
+USERS = "user,original_id,activity,tag,zip_code\n0,7,2,Drama,01234\n1,5,1,War,1\n2,9,1,,\n"
 # User, item, label: users 0 and 2 in shard 0, user 1 in shard 1.
 TRAIN = [[[0, 0, 1], [0, 3, 0], [0, 1, 1], [0, 3, 0], [2, 3, 1], [2, 0, 0]], [[1, 2, 1], [1, 1, 0]]]
 TEST = [[[0, 2, 1], [0, 3, 0], [2, 1, 1], [2, 0, 0]], [[1, 3, 1], [1, 0, 0]]]
@@ -145,3 +145,31 @@ def test_a_shard_that_is_cut_off(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(DataError, match="must have .* bytes, says the manifest"):
         Catalogue.of_shards(manifest, manifest.mappings)
+
+
+def test_ids_may_be_texts(tmp_path: Path) -> None:
+    """As soon as one of them is no whole number as Python writes it: then 7 is a text too."""
+    users, items = USERS.replace("1,5,1", "1,u-5,1").replace("2,9,", "2,009,"), ITEMS.replace("0,10,", "0,sku-10,")
+    manifest = make(tmp_path)
+    for name, text in (("users.csv", users), ("items.csv", items)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    mappings = {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in manifest.mappings}
+    catalogue = Catalogue.of_shards(dataclasses.replace(manifest, mappings=mappings), mappings)
+    out = tmp_path / "out"
+    out.mkdir()
+    for each in (catalogue, Catalogue.read(out, catalogue.write(out))):
+        assert each.original_users.tolist() == ["7", "u-5", "009"]
+        assert each.items.original_id.tolist() == ["sku-10", "20", "30", "40"]
+        assert [each.position(user) for user in ("u-5", 7, "7")] == [1, 0, 0]
+        for absent in ("9", 9, "u-", "u-55"):
+            with pytest.raises(DataError, match=rf"\(from 009 to u-5\)\. Received: {absent}\. users\.csv"):
+                each.position(absent)
+
+
+@pytest.mark.parametrize("absent", ["u-5", "05", "+5", "5.0", "-5", "8", "5" * 19, "\u0665", ""])
+def test_a_text_that_is_no_users_number(tmp_path: Path, absent: str) -> None:
+    manifest = make(tmp_path)
+    catalogue = Catalogue.of_shards(manifest, manifest.mappings)
+    assert catalogue.position("5") == catalogue.position(5) == 1
+    with pytest.raises(DataError, match=r"\(from 5 to 9\)\. Received: "):
+        catalogue.position(absent)

@@ -21,9 +21,9 @@ def make_users(zip_codes: list[str], genres: list[str] | None = None) -> UserTab
     number = len(zip_codes)
     return UserTable(
         user=np.arange(number),
-        zip_code=np.array(zip_codes),
         activity=np.arange(number)[::-1] + 1,
-        genre=np.array(genres or ["Drama"] * number),
+        columns={"zip_code": np.array(zip_codes)},
+        tag=np.array(genres or ["Drama"] * number),
     )
 
 
@@ -79,7 +79,7 @@ def test_a_smaller_alpha_is_more_uneven(name: str) -> None:
     for alpha in (0.1, 100.0):
         shard = np.array(assign(f"{name}:alpha={alpha}", users, 5))
         assert shard.min() >= 0 and shard.max() <= 4
-        action = users.genre == "Action" if name == "dirichlet_genre" else np.arange(2000) < 200
+        action = users.tag == "Action" if name == "dirichlet_genre" else np.arange(2000) < 200
         spread.append(np.bincount(shard[action], minlength=5).std())
     assert spread[0] > 3 * spread[1]
 

@@ -23,7 +23,6 @@ def dataset(**changes: Any) -> Dataset:
         "train": np.array([[user, user + place] for user in users for place in range(3)]),
         "test": np.stack([users, users + 3], axis=1),
         "original_user": users + 1,
-        "zip_code": np.array(["1"] * USERS),
         "items": Items(np.arange(ITEMS), [""] * ITEMS, [""] * ITEMS),
     }
     return Dataset(**{**given, **changes})

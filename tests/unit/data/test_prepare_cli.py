@@ -133,7 +133,7 @@ def test_shards_hold_every_row_once_by_region(play: Play, prepared: Path, tmp_pa
     assert manifest.bad_zip == {"policy": "spread", "users": 0, "train_rows": 0}
     assert manifest.source["kind"] == "synthetic" and manifest.source["num_neg"] == 4
     train = read_rows(prepared / "big_train" / "train_data.csv")
-    zip_codes = [line.split(",")[2] for line in (prepared / "users.csv").read_text().splitlines()[1:]]
+    zip_codes = [line.split(",")[4] for line in (prepared / "users.csv").read_text().splitlines()[1:]]
     region = np.array([int(code[0]) for code in zip_codes])
     for k, shard in enumerate(manifest.shards):
         rows = np.concatenate(parse_multislot((out / shard.train.file).read_bytes(), 3), axis=1)
@@ -183,7 +183,7 @@ def test_bad_zip_codes_are_counted_and_warned_of_once(play: Play, prepared: Path
     lines = users.read_text().splitlines()
     for n, code in ((1, ""), (2, "K1A")):
         fields = lines[n].split(",")
-        lines[n] = ",".join([*fields[:2], code, *fields[3:]])
+        lines[n] = ",".join([*fields[:4], code])
     users.write_text("\n".join(lines) + "\n")
     for policy, dropped in (("spread", 0), ("drop", 2)):
         result = play(
@@ -261,7 +261,7 @@ def test_validation_holds_out_one_training_positive_of_each_user(prepared: Path,
     assert meta["train_positives"] == before["train_positives"] - 600 == len(left)
     assert meta["train_rows"] == len(train) == 5 * len(left)
     users = (validated / "users.csv").read_text().splitlines()[1:]
-    assert sum(int(line.split(",")[3]) for line in users) == len(left)
+    assert sum(int(line.split(",")[2]) for line in users) == len(left)
 
 
 def test_the_seed_says_who_is_held_out(play: Play, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from fl_rec.data.catalogue import read_users, write_items, write_users
-from fl_rec.data.sources import from_interactions
-from fl_rec.data.sources.movielens import with_zip_codes
+from fl_rec.data.sources import Dataset, Items, Users, from_interactions
+from fl_rec.data.sources.base import with_users
+from fl_rec.data.sources.movielens import read_users as read_movielens_users
 from fl_rec.data.sources.registry import SOURCES, load_source
 from fl_rec.data.sources.synthetic import REGION_ROWS
 from fl_rec.errors import DataError, FLRecError
@@ -33,6 +34,10 @@ def negative_lines(*heads: str, count: int = 99) -> bytes:
     return "".join(head + "".join(f"\t{10 + n}" for n in range(count)) + "\n" for head in heads).encode()
 
 
+def columns_of(dataset: Dataset) -> dict[str, list[str]]:
+    return {name: column.tolist() for name, column in dataset.user_columns.items()}
+
+
 def write_ml1m(folder: Path) -> Path:
     folder.mkdir(parents=True)
     for name, text in (("ratings", RATINGS), ("users", USERS), ("movies", MOVIES)):
@@ -45,11 +50,11 @@ def test_movielens_1m_ids_split_and_titles(tmp_path: Path) -> None:
     assert loaded.kind == "ml-1m" and (loaded.num_users, loaded.num_items) == (2, 4)
     assert loaded.items.original_id.tolist() == [30, 10, 20, 40]  # order of first appearance
     assert loaded.original_user.tolist() == [2, 5]
-    assert loaded.zip_code.tolist() == ["48067", "T8H1N"]
+    assert columns_of(loaded) == {"zip_code": ["48067", "T8H1N"]}
     assert loaded.test.tolist() == [[0, 2], [1, 0]]
     assert loaded.train.tolist() == [[0, 1], [1, 3], [1, 1]]
-    assert loaded.items.title[1] == "Café (1995)" and loaded.items.genres[1] == "Comedy|Drama"
-    assert loaded.user_table().genre.tolist() == ["Comedy", "Drama"]
+    assert loaded.items.title[1] == "Café (1995)" and loaded.items.tags[1] == "Comedy|Drama"
+    assert loaded.user_table().tag.tolist() == ["Comedy", "Drama"]
     assert loaded.user_table().activity.tolist() == [1, 2]
 
 
@@ -78,9 +83,9 @@ def test_movielens_100k(tmp_path: Path) -> None:
     (tmp_path / "u.item").write_bytes("242|Kolya|1996||url|0|1|1\n302|L.A.|1997||url|0|0|1\n".encode("latin-1"))
     (tmp_path / "u.genre").write_text("unknown|0\nAction|1\nDrama|2\n\n")
     loaded = load_source(str(tmp_path), 0)
-    assert loaded.kind == "ml-100k" and loaded.zip_code.tolist() == ["85711", "94043"]
+    assert loaded.kind == "ml-100k" and columns_of(loaded) == {"zip_code": ["85711", "94043"]}
     assert loaded.test.tolist() == [[1, 1]] and loaded.train.tolist() == [[0, 1], [1, 0]]
-    assert loaded.items.title == ["Kolya", "L.A."] and loaded.items.genres == ["Action|Drama", "Drama"]
+    assert loaded.items.title == ["Kolya", "L.A."] and loaded.items.tags == ["Action|Drama", "Drama"]
 
 
 @pytest.mark.parametrize("folders", [True, False])
@@ -97,7 +102,7 @@ def test_paddlerec_rows_are_kept_and_the_first_one_counts(tmp_path: Path, folder
     assert loaded.train_rows.tolist() == [[0, 3, 1], [0, 1, 0], [1, 2, 1]]
     assert loaded.test_rows.tolist() == [[0, 2, 1], [0, 4, 0], [0, 3, 0], [1, 5, 1], [1, 4, 0]]
     assert loaded.train.tolist() == [[0, 3], [1, 2]] and loaded.test.tolist() == [[0, 2], [1, 5]]
-    assert loaded.zip_code.tolist() == ["", ""]
+    assert columns_of(loaded) == {}
     (test / "test_data.csv").write_text("0,2,1\n1,4,0\n")
     with pytest.raises(DataError, match=r"must have exactly one positive. Received 0 for user 1"):
         load_source(str(tmp_path), 0)
@@ -125,9 +130,11 @@ def test_ncf_files_by_prefix_or_folder(tmp_path: Path) -> None:
 def test_zip_codes_can_come_from_a_users_file(tmp_path: Path) -> None:
     loaded = load_source(str(write_ncf(tmp_path)), 0)
     (tmp_path / "users.dat").write_text("1::F::1::10::48067\n3::F::1::10::55555\n")
-    assert with_zip_codes(loaded, tmp_path / "users.dat").zip_code.tolist() == ["48067", ""]
+    users = read_movielens_users(tmp_path / "users.dat")
+    assert columns_of(with_users(loaded, users)) == {"zip_code": ["48067", ""]}
     (tmp_path / "u.user").write_text("2|24|M|technician|85711\n")
-    assert with_zip_codes(loaded, tmp_path / "u.user").zip_code.tolist() == ["", "85711"]
+    users = read_movielens_users(tmp_path / "u.user")
+    assert columns_of(with_users(loaded, users)) == {"zip_code": ["", "85711"]}
 
 
 def test_an_id_with_one_digit_too_many_does_not_take_all_memory(tmp_path: Path) -> None:
@@ -164,7 +171,7 @@ def test_synthetic_is_as_uneven_as_movielens_and_the_same_for_a_seed() -> None:
     assert len(one.train) != len(other.train) or (one.train != other.train).any()
     assert (one.num_users, one.num_items) == (600, 400)
     assert len(one.train) + len(one.test) == pytest.approx(30_000, rel=0.02)
-    region = np.array([int(code[0]) for code in one.zip_code])
+    region = np.array([int(code[0]) for code in one.user_columns["zip_code"]])
     share = np.bincount(region[one.train[:, 0]], minlength=10) / len(one.train)
     np.testing.assert_allclose(share, np.array(REGION_ROWS) / sum(REGION_ROWS), atol=0.01)
     popularity = np.sort(np.bincount(one.train[:, 1]))[::-1]
@@ -175,12 +182,14 @@ def test_users_survive_writing_and_reading(tmp_path: Path) -> None:
     loaded = load_source(str(write_ml1m(tmp_path / "ml-1m")), 0)
     write_users(tmp_path / "users.csv", loaded)
     read, expected = read_users(tmp_path / "users.csv"), loaded.user_table()
-    for name in ("user", "zip_code", "activity", "genre"):
+    for name in ("user", "activity", "tag"):
         assert getattr(read, name).tolist() == getattr(expected, name).tolist()
+    assert {name: column.tolist() for name, column in read.columns.items()} == columns_of(loaded)
+    assert (tmp_path / "users.csv").read_text().splitlines()[0] == "user,original_id,activity,tag,zip_code"
     write_items(tmp_path / "items.csv", loaded.items)
     with open(tmp_path / "items.csv", encoding="utf-8", newline="") as file:
         assert list(csv.reader(file))[:3] == [
-            ["item", "original_id", "title", "genres"],
+            ["item", "original_id", "title", "tags"],
             ["0", "30", "C, D", "Action"],
             ["1", "10", "Café (1995)", "Comedy|Drama"],
         ]
@@ -189,9 +198,13 @@ def test_users_survive_writing_and_reading(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("user,zip_code\n0,1\n", "line 2: the columns must be user, original_id"),
-        ("user,zip_code,activity,genre\n0,1,2,\n1,1,x,\n", "line 3: the columns must be"),
-        ("user,zip_code,activity,genre\n1,1,2,\n", "must be numbered 0, 1, 2"),
+        (
+            "user,original_id\n0,1\n",
+            "line 1: the columns must be user, original_id, activity, tag, user and activity wh",
+        ),
+        ("user,original_id,activity,tag\n0,1,2,\n1,1,x,\n", "line 3: the columns must be"),
+        ("user,original_id,activity,tag\n0,1,2,\n1,1,2\n", "line 3: the columns must be"),
+        ("user,original_id,activity,tag\n1,1,2,\n", "must be numbered 0, 1, 2"),
     ],
 )
 def test_a_bad_users_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -200,10 +213,10 @@ def test_a_bad_users_file_is_refused(tmp_path: Path, text: str, message: str) ->
         read_users(tmp_path / "users.csv")
 
 
-def test_a_user_without_known_genre_has_an_empty_one(tmp_path: Path) -> None:
+def test_a_user_without_known_tag_has_an_empty_one(tmp_path: Path) -> None:
     loaded = load_source(str(write_ml1m(tmp_path / "ml-1m")), 0)
-    blank = replace(loaded, items=replace(loaded.items, genres=[""] * 4))
-    assert blank.user_table().genre.tolist() == ["", ""]
+    blank = replace(loaded, items=replace(loaded.items, tags=[""] * 4))
+    assert blank.user_table().tag.tolist() == ["", ""]
 
 
 def refusal(source: str) -> str:
@@ -260,7 +273,7 @@ def test_the_example_is_a_source_with_options(tmp_path: Path, monkeypatch: pytes
     assert (loaded.kind, loaded.num_users, loaded.num_items) == ("likes", 2, 4)
     assert loaded.items.original_id.tolist() == [30, 10, 20, 40] and loaded.original_user.tolist() == [2, 5]
     assert loaded.test.tolist() == [[0, 1], [1, 0]] and loaded.train.tolist() == [[0, 2], [1, 3], [1, 1]]
-    assert loaded.items.title == [""] * 4 and loaded.zip_code.tolist() == ["", ""]
+    assert loaded.items.title == [""] * 4 and columns_of(loaded) == {}
     assert refusal(f"{EXAMPLE}:likes:path=likes.csv,header_lines=no").endswith(
         "header_lines must be an integer. Received: header_lines='no' (str). Write it as 1."
     )
@@ -286,17 +299,53 @@ def test_a_source_that_fails_or_returns_something_else(tmp_path: Path) -> None:
         (([1, 2], [1, 2], [1]), "int64 [2], int64 [2], int64 [1]"),
         (([[1]], [[1]], [[1]]), "int64 [1, 1], int64 [1, 1], int64 [1, 1]"),
         (([0.5], [1], [1]), "float64 [1], int64 [1], int64 [1]"),
-        ((["a"], [1], [1]), "<U1 [1], int64 [1], int64 [1]"),
+        ((["a", "b"], [1], [1]), "<U1 [2], int64 [1], int64 [1]"),
+        (([True], [1], [1]), "bool [1], int64 [1], int64 [1]"),
     ],
 )
 def test_interactions_that_are_none(columns: tuple[list[int], ...], received: str) -> None:
     with pytest.raises(DataError) as caught:
         from_interactions("mine", *map(np.array, columns))
     assert str(caught.value) == (
-        f"Interactions must be users, items and times, whole numbers of one length of at least 1. Received: {received}."
+        "Interactions must be users and items, whole numbers or texts, and times, of one length of at least 1. "
+        f"Received: {received}."
     )
 
 
 def test_interactions_may_have_times_with_a_fraction() -> None:
-    made = from_interactions("mine", np.array([7, 7]), np.array([3, 4]), np.array([0.5, 0.25]), {7: "12345"})
-    assert made.test.tolist() == [[0, 0]] and made.train.tolist() == [[0, 1]] and made.zip_code.tolist() == ["12345"]
+    made = from_interactions("mine", np.array([7, 7]), np.array([3, 4]), np.array([0.5, 0.25]))
+    assert made.test.tolist() == [[0, 0]] and made.train.tolist() == [[0, 1]]
+
+
+def test_without_times_the_later_line_is_the_later() -> None:
+    made = from_interactions("mine", np.array([7, 7, 7]), np.array([3, 4, 3]))
+    assert made.test.tolist() == [[0, 0]] and made.train.tolist() == [[0, 1]] and made.train.dtype == np.int32
+
+
+def test_ids_may_be_texts() -> None:
+    """Users by code point, items by first appearance; what a table knows of others is nobody's."""
+    user, item = np.array(["u-b", "u-Z", "u-b", "ü"]), np.array(["sku9", "sku10", "sku10", "sku9"])
+    users = Users(np.array(["ü", "nobody", "u-b"]), {"region": np.array(["north", "west", "south-east"])})
+    items = Items(np.array(["sku10", "sku11"]), ["Ten", "Eleven"], ["a|b", "c"])
+    made = from_interactions("mine", user, item, np.array([1, 2, 3, 4]), users, items)
+    assert made.original_user.tolist() == ["u-Z", "u-b", "ü"] and made.items.original_id.tolist() == ["sku9", "sku10"]
+    assert columns_of(made) == {"region": ["", "south-east", "north"]}
+    assert made.items.title == ["", "Ten"] and made.items.tags == ["", "a|b"]
+    assert made.test.tolist() == [[1, 1]] and made.train.tolist() == [[0, 1], [1, 0], [2, 0]]
+
+
+@pytest.mark.parametrize("texts", [["7", "x"], ["7", "007"]])
+def test_numbers_and_texts_of_one_id_are_the_same(texts: list[str]) -> None:
+    """A table with one odd id has texts, and the interactions numbers."""
+    made = from_interactions("mine", np.array([7, 8]), np.array([3, 4]))
+    assert columns_of(with_users(made, Users(np.array(texts), {"a": np.array(["yes", "no"])}))) == {"a": ["yes", ""]}
+
+
+def test_a_column_of_users_has_a_name_of_its_own() -> None:
+    users = Users(np.array([7]), {"region": np.array(["north"]), "tag": np.array(["x"])})
+    with pytest.raises(DataError) as caught:
+        from_interactions("mine", np.array([7]), np.array([3]), users=users)
+    assert str(caught.value) == (
+        "A column of users must have a name of its own, and none of user, original_id, activity, tag. Received: tag. "
+        "Rename the column."
+    )

@@ -1,0 +1,39 @@
+"""Ids of users and items as the data has them: whole numbers, or texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_MAX_DIGITS = 18  # 10**18 - 1 is the longest run of nines that an int64 holds
+
+
+def ids_of(texts: Sequence[str]) -> np.ndarray:
+    """Int64 if every text is a whole number as Python writes it, of at most 18 digits and without a sign; else str."""
+    if all(map(_is_number, texts)):
+        return np.array([int(text) for text in texts], np.int64)
+    return np.array(texts, np.str_)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and (text[0] != "0" or text == "0")
+
+
+def position_of(wanted: int | str, ids: np.ndarray) -> int | None:
+    """Where an id, or its text, is first among ids [n], int64 or str; None if it is not."""
+    same: np.ndarray = ids == str(wanted) if ids.dtype.kind == "U" else np.zeros(len(ids), bool)
+    if ids.dtype.kind == "i" and _is_number(str(wanted)):
+        same = ids == int(wanted)
+    return int(np.argmax(same)) if same.any() else None
+
+
+def rows_of(wanted: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Where each wanted id [n] is first among ids [m], or -1; int64 [n]. Either may be numbers or texts."""
+    if not len(ids):
+        return np.full(len(wanted), -1)
+    if wanted.dtype.kind != ids.dtype.kind:
+        wanted, ids = wanted.astype(np.str_), ids.astype(np.str_)
+    known, first = np.unique(ids, return_index=True)
+    at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return np.where(known[at] == wanted, first[at], -1)
