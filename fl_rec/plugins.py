@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import importlib.util
@@ -10,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -17,6 +19,8 @@ from typing import Any, Generic, TypeVar
 from fl_rec.errors import ConfigError
 
 T = TypeVar("T")
+# Folders that are on sys.path for users' files.
+_folders: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -153,8 +157,74 @@ def absolute(name: str, folder: Path) -> str:
     return f"{(folder / Path(source).expanduser()).resolve()}:{attribute}"
 
 
+def check_imports(path: Path, what: str, folders: Iterable[Path] = ()) -> None:
+    """Looks whether a user's file can be imported, without importing what it imports, such as Paddle.
+
+    Of it and of its neighbours the imports are looked at that stand under no condition and in no function.
+
+    Args:
+        what: as of `load`.
+        folders: where modules are looked for besides its own folder and `sys.path`.
+
+    Raises:
+        ConfigError: it is no Python, or a module is not there.
+    """
+    own = path.resolve().parent
+    where, known = [str(own), *map(str, folders)], set(sys.modules) | set(sys.builtin_module_names)
+    files = [path]
+    for file in files:
+        try:
+            statements = ast.parse(file.read_bytes()).body
+        except SyntaxError as err:
+            raise ConfigError(
+                f"{_capital(what)} must be Python. Received: {file}, line {err.lineno}: {err.msg}."
+            ) from err
+        if b"sys.path" in file.read_bytes():
+            continue  # it may look anywhere
+        for line, name in _imported(statements):
+            if name in known:
+                continue
+            known.add(name)
+            spec = PathFinder.find_spec(name, where) or importlib.util.find_spec(name)
+            if spec is None:
+                raise ConfigError(
+                    f"{_capital(what)} must be importable. Received: {file}, line {line}: there is no module {name!r}. "
+                    "Put it beside the file, install it, or name its folder in PYTHONPATH."
+                )
+            if spec.origin and Path(spec.origin).parent == own and spec.origin.endswith(".py"):
+                files.append(Path(spec.origin))
+
+
+def _imported(statements: Iterable[ast.stmt]) -> Iterator[tuple[int, str]]:
+    """The line and the outermost package of each import."""
+    for each in statements:
+        if isinstance(each, ast.Import):
+            yield from ((each.lineno, alias.name.partition(".")[0]) for alias in each.names)
+        elif isinstance(each, ast.ImportFrom) and each.module and not each.level:
+            yield each.lineno, each.module.partition(".")[0]
+
+
+def import_from(folder: Path, first: bool = True) -> None:
+    """Has a user's file import modules of a folder, also where one of the same name, such as net.py, was another's.
+
+    Args:
+        first: look there before anywhere else, and not after.
+    """
+    name = str(folder.resolve())
+    if first:
+        for path in folder.glob("*.py"):
+            file = getattr(sys.modules.get(path.stem), "__file__", None)
+            if file and str(Path(file).parent) in _folders - {name}:
+                del sys.modules[path.stem]
+        sys.path[:] = [name, *(each for each in sys.path if each != name)]
+    elif name not in sys.path:
+        sys.path.append(name)
+    _folders.add(name)
+
+
 def load_file(path: Path) -> ModuleType:
-    """A Python file as a module; it raises whatever the file raises."""
+    """A Python file as a module, which can import its neighbours; it raises whatever the file raises."""
+    import_from(path.resolve().parent)
     spec = importlib.util.spec_from_file_location(f"fl_rec_user_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} must be a file whose name ends in .py")

@@ -25,7 +25,7 @@ def embedding(rows: int, width: int, std: float, sparse: bool) -> nn.Embedding:
 
 
 class MLP(nn.Module):
-    """As models/ncf/net.py. Fused Adam over whole tables takes two thirds of the time that SparseAdam takes."""
+    """As fl_rec/nets/ncf.py. Fused Adam over whole tables takes two thirds of the time that SparseAdam takes."""
 
     def __init__(self, task: Task, users: int) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from fl_rec import environment, kernels
+from fl_rec import environment, kernels, plugins
 from fl_rec.config import Config, add_config_arguments
 from fl_rec.config.loading import count
 from fl_rec.data.manifest import list_shards
@@ -25,6 +25,7 @@ from fl_rec.errors import ConfigError, RunError
 from fl_rec.job.built_in import built_in
 from fl_rec.job.check import check_job
 from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
+from fl_rec.nets.contract import check_net
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, LAUNCHER_KEY, RunDirectory, default_path
 
@@ -77,6 +78,7 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
     workers = options.worker_num or len(list_shards(config.runner.train_data_dir, "train_data_dir"))
     job = check_job(config, workers, options.coordinator_num)
     _check_options(options)
+    check_net(config.runner.model_path, options.training_script.resolve().parent)
     this = psutil.Process()
     run, _ = RunDirectory.claim(
         config.runner.run_dir or default_path(config.yaml_path, this), f"{this.pid} {this.create_time()}"
@@ -211,6 +213,7 @@ def _check_options(options: LaunchOptions) -> None:
     script = options.training_script
     if not script.is_file():
         raise ConfigError(f"--script must name a training script. Received: {script}, which is not a file.")
+    plugins.check_imports(script, "the training script")
     needed = {path: number for number, path in enumerate(DEFAULT_SCRIPTS)}.get(
         script.resolve(), options.coordinator_num
     )

@@ -16,7 +16,6 @@ The contract, with feeds int64 [-1, 1] unless the net says otherwise:
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +45,27 @@ def locate_net(model_path: Path) -> tuple[Path, str]:
     return path, name
 
 
+def check_net(model_path: Path, *folders: Path) -> None:
+    """Looks whether a net can be imported, without Paddle.
+
+    Args:
+        folders: where the process that trains will look for modules besides.
+
+    Raises:
+        ConfigError: no such file, or it can't be imported.
+    """
+    path, _ = locate_net(model_path)
+    plugins.check_imports(path, "the net", (*folders, _shipped()))
+
+
 def load_model_class(model_path: Path) -> type:
     """The class of a net, whose file can import its neighbours, and what is in models/ncf.
-
-    Their folders are put on `sys.path`, that of models/ncf behind everything else.
 
     Raises:
         ConfigError: no such file, it can't be imported, or it breaks the contract.
     """
     path, name = locate_net(model_path)
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    if (ours := str(environment.shipped("models/ncf"))) not in sys.path:
-        sys.path.append(ours)
+    plugins.import_from(_shipped(), first=False)
     try:
         module = plugins.load_file(path)
     except Exception as err:
@@ -71,6 +77,10 @@ def load_model_class(model_path: Path) -> type:
     if missing:
         raise ConfigError(f"{path}: {name} must have the methods {', '.join(METHODS)}. Missing: {', '.join(missing)}.")
     return model
+
+
+def _shipped() -> Path:
+    return environment.shipped("models/ncf")
 
 
 def attribute(model: Any, name: str, path: Path) -> Any:

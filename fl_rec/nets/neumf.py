@@ -1,6 +1,6 @@
 """A NeuMF that starts from a GMF and an MLP trained before it (arXiv:1708.05031, section 3.4.1).
 
-Parameters are known by the names that models/ncf/net.py gives them.
+Parameters are known by the names that fl_rec/nets/ncf.py gives them.
 """
 
 from __future__ import annotations

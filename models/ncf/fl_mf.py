@@ -1,13 +1,13 @@
 """A user's own net, as an example: matrix factorisation, the dot product of the embeddings.
 
-Chosen by `runner.model_path: ../models/ncf/fl_mf.py`. Its own keys are `hyper_parameters.extra.bias`, whether an item
-has a bias (default true), and `extra.std`, the standard deviation that embeddings are drawn with (default 0.05).
+Chosen by `runner.model_path: ../models/ncf/fl_mf.py`; a copy of it works wherever it lies. Its own keys are
+`hyper_parameters.extra.bias`, whether an item has a bias (default true), and `extra.std`, the standard deviation that
+embeddings are drawn with (default 0.05).
 """
 
 import paddle
-from net import embedding
-from static_model import StaticModel as NCF
 
+from fl_rec.nets.ncf import NCF, embedding
 from fl_rec.nets.structure import factorisation
 
 

@@ -219,6 +219,24 @@ def test_mistake_is_one_message(
 
 
 @pytest.mark.usefixtures("nothing_starts")
+@pytest.mark.parametrize(
+    ("what", "arguments"),
+    [("net", ["-o", "runner.model_path={}"]), ("training script", ["--script", "{}"])],
+)
+def test_import_of_what_is_not_there(
+    make_job: Callable[..., Path], capsys: pytest.CaptureFixture[str], tmp_path: Path, what: str, arguments: list[str]
+) -> None:
+    (tmp_path / "mine.py").write_text("import sys\nfrom static_modell import StaticModel\n")
+    code, out, err = run_cli(capsys, "-m", make_job(), *(each.format(tmp_path / "mine.py") for each in arguments))
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        f"fl-rec: error: The {what} must be importable. Received: {tmp_path / 'mine.py'}, line 2: there is no module "
+        "'static_modell'. Put it beside the file, "
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("nothing_starts")
 @pytest.mark.parametrize("servers", ["127.0.0.1", "127.0.0.1:", "127.0.0.1:http", ":7001"])
 def test_server_without_a_port(make_job: Callable[..., Path], capsys: pytest.CaptureFixture[str], servers: str) -> None:
     code, _, err = run_cli(capsys, "-m", make_job(), "--servers", servers)

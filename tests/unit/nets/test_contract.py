@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from fl_rec.errors import ConfigError
-from fl_rec.nets.contract import attribute, load_model_class
+from fl_rec.nets.contract import attribute, check_net, load_model_class
 
 NET = """\
 class StaticModel:
@@ -28,8 +28,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     known = set(sys.modules)
 
-    def write(content: str, name: str = "fl_mine.py") -> Path:
-        path = tmp_path / "my nets" / name
+    def write(content: str, name: str = "fl_mine.py", folder: str = "my nets") -> Path:
+        path = tmp_path / folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(content, encoding="utf-8")
         return path
@@ -39,9 +39,9 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
         del sys.modules[name]
 
 
-def refusal(path: Path) -> str:
+def refusal(path: Path, load: Callable[[Path], object] = load_model_class) -> str:
     with pytest.raises(ConfigError) as caught:
-        load_model_class(path)
+        load(path)
     return str(caught.value)
 
 
@@ -70,6 +70,42 @@ def test_file_imports_its_neighbour(write: Write) -> None:
     write("WIDTH = 7\n", "neighbour_of_fl_mine.py")
     model = load_model_class(write("from neighbour_of_fl_mine import WIDTH\n" + NET + "    width = WIDTH\n"))
     assert model.width == 7
+
+
+def test_neighbours_of_the_same_name(write: Write) -> None:
+    """Two nets of PaddleRec in one process, each with a net.py beside its static_model.py."""
+    for width, folder in enumerate(("a", "b")):
+        write(f"WIDTH = {width}\n", "net.py", folder)
+        write("from net import WIDTH\n" + NET + "    width = WIDTH\n", "static_model.py", folder)
+    base = write("", folder="").parent
+    a, b = base / "a" / "static_model.py", base / "b" / "static_model.py"
+    assert [load_model_class(path).width for path in (a, b, a)] == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "from neighbour_of_mine import WIDTH\nimport os.path, static_model, fl_rec.nets.ncf, beside_the_script\n",
+        "try:\n    import no_such_module_of_mine\nexcept ImportError:\n    pass\n",
+        "def late():\n    import no_such_module_of_mine\n",
+        "import sys\nsys.path.append('elsewhere')\nimport no_such_module_of_mine\n",
+    ],
+)
+def test_a_net_that_may_be_importable(write: Write, content: str) -> None:
+    write("import fl_mine\n", "neighbour_of_mine.py")
+    script = write("", "beside_the_script.py", "scripts")
+    check_net(write(content), script.parent)
+    assert not {"static_model", "fl_rec.nets.ncf", "beside_the_script", "neighbour_of_mine"} & set(sys.modules)
+
+
+def test_a_net_that_is_not_importable_is_told_without_importing_it(write: Write) -> None:
+    path = write("raise ValueError\n\nfrom neighbour_of_mine import WIDTH\n")
+    missing = "there is no module 'neighbour_of_mine'. Put it beside the file, install it, or name its folder in "
+    assert refusal(path, check_net) == f"The net must be importable. Received: {path}, line 3: {missing}PYTHONPATH."
+    beside = write("import nowhere_at_all.inside\n", "neighbour_of_mine.py")
+    assert f"Received: {beside}, line 1: there is no module 'nowhere_at_all'." in refusal(path, check_net)
+    beside.write_text("\nclass Deep(:\n")
+    assert refusal(path, check_net) == f"The net must be Python. Received: {beside}, line 2: invalid syntax."
 
 
 def test_file_that_looks_itself_up(write: Write) -> None:
