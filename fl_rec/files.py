@@ -21,14 +21,26 @@ from fl_rec.errors import DataError
 def read_bytes(path: Path) -> bytes:
     """Return a file's content, decompressed if it is gzip. DataError if it is unreadable or empty."""
     try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
+        content = unpacked(path.read_bytes())
     except (OSError, EOFError, zlib.error) as err:
         raise DataError(f"A data file must be readable. Received: {path} ({err}). Check path and download.") from err
     if not content.strip():
         raise DataError(f"A data file must hold at least one row. Received: {path}, which is empty. Create it again.")
     return content
+
+
+def unpacked(content: bytes, cut_off: bool = False) -> bytes:
+    """What is in a gzip file, by how it begins, or the content itself.
+
+    Args:
+        cut_off: whether it is only a file's beginning.
+
+    Raises:
+        OSError, EOFError, zlib.error: it is damaged.
+    """
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    return zlib.decompressobj(wbits=31).decompress(content) if cut_off else gzip.decompress(content)
 
 
 def read_json(path: Path, rule: str = "", remedy: str = "") -> dict[str, Any]:

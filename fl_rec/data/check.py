@@ -67,13 +67,16 @@ def check(config: Config, job: Facts) -> Config:
         if getattr(config.hyper_parameters, name) is None:
             raise ConfigError(
                 f"hyper_parameters.{name} can be left out only if the data has a manifest.json. Received: no manifest "
-                f"in {config.runner.train_data_dir} or beside it. Set the key, or make the shards with "
-                "gen_heter_data.py."
+                f"in {config.runner.train_data_dir} or beside it. Set the key, or let fl-rec shards FOLDER count the "
+                "shards and write it."
             )
     for kind, files in job.shards.items():
         if files and config.runner.split_file_list:
             _require_one_per_worker(files, kind, job.workers)
-    Reader.from_config(config, Path(os.devnull))
+    reader = Reader.from_config(config, Path(os.devnull))
+    if job.manifest is None:  # nobody has checked the rows; a worker checks all of them
+        for path in (path for files in job.shards.values() for path in files):
+            reader.peek(path)
     return config.replace(**{"hyper_parameters.group_size": _group_size(config, job.manifest)})
 
 

@@ -10,18 +10,29 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fl_rec.config import Config
-from fl_rec.data.rows import Rows
-from fl_rec.data.text import multislot_blocks, narrowed
+from fl_rec.data.rows import ANY_SIZES, Rows, Sizes, checked, narrowed
+from fl_rec.data.text import count_slots, multislot_blocks
 from fl_rec.errors import ConfigError, DataError
+from fl_rec.files import unpacked
 
 AS_IS = "cat"
+
+
+# Commands that want .gz as it is; others get what is in it, as from Paddle's own data feed.
+_UNPACKS = re.compile(r"\s*(zcat|gunzip|gzip|unpigz|pigz)\b")
+
+
+# Some thousand rows: enough for a header line, or for labels that are ratings.
+_PEEKED_BYTES = 1 << 16
 
 
 LAST_LINES = 8
@@ -41,10 +52,12 @@ class Reader:
     Attributes:
         command: as written in `runner.pipe_command`.
         shell: what is run: this Python, a script's full path, and the configuration as its first argument.
+        sizes: what ids must be below.
     """
 
     command: str
     shell: str
+    sizes: Sizes = ANY_SIZES
 
     @classmethod
     def from_config(cls, config: Config, resolved: Path) -> Reader:
@@ -70,7 +83,7 @@ class Reader:
         )
         # The shell may find another Python, or none.
         shell = _PYTHON.sub(lambda word: f"{word.group(1)}{shlex.quote(sys.executable)}", shell)
-        return cls(command, shell)
+        return cls(command, shell, Sizes(config.hyper_parameters.num_users, config.hyper_parameters.num_items))
 
     def rows(
         self, shards: Sequence[Path], num_slots: int, timeout: float, expected: int | None = None, least: int = 1
@@ -84,15 +97,14 @@ class Reader:
             least: or more.
 
         Raises:
-            DataError: a shard can't be read, rows are missing or too many, or are not MultiSlot text of so many slots.
+            DataError: a shard can't be read, rows are missing or too many, are not MultiSlot text of so many slots, or
+                can't be trained (see `checked`).
         """
         blocks, said = [], b""
         for shard in shards:
             text, complaints = self.run(shard, timeout)
             said += complaints
-            for slots in multislot_blocks(text, num_slots, str(shard)):
-                *others, labels = slots
-                blocks.append([*(narrowed(slot, np.int32) for slot in others), narrowed(labels, np.int8)])
+            blocks += self._checked(text, num_slots, shard)
         rows = tuple(np.concatenate(parts) for parts in zip(*blocks))
         count = len(rows[0])
         if count < least or expected not in (None, count):
@@ -104,6 +116,24 @@ class Reader:
             )
         return rows
 
+    def peek(self, shard: Path) -> None:
+        """Checks a shard's first rows, where that takes no command. DataError as for `rows`."""
+        if self.shell == AS_IS:
+            with _readable(shard), open(shard, "rb") as file:
+                text = unpacked(file.read(_PEEKED_BYTES), cut_off=True)
+            whole = text[: text.rfind(b"\n") + 1] or text
+            self._checked(whole, count_slots(whole), shard)
+
+    def _checked(self, text: bytes, num_slots: int, shard: Path) -> list[list[np.ndarray]]:
+        """The rows of a shard, in blocks."""
+        name = str(shard) if self.shell == AS_IS else f"{shard} as {self.command!r} gives it"
+        blocks, line = [], 1
+        for slots in multislot_blocks(text, num_slots, name):
+            *others, labels = checked(slots, self.sizes, name, line)
+            blocks.append([*(narrowed(slot, np.int32) for slot in others), narrowed(labels, np.int8)])
+            line += len(labels)
+        return blocks
+
     def run(self, shard: Path, timeout: float) -> tuple[bytes, bytes]:
         """A shard as MultiSlot text, and what the reader said to it, which is passed on to our own stderr.
 
@@ -113,15 +143,16 @@ class Reader:
         Raises:
             DataError: no such file, or the reader failed.
         """
+        with _readable(shard):
+            content = shard.read_bytes()
+            if not _UNPACKS.match(self.shell):
+                content = unpacked(content)
+        if self.shell == AS_IS:
+            return content, b""
         try:
-            if self.shell == AS_IS:
-                return shard.read_bytes(), b""
-            with open(shard, "rb") as file:
-                done = subprocess.run(
-                    self.shell, shell=True, stdin=file, capture_output=True, timeout=timeout, check=True
-                )
-        except OSError as err:
-            raise DataError(f"A shard must be readable. Received: {shard} ({err.strerror}).") from err
+            done = subprocess.run(
+                self.shell, shell=True, input=content, capture_output=True, timeout=timeout, check=True
+            )
         except subprocess.TimeoutExpired as err:
             raise DataError(
                 f"The reader {self.command!r} must read {shard} within {timeout:g} s, and did not. Make it faster, or "
@@ -138,6 +169,17 @@ class Reader:
         lines = said.decode("utf-8", "replace").splitlines()[-LAST_LINES:]
         text = "".join(f"\n    {line}" for line in lines) or " nothing"
         return f"runner.pipe_command={self.command!r}, run as: {self.shell}\nIt said:{text}"
+
+
+@contextmanager
+def _readable(shard: Path) -> Iterator[None]:
+    """DataError, which names the shard, in place of what a file that can't be read or unpacked raises."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as err:
+        raise DataError(
+            f"A shard must be readable. Received: {shard} ({getattr(err, 'strerror', '') or err})."
+        ) from err
 
 
 def _find_script(script: str, config: Config) -> Path:

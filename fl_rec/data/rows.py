@@ -1,16 +1,100 @@
-"""Which rows a worker trains next, as arrays. No Paddle is imported here."""
+"""What rows are, and which of them a worker trains next. No Paddle is imported here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+from fl_rec.errors import DataError
 
 Rows = tuple[np.ndarray, ...]
 """One array [rows, width] per slot of the training program: a row's user first, its items, their labels last of the
 feeds, and what distillation adds. Ids are int32 or, where they don't fit, int64; labels int8."""
+
+LARGEST_ID = 10**18 - 1
+"""The longest run of nines that an int64 holds."""
+
+
+class Sizes(NamedTuple):
+    """How many users and items there are, whose ids are below; None: nobody has said."""
+
+    users: int | None = None
+    items: int | None = None
+
+
+ANY_SIZES = Sizes()
+
+
+def checked(slots: Sequence[np.ndarray], sizes: Sizes, name: str, line: int = 1) -> list[np.ndarray]:
+    """Rows that somebody wrote, if they are such as can be trained and tested.
+
+    Args:
+        slots: [rows, width] each, of whole numbers or floats: users, whatever a net takes beside, and labels. The
+            middle one of three has the items.
+        sizes: ids must be below.
+        name: of the file, which has one row per line.
+        line: that of the first row.
+
+    Returns:
+        the same, ids and labels int64.
+
+    Raises:
+        DataError: an id is not a whole number from 0 up, or too large; a label is neither 0 nor 1; a number is NaN or
+            infinite; or a row has several users, or not as many labels as items.
+    """
+    kinds = {0: ("user", sizes.users), len(slots) - 1: ("label", 2)}
+    if len(slots) == 3:
+        kinds[1] = "item", sizes.items
+    if len(slots) == 3 and (slots[0].shape[1] != 1 or slots[1].shape != slots[2].shape):
+        raise DataError(
+            f"{name}, line {line}: a row must have one user, and as many labels as items. Received: "
+            f"{', '.join(str(slot.shape[1]) for slot in slots)} values in its slots. Write the file again."
+        )
+    found = []
+    for number, slot in enumerate(slots):
+        kind, size = kinds.get(number, ("", None))
+        good = _in_range(slot, size or LARGEST_ID + 1) if kind else np.isfinite(slot)
+        if not good.all():
+            row, column = np.argwhere(~good)[0]
+            raise DataError(f"{name}, line {line + row}: {_broken(slots, int(row), slot[row, column], kind, size)}")
+        found.append(slot.astype(np.int64, copy=False) if kind else slot)
+    return found
+
+
+def _in_range(slot: np.ndarray, size: int) -> np.ndarray:
+    """Where there is a whole number from 0 to size - 1."""
+    good: np.ndarray = (slot >= 0) & (slot < size)
+    return good & (slot == np.floor(slot)) if slot.dtype.kind == "f" else good
+
+
+def _broken(slots: Sequence[np.ndarray], row: int, value: Any, kind: str, size: int | None) -> str:
+    """The rule, what was received, and the remedy."""
+    value = f"{value:g}" if isinstance(value, float) else value
+    if not kind:
+        return f"a value must be a finite number. Received: {value}. Correct it, or leave the row out."
+    if kind == "label":
+        remedy = "Write 1 where the user chose the item, or rated it well enough, and 0 where not."
+        if [slot.ravel()[row] for slot in slots if slot.shape[1] == 1] == [0, 1, 2]:
+            remedy = "These are the columns' numbers, in a header line as PaddleRec's splitter writes it: remove it."
+        return f"a label must be 0 or 1. Received: {value}. {remedy}"
+    where = "0 up" if size is None else f"0 to {size - 1:,}, below hyper_parameters.num_{kind}s={size}"
+    remedy = f"Number the {kind}s from 0 up without wide gaps"
+    remedy += "." if size is None else ", or take the data that the number, or the model, was made for."
+    return f"a{'n' * (kind == 'item')} {kind}'s id must be a whole number from {where}. Received: {value}. {remedy}"
+
+
+def narrowed(slot: np.ndarray, narrowest: type[np.signedinteger[Any]]) -> np.ndarray:
+    """Values in the narrowest of this type, int32 and int64 that holds them all, or float32 if they are floats."""
+    if slot.dtype.kind == "f":
+        return slot.astype(np.float32)
+    lowest, highest = slot.min(initial=0), slot.max(initial=0)
+    for dtype in (narrowest, np.int32):
+        if np.iinfo(dtype).min <= lowest and highest <= np.iinfo(dtype).max:
+            return slot.astype(dtype)
+    return slot
 
 
 class Source(Protocol):

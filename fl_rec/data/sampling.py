@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fl_rec.data.rows import Rows
-from fl_rec.data.text import narrowed, parse_table
+from fl_rec.data.rows import Rows, narrowed
+from fl_rec.data.text import parse_table
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import read_bytes
 

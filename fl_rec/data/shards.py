@@ -37,6 +37,7 @@ from fl_rec.data.manifest import (
     load_manifest,
 )
 from fl_rec.data.partition import find_partitioner, has_bad_zip
+from fl_rec.data.rows import Sizes
 from fl_rec.data.sampling import Stream, generator
 from fl_rec.data.text import LAYOUTS, Layout, grouped_layout, read_rows, write_rows
 from fl_rec.errors import ConfigError, DataError
@@ -193,16 +194,13 @@ def generate(
         users = read_users(data / "users.csv")
         mappings = {name: read_bytes(data / name) for name in MAPPINGS}
         train_file, valid_file = data / "big_train" / "train_data.csv", data / "big_valid" / "valid_data.csv"
-        rows = {"train": read_rows(train_file), "test": read_rows(data / "big_test" / "test_data.csv")}
+        sizes = Sizes(len(users), meta["num_items"])
+        rows = {"train": read_rows(train_file, sizes), "test": read_rows(data / "big_test" / "test_data.csv", sizes)}
         if valid_file.is_file():
-            rows["validation"] = read_rows(valid_file)
+            rows["validation"] = read_rows(valid_file, sizes)
         public_file = data / "big_public" / "public_data.csv"
-        public = read_rows(public_file) if public_file.is_file() else None
+        public = read_rows(public_file, sizes) if public_file.is_file() else None
         counts.update({"users": len(users), **{f"{_TITLES[kind]} rows": len(rows[kind]) for kind in rows}})
-    for kind in rows:
-        _require_known_ids(data, rows[kind], len(users), meta["num_items"])
-    if public is not None:
-        _require_known_ids(data, public, len(users), meta["num_items"])
     group_size = group_rows(rows["train"], str(train_file)).shape[1] if group else 1
     shard_of_user = partition(users, num_shards, generator(seed, Stream.PARTITION))
     split = {kind: split_rows(rows[kind], shard_of_user, num_shards) for kind in rows}
@@ -260,16 +258,6 @@ def _read_meta(data: Path) -> dict[str, Any]:
         raise DataError(
             f"meta.json must be as prepare.py writes it. Received: {path} ({err!r}). Run prepare.py again."
         ) from err
-
-
-def _require_known_ids(data: Path, rows: np.ndarray, num_users: int, num_items: int) -> None:
-    for column, name, limit in ((0, "user", num_users), (1, "item", num_items)):
-        highest = int(rows[:, column].max())
-        if highest >= limit:
-            raise DataError(
-                f"{data}: {name} ids must be below {limit}, the number of {name}s. Received: {highest}. "
-                "Run prepare.py again."
-            )
 
 
 def verify(out: Path) -> Manifest:

@@ -17,10 +17,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from fl_rec.data.rows import ANY_SIZES, LARGEST_ID, Sizes, checked
 from fl_rec.errors import DataError
 from fl_rec.files import atomic_write, read_bytes
 
@@ -29,7 +30,7 @@ _ROWS_PER_WRITE = 1 << 18
 _BYTES_PER_PARSE = 1 << 18
 
 
-_MAX_DIGITS = 18  # 10**18 - 1 is the longest run of nines that an int64 holds
+_MAX_DIGITS = len(str(LARGEST_ID))
 
 
 class Layout(NamedTuple):
@@ -82,36 +83,32 @@ def parse_table(text: bytes, columns: int, separator: bytes, name: str) -> np.nd
     return np.array(rows, dtype=np.int64).reshape(-1, columns)
 
 
-def read_rows(path: Path) -> np.ndarray:
-    """Read the rows of a ``.csv`` file, or of MultiSlot text, into int64 [rows, 3]; groups become rows.
+def read_rows(path: Path, sizes: Sizes = ANY_SIZES) -> np.ndarray:
+    """Read the rows of a file of either layout, plain or gzip, into int64 [rows, 3]; groups become rows.
 
-    DataError as for `parse_csv_rows`, `parse_multislot` and `ungrouped`.
+    DataError, with the line number, as for `parse_table`, `parse_multislot` and `checked`.
     """
-    if path.suffix == LAYOUTS["csv"].suffix:
-        return parse_csv_rows(read_bytes(path), str(path))
-    return ungrouped(parse_multislot(read_bytes(path), 3, str(path)), str(path))
+    text, name = read_bytes(path), str(path)
+    if is_csv(text):
+        return parse_csv_rows(text, name, sizes)
+    return ungrouped(checked(parse_multislot(text, 3, name), sizes, name))
 
 
-def ungrouped(slots: Sequence[np.ndarray], name: str) -> np.ndarray:
-    """Rows int64 [n * group, 3] of slots [n, 1], [n, group] and [n, group]. DataError if they are of other widths."""
+def is_csv(text: bytes) -> bool:
+    """Whether the first line has commas, which MultiSlot text never has."""
+    return b"," in text.partition(b"\n")[0]
+
+
+def ungrouped(slots: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows int64 [n * group, 3] of slots [n, 1], [n, group] and [n, group]."""
     users, items, labels = slots
-    if users.shape[1] != 1 or items.shape != labels.shape:
-        raise DataError(
-            "A training row has one user, and as many labels as items. Received: "
-            f"{[slot.shape[1] for slot in slots]} values in the slots of {name}."
-        )
     return np.stack([np.broadcast_to(users, items.shape), items, labels], axis=-1).reshape(-1, 3).astype(np.int64)
 
 
-def parse_csv_rows(text: bytes, name: str) -> np.ndarray:
+def parse_csv_rows(text: bytes, name: str, sizes: Sizes = ANY_SIZES) -> np.ndarray:
     """Parse ``user,item,label`` lines into int64 [rows, 3]. DataError, with the line number, if malformed."""
     rows = parse_table(text, 3, b",", name)
-    bad = np.flatnonzero(rows[:, 2] > 1)
-    if bad.size:
-        raise DataError(
-            f"{name}, line {bad[0] + 1}: a label must be 0 or 1. Received {rows[bad[0], 2]}. "
-            "The columns are user,item,label, in this order."
-        )
+    checked([rows[:, :1], rows[:, 1:2], rows[:, 2:]], sizes, name)
     return rows
 
 
@@ -131,7 +128,13 @@ def multislot_blocks(text: bytes, num_slots: int, name: str = "MultiSlot text") 
         yield [np.empty((0, 1), dtype=np.int64) for _ in range(num_slots)]
         return
     text = _unix_lines(text)
-    widths = [len(values) for values in _line_slots(text[: text.index(b"\n")], num_slots, f"{name}, line 1")]
+    head = text[: text.index(b"\n")]
+    if is_csv(text):
+        raise DataError(
+            f"{name}, line 1: MultiSlot text has no commas. Received: {_excerpt(head)}. Of a line user,item,label a "
+            'reader makes it: runner.pipe_command="python queuedataset_reader.py"'
+        )
+    widths = [len(values) for values in _line_slots(head, num_slots, f"{name}, line 1")]
     starts = np.cumsum([0] + [width + 1 for width in widths])
     terminators = b" " * (int(starts[-1]) - 1) + b"\n"
     start = 0
@@ -144,17 +147,6 @@ def multislot_blocks(text: bytes, num_slots: int, name: str = "MultiSlot text") 
         else:
             yield _irregular_multislot(block, widths, name, 1 + text.count(b"\n", 0, start))
         start = stop
-
-
-def narrowed(slot: np.ndarray, narrowest: type[np.signedinteger[Any]]) -> np.ndarray:
-    """Values in the narrowest of this type, int32 and int64 that holds them all, or float32 if they are floats."""
-    if slot.dtype.kind == "f":
-        return slot.astype(np.float32)
-    lowest, highest = slot.min(initial=0), slot.max(initial=0)
-    for dtype in (narrowest, np.int32):
-        if np.iinfo(dtype).min <= lowest and highest <= np.iinfo(dtype).max:
-            return slot.astype(dtype)
-    return slot
 
 
 def multislot_text(slots: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
@@ -254,6 +246,15 @@ def _irregular_multislot(text: bytes, widths: Sequence[int], name: str, first: i
             slots[slot].append(values)
     arrays = [np.array(values) for values in slots]
     return [array.astype(np.int64 if array.dtype.kind == "i" else np.float64) for array in arrays]
+
+
+def count_slots(text: bytes) -> int:
+    """Slots of the first line, if it is MultiSlot text."""
+    tokens, start, slots = text.partition(b"\n")[0].split(), 0, 0
+    while start < len(tokens) and tokens[start].isdigit():
+        start += 1 + int(tokens[start])
+        slots += 1
+    return slots
 
 
 def _line_slots(line: bytes, num_slots: int, where: str) -> list[list[float]]:

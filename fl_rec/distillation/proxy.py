@@ -16,6 +16,7 @@ import numpy as np
 from fl_rec.config import Config
 from fl_rec.data.check import Facts
 from fl_rec.data.manifest import list_files
+from fl_rec.data.rows import Sizes
 from fl_rec.data.sampling import AbsentItems, Stream, generator
 from fl_rec.data.text import read_rows
 from fl_rec.errors import ConfigError, DataError
@@ -107,17 +108,10 @@ class ProxySet:
             "public users' rows",
             "Make it with prepare.py --public and gen_heter_data.py.",
         )
-        rows = np.concatenate([read_rows(path) for path in files])
+        rows = np.concatenate([read_rows(path, Sizes(hyper.num_users, hyper.num_items)) for path in files])
         positives = rows[rows[:, 2] == 1, :2]
         if not len(positives):
             raise DataError(f"A proxy set must hold rows with label 1. Received: {len(rows)} rows in {folder}, none.")
-        for column, name in ((0, "num_users"), (1, "num_items")):
-            limit, highest = getattr(hyper, name), int(positives[:, column].max())
-            if limit is not None and highest >= limit:
-                raise DataError(
-                    f"Ids of a proxy set must be below hyper_parameters.{name}={limit}. Received: {highest} in "
-                    f"{folder}. Take the set that belongs to the shards: prepare.py --public makes both."
-                )
         return cls(
             positives,
             config["hyper_parameters.num_items"],

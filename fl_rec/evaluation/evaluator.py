@@ -13,7 +13,8 @@ import numpy as np
 from fl_rec import kernels
 from fl_rec.config import RunnerConfig
 from fl_rec.data.reader import Reader
-from fl_rec.evaluation.auc import AucBuckets, check_labels
+from fl_rec.errors import DataError
+from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.metrics import Evaluation
 from fl_rec.evaluation.ranking import Ranking
 
@@ -41,10 +42,15 @@ class EvaluationRows:
             timeout: seconds for the reader of one shard.
 
         Raises:
-            DataError: a shard can't be read, or is not MultiSlot text of so many slots.
+            DataError: see `Reader.rows`; or a row has several labels.
         """
         *inputs, labels = reader.rows(shards, num_slots, timeout, least=0)
-        return cls(tuple(inputs), check_labels(labels[:, 0]))
+        if labels.shape[1] != 1:
+            raise DataError(
+                f"A row to score must have one item and its label. Received: {labels.shape[1]} labels in {shards[0]}. "
+                "Write a row per item; only training rows may be groups."
+            )
+        return cls(tuple(inputs), labels[:, 0] == 1)
 
     def measure(self, net: InferenceNet, batch_size: int, top_k: int) -> Evaluation:
         """Scores all rows."""

@@ -91,7 +91,6 @@ def evaluate(saved: SavedModel, config: Config | None = None, data: Path | None 
         reader = Reader.from_config(config, resolved)
         for net, shard in _with_shards(saved, shards, folder):
             rows = EvaluationRows.read([shard], reader, len(net.feeds) + 1, config.runner.start_timeout)
-            _require_known_ids(rows, config, shard)
             measured.append(rows.measure(net, config.runner.infer_batch_size, config.runner.top_k))
     return {
         "model": str(saved.folder),
@@ -181,14 +180,3 @@ def _with_shards(saved: SavedModel, shards: Sequence[Path], folder: Path) -> Ite
     else:
         for shard in shards if client is None else [shards[client]]:
             yield net, shard
-
-
-def _require_known_ids(rows: EvaluationRows, config: Config, shard: Path) -> None:
-    """Paddle's own error would be one of an operator."""
-    hyper = config.hyper_parameters
-    for what, ids, size in zip(("user", "item"), rows.inputs, (hyper.num_users, hyper.num_items)):
-        if size is not None and ids.max(initial=0) >= size:
-            raise DataError(
-                f"A model scores the {what}s that it was trained with, ids 0 to {size - 1}. Received: {what} "
-                f"{ids.max()} in {shard}. Name the shards that it was trained with: --data FOLDER"
-            )

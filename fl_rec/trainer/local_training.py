@@ -17,7 +17,7 @@ from fl_rec.data.rows import Rows, SameRows, TrainingRows
 from fl_rec.data.sampling import FreshNegatives
 from fl_rec.data.text import ungrouped
 from fl_rec.distillation.student import Student
-from fl_rec.errors import ConfigError
+from fl_rec.errors import ConfigError, DataError
 from fl_rec.nets.own_users import AllUsers
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.nets.structure import Structure
@@ -44,8 +44,15 @@ class WorkerShards:
     reader: Reader
 
     def read(self, config: Config, program: TrainingProgram) -> Rows:
-        """All their rows. DataError if they can't be read."""
-        return self.reader.rows(self.files, len(program.feeds), config.runner.start_timeout, self.rows)
+        """All their rows. DataError if they can't be read, or the net takes others."""
+        rows = self.reader.rows(self.files, len(program.feeds), config.runner.start_timeout, self.rows)
+        wanted, widths = [int(feed.shape[-1]) for feed in program.feeds], [slot.shape[1] for slot in rows]
+        if config.runner.resample_negatives is None and any(w not in (-1, n) for w, n in zip(wanted, widths)):
+            raise DataError(
+                f"A row's slots must hold as many values as the net's feeds take, {wanted}. Received: {widths} in "
+                f"{self.files[0]}. Set hyper_parameters.group_size to the items of a row, or write the shards again."
+            )
+        return rows
 
 
 class LocalTraining(ABC):
@@ -224,7 +231,7 @@ def training_rows(
         )
     student.require_no_overlap(rows[0], "the training shards")
     # Rows may be groups already, of which the first item is the positive.
-    pairs = ungrouped(own, str(shards.files[0]))
+    pairs = ungrouped(own)
     # With a seed that can be guessed, one user's negatives would tell of the users before.
     seed = runner.seed + shards.client if config.privacy.clip is None else secrets.randbits(128)
     num_items = config["hyper_parameters.num_items"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from fl_rec.config import Config
 from fl_rec.data.reader import Reader
+from fl_rec.data.rows import Sizes
 from fl_rec.errors import ConfigError, DataError
 
 DEADLINE = 30.0
@@ -29,12 +32,16 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+def write_yaml(folder: Path) -> Path:
+    yaml = folder / "job.yaml"
+    yaml.write_text("runner: {train_data_dir: train}\n", encoding="utf-8")
+    return yaml
+
+
 @pytest.fixture
 def new_reader(folder: Path) -> NewReader:
     def new_reader(pipe_command: str, **runner: Any) -> Reader:
-        yaml = folder / "job.yaml"
-        yaml.write_text("runner: {train_data_dir: train}\n", encoding="utf-8")
-        config = Config.load(yaml).replace(
+        config = Config.load(write_yaml(folder)).replace(
             **{"runner.pipe_command": pipe_command}, **{f"runner.{key}": value for key, value in runner.items()}
         )
         return Reader.from_config(config, folder / "resolved.yaml")
@@ -246,11 +253,69 @@ def test_rows_of_all_shards_in_order(new_reader: NewReader, folder: Path) -> Non
 
 
 def test_rows_that_need_more(new_reader: NewReader, shard: Path) -> None:
-    write_lines(shard, "1 2147483647 1 0.5 1 127", "1 2147483648 1 2 1 128")
-    user, share, label = new_reader("cat").rows([shard], 3, DEADLINE)
+    write_lines(shard, "1 2147483647 1 0.5 1 127 1 1", "1 2147483648 1 2 1 128 1 0")
+    user, share, number, label = new_reader("cat").rows([shard], 4, DEADLINE)
     assert (user.tolist(), user.dtype) == ([[2147483647], [2147483648]], np.int64)
     assert (share.tolist(), share.dtype) == ([[0.5], [2.0]], np.float32)
-    assert (label.tolist(), label.dtype) == ([[127], [128]], np.int32)
+    assert (number.tolist(), number.dtype) == ([[127], [128]], np.int32)
+    assert (label.tolist(), label.dtype) == ([[1], [0]], np.int8)
+
+
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [("cat", ""), ("tr , ' '", " as \"tr , ' '\" gives it")],
+    ids=["as it is", "through a command"],
+)
+def test_rows_that_cannot_be_trained(
+    new_reader: NewReader, shard: Path, command: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fl_rec.data.text._BYTES_PER_PARSE", 20)
+    reader = replace(new_reader(command), sizes=Sizes(5, None))
+    lines = [f"1 4 1 {number} 1 1" for number in range(9)]
+    reader.rows([write_lines(shard, *lines)], 3, DEADLINE)
+    with pytest.raises(DataError) as caught:
+        reader.rows([write_lines(shard, *lines, "1 4 1 7 1 3", "1 4 1 7 1 5")], 3, DEADLINE)
+    assert str(caught.value) == (
+        f"{shard}{where}, line 10: a label must be 0 or 1. Received: 3. Write 1 where the user chose the item, or "
+        "rated it well enough, and 0 where not."
+    )
+    with pytest.raises(
+        DataError, match="line 10: a user's id must be .* below hyper_parameters.num_users=5. Received: 5"
+    ):
+        reader.rows([write_lines(shard, *lines, "1 5 1 7 1 1")], 3, DEADLINE)
+
+
+def test_sizes_are_those_of_the_configuration(new_reader: NewReader, folder: Path) -> None:
+    config = Config.load(write_yaml(folder)).replace(
+        **{"hyper_parameters.num_users": 7, "hyper_parameters.num_items": 11}
+    )
+    assert Reader.from_config(config, folder / "resolved.yaml").sizes == Sizes(7, 11)
+    assert new_reader("cat").sizes == Sizes(None, None)
+
+
+def test_first_rows_are_checked_without_a_command(new_reader: NewReader, shard: Path) -> None:
+    write_lines(shard, *["1 4 2 7 8 2 1 0"] * 5000, "1 4 2 7 8 2 1 3")
+    new_reader("cat").peek(shard)  # the rest is a worker's to find
+    shard.write_bytes(gzip.compress(shard.read_bytes()[-32:]))
+    with pytest.raises(DataError, match=r"part-000.txt, line 2: a label must be 0 or 1. Received: 3\. "):
+        new_reader("cat").peek(shard)
+    new_reader("grep 0").peek(shard)
+    write_lines(shard, "0,1,2", "4,7,1")
+    with pytest.raises(DataError, match="line 1: MultiSlot text has no commas. Received: '0,1,2'. .*_reader.py"):
+        new_reader("cat").peek(shard)
+
+
+@pytest.mark.parametrize("command", ["cat", "cat | cat", "zcat", "gunzip -c | cat"])
+def test_gzip_is_unpacked_for_all_who_do_not_so_themselves(new_reader: NewReader, shard: Path, command: str) -> None:
+    shard.write_bytes(gzip.compress(b"1 4 1 7 1 1\n1 3 1 0 1 0\n"))
+    user, items, labels = new_reader(command).rows([shard], 3, DEADLINE, 2)
+    assert (user.tolist(), items.tolist(), labels.tolist()) == ([[4], [3]], [[7], [0]], [[1], [0]])
+
+
+def test_gzip_that_is_damaged(new_reader: NewReader, shard: Path) -> None:
+    shard.write_bytes(gzip.compress(b"1 4 1 7 1 1\n" * 1000)[:-20])
+    with pytest.raises(DataError, match=r"A shard must be readable. Received: .*part-000.txt \(Compressed file ended"):
+        new_reader("cat").rows([shard], 3, DEADLINE)
 
 
 @pytest.mark.parametrize(

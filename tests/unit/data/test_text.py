@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fl_rec.data.rows import Sizes, checked, narrowed
 from fl_rec.data.text import (
     LAYOUTS,
+    count_slots,
     grouped_layout,
     multislot_blocks,
     multislot_text,
-    narrowed,
     parse_csv_rows,
     parse_multislot,
     read_rows,
@@ -62,7 +63,7 @@ def test_csv_first_row_counts_and_a_last_newline_or_crlf_do_not(tmp_path: Path) 
         (b"1,,0\n", "line 1: a field must be a whole number of at most 18 digits. Received ''"),
         (b"1,1234567890123456789,0\n", "line 1: a field must be a whole number"),
         (b"1,2,0\n\n3,4,1\n", "line 2: a line must have 3 fields"),
-        (b"1,2,0\n3,4,2\n", "line 2: a label must be 0 or 1. Received 2"),
+        (b"1,2,0\n3,4,2\n", "line 2: a label must be 0 or 1. Received: 2. Write 1 where"),
         (b" \n", "must hold at least one row. Received: .*rows.csv, which is empty"),
     ],
 )
@@ -128,6 +129,78 @@ def test_multislot_of_nothing_has_no_rows() -> None:
 def test_malformed_multislot_names_the_line(text: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_multislot(text, 2)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (b"1 4 1 5 1 4", r"a label must be 0 or 1. Received: 4. Write 1 where the user chose the item, or rated it"),
+        (b"1 4 1 5 1 0.5", "a label must be 0 or 1. Received: 0.5. "),
+        (b"1 4 1 5 1 nan", "a label must be 0 or 1. Received: nan. "),
+        (b"1 4 1 5 1 -1", "a label must be 0 or 1. Received: -1. "),
+        (
+            b"1 0 1 1 1 2",
+            "a label must be 0 or 1. Received: 2. These are the columns' numbers, in a header line as Padd",
+        ),
+        (
+            b"1 9 1 5 1 1",
+            "a user's id must be a whole number from 0 to 8, below hyper_parameters.num_users=9. Received: 9",
+        ),
+        (
+            b"1 4 1 7 1 1",
+            "an item's id must be a whole number from 0 to 6, below hyper_parameters.num_items=7. Received: 7",
+        ),
+        (
+            b"1 -4 1 5 1 1",
+            "a user's id must be a whole number from 0 to 8, .* Received: -4. Number the users from 0 up",
+        ),
+        (b"1 4 1 2.5 1 1", "an item's id must be a whole number from 0 to 6, .* Received: 2.5. "),
+        (b"1 inf 1 5 1 1", "a user's id must be a whole number from 0 to 8, .* Received: inf. "),
+        (b"1 1" + b"0" * 30 + b" 1 5 1 1", r"a user's id must be .* Received: 1e\+30. "),
+    ],
+)
+def test_rows_that_cannot_be_trained(tmp_path: Path, row: bytes, message: str) -> None:
+    path = tmp_path / "part-000.gz"
+    path.write_bytes(gzip.compress(b"1 3 1 2 1 0\n1 8 1 6 1 1\n" + row + b"\n"))
+    with pytest.raises(DataError, match=f"part-000.gz, line 3: {message}"):
+        read_rows(path, Sizes(9, 7))
+
+
+def test_ids_of_any_size_are_whole_and_at_least_zero(tmp_path: Path) -> None:
+    path = tmp_path / "part-000"
+    path.write_bytes(b"1 900000 1 5 1 1\n1 4 1 2.0 1 1.0\n")
+    rows = read_rows(path)
+    assert rows.tolist() == [[900000, 5, 1], [4, 2, 1]] and rows.dtype == np.int64
+    path.write_bytes(b"1 900000 1 5 1 1\n1 4 1 -2 1 1\n")
+    with pytest.raises(DataError, match="line 2: an item's id must be a whole number from 0 up. Received: -2. Number "):
+        read_rows(path)
+
+
+def test_other_slots_hold_any_number() -> None:
+    slots = [np.array([[1]]), np.array([[-0.5]]), np.array([[99]]), np.array([[1.0]])]
+    found = checked(slots, Sizes(2, 3), "x")
+    assert [(slot.tolist(), slot.dtype.kind) for slot in found] == [
+        ([[1]], "i"), ([[-0.5]], "f"), ([[99]], "i"), ([[1]], "i")
+    ]  # fmt: skip
+    slots[1] = np.array([[np.nan]])
+    with pytest.raises(DataError, match="x, line 8: a value must be a finite number. Received: nan. "):
+        checked(slots, Sizes(2, 3), "x", 8)
+
+
+def test_csv_by_what_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "part-000.gz"
+    path.write_bytes(gzip.compress(b"5,6,1\n7,8,0\n"))
+    assert read_rows(path).tolist() == [[5, 6, 1], [7, 8, 0]]
+    path.write_bytes(gzip.compress(b"0,1,2\n7,8,0\n"))
+    with pytest.raises(DataError, match="part-000.gz, line 1: a label must be 0 or 1. Received: 2. These are the col"):
+        read_rows(path)
+    with pytest.raises(DataError, match="x, line 1: MultiSlot text has no commas. Received: '5,6,1'. Of a line user"):
+        parse_multislot(b"5,6,1\n", 3, "x")
+
+
+def test_slots_of_a_line() -> None:
+    counts = [count_slots(text) for text in (b"1 4 2 7 8 2 1 0\n1 1\n", b"1 4 1 0.5", b"", b"x 1")]
+    assert counts == [3, 2, 0, 0]
 
 
 def test_blocks_are_whole_lines_and_know_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,5 +289,5 @@ def test_a_group_is_a_line_with_a_users_items_and_labels(tmp_path: Path) -> None
 
 def test_rows_of_other_widths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "groups").write_bytes(b"1 12 2 7 3 1 1\n")
-    with pytest.raises(DataError, match=r"as many labels as items\. Received: \[1, 2, 1\] values in .*groups"):
+    with pytest.raises(DataError, match=r"groups, line 1: .* as many labels as items\. Received: 1, 2, 1 values"):
         read_rows(tmp_path / "groups")

@@ -215,10 +215,9 @@ def test_folders_that_hold_no_proxy_set(load_job: LoadJob, tmp_path: Path) -> No
 def test_ids_of_another_data_set(load_job: LoadJob, tmp_path: Path, name: str, limit: int, highest: int) -> None:
     folder = write_pairs(tmp_path)
     config = configured(load_job, folder)
-    assert refused(config, folder, **{f"hyper_parameters.{name}": limit}) == (
-        f"Ids of a proxy set must be below hyper_parameters.{name}={limit}. Received: {highest} in {folder}. Take the "
-        "set that belongs to the shards: prepare.py --public makes both."
-    )
+    found = refused(config, folder, **{f"hyper_parameters.{name}": limit})
+    assert f" below hyper_parameters.{name}={limit}. Received: {highest}. " in found
+    assert found.startswith(f"{folder / 'part-000.txt'}, line ")
     assert ProxySet.from_config(config.replace(**{f"hyper_parameters.{name}": limit + 1})) is not None
 
 

@@ -397,8 +397,18 @@ def test_unknown_sizes(load_job: LoadJob, given: str, missing: str) -> None:
     config = load_job(f"hyper_parameters.{given}=9", manifest=False)
     assert refusal(config) == (
         f"hyper_parameters.{missing} can be left out only if the data has a manifest.json. Received: no manifest "
-        f"in {config.runner.train_data_dir} or beside it. Set the key, or make the shards with gen_heter_data.py."
+        f"in {config.runner.train_data_dir} or beside it. Set the key, or let fl-rec shards FOLDER count "
+        "the shards and write it."
     )
+
+
+def test_first_rows_of_shards_without_a_manifest(load_job: LoadJob) -> None:
+    sizes = "hyper_parameters.num_users=9", "hyper_parameters.num_items=9"
+    config = load_job(*sizes, manifest=False)
+    shard = config.runner.test_data_dir / "part-001.txt"
+    shard.write_text("1 0 1 1 1 2\n" + shard.read_text())
+    with pytest.raises(DataError, match="part-001.txt, line 1: a label must be 0 or 1. Received: 2. These are the col"):
+        check_job(config, 2)
 
 
 def test_rows_come_from_the_manifest_and_not_from_the_files(load_job: LoadJob) -> None:

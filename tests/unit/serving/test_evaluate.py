@@ -129,8 +129,11 @@ def test_as_many_private_parts_as_shards(config: Config, saved: Callable, load: 
 @pytest.mark.parametrize(
     ("key", "error"),
     [
-        ("num_users", "A model scores the users that it was trained with, ids 0 to 2. Received: user 3 in "),
-        ("num_items", "A model scores the items that it was trained with, ids 0 to 1. Received: item 2 in "),
+        ("num_users", "part-001.txt, line 4: a user's id must be .* below hyper_parameters.num_users=3. Received: 3. "),
+        (
+            "num_items",
+            "part-000.txt, line 3: an item's id must be .* below hyper_parameters.num_items=2. Received: 2. ",
+        ),
     ],
 )
 def test_ids_that_the_model_does_not_know(
