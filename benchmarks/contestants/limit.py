@@ -5,7 +5,6 @@ Each process trains its clients' shards, one set of parameters for each shard, o
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import sys
 import time
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from task import ClientRows, Task
 
-from fl_rec.kernels import compile_all
+from fl_rec.kernels import compile_all, load_all
 from fl_rec.kernels.training import Adam, Trained, Training
 from fl_rec.nets.structure import Layer, Structure, Tables, factorisation
 
@@ -59,8 +58,7 @@ def work(task: Task, numbers: Sequence[int], ready: multiprocessing.Barrier, tol
     adam = Adam(0.9, 0.999, 1e-8) if task.adam else None
     trainings = [Training(structure, "log_loss", {}, l2, task.batch, adam) for _ in clients]
     buckets = np.zeros((2, 4097), np.int64)
-    for kernel in ("factorisation", "net"):  # so that they are loaded before the clock runs
-        importlib.import_module(f"fl_rec.kernels.{kernel}")
+    load_all()  # before the clock runs
     ready.wait(SECONDS)
     for epoch in range(task.epochs):
         start = time.perf_counter()

@@ -1,6 +1,6 @@
 """Compiled kernels (numba) that train and score nets of a `fl_rec.nets.structure.Structure`. They know no Paddle.
 
-numba is imported when a kernel is called for the first time.
+numba is imported when a kernel is compiled, and llvmlite when one is called for the first time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fl_rec.kernels.arrays import arrays_of, ids
-from fl_rec.kernels.compiled import cache_environment, compile_all, load_all
+from fl_rec.kernels.compiled import cache_environment, compile_all, load, load_all
 from fl_rec.nets.structure import Structure
 
 __all__ = ["cache_environment", "compile_all", "load_all", "score"]
@@ -32,13 +32,10 @@ def score(
     Raises:
         DataError: an id is no row of an embedding, or the parameters are not those of such a net.
     """
-    compile_all()
-    from fl_rec.kernels import net
-
     (user, item, mlp_user, mlp_item, bias), widths, dense = arrays_of(structure, parameters)
     scores = np.empty(items.shape, np.float32)
     group = items.shape[1] if items.ndim == 2 else 1
-    net.score(
+    load("net.score")(
         ids(users, (user, mlp_user), "users"),
         ids(items, (item, mlp_item, bias), "items"),
         group,

@@ -1,26 +1,67 @@
-"""How a function becomes machine code, and where that is kept for the next process."""
+"""How a function becomes machine code, and where that is kept for the next process.
+
+numba compiles, once. Whoever trains or scores loads what was kept without numba, which would take as long as Paddle to
+import and load it: ten workers that start at once have two cores for that.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import functools
 import hashlib
 import importlib
+import json
 import os
 import platform
+import re
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# Modules that hold kernels.
-_MODULES = ("factorisation", "net")
+import numpy as np
+
+from fl_rec.errors import RunError
+
+# Functions that become machine code, by their module and name.
+KERNELS = ("factorisation.train", "net.score", "net.train")
 # A file that says that all of them are there.
 _DONE = "complete"
 # What changes no result by more than the order in which numbers are added. Infinities and NaN stay what they are.
 FAST = frozenset({"reassoc", "contract", "nsz"})
+# Nothing of Python's is called.
+_OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# All that numba's code takes of its runtime: memory of an array, with a count of its users at 0 and the data's address
+# at 24; and that memory's end.
+_MEMORY = """
+declare ptr @malloc(i64)
+declare void @free(ptr)
+define ptr @NRT_MemInfo_alloc_aligned(i64 %size, i32 %align) {
+  %wanted = add i64 %size, 128
+  %head = call ptr @malloc(i64 %wanted)
+  %failed = icmp eq ptr %head, null
+  br i1 %failed, label %end, label %fill
+fill:
+  store i64 1, ptr %head
+  %address = ptrtoint ptr %head to i64
+  %beyond = add i64 %address, 112
+  %data = and i64 %beyond, -64
+  %place = getelementptr i8, ptr %head, i64 24
+  store i64 %data, ptr %place
+  br label %end
+end:
+  ret ptr %head
+}
+define void @NRT_MemInfo_call_dtor(ptr %head) {
+  call void @free(ptr %head)
+  ret void
+}
+"""
+# And of other libraries.
+_KNOWN = re.compile(r"llvm\..*|malloc|free|mem(set|cpy|move)|(sqrt|log)f?")
 
 
 @functools.lru_cache
@@ -42,7 +83,6 @@ def cache_folder() -> Path | None:
 
 
 def _fingerprint(folder: Path) -> str:
-    """numba itself only notices a change of the file that a kernel is in, not of those that it calls."""
     digest = hashlib.sha256(" ".join([sys.version, version("numba"), version("llvmlite"), _processor()]).encode())
     for path in sorted(folder.glob("*.py")):
         digest.update(path.read_bytes())
@@ -78,43 +118,112 @@ def compile_all(begin: Callable[[], None] = lambda: None) -> None:
     with open(folder / "lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / _DONE).exists():
-            _import_all()
+            for name in KERNELS:
+                (folder / name).write_bytes(_compile(name))
             (folder / _DONE).touch()
 
 
 def load_all() -> None:
     """Has every kernel in memory: for a process that forks those that call them."""
+    for name in KERNELS:
+        load(name)
+
+
+@functools.lru_cache
+def load(name: str) -> Callable[..., float]:
+    """A kernel, compiled if it was not before.
+
+    Args:
+        name: one of KERNELS.
+
+    Returns:
+        takes what the kernel does, and returns what it does, 0 if that is nothing. It raises TypeError if an array is
+        not of the dtype and dimensions of the kernel's signature, in C's order.
+    """
+    import llvmlite.binding as llvm
+
     compile_all()
-    _import_all()
+    folder = cache_folder()
+    head, _, code = (_compile(name) if folder is None else (folder / name).read_bytes()).partition(b"\n")
+    kinds = [(np.dtype(dtype), dimensions) for dtype, dimensions in json.loads(head)]
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    # numba's calling convention: places for the result and for an exception, and of an array what numba knows of it.
+    types = [
+        each
+        for _, dimensions in kinds
+        for each in (
+            [ctypes.c_void_p] * 2 + [ctypes.c_int64] * (3 + 2 * dimensions) if dimensions else [ctypes.c_int64]
+        )
+    ]
+    convention = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *types)
+    function = convention(engine.get_function_address(name))
+
+    def call(*arguments: Any) -> float:
+        result, exception, flat = ctypes.c_double(), ctypes.c_void_p(), list[Any]()
+        for value, (dtype, dimensions) in zip(arguments, kinds, strict=True):
+            if not dimensions:
+                flat.append(int(value))
+                continue
+            if (value.dtype, value.ndim, value.flags.c_contiguous) != (dtype, dimensions, True):
+                raise TypeError(
+                    f"{name} takes C-ordered {dtype} [{dimensions}]. Received: {value.dtype} {value.shape}."
+                )
+            flat += [None, None, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides]
+        if function(ctypes.byref(result), ctypes.byref(exception), *flat):
+            raise MemoryError(f"{name} has no memory for its work.")
+        return result.value
+
+    call.__dict__["engine"] = engine  # whose memory the code is in
+    return call
 
 
-def _import_all() -> None:
-    for name in _MODULES:
-        importlib.import_module(f"fl_rec.kernels.{name}")
+def _machine() -> Any:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=3,
+        # As numba has it.
+        reloc="static" if platform.machine() == "x86_64" else "default",
+        codemodel="jitdefault",
+        jit=True,
+    )
+
+
+def _compile(name: str) -> bytes:
+    """Machine code as an object file, after a line of its arguments' dtypes and dimensions, 0 for a number."""
+    # Its functions would have to be there whenever the code is loaded; read when numba is imported.
+    os.environ["NUMBA_DISABLE_INTEL_SVML"] = "1"
+    import llvmlite.binding as llvm
+
+    module, function = name.split(".")
+    dispatcher = getattr(importlib.import_module(f"fl_rec.kernels.{module}"), function)
+    (types,) = dispatcher.signatures
+    code = llvm.parse_assembly(dispatcher.inspect_llvm(types))
+    code.get_function(dispatcher.overloads[types].fndesc.llvm_func_name).name = name
+    code.link_in(llvm.parse_assembly(_MEMORY))
+    # LLVM ends the process where one is missing.
+    if missing := [each.name for each in code.functions if each.is_declaration and not _KNOWN.fullmatch(each.name)]:
+        raise RunError(
+            f"{name} must need nothing of numba's when it runs. Received: {', '.join(missing)} from numba "
+            f"{version('numba')}. Install another version, or set runner.local_step to graph."
+        )
+    kinds = [(str(getattr(each, "dtype", each)), getattr(each, "ndim", 0)) for each in types]
+    machine_code: bytes = _machine().emit_object(code)
+    return json.dumps(kinds).encode() + b"\n" + machine_code
 
 
 def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compiles a function for the types of its signature when its module is imported, or loads what was kept of it."""
+    """Compiles a function for the types of its signature when its module is imported. It is called through `load`."""
     import numba
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        with _kept_in(cache_folder()) as cache:
-            return numba.njit(signature, cache=cache, nogil=True, error_model="numpy", fastmath=set(FAST))(function)
-
+    decorate: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(signature, fastmath=set(FAST), **_OPTIONS)
     return decorate
-
-
-@contextlib.contextmanager
-def _kept_in(folder: Path | None) -> Iterator[bool]:
-    from numba import config
-
-    before = config.CACHE_DIR
-    if folder is not None:
-        config.CACHE_DIR = str(folder)
-    try:
-        yield folder is not None
-    finally:
-        config.CACHE_DIR = before
 
 
 def part(function: Callable[..., Any]) -> Any:
@@ -130,5 +239,4 @@ def as_written(function: Callable[..., Any]) -> Any:
 def _part(function: Callable[..., Any], fast: Collection[str]) -> Any:
     import numba
 
-    options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(fastmath=set(fast), **options)(function)
+    return numba.njit(fastmath=set(fast), **_OPTIONS)(function)

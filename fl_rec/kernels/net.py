@@ -127,7 +127,7 @@ def product_backward(
 
 
 @kernel(
-    "float64(int32[::1], int32[::1], uint8[::1], int64, int64, int64[:, ::1], int64[:, ::1], float32[::1], boolean,"
+    "float64(int32[::1], int32[::1], uint8[::1], int64, int64, int64[:, ::1], int64[:, ::1], float32[::1], int64,"
     "float32[::1], float32[:, ::1], float32[::1], float32[::1], int64[::1], int64, float32[::1],"
     "int32[::1], int32[::1], int64[::1], int64[::1])"
 )

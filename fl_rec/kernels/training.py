@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fl_rec.kernels.arrays import LOSSES, arrays_of, ids
-from fl_rec.kernels.compiled import compile_all
+from fl_rec.kernels.compiled import load
 from fl_rec.kernels.tiny import tiny_is_zero
 from fl_rec.nets.structure import Structure
 
@@ -79,7 +79,6 @@ class Training:
         Raises:
             DataError: an id is no row of an embedding; nothing is trained then.
         """
-        compile_all()
         users, items, labels = rows
         arrays = arrays_of(self.structure, {name: each.values for name, each in parameters.items()})
         user, item, mlp_user, mlp_item, bias = arrays.tables
@@ -95,13 +94,9 @@ class Training:
         l2 = np.array([self.l2.get(name or "", 0.0) for name in self._names()[:5]], np.float32)
         sizes = (max(len(user), len(mlp_user)), max(len(item), len(mlp_item), len(bias)))
         if self.adam is None and self.structure.mlp is None and self.structure.prediction is None:
-            from fl_rec.kernels import factorisation
-
             some, room = [0, 1, 4], self._room(*sizes, 0)
             tables = (user, item, bias, rates[some], l2[some])
-            return float(factorisation.train(*taken, *tables, *self._loss(), *room, positives, negatives))
-        from fl_rec.kernels import net
-
+            return load("factorisation.train")(*taken, *tables, *self._loss(), *room, positives, negatives)
         held = [(one.values, *one.moments) if one else () for one in each]
         addresses = np.zeros((len(held), 3), np.int64)
         for row, parts in zip(addresses, held):
@@ -110,7 +105,7 @@ class Training:
         powers = np.array(
             [[power[0] for power in one.powers] if one and self.adam else [0, 0] for one in each], np.float32
         )
-        total = net.train(
+        total = load("net.train")(
             *taken,
             addresses,
             np.array(shapes, np.int64),
@@ -129,7 +124,7 @@ class Training:
         for one, now in zip(each, powers):
             for power, value in zip(one.powers if one else (), now):
                 power[0] = value
-        return float(total)
+        return total
 
     def _names(self) -> list[str | None]:
         """All parameters in the order of the kernels."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_rec import environment, kernels
+from fl_rec import kernels
 from fl_rec.config import Config
 from fl_rec.data.check import Facts
 from fl_rec.errors import ConfigError
@@ -67,8 +67,7 @@ def new_step(config: Config, program: TrainingProgram, exchange: Receiver, scrat
         structure = structure_of(program.model)
         received = [structure] if isinstance(structure, str) else obstacles_of(program, structure, exchange)
         if not received and not isinstance(structure, str):
-            with environment.importing():
-                kernels.load_all()
+            kernels.load_all()
             return CompiledStep(config, program, structure, exchange)
     _require_none(config, received)
     step = GraphStep(config, program, scratch)

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for role, variables in _environments(options, reserved).items():
             if role == "worker.0":
                 # Servers need none, and come up meanwhile. Whoever misses them says so.
-                with environment.importing(), suppress(ImportError):
+                with suppress(ImportError):
                     kernels.load_all()
             with open(log_path(run, role), "wb") as log:
                 child = os.fork()

@@ -2,37 +2,110 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from fl_rec import environment
+from fl_rec.errors import RunError
 from fl_rec.kernels import compiled
 
 
 @pytest.fixture(autouse=True)
 def looked_for_anew() -> Iterator[None]:
-    compiled.cache_folder.cache_clear()
+    for each in (compiled.cache_folder, compiled.load):
+        each.cache_clear()
     yield
-    compiled.cache_folder.cache_clear()
+    for each in (compiled.cache_folder, compiled.load):
+        each.cache_clear()
 
 
-def make(signature: str = "float64(float64)") -> Any:
-    return compiled.kernel(signature)(lambda x: 2 * x)
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[..., Any]], None]:
+    """`only(signature, function)` makes it the one kernel, "own.function"."""
+
+    def make(signature: str, function: Callable[..., Any]) -> None:
+        module = SimpleNamespace(function=compiled.kernel(signature)(function))
+        monkeypatch.setitem(sys.modules, "fl_rec.kernels.own", module)
+        monkeypatch.setattr(compiled, "KERNELS", ("own.function",))
+
+    return make
 
 
-def test_it_is_kept_where_numba_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from numba import config
+def scaled_sum(values: Any, times: Any) -> Any:
+    total = 0.0
+    for _ in range(times):
+        copy = np.empty(len(values))  # memory of its own, given back each time
+        for k in range(len(values)):
+            copy[k] = values[k]
+        total += copy.sum()
+    return total
 
+
+def test_it_is_kept_where_numba_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
+) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
     folder = compiled.cache_folder()
     assert folder is not None and folder.parent == tmp_path / "cache"
-    before = config.CACHE_DIR
-    assert make()(2.0) == 4.0
-    assert list(folder.rglob("*.nbi")) and before == config.CACHE_DIR
+    only("float64(float64[::1], int64)", scaled_sum)
+    values = np.arange(1000.0)
+    assert compiled.load("own.function")(values, 3) == 3 * values.sum()
+    assert (folder / "own.function").stat().st_size > 500
     assert compiled.cache_environment("spare") == {}
+    compiled.load.cache_clear()
+    monkeypatch.setattr(compiled, "_compile", lambda name: pytest.fail(f"{name} was kept"))
+    compiled.load_all()
+    assert compiled.load("own.function")(values, 10_000) == 10_000 * values.sum()
+
+
+def test_arrays_are_of_the_signatures_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    only("void(float32[:, ::1])", lambda values: None)
+    assert compiled.load("own.function")(np.zeros((2, 3), np.float32)) == 0.0
+    for wrong in (np.zeros((2, 3)), np.zeros(6, np.float32), np.zeros((3, 2), np.float32).T):
+        with pytest.raises(TypeError, match=r"own\.function takes C-ordered float32 \[2\]\. Received: float"):
+            compiled.load("own.function")(wrong)
+    with pytest.raises(ValueError, match="longer"):
+        compiled.load("own.function")()
+
+
+def test_what_would_be_missing_when_it_runs_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    only("float64(float64)", lambda x: math.gamma(x))
+    with pytest.raises(RunError, match=r"own\.function must need nothing of numba's .* Received: \w*gamma from numba"):
+        compiled.load("own.function")
+    folder = compiled.cache_folder()
+    assert folder is not None and [each.name for each in folder.iterdir()] == ["lock"]
+
+
+def test_who_scores_imports_no_numba() -> None:
+    script = (
+        "import sys\nimport numpy as np\nfrom fl_rec import kernels\nfrom fl_rec.nets.structure import factorisation\n"
+        "net = factorisation('user', 'item', None)\nkernels.compile_all()\n[sys.modules.pop(each) for each in "
+        "list(sys.modules) if each.startswith('numba')]\nones = np.ones((1, 1), np.float32)\n"
+        "print(kernels.score(net, {'user': ones, 'item': 0 * ones}, np.array([0]), np.array([0])))\n"
+        "print('numba' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=environment.CLONE,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout.split("\n")[-3:-1], done.stderr) == (["[0.5]", "False"], "")
 
 
 def test_beside_the_source_or_else_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,20 +134,24 @@ def test_other_source_is_compiled_anew(tmp_path: Path) -> None:
     assert compiled._fingerprint(tmp_path) != first
 
 
-def test_where_nothing_can_be_kept_each_process_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_can_be_kept_each_process_compiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
     assert compiled.cache_folder() is None
-    assert make()(2.0) == 4.0
+    only("float64(float64[::1], int64)", scaled_sum)
+    assert compiled.load("own.function")(np.array([2.0]), 2) == 4.0
     compiled.compile_all(lambda: pytest.fail("there is nowhere to keep it"))
     assert compiled.cache_environment("spare") == {"NUMBA_CACHE_DIR": "spare"}
 
 
 def test_all_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    imported, begun = [], []
-    monkeypatch.setattr(importlib, "import_module", imported.append)
+    made: list[str] = []
+    begun: list[bool] = []
+    monkeypatch.setattr(compiled, "_compile", lambda name: made.append(name) or b"")
     for _ in range(2):
         compiled.compile_all(lambda: begun.append(True))
     assert begun == [True]
-    assert imported == ["fl_rec.kernels.factorisation", "fl_rec.kernels.net"]
+    assert made == ["factorisation.train", "net.score", "net.train"]
