@@ -1,18 +1,62 @@
-"""Federated training of recommenders on PaddlePaddle's own parameter server."""
+"""Federated training of recommenders on PaddlePaddle's own parameter server.
+
+    import fl_rec
+
+    run = fl_rec.train("job.yaml", overrides={"runner.epochs": 3}, on_epoch=lambda epoch: print(epoch.ndcg))
+    run.recommender().recommend(user=42)
+
+What a program needs is here: `prepare`, `train`, `Run`, `EpochRecord`, `Recommender`, `Recommendation`, and the errors.
+"""
 
 import os as _os
-import sys as _sys
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+from typing import Any as _Any
+
+if TYPE_CHECKING:
+    from fl_rec.api import Run, prepare, train
+    from fl_rec.errors import ConfigError, DataError, FLRecError, JobFailed, RunError
+    from fl_rec.evaluation.records import EpochRecord
+    from fl_rec.serving.recommend import Recommendation, Recommender
 
 # Paddle 3.0.0 runs static programs through PIR unless told otherwise before it is first imported: its auc then returns
 # other values, the parameter server's passes fail, and saved programs can't be read. And a job is ten processes, each
-# of which would start as many threads as there are cores.
-if "paddle" in _sys.modules and _os.environ.get("FLAGS_enable_pir_api") != "0":
-    raise ImportError(
-        "fl_rec must be imported before paddle, which reads FLAGS_enable_pir_api once. Put `import fl_rec` first, or "
-        "set FLAGS_enable_pir_api=0 in the environment."
-    )
+# of which would start as many threads as there are cores. Where Paddle was imported first, as in somebody's notebook,
+# jobs are other processes, and `fl_rec.environment.static_paddle` is for what is done in this one.
 _os.environ["FLAGS_enable_pir_api"] = "0"
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     _os.environ.setdefault(_name, "1")
 
 __version__ = "0.1.0"
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "EpochRecord",
+    "FLRecError",
+    "JobFailed",
+    "Recommendation",
+    "Recommender",
+    "Run",
+    "RunError",
+    "prepare",
+    "train",
+]
+
+# Imported when they are first asked for: some need pydantic or numpy.
+_PLACES = {
+    **dict.fromkeys(("Run", "prepare", "train"), "fl_rec.api"),
+    **dict.fromkeys(("ConfigError", "DataError", "FLRecError", "JobFailed", "RunError"), "fl_rec.errors"),
+    "EpochRecord": "fl_rec.evaluation.records",
+    **dict.fromkeys(("Recommendation", "Recommender"), "fl_rec.serving.recommend"),
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(_import_module(_PLACES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})

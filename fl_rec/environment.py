@@ -6,11 +6,13 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import metadata
+from contextlib import contextmanager, nullcontext
+from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any
 
 from fl_rec.errors import RunError
 
@@ -22,6 +24,9 @@ PYTHONS = ((3, 10), (3, 13))
 # Wheels of PyPI that were seen to hold the parameter server (PS core); later ones were built without it.
 KNOWN_PADDLES = ("2.6.2", "3.0.0")
 PROBE_SECONDS = 120
+PIR_FLAG = "FLAGS_enable_pir_api"
+# Whoever changes how Paddle works in this process.
+_STATIC = threading.RLock()
 _PROBE = "import os; os.environ['FLAGS_enable_pir_api'] = '0'; from paddle.base import core; core.DistFleetWrapper"
 
 
@@ -79,9 +84,43 @@ def importing() -> Iterator[None]:
 
 def quiet_paddle() -> None:
     """Imports Paddle for static programs, without what it says about itself on stderr."""
-    os.environ.setdefault("GLOG_minloglevel", "1")
-    with warnings.catch_warnings(), importing():
-        warnings.simplefilter("ignore")
-        import paddle
+    _import_paddle().enable_static()
 
-    paddle.enable_static()
+
+@contextmanager
+def static_paddle() -> Iterator[None]:
+    """Paddle for static programs, in a process that has its own use for it, and finds it afterwards as it was.
+
+    That may be in dynamic mode, or with PIR, of which see `fl_rec/__init__.py`. One thread at a time can be inside.
+    """
+    with _STATIC:
+        paddle = _import_paddle()
+        was_dynamic = paddle.in_dynamic_mode()
+        paddle.enable_static()
+        try:
+            # Paddle 2.6.2 has none, nor PIR unless asked for.
+            with getattr(paddle.pir_utils, "OldIrGuard", nullcontext)():
+                yield
+        finally:
+            if was_dynamic:
+                paddle.disable_static()
+
+
+def require_old_programs() -> None:
+    """RunError if Paddle was imported before fl_rec, and can't read or train the programs that are made here."""
+    import paddle
+
+    if paddle.get_flags(PIR_FLAG)[PIR_FLAG]:
+        raise RunError(
+            f"fl_rec must be imported before paddle, which reads {PIR_FLAG} once. Put `import fl_rec` first, or set "
+            f"{PIR_FLAG}=0 in the environment."
+        )
+
+
+def _import_paddle() -> Any:
+    os.environ.setdefault("GLOG_minloglevel", "1")
+    if "paddle" not in sys.modules:
+        with warnings.catch_warnings(), importing():
+            warnings.simplefilter("ignore")
+            import_module("paddle")
+    return sys.modules["paddle"]

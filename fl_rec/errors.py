@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class FLRecError(Exception):
     """Base of every error whose message is written for the user: the rule, the value received, the remedy."""
@@ -17,3 +19,21 @@ class DataError(FLRecError):
 
 class RunError(FLRecError):
     """A training or evaluation run could not start, stopped early or produced something unusable."""
+
+
+class JobFailed(RunError):
+    """A job was started, and one of its roles failed.
+
+    Attributes:
+        role: who failed first, such as "worker.3".
+        reason: why.
+        log: the role's log.
+        run: the run's folder.
+    """
+
+    def __init__(self, role: str, reason: str, log: Path, run: Path) -> None:
+        super().__init__(role, reason, log, run)
+        self.role, self.reason, self.log, self.run = role, reason, log, run
+
+    def __str__(self) -> str:
+        return f"{self.role} failed: {self.reason}\n  its log: {self.log}"

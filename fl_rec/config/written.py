@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from pydantic.fields import FieldInfo
 from fl_rec.config.schema import ABSENT, RENAMED, Sections
 from fl_rec.errors import ConfigError
 from fl_rec.plugins import nearest
-from fl_rec.typed import Keys, keys_of
+from fl_rec.typed import Keys, keys_of, to_plain
 
 
 def _declared(cls: type[Keys], prefix: str = "") -> Iterator[tuple[str, FieldInfo, bool]]:
@@ -164,6 +166,19 @@ def parse_override(override: str) -> tuple[str, Any]:
         hint = f" Did you mean {near}=VALUE?" if near else ""
         raise ConfigError(f"option -o: must be key=value. Received: {override!r}.{hint}")
     return name, _parse_yaml(value, f"option -o {override}")[0]
+
+
+def to_override(name: str, value: Any) -> str:
+    """The ``key=value`` that `parse_override` reads back to these. ConfigError if YAML has no such value."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):  # as numpy's
+        value = int(value) if isinstance(value, numbers.Integral) else float(value)
+    try:
+        text = yaml.dump(to_plain(value), None, Dumper, default_flow_style=True, allow_unicode=True, width=math.inf)
+    except yaml.representer.RepresenterError as err:
+        raise ConfigError(
+            f"{name}: an override must be a number, a text, a path, or lists and mappings of them. Received: {value!r}."
+        ) from err
+    return f"{name}={text.removesuffix('...' + chr(10)).strip()}"
 
 
 def _merge(old: Any, new: Any) -> Any:

@@ -245,9 +245,14 @@ def add_arguments(parser: argparse.ArgumentParser, folder: Path = Path()) -> Non
 
 def command(args: argparse.Namespace) -> int:
     """Plays `fl-rec prepare`."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    play(args)
+    return 0
+
+
+def play(args: argparse.Namespace) -> None:
+    """As `prepare`, of arguments that are yet to be checked. What is logged is the caller's affair."""
     check_seed(args.seed)
     if not 0 <= args.public < 1:
         raise ConfigError(f"--public must be 0 or more, and below 1. Received: {args.public}")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     prepare(args)
-    return 0

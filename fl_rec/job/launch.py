@@ -1,8 +1,9 @@
-"""`fl-rec run`: a job from start to end. No Paddle is imported here."""
+"""`fl-rec run`, and `fl_rec.train`: a job from start to end. No Paddle is imported here."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -10,10 +11,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -21,13 +26,15 @@ from fl_rec import environment, kernels, plugins
 from fl_rec.config import Config, add_config_arguments
 from fl_rec.config.loading import count
 from fl_rec.data.manifest import list_shards
-from fl_rec.errors import ConfigError, RunError
+from fl_rec.errors import ConfigError, JobFailed, RunError
+from fl_rec.evaluation.metrics import ALL
+from fl_rec.evaluation.records import EpochRecord, records_of
 from fl_rec.job.built_in import built_in
 from fl_rec.job.check import check_job
 from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
 from fl_rec.nets.contract import check_net
 from fl_rec.runs import roles
-from fl_rec.runs.directory import ENVIRONMENT_KEY, LAUNCHER_KEY, RunDirectory, default_path
+from fl_rec.runs.directory import ENVIRONMENT_KEY, LAUNCHER_KEY, RunDirectory, default_path, in_order
 
 # What starts the roles, by START_KEY: one process that imports Paddle and forks them, or fleetrun.
 START_KEY = "FL_REC_START"
@@ -37,6 +44,8 @@ DEFAULT_SCRIPTS = (
     environment.shipped("tools/static_fl_trainer.py"),
     environment.shipped("tools/static_fl_trainer_with_coordinator.py"),
 )
+# Numbers the jobs of this process.
+_JOBS = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -64,14 +73,25 @@ class LaunchOptions:
         return self.script or DEFAULT_SCRIPTS[self.coordinator_num]
 
 
-def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
-    """Runs a job from start to end.
+def launch(
+    options: LaunchOptions,
+    say: Callable[[str], None],
+    on_epoch: Callable[[EpochRecord], object] | None = None,
+) -> RunDirectory:
+    """Runs a job from start to end. Signals end it in order; in a thread other than the main one they can't be seen.
+
+    Args:
+        options: what to start.
+        say: told what there is to show.
+        on_epoch: given the record of all clients together after each epoch. What it raises ends the job, and is raised.
 
     Returns:
-        0 if every role did its part, 1 otherwise; 128 + the signal if one ended the launcher.
+        where it has written its files.
 
     Raises:
         FLRecError: something is wrong that shows before any process is started.
+        JobFailed: a role failed.
+        Stopped: a signal has ended the job.
     """
     environment.check()
     config = Config.load(options.config_yaml, options.overrides)
@@ -79,10 +99,7 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
     job = check_job(config, workers, options.coordinator_num)
     _check_options(options)
     check_net(config.runner.model_path, options.training_script.resolve().parent)
-    this = psutil.Process()
-    run, _ = RunDirectory.claim(
-        config.runner.run_dir or default_path(config.yaml_path, this), f"{this.pid} {this.create_time()}"
-    )
+    run = _claim(config)
     job.config.dump(run.config)
     say(job.config.describe())
     for note in job.notes:
@@ -95,6 +112,13 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
     mark = Mark(ENVIRONMENT_KEY, str(run.path))
     expected = roles.role_names(workers, options.server_num, options.coordinator_num)
     show = _TableTail(run, say)
+    told = _EpochTail(run, workers, on_epoch) if on_epoch else None
+
+    def progress(over: bool = False) -> None:
+        show()
+        if told is not None:
+            told(over)
+
     with (
         tempfile.TemporaryDirectory(prefix="fl_rec_") as scratch,
         open(run.log / "start", "wb") as start_log,
@@ -108,7 +132,7 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
                 env={
                     **os.environ,
                     mark.name: mark.value,
-                    LAUNCHER_KEY: str(this.pid),
+                    LAUNCHER_KEY: str(os.getpid()),
                     # Gloo's store and fleetrun leave temporary files behind when they are ended.
                     "TMPDIR": scratch,
                     **kernels.cache_environment(scratch),
@@ -122,28 +146,31 @@ def launch(options: LaunchOptions, say: Callable[[str], None] = print) -> int:
             )
             leader = psutil.Process(process.pid)
             timeout = config.runner.start_timeout
-            failure = watch(run, expected, leader, timeout, lambda role: _log_of(run, role), show)
+            failure = watch(run, expected, leader, timeout, lambda role: _log_of(run, role), progress)
             if failure is None:
                 # It stops the servers as soon as the last worker has gone.
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(GRACE_SECONDS)
-        except _Signalled as err:
-            say(f"\n{err}: ending the job's processes")
+        except BaseException as err:
+            ignore_signals()
+            if isinstance(err, Stopped):
+                say(f"\n{err}: ending the job's processes")
             mark.end()
+            reason = str(err) if isinstance(err, Stopped) else f"stopped by {err!r}"
             with suppress(OSError):  # A full disk must not hide why the run ended.
-                run.write_result({"state": roles.FAILED, "error": str(err)})
-            return 128 + err.number
+                run.write_result({"state": roles.FAILED, "error": reason})
+            raise
         finally:
             ignore_signals()
             mark.end()
-    show()
     if failure is not None:
-        print(f"fl_rec: {failure}", file=sys.stderr, flush=True)
         write_failure(run, failure)
-        return 1
+    progress(over=True)
+    if failure is not None:
+        raise JobFailed(failure.role, failure.reason, failure.log, run.path)
     result = json.loads(run.result.read_text(encoding="utf-8"))
     say(f"done      {run.result}\nmodel     {result['model']}")
-    return 0
+    return run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -167,19 +194,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(options: argparse.Namespace) -> int:
-    """Plays `fl-rec run`."""
-    return launch(
-        LaunchOptions(
-            config_yaml=Path(options.config_yaml) if options.config_yaml else built_in(),
-            overrides=tuple(options.opt),
-            worker_num=options.worker_num,
-            server_num=options.server_num,
-            coordinator_num=options.coordinator_num,
-            servers=options.servers,
-            script=options.script,
-        ),
-        say=lambda text: print(text, flush=True),
+    """Plays `fl-rec run`: 0 if every role did its part, 1 if not; 128 + the signal if one ended it."""
+    job = LaunchOptions(
+        config_yaml=Path(options.config_yaml) if options.config_yaml else built_in(),
+        overrides=tuple(options.opt),
+        worker_num=options.worker_num,
+        server_num=options.server_num,
+        coordinator_num=options.coordinator_num,
+        servers=options.servers,
+        script=options.script,
     )
+    try:
+        launch(job, say=partial(print, flush=True))
+    except JobFailed as err:
+        print(f"fl_rec: {err}", file=sys.stderr, flush=True)
+        return 1
+    except Stopped as err:
+        return 128 + err.number
+    return 0
+
+
+def _claim(config: Config) -> RunDirectory:
+    """The run directory of a new job. A process may start several, even at the same time."""
+    this, number = psutil.Process(), next(_JOBS)
+    path = config.runner.run_dir
+    if path is None:
+        path = default_path(config.yaml_path, time.time(), this.pid)
+        path = path if number == 1 else path.with_name(f"{path.name}-{number}")
+    run, _ = RunDirectory.claim(path, f"{this.pid} {this.create_time()} {number}")
+    return run
 
 
 def _log_of(run: RunDirectory, role: str) -> Path:
@@ -247,7 +290,33 @@ class _TableTail:
             self._say(text.rstrip("\n") + "\n")
 
 
-class _Signalled(RunError):
+class _EpochTail:
+    """Hands over the record of each epoch of which every worker has written its own since the last call."""
+
+    def __init__(self, run: RunDirectory, workers: int, on_epoch: Callable[[EpochRecord], object]) -> None:
+        self._path, self._workers, self._on_epoch, self._offset = run.metrics, workers, on_epoch, 0
+        self._lines: dict[int, list[dict[str, Any]]] = {}
+
+    def __call__(self, over: bool = False) -> None:
+        """`over`: no worker writes any more."""
+        with open(self._path, "rb") as file:
+            file.seek(self._offset)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in map(json.loads, whole.splitlines()):
+            self._lines.setdefault(line["epoch"], []).append(line)
+        for epoch in sorted(self._lines):
+            lines = in_order(self._lines[epoch])
+            if lines[-1]["client"] != ALL or (len(lines) <= self._workers and not over):
+                return
+            del self._lines[epoch]
+            self._on_epoch(records_of(lines)[-1])
+
+
+class Stopped(RunError):
+    """A signal has ended the job."""
+
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.number = number
@@ -255,7 +324,13 @@ class _Signalled(RunError):
 
 @contextmanager
 def _signals_as_exceptions() -> Iterator[Callable[[], None]]:
-    """Yields what has them ignored from then on: clearing up must not be interrupted."""
+    """Yields what has them ignored from then on: clearing up must not be interrupted.
+
+    Only the main thread can change what signals do; in another one they stay as they are.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
 
     def ignore() -> None:
         for each in kept:
@@ -263,14 +338,14 @@ def _signals_as_exceptions() -> Iterator[Callable[[], None]]:
 
     def stop(number: int, _frame: object) -> None:
         ignore()
-        raise _Signalled(number)
+        raise Stopped(number)
 
-    # What is ignored stays so: nohup has the job outlive its terminal.
+    # What is ignored stays so: nohup has the job outlive its terminal. And None is a handler that is not Python's.
     kept = {
         each: handler
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         for handler in [signal.getsignal(each)]
-        if handler is not signal.SIG_IGN
+        if handler not in (signal.SIG_IGN, None)
     }
     for each in kept:
         signal.signal(each, stop)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from fl_rec import environment
 from fl_rec.errors import DataError, RunError
 from fl_rec.files import drafted, read_json, write_json
 from fl_rec.nets import graph
@@ -97,7 +98,9 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
     Raises:
         DataError: if the folder holds no model or one that is cut off, or a private part is missing or does not fit.
             `private_parts.NoCommonModel` if the workers' parts can't be joined.
+        RunError: Paddle can't read it, since it was imported before fl_rec.
     """
+    environment.require_old_programs()
     own = folder / "private" / str(client)
     program_path = (own if own.is_dir() else folder) / f"{PREFIX}.pdmodel"
     if client is None and next(folder.glob(f"private/*/{PREFIX}.pdmodel"), None):

@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from fl_rec.errors import RunError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.files import write_json
@@ -136,23 +134,28 @@ class RunDirectory:
             file.write(table + "\n\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All records, by epoch and client, all clients together last: workers add theirs in any order."""
-        records = map(json.loads, self.metrics.read_text(encoding="utf-8").splitlines())
-        return sorted(records, key=lambda each: (each["epoch"], each["client"] == ALL, each["client"]))
+        """All records, `in_order`."""
+        return in_order(map(json.loads, self.metrics.read_text(encoding="utf-8").splitlines()))
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_json(self.result, result)
 
 
-def default_path(config_path: Path, parent: psutil.Process) -> Path:
+def in_order(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records by epoch and client, all clients together last: workers write theirs in any order."""
+    return sorted(records, key=lambda each: (each["epoch"], each["client"] == ALL, each["client"]))
+
+
+def default_path(config_path: Path, started: float, pid: int) -> Path:
     """`NAME-TIME-PID` in the `runs_folder` of the configuration, the same in every role of one fleetrun.
 
     Args:
         config_path: the YAML file; its stem is NAME.
-        parent: the process that started this job's roles, whose start names the run.
+        started: when the job was, in seconds since 1970.
+        pid: the process that started its roles.
     """
-    started = time.strftime("%Y%m%d-%H%M%S", time.localtime(round(parent.create_time())))
-    return runs_folder(config_path) / f"{config_path.stem}-{started}-{parent.pid}"
+    moment = time.strftime("%Y%m%d-%H%M%S", time.localtime(round(started)))
+    return runs_folder(config_path) / f"{config_path.stem}-{moment}-{pid}"
 
 
 def runs_folder(config_path: Path) -> Path:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fl_rec import __version__, environment
+from fl_rec.config import Config
 from fl_rec.data.catalogue import Catalogue
 from fl_rec.data.manifest import MANIFEST_NAME, Manifest, load_manifest
 from fl_rec.errors import DataError, RunError
@@ -79,7 +80,12 @@ def export(saved: SavedModel, out: Path | None = None, client: int | None = None
     _require_parts(saved, manifest, client)
     catalogue = Catalogue.of_shards(manifest, saved.signature.get("mappings", {}), client)
     # Two seconds to import: by now the usual mistakes have been told.
-    environment.quiet_paddle()
+    with environment.static_paddle():
+        _write(saved, config, catalogue, client, out)
+    return out
+
+
+def _write(saved: SavedModel, config: Config, catalogue: Catalogue, client: int | None, out: Path) -> None:
     from fl_rec import files
     from fl_rec.runs import checkpoint
 
@@ -110,7 +116,6 @@ def export(saved: SavedModel, out: Path | None = None, client: int | None = None
             f"The exported model must be written, and {out} can't be ({err.strerror or err}). Free some space or name "
             "another --out."
         ) from err
-    return out
 
 
 def _destination(saved: SavedModel, out: Path | None) -> Path:

@@ -51,7 +51,7 @@ class Recommendation:
 
 
 class Recommender:
-    """An exported model, opened once.
+    """An exported model, opened once. Whatever else uses Paddle in this process finds it as it was.
 
     Args:
         folder: what `fl-rec export` wrote.
@@ -63,18 +63,18 @@ class Recommender:
         DataError: the folder holds no exported model, or one that is cut off or was changed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        saved = SavedModel.open(folder)
+    def __init__(self, folder: str | Path) -> None:
+        saved = SavedModel.open(Path(folder))
         if not saved.exported:
             raise DataError(
                 "Recommendations need an exported model, which has the names of users and items. Received: "
                 f"{saved.folder}, which is a checkpoint. Export it: fl-rec export {folder}"
             )
         self.catalogue = Catalogue.read(saved.folder, saved.signature["ids"]["sha256"])
-        environment.quiet_paddle()
-        from fl_rec.runs import checkpoint
+        with environment.static_paddle():
+            from fl_rec.runs import checkpoint
 
-        self._net = checkpoint.load(saved.folder)
+            self._net = checkpoint.load(saved.folder)
         if len(self._net.feeds) != 2:
             raise DataError(
                 "Recommendations are made by a model that scores a user and an item. Received: "
@@ -120,7 +120,8 @@ class Recommender:
     def scores(self, user: int | str) -> np.ndarray:
         """The model's scores of all items by their ids in the model, float32. DataError as above."""
         number = self.catalogue.users[self.catalogue.position(user)]
-        scores = self._net.predict([np.full_like(self._items, number), self._items], _ROWS)
+        with environment.static_paddle():
+            scores = self._net.predict([np.full_like(self._items, number), self._items], _ROWS)
         strange = np.count_nonzero(~np.isfinite(scores))
         if strange:
             raise DataError(

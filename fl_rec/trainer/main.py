@@ -39,6 +39,7 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
     try:
         role = Role.from_environment()
         environment.check()
+        environment.require_old_programs()
         config = load_from_args(options)
         run = open_run(config, role)
         roles.write_status(run.roles, role.name, roles.STARTING)
@@ -73,7 +74,7 @@ def open_run(config: Config, role: Role) -> RunDirectory:
     if ENVIRONMENT_KEY in os.environ:
         return RunDirectory(Path(os.environ[ENVIRONMENT_KEY]))
     fleetrun = psutil.Process(os.getppid())
-    path = config.runner.run_dir or default_path(config.yaml_path, fleetrun)
+    path = config.runner.run_dir or default_path(config.yaml_path, fleetrun.create_time(), fleetrun.pid)
     run, made = RunDirectory.claim(path, os.environ[FLEETRUN_MARK])
     if made:
         start_watch(run, role, fleetrun, config.runner.start_timeout)

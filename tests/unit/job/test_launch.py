@@ -368,7 +368,7 @@ def test_signal_ends_the_job_and_nothing_else(
 
 
 def test_second_signal_does_not_interrupt_the_clearing_up() -> None:
-    with pytest.raises(launch._Signalled, match="stopped by SIGTERM"), launch._signals_as_exceptions():
+    with pytest.raises(launch.Stopped, match="stopped by SIGTERM"), launch._signals_as_exceptions():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(DEADLINE)

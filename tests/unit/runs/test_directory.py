@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,10 +146,9 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Any:
     time.tzset()
 
 
-@pytest.mark.parametrize("created", [1704164644.6, 1704164645.0, 1704164645.4])
-def test_default_path_is_beside_the_configuration(tmp_path: Path, utc: None, created: float) -> None:
-    parent = SimpleNamespace(pid=77, create_time=lambda: created)
-    path = default_path(tmp_path / "my project" / "job.yaml", parent)
+@pytest.mark.parametrize("started", [1704164644.6, 1704164645.0, 1704164645.4])
+def test_default_path_is_beside_the_configuration(tmp_path: Path, utc: None, started: float) -> None:
+    path = default_path(tmp_path / "my project" / "job.yaml", started, 77)
     assert path == tmp_path.resolve() / "my project" / "runs" / "job-20240102-030405-77"
 
 
