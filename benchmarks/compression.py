@@ -116,8 +116,11 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
 
     failures = []
     for line in bench.lines:
-        share, loss = PROMISED.get((line["net"], line["model"]), (None, None))
-        if not args.quick and share is not None and (line["share"] > share or line["hr_change"] < -loss):
+        promised = PROMISED.get((line["net"], line["model"]))
+        if promised is None or args.quick:
+            continue
+        share, loss = promised
+        if line["share"] > share or line["hr_change"] < -loss:
             failures.append(
                 f"{line['model']} must have at most {share:.0%} of the size and lose at most {loss} in "
                 f"{METRICS['hr']}. Received: {line['share']:.1%}, {line['hr_change']:+.4f}."

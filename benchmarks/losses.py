@@ -55,7 +55,8 @@ def plan(config: Config, data: Manifest, rates: Mapping[str, float]) -> dict[str
     if negatives is None and data.group_size == 1:
         negatives = data.source.get("num_neg") or DEFAULT_NEGATIVES
     lines = {}
-    for name, loss in LOSSES.items():
+    for name in LOSSES:
+        loss = LOSSES.find(name)
         keys: dict[str, Any] = {"runner.resample_negatives": negatives, "hyper_parameters.loss": name}
         if name != hyper.loss:
             keys["hyper_parameters.loss_options"] = None  # they are another loss's

@@ -329,7 +329,10 @@ def test_rows_of_another_kind_have_no_negatives_to_draw(config: Config, tmp_path
     config = config.replace(**{"runner.resample_negatives": 2})
     wide = tmp_path / "wide.txt"
     wide.write_text("2 0 1 1 3 1 1\n")
-    with built(config) as program, pytest.raises(DataError, match="wide.txt, line 1: .* as many labels as items. Received: 2, 1, 1 values"):
+    with (
+        built(config) as program,
+        pytest.raises(DataError, match="wide.txt, line 1: .* as many labels as items. Received: 2, 1, 1 values"),
+    ):
         rows_of(config, program, wide)
 
 
