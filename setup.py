@@ -53,8 +53,8 @@ setup(
         "grpcio>=1.60",
         "msgpack>=1.0",
         "numpy>=1.21",
-        # The kernels that train. 0.61 is the first for Python 3.13 and for numpy 1 and 2 alike.
-        "numba>=0.61,<1",
+        # The kernels that train. 0.62 is the first whose LLVM has one kind of pointer, as fl_rec.kernels.compiled writes it.
+        "numba>=0.62,<1",
         "pydantic>=2.7,<3",
         "pyyaml>=5.4",
         "scikit-learn>=1.0",
