@@ -65,7 +65,7 @@ def make_shards(folder: Path, workers: int, users: int, items: int, rows: int, t
         num_shards=workers,
         num_users=users,
         num_items=items,
-        bad_zip={"policy": None, "users": 0, "train_rows": 0},
+        unplaced={"policy": None, "users": 0, "train_rows": 0},
         dropped_users=0,
         totals={"train_rows": workers * rows, "test_rows": sum(shard.test.rows for shard in shards)},
         shards=tuple(shards),

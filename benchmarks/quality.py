@@ -216,7 +216,9 @@ def one_shard(data: Manifest, number: int, out: Path) -> Manifest:
                 for name in ("rows", "positives", "users", "items")
             },
             # Nobody has counted them for one shard.
-            bad_zip={**data.bad_zip, "users": None, "train_rows": None},
+            unplaced={**data.unplaced, "users": None, "train_rows": None},
+            clients=(),
+            difference={},
             folder=out,
         )
     )

@@ -15,8 +15,8 @@ from fl_rec.errors import FLRecError
 
 # Each module has add_arguments(parser), and command(options), which returns the exit code.
 COMMANDS = {
-    "prepare": ("fl_rec.data.prepare", "make training and test rows from a data set (prepare.py)"),
-    "partition": ("fl_rec.data.shards", "cut prepared rows into one shard per worker (gen_heter_data.py)"),
+    "prepare": ("fl_rec.data.prepare", "make training and test rows from a table of interactions, and shards of them"),
+    "partition": ("fl_rec.data.shards", "cut prepared rows into one shard per worker"),
     "run": (
         "fl_rec.job.launch",
         "start a job's servers and workers, watch them, and judge the run; without -m, the built-in job",

@@ -125,7 +125,7 @@ TRAINING = (
         ("runner.early_stopping", "runner.validation_data_dir"),
         lambda epochs, folder: not epochs or folder is not None,
         "runner.early_stopping needs validation shards, by which the epochs are compared. Received: early_stopping={} "
-        "without runner.validation_data_dir. Set it to the folder that prepare.py --validation and gen_heter_data.py "
+        "without runner.validation_data_dir. Set it to the folder that fl-rec prepare --validation and partition "
         "make, or leave runner.early_stopping out.",
     ),
     Relation(

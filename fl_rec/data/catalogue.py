@@ -1,6 +1,6 @@
 """The users that an exported model serves, and with what: names of users and items, and what each user has had.
 
-FOLDER/items.csv     item, original_id, title, tags, as prepare.py writes them
+FOLDER/items.csv     item, original_id, title, tags, as `fl-rec prepare` writes them
 FOLDER/users.csv     user, original_id; those that the model serves
 FOLDER/history.npz   indptr, int64 [users + 1], and items, int32: those of line k of users.csv are
                      items[indptr[k]:indptr[k + 1]], in ascending order
@@ -26,6 +26,7 @@ from fl_rec.data.sources.base import USER_COLUMNS, Dataset, Items
 from fl_rec.data.text import read_rows
 from fl_rec.errors import DataError
 from fl_rec.files import atomic_write, changed_file, read_arrays, read_bytes, sha256_of
+from fl_rec.plugins import did_you_mean
 
 # ---------------------------------------------------------------------------------------------- tables
 
@@ -88,19 +89,19 @@ class Catalogue:
 
         Args:
             manifest: of the shards.
-            mappings: `Manifest.mappings` when the model was trained.
+            mappings: `Manifest.mappings` when the model was trained. Where there is none, ids are as they are in the
+                shards, and items have no titles.
             client: whose users, by the number of the shard; None for all.
 
         Raises:
-            DataError: the shards or the model are older than the mappings, or the shards were made again since.
+            DataError: the shards were made again since the model was trained.
         """
         folder = manifest.folder
-        if not mappings or not manifest.mappings:
-            older = "the model" if manifest.mappings else f"shards in {folder}"
+        if mappings.keys() != manifest.mappings.keys():
+            with_names = "the model" if mappings else f"the shards in {folder}"
             raise DataError(
-                "Users and items can be named if it is known with which items.csv and users.csv the model was trained. "
-                f"Received: {older}, made before shards came with them. Make the shards again with "
-                "datasets/movielens/gen_heter_data.py, and train again."
+                "A model's ids mean the users and items that it was trained with. Received: the names of these with "
+                f"{with_names} alone. Train again, or name the data that the model was trained with: --data FOLDER"
             )
         require_unchanged(folder, mappings)
         validated = any(shard.validation for shard in manifest.shards)
@@ -109,8 +110,12 @@ class Catalogue:
         )
         shards = manifest.shards if client is None else [manifest.shards[client]]
         users, indptr, history = _history(manifest, shards)
-        _, original = _read_original_users(folder / USERS)
-        return cls(users, original[users], _read_items(folder / ITEMS), indptr, history)
+        original = _read_original_users(folder / USERS)[1][users] if USERS in mappings else users
+        number = np.arange(manifest.num_items)
+        items = (
+            read_items(folder / ITEMS) if ITEMS in mappings else Items(number, [""] * len(number), [""] * len(number))
+        )
+        return cls(users, original, items, indptr, history)
 
     @classmethod
     def read(cls, folder: Path, checksums: Mapping[str, str]) -> Catalogue:
@@ -127,7 +132,7 @@ class Catalogue:
             )
         users, original = _read_original_users(folder / USERS)
         arrays = read_arrays(folder / HISTORY, "A history must be readable.")
-        return cls(users, original, _read_items(folder / ITEMS), arrays["indptr"], arrays["items"])
+        return cls(users, original, read_items(folder / ITEMS), arrays["indptr"], arrays["items"])
 
     def write(self, folder: Path) -> dict[str, str]:
         """Writes the three files; returns their SHA-256. OSError if one can't be written."""
@@ -145,10 +150,11 @@ class Catalogue:
         found = position_of(original_id, self.original_users)
         if found is None:
             by_value = np.sort(self.original_users)
+            hint = "" if by_value.dtype.kind == "i" else did_you_mean(str(original_id), by_value.tolist())
             raise DataError(
                 f"A user must be one of the {len(self.users):,} that the model serves, by the data set's own id (from "
-                f"{by_value[0]} to {by_value[-1]}). Received: {original_id}. users.csv in the exported folder "
-                "lists them all."
+                f"{by_value[0]} to {by_value[-1]}). Received: {original_id}. {hint}{' ' * bool(hint)}users.csv in the "
+                "exported folder lists them all."
             )
         return found
 
@@ -188,7 +194,8 @@ def _read_original_users(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return columns["user"], columns["original_id"]
 
 
-def _read_items(path: Path) -> Items:
+def read_items(path: Path) -> Items:
+    """Read what `write_items` wrote; DataError as for `read_users`."""
     columns = _read_csv(path, _ITEM_COLUMNS)
     _require_numbered(path, columns["item"], "items")
     return Items(columns["original_id"], columns["title"].tolist(), columns["tags"].tolist())
@@ -214,7 +221,7 @@ def _read_csv(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
         numbers = " and ".join(name for name in needed if name in whole)
         raise DataError(
             f"{path}, line {reader.line_num}: the columns must be {', '.join(needed)}, {numbers} whole numbers. "
-            f"Received something else ({err!r}). Run prepare.py again."
+            f"Received something else ({err!r}). Run fl-rec prepare again."
         ) from err
     read = dict(zip(header, columns))
     return {
@@ -225,4 +232,4 @@ def _read_csv(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
 
 def _require_numbered(path: Path, ids: np.ndarray, what: str) -> None:
     if not np.array_equal(ids, np.arange(len(ids))):
-        raise DataError(f"{path}: {what} must be numbered 0, 1, 2, ... in order. Run prepare.py again.")
+        raise DataError(f"{path}: {what} must be numbered 0, 1, 2, ... in order. Run fl-rec prepare again.")

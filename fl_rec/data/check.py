@@ -116,7 +116,7 @@ def _require_one_per_worker(files: Sequence[Path], kind: str, workers: int) -> N
         raise ConfigError(
             f"Shard k belongs to worker k, so there must be as many shards as workers. Received: {len(files)} files in "
             f"{files[0].parent} (runner.{kind}) and {workers} workers. Start {len(files)} workers, or write "
-            f"{workers} shards: gen_heter_data.py --num_shards {workers}"
+            f"{workers} shards: fl-rec partition --num_shards {workers}"
         )
 
 
@@ -132,7 +132,7 @@ def _group_size(config: Config, manifest: Manifest | None) -> int:
     elif manifest is not None:
         sizes = (manifest.group_size,)
         rule = f"{manifest.group_size}, which is what a row in {manifest.folder} holds"
-        remedy = "Leave it out, make other shards with gen_heter_data.py --group, or set runner.resample_negatives."
+        remedy = "Leave it out, make other shards with fl-rec partition --group, or set runner.resample_negatives."
     if given is not None and given not in sizes:
         raise ConfigError(f"hyper_parameters.group_size must be {rule}. Received: {given}. {remedy}")
     return sizes[0] if given is None else given

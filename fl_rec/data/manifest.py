@@ -19,7 +19,7 @@ SLOTS = ("user_input", "item_input", "label")
 MANIFEST_NAME = "manifest.json"
 
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 
 
 TRAIN_FOLDER = "fl_train_data"
@@ -34,7 +34,7 @@ VALIDATION_FOLDER = "fl_valid_data"
 PUBLIC_FOLDER = "fl_public_data"
 
 
-# Which user and which item an id is; beside the manifest, as prepare.py wrote them.
+# Which user and which item an id is; beside the manifest, as `fl-rec prepare` wrote them.
 MAPPINGS = ("items.csv", "users.csv")
 
 
@@ -65,13 +65,15 @@ class Shard:
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Manifest:
-    """What ``gen_heter_data.py`` wrote.
+    """What `fl-rec partition` wrote.
 
-    ``num_users`` and ``num_items`` are upper bounds of the ids (an embedding's number of rows). ``bad_zip``
-    has the policy (null if the partitioner takes no zip code), and the users and training rows it concerns.
-    ``folder`` is where the manifest was found; it is not in the file. ``group_size`` is the number of items in a
-    line of the training files. ``mappings`` has the SHA-256 of each of `MAPPINGS`; a manifest may be older than that.
-    ``public`` has the interactions of the users who are in no shard, if there are any.
+    ``num_users`` and ``num_items`` are upper bounds of the ids (an embedding's number of rows). ``unplaced``
+    has what was done with users whom the partitioner can't place (null if it can place all), and the users and
+    training rows it concerns. ``folder`` is where the manifest was found; it is not in the file. ``group_size`` is the
+    number of items in a line of the training files. ``mappings`` has the SHA-256 of each of `MAPPINGS`; without them
+    users and items have no names but their ids. ``public`` has the interactions of the users who are in no shard, if
+    there are any. ``clients`` has a name for each shard, such as its region, if shards have names; ``difference`` is
+    how different they are (see `fl_rec.data.difference`).
     """
 
     version: int
@@ -83,7 +85,7 @@ class Manifest:
     num_shards: int
     num_users: int
     num_items: int
-    bad_zip: Mapping[str, Any]
+    unplaced: Mapping[str, Any]
     dropped_users: int
     totals: Mapping[str, int]
     shards: tuple[Shard, ...]
@@ -91,6 +93,8 @@ class Manifest:
     group_size: int = 1
     mappings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     public: ShardFile | None = None
+    clients: tuple[str, ...] = ()
+    difference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         content = dataclasses.asdict(self)
@@ -111,10 +115,14 @@ def load_manifest(data_dir: Path) -> Manifest | None:
 
 
 def _parse_manifest(path: Path) -> Manifest:
-    remedy = "Run datasets/movielens/gen_heter_data.py again."
+    remedy = "Make the shards again: fl-rec partition"
     content = read_json(path, "A manifest must be JSON.", remedy)
     version = content.get("version")
-    if version != MANIFEST_VERSION:
+    if version == 1:
+        names = {field.name for field in dataclasses.fields(Manifest)}
+        content = {name: content[name] for name in content if name in names}
+        content.update(version=MANIFEST_VERSION, unplaced={})  # which were told otherwise
+    elif version != MANIFEST_VERSION:
         raise DataError(f"A manifest must be of version {MANIFEST_VERSION}. Received: {version} in {path}. {remedy}")
     try:
         manifest: Manifest = TypeAdapter(Manifest).validate_python({**content, "folder": path.parent})
@@ -150,14 +158,14 @@ def check_shards(
         if len(files) < manifest.num_shards:
             raise DataError(
                 f"{validation_dir} can be used only if the manifest lists a validation file for every shard. Received: "
-                f"{len(files)} of {manifest.num_shards} in {manifest.folder / MANIFEST_NAME}. Run prepare.py "
-                "--validation and gen_heter_data.py again."
+                f"{len(files)} of {manifest.num_shards} in {manifest.folder / MANIFEST_NAME}. Make them: "
+                "fl-rec prepare --validation, then fl-rec partition"
             )
         _check_folder(files, validation_dir, verify)
 
 
 def _check_folder(files: Sequence[ShardFile], folder: Path, verify: bool) -> None:
-    remedy = "Run datasets/movielens/gen_heter_data.py again."
+    remedy = "Make the shards again: fl-rec partition"
     for file in files:
         path = folder / Path(file.file).name
         if not path.is_file():
@@ -191,9 +199,9 @@ def list_files(folder: Path, key: str, holds: str, remedy: str) -> list[Path]:
 
 def list_shards(folder: Path, key: str) -> list[Path]:
     """A folder's shards by name. DataError, which names `runner.KEY`, if there is none or one is empty."""
-    remedy = "Make the shards with datasets/movielens/run.sh or fl-rec partition, or leave -m out for built-in data."
+    remedy = "Make the shards with fl-rec prepare and fl-rec partition, or leave -m out for built-in data."
     if key == "validation_data_dir":
-        remedy = "Make the shards with prepare.py --validation and gen_heter_data.py."
+        remedy = "Make the shards with fl-rec prepare --validation and fl-rec partition."
     files = list_files(folder, f"runner.{key}", "shards", remedy)
     empty = [path.name for path in files if path.stat().st_size == 0]
     if empty:

@@ -48,8 +48,8 @@ def hold_out(dataset: Dataset, source: str, seed: int) -> tuple[Dataset, np.ndar
     if dataset.train_rows is not None:
         raise DataError(
             "--validation holds out one training interaction of each user before training negatives are sampled, so "
-            f"the source must leave them to prepare.py. Received: {source} ({dataset.kind}), which has training rows "
-            "of its own. Leave --validation out, or prepare the ratings themselves, such as ml-1m.zip."
+            f"the source must leave them to fl-rec prepare. Received: {source} ({dataset.kind}), which has training "
+            "rows of its own. Leave --validation out, or prepare the interactions themselves."
         )
     train, validation = hold_out_one(dataset.train, dataset.num_items, generator(seed, Stream.HOLD_OUT))
     if not len(validation):
@@ -150,6 +150,7 @@ def describe(
         given = args.test_negative.name
     return {
         "source": {"kind": dataset.kind, "name": name},
+        "partitioner": dataset.partitioner,
         "seed": args.seed,
         "num_neg": args.num_neg if dataset.train_rows is None else None,
         "test_negative": given,

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from fl_rec.data.catalogue import read_users
+from fl_rec.data.catalogue import read_items, read_users
+from fl_rec.data.difference import difference, to_table
 from fl_rec.data.manifest import (
     MANIFEST_NAME,
     MANIFEST_VERSION,
@@ -36,9 +37,10 @@ from fl_rec.data.manifest import (
     check_shards,
     load_manifest,
 )
-from fl_rec.data.partition import find_partitioner, has_bad_zip
+from fl_rec.data.partition import PARTITIONERS, find_partitioner
 from fl_rec.data.rows import Sizes
 from fl_rec.data.sampling import Stream, generator
+from fl_rec.data.tags import ItemTags
 from fl_rec.data.text import LAYOUTS, Layout, grouped_layout, read_rows, write_rows
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import atomic_write, changed_file, read_bytes, read_json, write_json
@@ -94,18 +96,18 @@ def group_rows(rows: np.ndarray, name: str) -> np.ndarray:
             f"{name}, line {line + 1}: rows can be grouped only if each positive is followed by its negatives, all of "
             f"one user and as many as the first positive has. Received: user {rows[line, 0]}, label {rows[line, 2]}, "
             f"after a first group of {size} row(s). Leave --group out, or prepare a source that leaves the training "
-            "negatives to prepare.py."
+            "negatives to fl-rec prepare."
         )
     return rows.reshape(-1, size, 3)
 
 
-def require_rows(shards: Sequence[np.ndarray], kind: str) -> None:
+def require_rows(shards: Sequence[np.ndarray], kind: str, clients: Sequence[str] = ()) -> None:
     """DataError if a shard is empty: its worker could neither train nor take part in the others' barriers."""
-    empty = [k for k, rows in enumerate(shards) if not len(rows)]
+    empty = [f"{k} ({clients[k]})" if clients else str(k) for k, rows in enumerate(shards) if not len(rows)]
     if empty:
         raise DataError(
             f"Every shard must have {kind} rows, since a worker without any can't work. Received none for "
-            f"shard(s) {', '.join(map(str, empty))} of {len(shards)}. Use fewer --num_shards, another "
+            f"shard(s) {', '.join(empty)} of {len(shards)}. Use fewer --num_shards, another "
             "--seed, or another --partitioner (iid is the most even; for Dirichlet a larger alpha is)."
         )
 
@@ -182,16 +184,24 @@ _TITLES = {"train": "training", "test": "test", "validation": "validation"}
 
 
 def generate(
-    data: Path, out: Path, num_shards: int, partitioner: str, layout: str, seed: int, group: bool = False
+    data: Path,
+    out: Path,
+    num_shards: int | None,
+    partitioner: str | None,
+    layout: str,
+    seed: int,
+    group: bool = False,
 ) -> Manifest:
     """Read ``data``, write the shards and their manifest into ``out``, and return it.
 
+    ``num_shards`` and ``partitioner`` are None for what the partitioner, and the data's source, go by unless told.
     Everything that can be wrong with the input is found before the first file is written.
     """
-    partition = find_partitioner(partitioner)
+    named = find_partitioner(partitioner) if partitioner else None
+    meta = _read_meta(data)
+    partition = named or find_partitioner(meta["partitioner"])
     with stage(f"read {data}") as counts:
-        meta = _read_meta(data)
-        users = read_users(data / "users.csv")
+        users, tags = read_users(data / "users.csv"), ItemTags.of(read_items(data / "items.csv").tags)
         mappings = {name: read_bytes(data / name) for name in MAPPINGS}
         train_file, valid_file = data / "big_train" / "train_data.csv", data / "big_valid" / "valid_data.csv"
         sizes = Sizes(len(users), meta["num_items"])
@@ -202,11 +212,13 @@ def generate(
         public = read_rows(public_file, sizes) if public_file.is_file() else None
         counts.update({"users": len(users), **{f"{_TITLES[kind]} rows": len(rows[kind]) for kind in rows}})
     group_size = group_rows(rows["train"], str(train_file)).shape[1] if group else 1
-    shard_of_user = partition(users, num_shards, generator(seed, Stream.PARTITION))
-    split = {kind: split_rows(rows[kind], shard_of_user, num_shards) for kind in rows}
+    users = dataclasses.replace(users, positives=lambda: _positives(rows["train"])[:, :2], item_tags=tags)
+    dealt = partition(users, num_shards, generator(seed, Stream.PARTITION))
+    split = {kind: split_rows(rows[kind], dealt.shard, dealt.num_shards) for kind in rows}
     for kind in split:
-        require_rows(split[kind], _TITLES[kind])
-    bad_zip = has_bad_zip(users)
+        require_rows(split[kind], _TITLES[kind], dealt.clients)
+    unplaced = np.zeros(len(users), bool) if dealt.unplaced is None else dealt.unplaced
+    items = np.array([np.bincount(_positives(each)[:, 1], minlength=meta["num_items"]) for each in split["train"]])
     with output():
         shards = write_shards(
             out, split["train"], split["test"], LAYOUTS[layout], seed, split.get("validation"), group_size
@@ -222,15 +234,15 @@ def generate(
             seed=seed,
             source={**meta["source"], **{key: meta[key] for key in ("seed", "num_neg", "test_negative")}},
             partitioner={"name": partition.name, "options": to_plain(partition.options)},
-            num_shards=num_shards,
+            num_shards=dealt.num_shards,
             num_users=meta["num_users"],
             num_items=meta["num_items"],
-            bad_zip={
-                "policy": partition.options.get("bad_zip"),
-                "users": int(bad_zip.sum()),
-                "train_rows": int(bad_zip[rows["train"][:, 0]].sum()) // group_size,
+            unplaced={
+                "policy": dealt.policy,
+                "users": int(unplaced.sum()),
+                "train_rows": int(unplaced[rows["train"][:, 0]].sum()) // group_size,
             },
-            dropped_users=int((shard_of_user < 0).sum()),
+            dropped_users=int((dealt.shard < 0).sum()),
             totals={
                 f"{kind}_{name}": count
                 for kind in split
@@ -241,22 +253,30 @@ def generate(
             group_size=group_size,
             mappings={name: hashlib.sha256(content).hexdigest() for name, content in mappings.items()},
             public=public_shard,
+            clients=tuple(dealt.clients),
+            difference=difference(items, tags),
         )
         write_json(out / MANIFEST_NAME, manifest.to_json())
     return manifest
 
 
+def _positives(rows: np.ndarray) -> np.ndarray:
+    positives: np.ndarray = rows[rows[:, 2] == 1]
+    return positives
+
+
 def _read_meta(data: Path) -> dict[str, Any]:
     path = data / "meta.json"
     if not path.is_file():
-        raise DataError(f"--data must be a folder that prepare.py wrote. Received: {data}, without meta.json.")
-    meta = read_json(path, "meta.json must be as prepare.py writes it.", "Run prepare.py again.")
+        raise DataError(f"--data must be a folder that fl-rec prepare wrote. Received: {data}, without meta.json.")
+    meta = read_json(path, "meta.json must be as fl-rec prepare writes it.", "Run it again.")
     try:
-        kept = {key: meta[key] for key in ("seed", "num_neg", "test_negative", "num_users", "num_items")}
+        wanted = ("seed", "num_neg", "test_negative", "num_users", "num_items", "partitioner")
+        kept = {key: meta[key] for key in wanted}
         return {**kept, "source": {**meta["source"]}}
     except (KeyError, TypeError) as err:
         raise DataError(
-            f"meta.json must be as prepare.py writes it. Received: {path} ({err!r}). Run prepare.py again."
+            f"meta.json must be as fl-rec prepare writes it. Received: {path} ({err!r}). Run it again."
         ) from err
 
 
@@ -273,7 +293,7 @@ def verify(out: Path) -> Manifest:
     if changed:
         raise DataError(
             f"{changed[0]} must have the SHA-256 {manifest.mappings[changed[0].name]}, says the manifest. Received: "
-            f"{changed[1]}. Run datasets/movielens/gen_heter_data.py again."
+            f"{changed[1]}. Make the shards again: fl-rec partition"
         )
     return manifest
 
@@ -282,21 +302,25 @@ def add_arguments(parser: argparse.ArgumentParser, folder: Path = Path()) -> Non
     """Adds the arguments of `fl-rec partition`; `folder` is where it reads and writes unless told."""
     parser.add_argument("--data", type=Path, default=folder, help="folder that prepare wrote (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=folder / "fl_data", help="folder to write (default: %(default)s)")
-    parser.add_argument("--num_shards", type=int, default=10, help="one per worker (default: 10)")
-    parser.add_argument(
-        "--partitioner",
-        default="zip_first_digit",
-        help="zip_first_digit, iid, dirichlet_activity, dirichlet_genre, module:function or "
-        "file.py:function; options after a colon: dirichlet_genre:alpha=0.3, "
-        "zip_first_digit:bad_zip=spread|drop|error "
-        "(default: zip_first_digit, which spreads bad zip codes over all shards by user id)",
-    )
+    add_cutting_arguments(parser)
     parser.add_argument("--format", choices=sorted(LAYOUTS), default="multislot", help="(default: multislot)")
     parser.add_argument(
         "--group", action="store_true", help="write each training positive and its negatives as one row"
     )
     parser.add_argument("--seed", type=int, default=2022, help="(default: %(default)s)")
     parser.add_argument("--verify", action="store_true", help="write nothing; check the shards in --out against it")
+
+
+def add_cutting_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say how users are dealt out."""
+    parser.add_argument(
+        "--num_shards", type=int, metavar="N", help="one per worker (default: 10; for by_column one per value)"
+    )
+    parser.add_argument(
+        "--partitioner",
+        help=f"{', '.join(PARTITIONERS)}, module:function or file.py:function; options after a colon: "
+        "by_column:column=region,missing=spread|drop|error, dirichlet_tag:alpha=0.3 (default: what suits the source)",
+    )
 
 
 def command(args: argparse.Namespace) -> int:
@@ -311,6 +335,7 @@ def command(args: argparse.Namespace) -> int:
         manifest = verify(args.out)
     else:
         manifest = generate(args.data, args.out, args.num_shards, args.partitioner, args.format, args.seed, args.group)
+    print(to_table(manifest), end="\n\n")
     state = "verified" if args.verify else "written"
     rows = [shard.train.rows for shard in manifest.shards]
     print(f"{state}: {manifest.num_shards} shards, {sum(rows):,} training rows ({', '.join(map(str, rows))})")

@@ -106,7 +106,7 @@ class ProxySet:
             folder,
             "distillation.proxy_data_dir",
             "public users' rows",
-            "Make it with prepare.py --public and gen_heter_data.py.",
+            "Make it with fl-rec prepare --public and fl-rec partition.",
         )
         rows = np.concatenate([read_rows(path, Sizes(hyper.num_users, hyper.num_items)) for path in files])
         positives = rows[rows[:, 2] == 1, :2]
@@ -139,5 +139,5 @@ class ProxySet:
         if len(both):
             raise DataError(
                 f"Public users must not be in {what}. Received: {len(both)} that are, the first {both[0]}. Make shards "
-                "and proxy set together: prepare.py --public, then gen_heter_data.py."
+                "and proxy set together: fl-rec prepare --public, then fl-rec partition."
             )

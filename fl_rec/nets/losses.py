@@ -137,7 +137,7 @@ def find_loss(config: Config) -> NamedLoss:
         raise ConfigError(
             f"hyper_parameters.loss={name} compares a positive with the negatives of its own row, which must hold "
             "several items. Received: group_size=1. Set runner.resample_negatives=8, make grouped shards with "
-            "gen_heter_data.py --group, or choose log_loss."
+            "fl-rec partition --group, or choose log_loss."
         )
     return NamedLoss(name, dict(options), function, grouped)
 

@@ -7,7 +7,7 @@ the noise to its own users' sum, so that nobody need be trusted to add it later.
 
 The guarantee is (epsilon, delta)-differential privacy for one user more or less, with all of that user's rows, against
 whoever sees what the workers send and the models that come of it, in all exchanges together: the servers, the other
-workers, and who gets the shared model. A user is in one worker only, as gen_heter_data.py deals them out, so that the
+workers, and who gets the shared model. A user is in one worker only, as `fl-rec partition` deals them out, so that the
 guarantee of a worker's users is everybody's. A user's own private parameters may remember earlier exchanges: whether
 the user is drawn is independent of them, so that each is still a sampled Gaussian mechanism, given those before.
 

@@ -209,7 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of each hidden layer's weights that is set to 0, such as 0.5",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="what gen_heter_data.py wrote; default: where the model was trained"
+        "--data", type=Path, metavar="FOLDER", help="what fl-rec partition wrote; default: where the model was trained"
     )
 
 

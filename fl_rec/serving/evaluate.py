@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "that runner.infer_load_path, infer_start_epoch and infer_end_epoch name",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="test shards, or what gen_heter_data.py wrote; default: the model's"
+        "--data", type=Path, metavar="FOLDER", help="test shards, or what fl-rec partition wrote; default: the model's"
     )
     parser.add_argument(
         "--format",

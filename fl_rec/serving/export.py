@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--client", type=int, metavar="K", help="for the users of one worker; default: for all users")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write; default: RUN/exported")
     parser.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="what gen_heter_data.py wrote; default: where the model was trained"
+        "--data", type=Path, metavar="FOLDER", help="what fl-rec partition wrote; default: where the model was trained"
     )
 
 
@@ -106,7 +106,7 @@ def _write(saved: SavedModel, config: Config, catalogue: Catalogue, client: int 
                 "inputs": [_described(net, name) for name in net.feeds],
                 "output": _described(net, net.target.name),
                 "ids": {"users": len(catalogue.users), "items": len(catalogue.items.title), "sha256": checksums},
-                "mappings": saved.signature["mappings"],
+                "mappings": saved.signature.get("mappings", {}),
                 "metrics": saved.metrics(client),
                 "config": config.to_dict(),
             }
@@ -152,7 +152,7 @@ def _manifest(data: Path) -> Manifest:
         raise DataError(
             "An exported model has the names of its users and items, and their history, from the shards that it was "
             f"trained with. Received: no {MANIFEST_NAME} in {data} or beside it. Name the folder that "
-            "gen_heter_data.py wrote: --data FOLDER"
+            "fl-rec partition wrote: --data FOLDER"
         )
     return manifest
 

@@ -61,7 +61,7 @@ def test_shard_rows_are_the_published_ones(shards: Path) -> None:
     assert manifest.totals["train_rows"] == sum(SHARD_ROWS) == 4_970_845
     assert manifest.totals["train_positives"] == 994_169
     assert (manifest.num_users, manifest.num_items) == (6040, 3706)
-    assert manifest.bad_zip["users"] == 0
+    assert manifest.unplaced["users"] == 0
     lines = [(shards / shard.train.file).read_bytes().count(b"\n") for shard in manifest.shards]
     assert lines == SHARD_ROWS
     check_shards(manifest, shards / "fl_train_data", shards / "fl_test_data", verify=True)

@@ -101,7 +101,7 @@ def test_a_folder_of_ones_own(fl_rec: Command, tmp_path: Path) -> None:
     for command in (("prepare", "--source", "synthetic"), ("partition", "--num_shards", 2)):
         done = fl_rec(*command, cwd=mine)
         assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("written: 2 shards, 146,555 training rows (")
+    assert done.stdout.splitlines()[-1].startswith("written: 2 shards, 146,555 training rows (")
     done = fl_rec("run", "-m", "job.yaml", cwd=mine)
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = (mine / "runs").iterdir()

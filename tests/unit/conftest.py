@@ -91,7 +91,7 @@ def make_job(tmp_path: Path) -> MakeJob:
                 num_shards=num_shards,
                 num_users=num_shards,
                 num_items=num_shards + 1,
-                bad_zip={},
+                unplaced={},
                 dropped_users=0,
                 totals={"train_rows": sum(shard.train.rows for shard in shards)},
                 shards=shards,

@@ -58,7 +58,7 @@ class Distill(Strategy):
         if fleet.config is None or proxy is None:
             raise ConfigError(
                 "coordinator.strategy=distill needs a proxy set, which the coordinator and all clients hold. Received: "
-                "no distillation.proxy_data_dir. Make it with prepare.py --public and gen_heter_data.py."
+                "no distillation.proxy_data_dir. Make it with fl-rec prepare --public and fl-rec partition."
             )
         if self.options.selection == "distill":
             raise ConfigError("coordinator.options.selection must be another strategy. Received: distill.")

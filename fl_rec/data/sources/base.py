@@ -17,6 +17,7 @@ import numpy as np
 from fl_rec.data.ids import rows_of
 from fl_rec.data.partition import UserTable
 from fl_rec.data.sampling import leave_one_out
+from fl_rec.data.tags import ItemTags
 from fl_rec.errors import DataError
 from fl_rec.files import read_bytes
 
@@ -26,10 +27,14 @@ USER_COLUMNS = ("user", "original_id", "activity", "tag")
 
 @dataclass(frozen=True)
 class Users:
-    """What a source knows of users: their ids, int64 or str [users], and columns of str [users], '' where unknown."""
+    """What a source knows of users: their ids, int64 or str [users], and columns of str [users], '' where unknown.
+
+    ``partitioner`` is how `fl-rec partition` cuts by it unless told.
+    """
 
     original_id: np.ndarray
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    partitioner: str = "iid"
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Dataset:
     ``train`` [n, 2] and ``test`` [m, 2], int32 or int64, hold positives (user, item), by user; ``test`` has at
     most one per user. ``train_rows`` and ``test_rows``, int64 [rows, 3] of (user, item, label), are set when
     the source comes with negatives. ``original_user`` has the source's own ids, int64 or str [users], and
-    ``user_columns`` what else it knows of users, str [users] by name, '' where unknown. ``notes`` go to meta.json.
+    ``user_columns`` what else it knows of users, str [users] by name, '' where unknown. ``partitioner`` is what
+    `fl-rec partition` cuts by unless told. ``notes`` go to meta.json.
 
     Raises:
         DataError: a column of users has one of the names `USER_COLUMNS`.
@@ -62,6 +68,7 @@ class Dataset:
     user_columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     train_rows: np.ndarray | None = None
     test_rows: np.ndarray | None = None
+    partitioner: str = "iid"
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,17 +89,17 @@ class Dataset:
 
     def user_table(self) -> UserTable:
         """Return what partitioners see: the tag is the most frequent one among a user's training items."""
-        names = sorted({name for tags in self.items.tags for name in tags.split("|") if name})
-        counts: np.ndarray = np.zeros((self.num_users, 1 + len(names)), dtype=np.int64)
-        for column, name in enumerate(names, 1):
-            has_tag = np.array([name in tags.split("|") for tags in self.items.tags])
-            counts[:, column] = np.bincount(self.train[has_tag[self.train[:, 1]], 0], minlength=self.num_users)
-        # Column 0 stays zero, so that argmax gives the empty name to a user without any known tag.
+        tags = ItemTags.of(self.items.tags)
+        counts = tags.counts(self.train[:, 0], self.train[:, 1], self.num_users)
+        # A column of zeros comes first, so that argmax gives the empty name to a user without any known tag.
+        most = np.insert(counts, 0, 0, axis=1).argmax(axis=1)
         return UserTable(
             user=np.arange(self.num_users),
             activity=np.bincount(self.train[:, 0], minlength=self.num_users),
             columns=self.user_columns,
-            tag=np.array(["", *names])[counts.argmax(axis=1)],
+            tag=np.array(["", *tags.names])[most],
+            positives=lambda: self.train,
+            item_tags=tags,
         )
 
 
@@ -171,7 +178,7 @@ def with_users(dataset: Dataset, users: Users) -> Dataset:
     """Return the data set with these columns of its users instead of its own, looked up by the source's ids."""
     at = rows_of(dataset.original_user, users.original_id)  # -1, the last, is unknown
     columns = {name: np.append(column, "")[at] for name, column in users.columns.items()}
-    return dataclasses.replace(dataset, user_columns=columns)
+    return dataclasses.replace(dataset, user_columns=columns, partitioner=users.partitioner)
 
 
 def with_items(dataset: Dataset, items: Items) -> Dataset:

@@ -56,7 +56,7 @@ def synthetic(
     zip_code = np.array([f"{region[n]}{street[n]:04d}" for n in range(num_users)])
     tags = [_TAGS[n] for n in tag]
     titles = [f"Synthetic {name} {n}" for n, name in enumerate(tags, 1)]
-    users = Users(np.arange(num_users) + 1, {"zip_code": zip_code})
+    users = Users(np.arange(num_users) + 1, {"zip_code": zip_code}, "zip_first_digit")
     return from_interactions(
         "synthetic", user + 1, item + 1, time, users, Items(np.arange(num_items) + 1, titles, tags)
     )

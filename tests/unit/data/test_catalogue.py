@@ -39,7 +39,7 @@ def make(folder: Path, layout: str = "multislot", group_size: int = 1, validatio
         num_shards=2,
         num_users=3,
         num_items=4,
-        bad_zip={},
+        unplaced={},
         dropped_users=0,
         totals={},
         shards=shards,
@@ -128,15 +128,27 @@ def test_a_stale_mapping(tmp_path: Path, name: str) -> None:
     assert Catalogue.of_shards(again, again.mappings).users.tolist() == [0, 1, 2]
 
 
-def test_shards_or_a_model_from_before_the_mappings(tmp_path: Path) -> None:
+def test_names_that_came_or_went_since(tmp_path: Path) -> None:
     manifest = make(tmp_path)
-    with pytest.raises(
-        DataError, match="Received: the model, made before .* Make the shards again .*, and train again"
-    ):
+    with pytest.raises(DataError) as caught:
         Catalogue.of_shards(manifest, {})
-    older = dataclasses.replace(manifest, mappings={})
-    with pytest.raises(DataError, match=f"Received: shards in {tmp_path}, made before"):
-        Catalogue.of_shards(older, manifest.mappings)
+    assert str(caught.value) == (
+        "A model's ids mean the users and items that it was trained with. Received: the names of these with the shards "
+        f"in {tmp_path} alone. Train again, or name the data that the model was trained with: --data FOLDER"
+    )
+    with pytest.raises(DataError, match="the names of these with the model alone"):
+        Catalogue.of_shards(dataclasses.replace(manifest, mappings={}), manifest.mappings)
+
+
+def test_without_names_ids_are_as_they_are(tmp_path: Path) -> None:
+    nameless = dataclasses.replace(make(tmp_path), mappings={})
+    catalogue = Catalogue.of_shards(nameless, {}, client=0)
+    assert histories(catalogue) == {0: [0, 1, 2], 2: [1, 2, 3]}
+    assert catalogue.items.original_id.tolist() == [0, 1, 2, 3] and catalogue.items.title == [""] * 4
+    checksums = catalogue.write(tmp_path)
+    assert Catalogue.read(tmp_path, checksums).items.tags == [""] * 4
+    half = dataclasses.replace(make(tmp_path), mappings={"users.csv": make(tmp_path).mappings["users.csv"]})
+    assert Catalogue.of_shards(half, half.mappings).original_users.tolist() == [7, 5, 9]
 
 
 def test_a_shard_that_is_cut_off(tmp_path: Path) -> None:

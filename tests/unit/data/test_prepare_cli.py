@@ -130,7 +130,8 @@ def test_shards_hold_every_row_once_by_region(play: Play, prepared: Path, tmp_pa
     assert manifest is not None and manifest.num_shards == 10
     assert (manifest.num_users, manifest.num_items, manifest.format) == (600, 400, "multislot")
     assert manifest.partitioner == {"name": "zip_first_digit", "options": {"bad_zip": "spread"}}
-    assert manifest.bad_zip == {"policy": "spread", "users": 0, "train_rows": 0}
+    assert manifest.unplaced == {"policy": "spread", "users": 0, "train_rows": 0}
+    assert manifest.clients == tuple(f"zip {k}" for k in range(10))
     assert manifest.source["kind"] == "synthetic" and manifest.source["num_neg"] == 4
     train = read_rows(prepared / "big_train" / "train_data.csv")
     zip_codes = [line.split(",")[4] for line in (prepared / "users.csv").read_text().splitlines()[1:]]
@@ -145,20 +146,33 @@ def test_shards_hold_every_row_once_by_region(play: Play, prepared: Path, tmp_pa
     totals = manifest.totals
     assert (totals["train_rows"], totals["test_rows"], totals["train_users"]) == (len(train), 60_000, 600)
     listed = ", ".join(str(shard.train.rows) for shard in manifest.shards)
-    assert result.stdout == f"written: 10 shards, {len(train):,} training rows ({listed})\n"
+    table, written = result.stdout.split("\n\n")
+    assert written == f"written: 10 shards, {len(train):,} training rows ({listed})\n"
+    lines = [line.split() for line in table.splitlines()]
+    assert " ".join(lines[0]) == "shard client users training rows test rows common items tags"
+    common, tags = manifest.difference["common_items"], manifest.difference["tags"]
+    for k, shard in enumerate(manifest.shards):
+        figures = [f"{common['shards'][k]:.3f}", f"{tags['shards'][k]:.3f}"]
+        counts = [f"{count:,}" for count in (shard.train.users, shard.train.rows, shard.test.rows)]
+        assert lines[2 + k] == [str(k), "zip", str(k), *counts, *figures]
+    assert lines[13] == ["all", "600", f"{len(train):,}", "60,000", f"{common['mean']:.3f}", f"{tags['mean']:.3f}"]
 
 
 def test_four_shards_after_ten_leave_four_and_verify_finds_damage(play: Play, prepared: Path, tmp_path: Path) -> None:
     play("gen_heter_data.py", "--data", prepared, "--out", tmp_path)
     result = play(
         *("gen_heter_data.py", "--data", prepared, "--out", tmp_path, "--num_shards", 4),
-        *("--partitioner", "dirichlet_genre:alpha=5", "--format", "csv"),
+        *("--partitioner", "dirichlet_tag:alpha=5", "--format", "csv"),
     )
     assert result.returncode == 0, result.stderr
     assert [name for name in tree(tmp_path) if name.startswith("fl_train_data")] == [
         f"fl_train_data/part-00{k}.csv" for k in range(4)
     ]
-    assert play("gen_heter_data.py", "--out", tmp_path, "--verify").stdout.startswith("verified: 4 shards")
+    assert (
+        play("gen_heter_data.py", "--out", tmp_path, "--verify")
+        .stdout.splitlines()[-1]
+        .startswith("verified: 4 shards")
+    )
     part = tmp_path / "fl_train_data" / "part-002.csv"
     part.write_bytes(part.read_bytes().replace(b"1\n", b"0\n", 1))
     damaged = play("gen_heter_data.py", "--out", tmp_path, "--verify")
@@ -194,9 +208,9 @@ def test_bad_zip_codes_are_counted_and_warned_of_once(play: Play, prepared: Path
         assert result.stderr.count("warning:") == 1 and "2 of 600 users have another" in result.stderr
         manifest = load_manifest(tmp_path / "out")
         assert manifest is not None
-        assert manifest.bad_zip["policy"] == policy and manifest.bad_zip["users"] == 2
+        assert manifest.unplaced["policy"] == policy and manifest.unplaced["users"] == 2
         assert manifest.dropped_users == dropped
-        lost = manifest.bad_zip["train_rows"] if dropped else 0
+        lost = manifest.unplaced["train_rows"] if dropped else 0
         train = read_rows(prepared / "big_train" / "train_data.csv")
         assert manifest.totals["train_rows"] == len(train) - lost
 
@@ -334,8 +348,8 @@ def test_validation_of_given_training_rows_or_without_enough_items(play: Play, t
         (
             csvs,
             "--validation holds out one training interaction of each user before training negatives are sampled, so "
-            f"the source must leave them to prepare.py. Received: {csvs} (paddlerec), which has training rows of its "
-            "own. Leave --validation out, or prepare the ratings themselves, such as ml-1m.zip.",
+            f"the source must leave them to fl-rec prepare. Received: {csvs} (paddlerec), which has training rows of "
+            "its own. Leave --validation out, or prepare the interactions themselves.",
         ),
         (
             few,
@@ -402,7 +416,7 @@ def test_groups_are_the_prepared_rows_by_line(play: Play, prepared: Path, tmp_pa
         found += np.concatenate([user, items], axis=1).tolist()
     assert sorted(found) == sorted(np.concatenate([train[:, 0, :1], train[:, :, 1]], axis=1).tolist())
     assert manifest.totals["train_rows"] == manifest.totals["train_positives"] == len(train)
-    assert result.stdout.startswith(f"written: 10 shards, {len(train):,} training rows (")
+    assert result.stdout.splitlines()[-1].startswith(f"written: 10 shards, {len(train):,} training rows (")
     again = play("gen_heter_data.py", "--data", tmp_path / "data", "--out", tmp_path / "again", "--group")
     assert again.returncode == 0 and tree(tmp_path / "out") == tree(tmp_path / "again")
 
@@ -435,7 +449,7 @@ def test_few_items_are_warned_of_and_counted(play: Play, tmp_path: Path) -> None
         ("prepare.py", ("--source", "synthetic", "--seed", "-1"), "--seed must be 0 or more. Received: -1"),
         ("prepare.py", ("--source", "synthetic", "--test_negative", "no"), "must be readable. Received: no"),
         ("prepare.py", ("--source", "synthetic", "--out", "file/below"), "must be writable. Received: file"),
-        ("gen_heter_data.py", ("--data", "."), "--data must be a folder that prepare.py wrote. Received: ."),
+        ("gen_heter_data.py", ("--data", "."), "--data must be a folder that fl-rec prepare wrote. Received: ."),
         ("gen_heter_data.py", ("--partitioner", "idd"), "Did you mean iid?"),
         (
             "gen_heter_data.py",

@@ -39,7 +39,7 @@ def make_manifest(out: Path, num_shards: int = 2, layout: str = "multislot", val
         num_shards=num_shards,
         num_users=num_shards,
         num_items=4,
-        bad_zip={"policy": None, "users": 0, "train_rows": 0},
+        unplaced={"policy": None, "users": 0, "train_rows": 0},
         dropped_users=0,
         totals={},
         shards=write_shards(out, shards, shards, LAYOUTS[layout], seed=1, validation=shards if validation else None),
@@ -67,6 +67,15 @@ def test_a_manifest_from_before_groups_and_validation_loads(tmp_path: Path) -> N
     assert load_manifest(tmp_path) == written
 
 
+def test_a_manifest_of_version_1_is_read_without_what_it_lacks(tmp_path: Path) -> None:
+    written = make_manifest(tmp_path)
+    content = written.to_json()
+    for name in ("unplaced", "clients", "difference"):
+        del content[name]
+    write_json(tmp_path / MANIFEST_NAME, {**content, "version": 1, "bad_zip": {"policy": "spread"}})
+    assert load_manifest(tmp_path) == replace(written, unplaced={})
+
+
 def test_validation_shards_are_listed_written_as_they_are_and_checked(tmp_path: Path) -> None:
     manifest = make_manifest(tmp_path, validation=True)
     assert load_manifest(tmp_path) == manifest
@@ -91,7 +100,7 @@ def test_validation_shards_that_the_manifest_does_not_list(tmp_path: Path, liste
         check_shards(replace(manifest, shards=tuple(shards)), tmp_path / TRAIN_FOLDER, None, tmp_path / "v")
     assert str(caught.value) == (
         f"{tmp_path}/v can be used only if the manifest lists a validation file for every shard. Received: {listed} of "
-        f"2 in {tmp_path}/manifest.json. Run prepare.py --validation and gen_heter_data.py again."
+        f"2 in {tmp_path}/manifest.json. Make them: fl-rec prepare --validation, then fl-rec partition"
     )
 
 
@@ -104,11 +113,11 @@ def test_no_manifest_is_none(tmp_path: Path) -> None:
     [
         ("{", "must be JSON"),
         ("[]", r"must be JSON\. Received: .*manifest\.json \(it holds a list\)"),
-        ("{}", "must be of version 1. Received: None"),
-        ('{"version": 2}', "must be of version 1. Received: 2"),
+        ("{}", "must be of version 2. Received: None"),
+        ('{"version": 3}', "must be of version 2. Received: 3"),
         ('{"version": 1}', "must be complete"),
         (
-            '{"version": 1, "shards": [{}], "slots": []}',
+            '{"version": 2, "shards": [{}], "slots": []}',
             r"must be complete\. Received: .*json \(format: Field required; ",
         ),
     ],
@@ -133,7 +142,7 @@ def test_check_shards_finds_missing_surplus_and_changed_files(tmp_path: Path) ->
     with pytest.raises(DataError, match=rf"part-001.txt must have {len(text)} bytes.*Received {len(text) - 1}"):
         check_shards(manifest, train)
     part.unlink()
-    with pytest.raises(DataError, match=r"Missing: .*part-001.txt.*gen_heter_data.py"):
+    with pytest.raises(DataError, match=r"Missing: .*part-001.txt.*Make the shards again: fl-rec partition"):
         check_shards(manifest, train)
     part.write_bytes(text)
     (test / "part-002.txt").write_bytes(text)
@@ -198,7 +207,7 @@ def test_rows_in_another_order_are_not_grouped(rows: list[tuple[int, int]], line
     assert str(caught.value) == (
         f"a.csv, line {line}: rows can be grouped only if each positive is followed by its negatives, all of one user "
         f"and as many as the first positive has. Received: {received}. Leave --group out, or prepare a source that "
-        "leaves the training negatives to prepare.py."
+        "leaves the training negatives to fl-rec prepare."
     )
 
 
@@ -207,6 +216,8 @@ def test_an_empty_shard_is_an_error_with_a_remedy() -> None:
     assert [len(rows) for rows in shards] == [3, 0, 1, 0]
     with pytest.raises(DataError, match=r"training rows.*Received none for shard\(s\) 1, 3 of 4.*fewer --num_shards"):
         require_rows(shards, "training")
+    with pytest.raises(DataError, match=r"Received none for shard\(s\) 1 \(north\), 3 \(west\) of 4"):
+        require_rows(shards, "training", ["east", "north", "south", "west"])
 
 
 def test_each_shard_has_an_order_of_its_own(tmp_path: Path) -> None:

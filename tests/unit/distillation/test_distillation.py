@@ -131,7 +131,7 @@ def test_public_users_are_in_no_shard() -> None:
         proxy.require_no_overlap(np.array([[110], [4], [7], [7]]), "the test shards")
     assert str(caught.value) == (
         "Public users must not be in the test shards. Received: 2 that are, the first 7. Make shards and proxy set "
-        "together: prepare.py --public, then gen_heter_data.py."
+        "together: fl-rec prepare --public, then fl-rec partition."
     )
 
 
@@ -193,7 +193,7 @@ def test_folders_that_hold_no_proxy_set(load_job: LoadJob, tmp_path: Path) -> No
     config = configured(load_job, None)
     folder = write_pairs(tmp_path)
     file = next(folder.iterdir())
-    remedy = "Make it with prepare.py --public and gen_heter_data.py."
+    remedy = "Make it with fl-rec prepare --public and fl-rec partition."
     must = "distillation.proxy_data_dir must be a folder of public users' rows. Received: "
     absent = tmp_path / "absent"
     assert refused(config, absent) == f"{must}{absent}, which does not exist. {remedy}"
@@ -757,7 +757,7 @@ def test_students_that_are_none(
 def test_the_strategy_needs_a_proxy_set(load_job: LoadJob) -> None:
     text = (
         "coordinator.strategy=distill needs a proxy set, which the coordinator and all clients hold. Received: no "
-        "distillation.proxy_data_dir. Make it with prepare.py --public and gen_heter_data.py."
+        "distillation.proxy_data_dir. Make it with fl-rec prepare --public and fl-rec partition."
     )
     for config in (None, configured(load_job, None)):
         with pytest.raises(ConfigError) as caught:

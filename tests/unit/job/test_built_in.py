@@ -62,7 +62,7 @@ def test_of_a_clone_both_are_the_clones(here: Path, tmp_path: Path, monkeypatch:
     [
         (["prepare", "--source", "synthetic", "--seed", "-1"], "--seed must be 0 or more. Received: -1"),
         (["partition", "--seed", "-1"], "--seed must be 0 or more. Received: -1"),
-        (["partition"], "--data must be a folder that prepare.py wrote. Received: ., without meta.json."),
+        (["partition"], "--data must be a folder that fl-rec prepare wrote. Received: ., without meta.json."),
     ],
 )
 def test_data_commands_work_in_the_current_folder(

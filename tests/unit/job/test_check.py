@@ -262,7 +262,7 @@ def test_early_stopping_needs_validation_shards(load_job: LoadJob) -> None:
     check_job(config, 2)
     assert refusal(load_job_again(config, "runner.early_stopping=3", "runner.validation_data_dir=null")) == (
         "runner.early_stopping needs validation shards, by which the epochs are compared. Received: early_stopping=3 "
-        "without runner.validation_data_dir. Set it to the folder that prepare.py --validation and gen_heter_data.py "
+        "without runner.validation_data_dir. Set it to the folder that fl-rec prepare --validation and partition "
         "make, or leave runner.early_stopping out."
     )
 
@@ -280,7 +280,7 @@ def test_group_size_that_the_shards_do_not_hold(load_job: LoadJob, there: int, g
     config = load_job(f"hyper_parameters.group_size={given}", group_size=there)
     assert refusal(config) == (
         f"hyper_parameters.group_size must be {there}, which is what a row in {config.runner.train_data_dir.parent} "
-        f"holds. Received: {given}. Leave it out, make other shards with gen_heter_data.py --group, or set "
+        f"holds. Received: {given}. Leave it out, make other shards with fl-rec partition --group, or set "
         "runner.resample_negatives."
     )
 
@@ -301,14 +301,14 @@ def test_a_loss_is_looked_for_when_the_group_size_is_known(load_job: LoadJob) ->
 def test_missing_folder(load_job: LoadJob, tmp_path: Path, key: str) -> None:
     assert refusal(load_job(f"runner.{key}=nowhere"), error=DataError) == (
         f"runner.{key} must be a folder of shards. Received: {tmp_path}/a job/nowhere, which does not exist. "
-        "Make the shards with datasets/movielens/run.sh or fl-rec partition, or leave -m out for built-in data."
+        "Make the shards with fl-rec prepare and fl-rec partition, or leave -m out for built-in data."
     )
 
 
 def test_missing_validation_folder(load_job: LoadJob, tmp_path: Path) -> None:
     assert refusal(load_job("runner.validation_data_dir=nowhere"), error=DataError) == (
         f"runner.validation_data_dir must be a folder of shards. Received: {tmp_path}/a job/nowhere, which does not "
-        "exist. Make the shards with prepare.py --validation and gen_heter_data.py."
+        "exist. Make the shards with fl-rec prepare --validation and fl-rec partition."
     )
 
 
@@ -359,7 +359,7 @@ def test_other_number_of_workers(load_job: LoadJob, workers: int) -> None:
     assert refusal(config, workers) == (
         "Shard k belongs to worker k, so there must be as many shards as workers. Received: 2 files in "
         f"{config.runner.train_data_dir} (runner.train_data_dir) and {workers} workers. Start 2 workers, or write "
-        f"{workers} shards: gen_heter_data.py --num_shards {workers}"
+        f"{workers} shards: fl-rec partition --num_shards {workers}"
     )
 
 

@@ -132,7 +132,7 @@ def test_what_is_refused(find: Find, arguments: tuple[Any, ...], text: str) -> N
 def test_grouped_losses_need_grouped_rows(find: Find, name: str) -> None:
     assert refusal(find, name, group_size=1) == (
         f"hyper_parameters.loss={name} compares a positive with the negatives of its own row, which must hold several "
-        "items. Received: group_size=1. Set runner.resample_negatives=8, make grouped shards with gen_heter_data.py "
+        "items. Received: group_size=1. Set runner.resample_negatives=8, make grouped shards with fl-rec partition "
         "--group, or choose log_loss."
     )
     assert find(name, group_size=2).grouped and find(name, group_size=None).grouped
