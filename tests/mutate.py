@@ -52,6 +52,7 @@ SAMPLING = ("unit/data/test_sampling.py", "unit/data/test_negatives.py")
 TEXT = ("unit/data/test_text.py",)
 SHARDS = ("unit/data/test_shards.py",)
 PARTITION = ("unit/data/test_partition.py",)
+DIFFERENCE = ("unit/data/test_difference.py",)
 PREPARE = ("unit/data/test_prepare.py",)
 EVALUATION = ("unit/evaluation",)
 SERVING = ("unit/serving/test_evaluate.py",)
@@ -103,7 +104,16 @@ MUTANTS = [
     Mutant("data/text.py", "len(field) > _MAX_DIGITS", "len(field) >= _MAX_DIGITS", TEXT),
     Mutant("data/text.py", "part = rows[start : start + _ROWS_PER_WRITE]", "part = rows[start:]", TEXT),
     Mutant("data/shards.py", "Stream.shard_order(k)", "Stream.shard_order(0)", SHARDS),
-    Mutant("data/partition.py", "digit * num_shards // 10)", "digit % num_shards)", PARTITION),
+    Mutant(
+        "data/sources/movielens.py", "astype(np.int64) * num_shards // 10", "astype(np.int64) % num_shards", PARTITION
+    ),
+    Mutant("data/partition.py", "2 * count > len(users)", "count > len(users)", PARTITION),
+    Mutant("data/partition.py", "(total + weight[value], members", "(total, members", PARTITION),
+    Mutant("data/partition.py", "(total + weight[value], members + 1, k)", "(total + weight[value], 0, k)", PARTITION),
+    Mutant("data/partition.py", "if size[nearest[point]] > least:", "if True:", PARTITION),
+    Mutant("data/tags.py", "tag[item] >= 0", "tag[item] > 0", DIFFERENCE),
+    Mutant("data/difference.py", "(entropy + own) / 2", "entropy", DIFFERENCE),
+    Mutant("data/difference.py", "pairs.sum(axis=1) - pairs.diagonal()", "pairs.sum(axis=1)", DIFFERENCE),
     Mutant("data/manifest.py", "if size != file.bytes:", "if size < file.bytes:", SHARDS),
     Mutant("data/prepare.py", "each[each[:, 2] == 1, :2]", "each[:, :2]", PREPARE),
     # -- evaluation ------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from fl_rec.data.catalogue import write_items, write_users
+from fl_rec.data.manifest import Manifest
+from fl_rec.data.partition import by_column, find_partitioner, require_column
 from fl_rec.data.sampling import (
     TEST_NEGATIVES,
     Stream,
@@ -28,10 +31,19 @@ from fl_rec.data.sampling import (
     sample_test_rows,
     sample_train_rows,
 )
-from fl_rec.data.shards import check_seed, output, stage
+from fl_rec.data.shards import (
+    SHARDS_NAME,
+    add_cutting_arguments,
+    check_seed,
+    describe_shards,
+    generate,
+    output,
+    stage,
+)
 from fl_rec.data.sources.base import Dataset, with_users
 from fl_rec.data.sources.movielens import read_users
 from fl_rec.data.sources.registry import load_source
+from fl_rec.data.starter import JOB_NAME, write_starter
 from fl_rec.data.text import LAYOUTS, write_rows
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import write_json
@@ -171,6 +183,8 @@ def prepare(args: argparse.Namespace) -> None:
         dataset = load_source(args.source, args.seed)
         if args.users is not None:
             dataset = with_users(dataset, read_users(args.users))
+        if args.client_column is not None:
+            require_column(args.client_column, dataset.user_columns)
         counts.update(
             {
                 "users": dataset.num_users,
@@ -242,18 +256,51 @@ def add_arguments(parser: argparse.ArgumentParser, folder: Path = Path()) -> Non
     )
     parser.add_argument("--users", type=Path, help="users.dat or u.user with zip codes, for a source that has none")
     parser.add_argument("--seed", type=int, default=2022, help="(default: %(default)s)")
+    shards = parser.add_argument_group(
+        "shards", f"Any of these cuts the rows too, into OUT/{SHARDS_NAME}, and writes OUT/{JOB_NAME} to start from."
+    )
+    shards.add_argument(
+        "--client_column",
+        metavar="NAME",
+        help="column of the table of users whose values are the clients, such as region; as by_column:column=NAME",
+    )
+    add_cutting_arguments(shards)
 
 
 def command(args: argparse.Namespace) -> int:
     """Plays `fl-rec prepare`."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    play(args)
+    manifest = play(args)
+    if manifest is not None:
+        job = args.out / JOB_NAME
+        print(f"{describe_shards(manifest)}\njob: {job}\nnext: fl-rec run -m {shlex.quote(str(job))}")
     return 0
 
 
-def play(args: argparse.Namespace) -> None:
-    """As `prepare`, of arguments that are yet to be checked. What is logged is the caller's affair."""
+def play(args: argparse.Namespace) -> Manifest | None:
+    """As `prepare`, of arguments that are yet to be checked, and cuts the rows into shards if they say how.
+
+    What is logged is the caller's affair. Returns the shards' manifest; None without shards.
+    """
     check_seed(args.seed)
     if not 0 <= args.public < 1:
         raise ConfigError(f"--public must be 0 or more, and below 1. Received: {args.public}")
+    if args.client_column is not None and args.partitioner is not None:
+        raise ConfigError(
+            f"--client_column is the partitioner by_column. Received: --partitioner {args.partitioner} beside it. "
+            "Leave one out."
+        )
+    partitioner = args.partitioner
+    if args.client_column is not None:
+        partitioner = f"{by_column.__name__}:column={args.client_column}"
+    if partitioner is not None:
+        find_partitioner(partitioner)  # before the work
     prepare(args)
+    if partitioner is None and args.num_shards is None:
+        return None
+    manifest = generate(args.out, args.out / SHARDS_NAME, args.num_shards, partitioner, "multislot", args.seed)
+    job = args.out / JOB_NAME
+    with output():
+        if not write_starter(job, Path(SHARDS_NAME), args.validation):
+            log.info("%s is kept as it was", job)
+    return manifest

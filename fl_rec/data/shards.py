@@ -48,6 +48,8 @@ from fl_rec.typed import to_plain
 
 log = logging.getLogger(__name__)
 
+SHARDS_NAME = "fl_data"
+
 
 @contextlib.contextmanager
 def stage(title: str) -> Iterator[dict[str, int]]:
@@ -301,7 +303,7 @@ def verify(out: Path) -> Manifest:
 def add_arguments(parser: argparse.ArgumentParser, folder: Path = Path()) -> None:
     """Adds the arguments of `fl-rec partition`; `folder` is where it reads and writes unless told."""
     parser.add_argument("--data", type=Path, default=folder, help="folder that prepare wrote (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=folder / "fl_data", help="folder to write (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=folder / SHARDS_NAME, help="folder to write (default: %(default)s)")
     add_cutting_arguments(parser)
     parser.add_argument("--format", choices=sorted(LAYOUTS), default="multislot", help="(default: multislot)")
     parser.add_argument(
@@ -311,7 +313,7 @@ def add_arguments(parser: argparse.ArgumentParser, folder: Path = Path()) -> Non
     parser.add_argument("--verify", action="store_true", help="write nothing; check the shards in --out against it")
 
 
-def add_cutting_arguments(parser: argparse.ArgumentParser) -> None:
+def add_cutting_arguments(parser: argparse._ActionsContainer) -> None:
     """Adds the arguments that say how users are dealt out."""
     parser.add_argument(
         "--num_shards", type=int, metavar="N", help="one per worker (default: 10; for by_column one per value)"
@@ -335,11 +337,15 @@ def command(args: argparse.Namespace) -> int:
         manifest = verify(args.out)
     else:
         manifest = generate(args.data, args.out, args.num_shards, args.partitioner, args.format, args.seed, args.group)
-    print(to_table(manifest), end="\n\n")
-    state = "verified" if args.verify else "written"
-    rows = [shard.train.rows for shard in manifest.shards]
-    print(f"{state}: {manifest.num_shards} shards, {sum(rows):,} training rows ({', '.join(map(str, rows))})")
+    print(describe_shards(manifest, "verified" if args.verify else "written"))
     return 0
+
+
+def describe_shards(manifest: Manifest, state: str = "written") -> str:
+    """What a person should know of shards."""
+    rows = [shard.train.rows for shard in manifest.shards]
+    counts = f"{manifest.num_shards} shards, {sum(rows):,} training rows ({', '.join(map(str, rows))})"
+    return f"{to_table(manifest)}\n\n{state}: {counts}"
 
 
 def check_seed(seed: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,9 +112,8 @@ def newest_run(project: Path = Path()) -> Path:
     Raises:
         DataError: there is none.
     """
-    for path in _newest_first(project, "*/result.json"):
-        if read_json(path).get("state") == roles.DONE:
-            return path.parent
+    for path in _ended_well(project):
+        return path.parent
     raise DataError(
         "Unless a model is named, the newest run is taken that has ended well. Received: none in "
         f"{(project / RUNS).resolve()}. Train a model with fl-rec run, go to your project's folder, or name it, or a "
@@ -122,15 +121,18 @@ def newest_run(project: Path = Path()) -> Path:
     )
 
 
-def newest_export(project: Path = Path()) -> Path:
-    """The newest exported model of a project's runs; see `newest_run`."""
-    for path in _newest_first(project, f"*/{EXPORTED}/{SIGNATURE}"):
-        return path.parent
-    raise DataError(
-        "Unless a model is named, the newest exported one is taken. Received: none in "
-        f"{(project / RUNS).resolve()}. Make one with fl-rec export, or name its folder or your project's: "
-        "--model FOLDER"
-    )
+def newest_export(project: Path = Path()) -> Path | None:
+    """The newest exported model of a project's runs; None if there is none, or a run has ended well since."""
+    exported = next(iter(_newest_first(project, f"*/{EXPORTED}/{SIGNATURE}")), None)
+    ended = next(_ended_well(project), None)
+    if exported is None or (ended and ended.stat().st_mtime > exported.stat().st_mtime):
+        return None
+    return exported.parent
+
+
+def _ended_well(project: Path) -> Iterator[Path]:
+    """The results of runs that ended well, the newest first."""
+    return (path for path in _newest_first(project, "*/result.json") if read_json(path).get("state") == roles.DONE)
 
 
 def _newest_first(project: Path, pattern: str) -> list[Path]:

@@ -25,7 +25,8 @@ from fl_rec import environment
 from fl_rec.config.loading import count
 from fl_rec.data.catalogue import Catalogue
 from fl_rec.errors import DataError
-from fl_rec.runs.saved import SavedModel, is_project, newest_export
+from fl_rec.runs.saved import SavedModel, is_project, newest_export, newest_run
+from fl_rec.serving.export import export
 from fl_rec.tables import RULE, column_widths, cut, format_table
 
 # Rows of one run of the program: all items of MovieLens, and of a larger catalogue no more than memory is for.
@@ -162,7 +163,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         metavar="FOLDER",
-        help="an exported model, or a project's folder, of which the newest is taken; default: the current folder's",
+        help="an exported model, or a project's folder: its newest run's, exported first if need be; default: the "
+        "current folder",
     )
     parser.add_argument(
         "--format",
@@ -177,7 +179,8 @@ def command(options: argparse.Namespace) -> int:
     asked = _users(options)
     folder = options.model
     if folder is None or is_project(folder):
-        folder = newest_export(folder or Path())
+        project = folder or Path()
+        folder = newest_export(project) or export_newest(project)
         print(f"model {folder}", file=sys.stderr)  # standard output is for the answers
     model = Recommender(folder)
     users: Iterable[int | str] = (_known(model, text, where) for text, where in asked)
@@ -193,6 +196,13 @@ def command(options: argparse.Namespace) -> int:
             text = "\n\n" * bool(number) + to_text(user, recommended, model.history(user), options.history, width)
         print(text, flush=True)
     return 0
+
+
+def export_newest(project: Path) -> Path:
+    """Exports the best model of a project's newest run, and says so. Errors as of `export` and `newest_run`."""
+    run = newest_run(project)
+    print(f"exporting the best model of {run}", file=sys.stderr, flush=True)
+    return export(SavedModel.open(run))
 
 
 def _users(options: argparse.Namespace) -> Iterable[tuple[str, str]]:

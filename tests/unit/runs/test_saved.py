@@ -127,6 +127,16 @@ def test_the_newest_export(runs: Path) -> None:
     for age, name in enumerate(("b", "a")):
         set_age(make_model(runs / name / "exported", ids={}) / "model.json", age)
     assert saved.newest_export() == Path("runs/b/exported")
+    set_age(make_run(runs / "failed", "failed") / "result.json", -5)
+    set_age(make_run(runs / "a") / "result.json", 3)
+    assert saved.newest_export() == Path("runs/b/exported")
+
+
+def test_an_export_that_is_older_than_a_run_is_no_longer_the_newest(runs: Path) -> None:
+    assert saved.newest_export() is None
+    set_age(make_model(runs / "b" / "exported", ids={}) / "model.json", 3)
+    set_age(make_run(runs / "a") / "result.json", 2)
+    assert saved.newest_export() is None
 
 
 def test_a_project_is_its_newest_run(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +157,10 @@ def test_a_project_is_its_newest_run(runs: Path, tmp_path: Path, monkeypatch: py
     [
         (["export"], "Unless a model is named, the newest run is taken that has ended well. Received: none in "),
         (["evaluate"], "Unless a model is named, the newest run is taken that has ended well. Received: none in "),
-        (["recommend", "--user", "1"], "Unless a model is named, the newest exported one is taken. Received: none in "),
+        (
+            ["recommend", "--user", "1"],
+            "Unless a model is named, the newest run is taken that has ended well. Received: none in ",
+        ),
         (["recommend", "--user", "1", "--model", "nowhere"], "A saved model is a run's folder that has a result.json"),
     ],
 )

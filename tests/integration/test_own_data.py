@@ -1,0 +1,127 @@
+"""From a shop's tables to recommendations in three commands, with no word of other data on the screen."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fl_rec.data.manifest import load_manifest
+
+from .conftest import TIMEOUT, clean_environment
+
+REGIONS = ("north", "south", "west")
+KINDS = ("bikes", "cups", "tea")
+USERS, ITEMS = 60, 120
+FOREIGN = re.compile(r"movie|film|zip|genre|rating", re.IGNORECASE)
+
+
+def write(path: Path, header: str, rows: list[tuple[Any, ...]]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header.split(","), *rows])
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tables: who bought what, where who lives, and what goods are called. Regions differ in taste."""
+    folder = tmp_path_factory.mktemp("my shop")
+    rng = np.random.default_rng(3)
+    users = [(f"u-{n:03x}", REGIONS[n % 3] if n else "") for n in range(USERS)]
+    goods = [(f"sku/{n:03d}", f"Thing {n}, “fine”", "; ".join({KINDS[n % 3], KINDS[n % 2]})) for n in range(ITEMS)]
+    bought = []
+    for n, (user, _) in enumerate(users):
+        liking = rng.random(ITEMS) + [k % 3 != n % 3 for k in range(ITEMS)]
+        for k in np.argsort(-liking)[:15]:
+            when = f"2024-03-{rng.integers(1, 29):02d}T10:{rng.integers(60):02d}:00"
+            bought.append((when, user, goods[k][0], int(rng.integers(1, 6))))
+    write(folder / "clicks.csv", "ts,customer,sku,stars", [bought[k] for k in rng.permutation(len(bought))])
+    write(folder / "customers.csv", "customer,region", users)
+    write(folder / "goods.csv", "sku,title,tags", goods)
+    return folder
+
+
+def fl_rec(here: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
+    """A command, in the folder; what it says is of the shop alone."""
+    command = [sys.executable, "-m", "fl_rec.cli", *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=TIMEOUT, cwd=here, env=clean_environment()
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert not FOREIGN.search(said), said
+    return done
+
+
+@pytest.fixture(scope="module")
+def trained(here: Path) -> str:
+    """What the first two commands print."""
+    prepared = fl_rec(
+        here, "prepare", "--source", "clicks.csv", "--columns", "user=customer,item=sku,time=ts",
+        *("--users", "customers.csv", "--items", "goods.csv", "--client_column", "region", "--out", "data"),
+    )  # fmt: skip
+    assert prepared.returncode == 0, prepared.stderr
+    assert "1 of 60 users have none; they are spread over all shards by user id" in prepared.stderr
+    ran = fl_rec(here, "run", "-m", "data/job.yaml", "-o", "runner.epochs=8")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return prepared.stdout + ran.stdout
+
+
+def test_shards_are_the_regions(here: Path, trained: str) -> None:
+    manifest = load_manifest(here / "data" / "fl_data")
+    assert manifest is not None and manifest.clients == REGIONS and manifest.num_users == USERS
+    assert manifest.partitioner == {"name": "by_column", "options": {"column": "region", "missing": "spread"}}
+    assert manifest.unplaced["users"] == 1 and manifest.source["kind"] != "ml-1m"
+    assert [shard.train.users for shard in manifest.shards] == [20, 20, 20]
+    assert manifest.difference["tags"]["mean"] > 0.05, "regions differ in taste"
+    for k, region in enumerate(REGIONS):
+        assert re.search(rf"^ +{k}  {region} +20 ", trained, re.MULTILINE)
+    assert "\njob: data/job.yaml\nnext: fl-rec run -m data/job.yaml\n" in trained
+
+
+def test_recommendations_are_of_what_was_liked(here: Path, trained: str) -> None:
+    first = fl_rec(here, "recommend", "--model", "data", "--user", "u-00a", "--format", "json", "--top", 5)
+    assert first.returncode == 0, first.stderr
+    exporting, model = first.stderr.splitlines()
+    assert re.fullmatch(r"exporting the best model of data/runs/job-[-\d]+", exporting)
+    assert model == f"model {exporting.removeprefix('exporting the best model of ')}/exported"
+    told = json.loads(first.stdout)
+    assert told["user"] == "u-00a" and [each["rank"] for each in told["recommendations"]] == [1, 2, 3, 4, 5]
+    titles = {row[0]: row for row in csv.reader((here / "goods.csv").read_text(encoding="utf-8").splitlines())}
+    for each in told["recommendations"]:
+        assert each["title"] == titles[each["item"]][1] and set(each["tags"]) == set(
+            titles[each["item"]][2].split("; ")
+        )
+    shown = fl_rec(here / "data", "recommend", "--user", "u-00a", "--history", 2)
+    assert shown.returncode == 0 and shown.stderr == f"model {model.removeprefix('model data/')}\n", (
+        "it is exported once"
+    )
+    lines = shown.stdout.splitlines()
+    assert lines[0].startswith("user u-00a, 15 items in the history: ") and lines[2].split() == [
+        "rank",
+        "score",
+        "history",
+        "tags",
+    ]
+    assert lines[7].split() == ["rank", "score", "recommended", "tags"] and len(lines) == 19
+
+
+def test_a_user_who_is_not_there(here: Path, trained: str) -> None:
+    refused = fl_rec(here, "recommend", "--model", "data", "--user", "u-0a")
+    assert refused.returncode == 2
+    assert "--user: A user must be one of the 60 that the model serves, by the data set's own id" in refused.stderr
+    assert re.search(r"Received: u-0a. Did you mean u-0\w+\? ", refused.stderr)
+
+
+def test_what_is_wrong_is_told_before_the_work(here: Path) -> None:
+    tables = ("prepare", "--source", "clicks.csv", "--columns", "user=customer,item=sku,time=ts", "--out", "other")
+    refused = fl_rec(here, *tables, "--users", "customers.csv", "--client_column", "regoin")
+    assert (refused.returncode, refused.stdout) == (2, "") and not (here / "other").exists()
+    assert "Received: 'regoin'. Did you mean region? The columns: region." in refused.stderr
+    refused = fl_rec(here, *tables, "--client_column", "region", "--partitioner", "iid")
+    assert "--client_column is the partitioner by_column. Received: --partitioner iid beside it." in refused.stderr
