@@ -229,10 +229,8 @@ def taste(
 def _distances(points: np.ndarray, centres: int, rng: np.random.Generator) -> np.ndarray:
     """Distances float64 [points, centres] to the centres that k-means finds."""
     from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
 
-    # One thread: sums of floats in another order could be other shards.
-    with threadpool_limits(1), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of fewer different points than centres
         found = KMeans(centres, n_init=4, random_state=int(rng.integers(2**31))).fit(points)
         distances: np.ndarray = found.transform(points)
