@@ -53,7 +53,7 @@ setup(
         "grpcio>=1.60",
         "msgpack>=1.0",
         "numpy>=1.21",
-        # The kernels that train. 0.62 is the first whose LLVM has one kind of pointer, as fl_rec.kernels.compiled writes it.
+        # The kernels that train. 0.62 is the first whose LLVM writes pointers as fl_rec.kernels.compiled does.
         "numba>=0.62,<1",
         "pydantic>=2.7,<3",
         "pyyaml>=5.4",

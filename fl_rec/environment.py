@@ -71,12 +71,15 @@ def check(version_info: tuple[int, int] = sys.version_info[:2]) -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """For long imports: Python's collector takes an eighth of Paddle's, a fifth of numba's, and frees nothing."""
-    enabled = gc.isenabled()
+    """For long imports: Python's collector takes an eighth of Paddle's, and frees nothing; and a tenth goes to finding
+    each function of its libraries, most of which are never called."""
+    enabled, flags = gc.isenabled(), sys.getdlopenflags()
     gc.disable()
+    sys.setdlopenflags(os.RTLD_LAZY)
     try:
         yield
     finally:
+        sys.setdlopenflags(flags)
         gc.freeze()  # nor is it looked through later
         if enabled:
             gc.enable()

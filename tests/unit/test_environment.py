@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -93,3 +96,12 @@ def test_own_build_with_ps_core_is_let_in(pretend: Pretend, version: str | None)
     probes = pretend(version, has_ps_core=True)
     environment.check((3, 11))
     assert len(probes) == 1
+
+
+def test_long_imports_leave_python_as_it_was() -> None:
+    flags = sys.getdlopenflags()
+    with pytest.raises(ImportError, match="broken"), environment.importing():
+        assert not gc.isenabled() and sys.getdlopenflags() == os.RTLD_LAZY
+        raise ImportError("broken")
+    gc.unfreeze()
+    assert gc.isenabled() and sys.getdlopenflags() == flags != os.RTLD_LAZY
