@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import subprocess
@@ -72,17 +73,36 @@ def check(version_info: tuple[int, int] = sys.version_info[:2]) -> None:
 @contextmanager
 def importing() -> Iterator[None]:
     """For long imports: Python's collector takes an eighth of Paddle's, and frees nothing; and a tenth goes to finding
-    each function of its libraries, most of which are never called."""
+    each function of its libraries, most of which are never called. What they warn of is no user's business."""
     enabled, flags = gc.isenabled(), sys.getdlopenflags()
     gc.disable()
     sys.setdlopenflags(os.RTLD_LAZY)
     try:
-        yield
+        with warnings.catch_warnings(), _nothing_at_home():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         sys.setdlopenflags(flags)
         gc.freeze()  # nor is it looked through later
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def _nothing_at_home() -> Iterator[None]:
+    """Keeps Paddle (2.6.2, 3.0.0) from making ~/.cache/paddle/dataset when it is imported: as if it were there."""
+    makedirs = os.makedirs
+
+    def make(name: Any, *arguments: Any, **options: Any) -> None:
+        if str(name).endswith("/.cache/paddle/dataset"):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+        makedirs(name, *arguments, **options)
+
+    os.makedirs = make
+    try:
+        yield
+    finally:
+        os.makedirs = makedirs
 
 
 def quiet_paddle() -> None:
@@ -123,7 +143,6 @@ def require_old_programs() -> None:
 def _import_paddle() -> Any:
     os.environ.setdefault("GLOG_minloglevel", "1")
     if "paddle" not in sys.modules:
-        with warnings.catch_warnings(), importing():
-            warnings.simplefilter("ignore")
+        with importing():
             import_module("paddle")
     return sys.modules["paddle"]

@@ -120,7 +120,7 @@ def launch(
             told(over)
 
     with (
-        tempfile.TemporaryDirectory(prefix="fl_rec_") as scratch,
+        tempfile.TemporaryDirectory(prefix="fl_rec_", dir=_short(tempfile.gettempdir())) as scratch,
         open(run.log / "start", "wb") as start_log,
         _signals_as_exceptions() as ignore_signals,
     ):
@@ -223,6 +223,11 @@ def _claim(config: Config) -> RunDirectory:
         path = path if number == 1 else path.with_name(f"{path.name}-{number}")
     run, _ = RunDirectory.claim(path, f"{this.pid} {this.create_time()} {number}")
     return run
+
+
+def _short(folder: str) -> str:
+    """A folder for temporary files. A socket's path has 107 bytes, of which multiprocessing's needs 48 in it."""
+    return folder if len(os.fsencode(folder)) < 60 else "/tmp"
 
 
 def _log_of(run: RunDirectory, role: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fl_rec import environment
 from fl_rec.config import Config
 from fl_rec.nets.contract import locate_net
 from fl_rec.nets.losses import find_loss
@@ -14,6 +15,7 @@ def check(config: Config, _job: object) -> Config:
     Raises:
         ConfigError: there is no such net or loss; see `find_loss`.
     """
-    find_loss(config)
+    with environment.importing():  # a user's file may import Paddle
+        find_loss(config)
     locate_net(config.runner.model_path)
     return config.replace(**{"hyper_parameters.loss": absolute(config.hyper_parameters.loss, config.yaml_path.parent)})

@@ -20,7 +20,6 @@ import psutil
 from fl_rec import environment
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.nets import graph
-from fl_rec.nets.inference import parameters
 from fl_rec.runs.saved import PREFIX, SIGNATURE, SavedModel
 from fl_rec.serving.evaluate import evaluate
 from fl_rec.serving.quantise import BITS, prune, quantise_net, split
@@ -150,6 +149,8 @@ def _tested(model: SavedModel, data: Path | None) -> tuple[Mapping[str, Any], st
 
 def _measured(folder: Path, net: InferenceNet, tested: Mapping[str, Any]) -> Figures:
     files = sum(path.stat().st_size for path in folder.glob(f"{PREFIX}.*"))
+    from fl_rec.nets.inference import parameters
+
     memory = sum(values.nbytes for values in parameters(net).values())
     figures = (tested.get(name) for name in ("hr", "ndcg", "test_auc"))
     return Figures(files, memory, _milliseconds(net), *figures)

@@ -18,7 +18,6 @@ import numpy as np
 
 from fl_rec.errors import DataError
 from fl_rec.nets import graph
-from fl_rec.nets.inference import parameters
 
 if TYPE_CHECKING:
     from fl_rec.nets.inference import InferenceNet
@@ -149,6 +148,8 @@ def split(net: InferenceNet) -> tuple[dict[str, np.ndarray], dict[str, np.ndarra
     Raises:
         DataError: a parameter is not finite, or the net is compressed already.
     """
+    from fl_rec.nets.inference import parameters
+
     values = parameters(net)
     if any(each.dtype == np.int8 for each in values.values()):
         raise DataError(
@@ -181,6 +182,8 @@ def quantise_net(net: InferenceNet, bits: int) -> InferenceNet:
 
     tables, matrices = split(net)
     program, scope = net.program.clone(), paddle.static.Scope()
+    from fl_rec.nets.inference import parameters
+
     kept = parameters(net)
     new: dict[str, np.ndarray] = {}
     for name, values in tables.items():

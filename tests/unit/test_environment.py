@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,3 +106,14 @@ def test_long_imports_leave_python_as_it_was() -> None:
         raise ImportError("broken")
     gc.unfreeze()
     assert gc.isenabled() and sys.getdlopenflags() == flags != os.RTLD_LAZY
+
+
+def test_importing_paddle_makes_no_folder_at_home(tmp_path: Path) -> None:
+    folder = tmp_path / ".cache" / "paddle" / "dataset"
+    with environment.importing():
+        with pytest.raises(FileExistsError):  # which Paddle passes over
+            os.makedirs(folder)
+        os.makedirs(tmp_path / "another")
+    assert os.listdir(tmp_path) == ["another"]
+    os.makedirs(folder)
+    assert folder.is_dir()

@@ -166,6 +166,14 @@ def test_failure_of_fleetrun_itself_is_quoted(
     assert "IndexError: list index out of range" in err
 
 
+def test_a_long_path_of_temporary_files() -> None:
+    """Of $TMPDIR/fl_rec_12345678/pymp-12345678/listener-12345678 the system takes 107 bytes, and no more."""
+    inside = "/fl_rec_12345678/pymp-12345678/listener-12345678"
+    for folder, taken in (("/ü", "/ü"), ("/" + "ü" * 29, "/" + "ü" * 29), ("/" + "ü" * 30, "/tmp"), ("/" * 90, "/tmp")):
+        assert launch._short(folder) == taken
+        assert len(os.fsencode(taken + inside)) <= 107
+
+
 @pytest.mark.usefixtures("nothing_starts")
 def test_run_directory_that_had_its_run(make_job: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     path = make_job()
