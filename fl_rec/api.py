@@ -60,8 +60,8 @@ def train(
     Raises:
         ConfigError, DataError, RunError: something is wrong that shows before any process is started.
         JobFailed: the job failed; it has the role, its log, and the run's folder, for `Run`.
-        KeyboardInterrupt: by Ctrl-C, after all processes of the job have ended. Python tells only the main thread of
-            it: in another one the job goes on.
+        KeyboardInterrupt: by Ctrl-C or another signal, after all processes of the job have ended. Python tells only
+            the main thread of it: in another one the job goes on.
     """
     options = LaunchOptions(
         config_yaml=Path(config),
@@ -75,9 +75,8 @@ def train(
     try:
         return Run(launch(options, say, on_epoch).path)
     except Stopped as err:
-        if err.number == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        signal.raise_signal(err.number)  # now it means what the caller has it mean
+        if err.number != signal.SIGINT:
+            signal.raise_signal(err.number)  # now it means what the caller has it mean
         raise
 
 

@@ -26,7 +26,7 @@ from fl_rec import environment, kernels, plugins
 from fl_rec.config import Config, add_config_arguments
 from fl_rec.config.loading import count
 from fl_rec.data.manifest import list_shards
-from fl_rec.errors import ConfigError, JobFailed, RunError
+from fl_rec.errors import ConfigError, JobFailed
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import EpochRecord, records_of
 from fl_rec.job.built_in import built_in
@@ -319,8 +319,8 @@ class _EpochTail:
             self._on_epoch(records_of(lines)[-1])
 
 
-class Stopped(RunError):
-    """A signal has ended the job."""
+class Stopped(KeyboardInterrupt):
+    """A signal has ended the job. No error, or an on_epoch that catches errors would go on."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")

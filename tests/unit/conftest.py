@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,32 @@ import numpy as np
 import psutil
 import pytest
 
+from fl_rec import environment
 from fl_rec.config import Config
 from fl_rec.data.manifest import MANIFEST_NAME, MANIFEST_VERSION, SLOTS, Manifest
 from fl_rec.data.shards import write_shards
 from fl_rec.data.text import LAYOUTS
+from fl_rec.job import launch
 from fl_rec.runs.directory import RunDirectory
 
 # No wait of a unit test is longer than this many seconds; a machine under load needs them.
 DEADLINE = 30.0
+
+# Stands in for fleetrun and all its roles: `says` is a list of (role, state, error), `metrics` one of lines.
+FLEETRUN = """\
+import json, os, sys, time
+run = os.environ["FL_REC_RUN_DIR"]
+print("this is fleetrun")
+for role, state, error in {says!r}:
+    status = dict(role=role, pid=1, created=0.0, state=state, error=error, times={{state: time.time()}})
+    with open(run + "/tmp", "w") as file: json.dump(status, file)
+    os.replace(run + "/tmp", run + "/roles/" + role + ".json")
+    open(run + "/log/" + role.replace(".", "log."), "w").close()
+with open(run + "/tables.txt", "a") as file: file.write("epoch 0: AUC 0.7\\n\\n")
+with open(run + "/result.json", "w") as file: json.dump(dict(state="done", model="the/model"), file)
+with open(run + "/metrics.jsonl", "a") as file: file.writelines(json.dumps(each) + "\\n" for each in {metrics!r})
+time.sleep({seconds})
+"""
 
 Spawn = Callable[..., subprocess.Popen]
 MakeJob = Callable[..., Path]
@@ -146,3 +164,21 @@ def set_status(run: RunDirectory) -> SetStatus:
 def bare_python() -> tuple[str, ...]:
     """A command that runs the code after it in a Python without site packages, which starts fast."""
     return (sys.executable, "-I", "-S", "-c")
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch that looks often, in an environment that is taken to be right."""
+    monkeypatch.setattr("fl_rec.job.watch.POLL_SECONDS", 0.01)
+    monkeypatch.setattr(environment, "check", lambda: None)
+
+
+@pytest.fixture
+def fleetrun(monkeypatch: pytest.MonkeyPatch, bare_python: tuple[str, ...]) -> Callable[..., None]:
+    """`fleetrun(says, seconds, metrics)`: its stand-in says and writes this of the roles, and stays for so long."""
+
+    def fleetrun(says: list[tuple[str, str, str]], seconds: float = 0, metrics: Sequence[dict[str, Any]] = ()) -> None:
+        command = [*bare_python, FLEETRUN.format(says=says, seconds=seconds, metrics=metrics)]
+        monkeypatch.setattr(launch, "_start_command", lambda *_arguments: command)
+
+    return fleetrun

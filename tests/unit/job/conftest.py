@@ -8,17 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from fl_rec import environment
 from fl_rec.job.watch import Mark
 
 Spawn = Callable[..., subprocess.Popen]
-
-
-@pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A watch that looks often, in an environment that is taken to be right."""
-    monkeypatch.setattr("fl_rec.job.watch.POLL_SECONDS", 0.01)
-    monkeypatch.setattr(environment, "check", lambda: None)
 
 
 @pytest.fixture

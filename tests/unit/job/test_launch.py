@@ -26,20 +26,6 @@ from fl_rec.runs.directory import RunDirectory
 
 DEADLINE = 30.0
 ROLES = ("server.0", "worker.0", "worker.1")
-# Stands in for fleetrun and all its roles: `says` is a list of (role, state, error).
-FLEETRUN = """\
-import json, os, sys, time
-run = os.environ["FL_REC_RUN_DIR"]
-print("this is fleetrun")
-for role, state, error in {says!r}:
-    status = dict(role=role, pid=1, created=0.0, state=state, error=error, times={{state: time.time()}})
-    with open(run + "/tmp", "w") as file: json.dump(status, file)
-    os.replace(run + "/tmp", run + "/roles/" + role + ".json")
-    open(run + "/log/" + role.replace(".", "log."), "w").close()
-with open(run + "/tables.txt", "a") as file: file.write("epoch 0: AUC 0.7\\n\\n")
-with open(run + "/result.json", "w") as file: json.dump(dict(state="done", model="the/model"), file)
-time.sleep({seconds})
-"""
 pytestmark = pytest.mark.usefixtures("fast")
 ALL_DONE = [(role, "done", "") for role in ROLES]
 
@@ -71,17 +57,6 @@ def test_tables_are_shown_once(run: RunDirectory) -> None:
 
 
 # -- from the command line to the result -------------------------------------------------------------------
-
-
-@pytest.fixture
-def fleetrun(monkeypatch: pytest.MonkeyPatch, bare_python: tuple[str, ...]) -> Callable[..., None]:
-    """`fleetrun(says, seconds)`: what stands in for it says this of the roles, and stays for so long."""
-
-    def fleetrun(says: list[tuple[str, str, str]], seconds: float = 0) -> None:
-        command = [*bare_python, FLEETRUN.format(says=says, seconds=seconds)]
-        monkeypatch.setattr(launch, "_start_command", lambda *_arguments: command)
-
-    return fleetrun
 
 
 @pytest.fixture
