@@ -261,7 +261,7 @@ def test_frame(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_frame_without_pandas(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(fl_rec.RunError, match="Run.frame needs pandas. .* pip install pandas"):
+    with pytest.raises(fl_rec.RunError, match="Run.frame needs pandas. Received: .* .pip install pandas."):
         fl_rec.Run(run.path).frame()
 
 
