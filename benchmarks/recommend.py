@@ -22,7 +22,7 @@ from common import PROJECT, Report, count, new_parser, open_data, run_benchmark,
 
 from fl_rec.errors import RunError
 from fl_rec.runs.saved import EXPORTED, SavedModel, newest_export
-from fl_rec.serving.recommend import Recommender
+from fl_rec.serving.recommend import Recommender, export_newest
 
 WARM_UP = 50
 # Read when Paddle is imported.
@@ -31,7 +31,8 @@ ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 def measure(args: argparse.Namespace, folder: Path) -> Report:
     """Opens the model once, and asks it for one user after another."""
-    model = train(folder, args.timeout) if args.quick and args.model is None else args.model or newest_export()
+    trained = train(folder, args.timeout) if args.quick and args.model is None else None
+    model: Path = args.model or trained or newest_export() or export_newest(Path())
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
