@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fl_rec.data.catalogue import write_items, write_users
+from fl_rec.data.catalogue import ITEMS, USERS, write_items, write_users
 from fl_rec.data.manifest import Manifest
 from fl_rec.data.partition import by_column, find_partitioner, require_column
 from fl_rec.data.sampling import (
@@ -230,6 +230,16 @@ def prepare(args: argparse.Namespace) -> None:
         counts["rows"] = len(train) + len(test) + (0 if valid is None else len(valid))
 
 
+def _require_other_file(given: Path, out: Path) -> None:
+    """What is read must not be written over. ConfigError."""
+    for name in (USERS, ITEMS):
+        if given.exists() and (out / name).exists() and given.samefile(out / name):
+            raise ConfigError(
+                f"What is read must not be written over. Received: {given}, and --out {out}, where {name} is written. "
+                "Name another folder: --out DIR"
+            )
+
+
 def add_arguments(parser: argparse.ArgumentParser, folder: Path = Path()) -> None:
     """Adds the arguments of `fl-rec prepare`; `folder` is where it writes unless told."""
     parser.add_argument(
@@ -295,6 +305,8 @@ def play(args: argparse.Namespace) -> Manifest | None:
         partitioner = f"{by_column.__name__}:column={args.client_column}"
     if partitioner is not None:
         find_partitioner(partitioner)  # before the work
+    for given in filter(None, (args.source, args.users, getattr(args, "items", None))):
+        _require_other_file(Path(given), args.out)
     prepare(args)
     if partitioner is None and args.num_shards is None:
         return None

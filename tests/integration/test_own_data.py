@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from fl_rec.data.manifest import load_manifest
+from fl_rec.runs.directory import RunDirectory
 
 from .conftest import TIMEOUT, clean_environment
 
@@ -34,10 +35,10 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("my shop")
     rng = np.random.default_rng(3)
     users = [(f"u-{n:03x}", REGIONS[n % 3] if n else "") for n in range(USERS)]
-    goods = [(f"sku/{n:03d}", f"Thing {n}, “fine”", "; ".join({KINDS[n % 3], KINDS[n % 2]})) for n in range(ITEMS)]
+    goods = [(f"sku/{n:03d}", f"Thing {n}, “fine”", KINDS[n % 3] + "; gift" * (n % 2)) for n in range(ITEMS)]
     bought = []
     for n, (user, _) in enumerate(users):
-        liking = rng.random(ITEMS) + [k % 3 != n % 3 for k in range(ITEMS)]
+        liking = rng.random(ITEMS) + [(k % 3 == n % 3) - k / ITEMS for k in range(ITEMS)]
         for k in np.argsort(-liking)[:15]:
             when = f"2024-03-{rng.integers(1, 29):02d}T10:{rng.integers(60):02d}:00"
             bought.append((when, user, goods[k][0], int(rng.integers(1, 6))))
@@ -109,6 +110,12 @@ def test_recommendations_are_of_what_was_liked(here: Path, trained: str) -> None
         "tags",
     ]
     assert lines[7].split() == ["rank", "score", "recommended", "tags"] and len(lines) == 19
+
+
+def test_what_was_learnt_is_better_than_chance(here: Path, trained: str) -> None:
+    """Of a user's 86 items and fewer, ten at random would be right once in eight."""
+    (run,) = (here / "data" / "runs").iterdir()
+    assert json.loads(RunDirectory(run).result.read_text())["best"]["hr"] > 0.3
 
 
 def test_a_user_who_is_not_there(here: Path, trained: str) -> None:

@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fl_rec.config import Config
 from fl_rec.data.manifest import load_manifest
 from fl_rec.data.sources.registry import load_source
 from fl_rec.data.text import parse_multislot, read_rows
+from fl_rec.job.check import check_job
 from tests.forks import Forks
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -58,6 +60,53 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = run("prepare.py", "--source", "synthetic", "--out", out)
     assert result.returncode == 0, result.stderr
     return out
+
+
+def test_what_is_read_is_not_written_over(play: Play, tmp_path: Path) -> None:
+    """A table of users of one's own is called so more often than not."""
+    (tmp_path / "users.csv").write_text("1|24|M|technician|85711\n")
+    arguments = ("--source", "synthetic", "--users", "users.csv")
+    result = play("prepare.py", *arguments, "--out", ".", cwd=tmp_path)
+    assert result.returncode == 2 and list(tree(tmp_path)) == ["users.csv"]
+    assert result.stderr.endswith(
+        "What is read must not be written over. Received: users.csv, and --out ., where users.csv is written. Name "
+        "another folder: --out DIR\n"
+    )
+    assert play("prepare.py", *arguments, "--out", "other", cwd=tmp_path).returncode == 0
+
+
+def test_prepare_cuts_too_if_asked_and_leaves_a_job_to_start_from(play: Play, tmp_path: Path) -> None:
+    tool = ("prepare.py", "--source", "synthetic", "--out", tmp_path)
+    result = play(*tool, "--num_shards", 3, "--partitioner", "taste")
+    assert result.returncode == 0, result.stderr
+    manifest = load_manifest(tmp_path / "fl_data")
+    assert manifest is not None and (manifest.num_shards, manifest.partitioner["name"]) == (3, "taste")
+    assert result.stdout.endswith(f"\njob: {tmp_path}/job.yaml\nnext: fl-rec run -m {tmp_path}/job.yaml\n")
+    job = tmp_path / "job.yaml"
+    config = Config.load(job)
+    assert config.runner.train_data_dir == tmp_path / "fl_data" / "fl_train_data"
+    assert check_job(config, 3).train_rows == tuple(shard.train.rows for shard in manifest.shards)
+    play(*tool, "--client_column", "zip_code", "--num_shards", 2, "--validation")
+    assert Config.load(job).runner.validation_data_dir == tmp_path / "fl_data" / "fl_valid_data", (
+        "nobody had changed it"
+    )
+    assert check_job(Config.load(job), 2).validation_shards
+    job.write_text(job.read_text() + "# mine\n")
+    result = play(*tool, "--num_shards", 2)
+    assert f"{job} is kept as it was" in result.stderr and job.read_text().endswith("# mine\n")
+    manifest = load_manifest(tmp_path / "fl_data")
+    assert manifest is not None and manifest.partitioner["name"] == "zip_first_digit", "what suits the source"
+
+
+def test_cutting_that_is_refused_before_the_work(play: Play, tmp_path: Path) -> None:
+    for options, message in (
+        (("--partitioner", "tatse"), "Did you mean taste?"),
+        (("--client_column", "zipcode"), "Did you mean zip_code? The columns: zip_code."),
+        (("--client_column", "zip_code", "--partitioner", "iid"), "Received: --partitioner iid beside it."),
+    ):
+        result = play("prepare.py", "--source", "synthetic", "--out", tmp_path / "out", *options)
+        assert (result.returncode, result.stdout) == (2, "") and message in result.stderr
+        assert not (tmp_path / "out").exists()
 
 
 def test_prepare_writes_rows_tables_and_meta(prepared: Path) -> None:
