@@ -28,7 +28,7 @@ class Job:
         train_shards, test_shards, validation_shards: for each worker, its files; none of a kind that is not configured.
         train_rows: for each worker, the lines of its training shards; None if there is no manifest to say.
         notes: what the user should know of a setting that has no effect, or another than it seems.
-        mappings: see `Manifest`; empty without one.
+        mappings, clients: see `Manifest`; empty without one.
     """
 
     config: Config
@@ -38,6 +38,7 @@ class Job:
     train_rows: tuple[int | None, ...]
     notes: tuple[str, ...]
     mappings: Mapping[str, str]
+    clients: tuple[str, ...]
 
 
 def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Job:
@@ -63,4 +64,5 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
         job.deal_rows(config),
         (*told, *data.notes_of(config, job)),
         job.manifest.mappings if job.manifest else {},
+        job.manifest.clients if job.manifest else (),
     )

@@ -35,6 +35,7 @@ from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
 from fl_rec.nets.contract import check_net
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, LAUNCHER_KEY, RunDirectory, default_path, in_order
+from fl_rec.tables import cut
 
 # What starts the roles, by START_KEY: one process that imports Paddle and forks them, or fleetrun.
 START_KEY = "FL_REC_START"
@@ -44,6 +45,8 @@ DEFAULT_SCRIPTS = (
     environment.shipped("tools/static_fl_trainer.py"),
     environment.shipped("tools/static_fl_trainer_with_coordinator.py"),
 )
+# Columns of the line of clients.
+_LINE = 120
 # Numbers the jobs of this process.
 _JOBS = itertools.count(1)
 
@@ -106,6 +109,8 @@ def launch(
         say(f"note: {note}")
     rows = [count for count in job.train_rows if count is not None]
     say(f"\ndata      {workers} shards" + (f", {sum(rows):,} training rows" if len(rows) == workers else ""))
+    if job.clients:
+        say(cut("clients   " + "; ".join(f"{k} {name}" for k, name in enumerate(job.clients)), _LINE))
     say(f"roles     {options.server_num} server(s), {workers} worker(s), {options.coordinator_num} coordinator(s)")
     say(f"run       {run.path}\nlogs      {run.log}\n")
 
