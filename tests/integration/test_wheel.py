@@ -8,63 +8,107 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from fl_rec.runs.directory import RunDirectory
+
 from .conftest import ROOT, TIMEOUT
 
-Command = Callable[..., subprocess.CompletedProcess]
-NET = """
-from static_model import StaticModel as NCF
+TRAINER = """
+import sys
+from fl_rec.trainer import FLTrainer, main
 
 
-class StaticModel(NCF):
-    def create_feeds(self, is_infer=False):
-        print("a net of one's own")
-        return super().create_feeds(is_infer)
+class Trainer(FLTrainer):
+    def train_epoch(self, epoch):
+        print("a trainer of one's own")
+        return super().train_epoch(epoch)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Trainer))
 """
 YAML = """
 runner: {train_data_dir: fl_data/fl_train_data, test_data_dir: fl_data/fl_test_data, model_path: fl_net.py, epochs: 1}
+hyper_parameters: {mf_dim: 4, loss: fl_loss.py:hinge}
+"""
+LOSS = """
+import paddle
+
+
+def hinge(logits, labels):
+    return paddle.mean(paddle.nn.functional.relu(1 - logits * (2 * labels - 1)))
+"""
+# Says of each process of an environment, and of its forks, what Python opens, lists, makes and removes there.
+WATCH = """
+import os, sys
+
+EVENTS = {"open", "os.listdir", "os.scandir", "os.mkdir", "os.remove", "os.rename", "os.link", "os.symlink", "os.rmdir"}
+
+
+def told(event, arguments):
+    if event in EVENTS:
+        for path in arguments[:2]:
+            if isinstance(path, (str, bytes)) and path not in ("r", "w", "a", "rb", "wb", "ab"):
+                os.write(file, os.fsencode(os.path.abspath(path)) + b"\\n")
+
+
+if "OPENED" in os.environ:
+    file = os.open(os.environ["OPENED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    sys.addaudithook(told)
 """
 
 
-@pytest.fixture(scope="module")
-def fl_rec(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """`fl_rec(*arguments, cwd=...)`: the wheel's command, in an environment that has this one's other packages."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source, env = folder / "source", folder / "env"
-    for name in ("configs", "fl_rec", "models", "tools"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (*ROOT.glob("datasets/movielens/*.py"), *ROOT.glob("setup.py"), *ROOT.glob("pyproject.toml")):
-        (source / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, source / path.relative_to(ROOT))
-    shutil.copy(ROOT / "README.md", source)
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+class Wheel:
+    """The wheel's command, in an environment that has this one's other packages."""
 
-    def run(*command: object, cwd: Path = folder) -> subprocess.CompletedProcess:
-        words = list(map(str, command))
-        return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+    def __init__(self, folder: Path) -> None:
+        self.env = folder / "env"
+        source = folder / "source"
+        for name in ("configs", "fl_rec", "models", "tools"):
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in (*ROOT.glob("datasets/movielens/*.py"), *ROOT.glob("setup.py"), *ROOT.glob("pyproject.toml")):
+            (source / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, source / path.relative_to(ROOT))
+        shutil.copy(ROOT / "README.md", source)
+        pip, quiet = ("-m", "pip"), ("-q", "--no-deps")
+        self._make(sys.executable, *pip, "wheel", *quiet, "--no-build-isolation", "-w", folder, source)
+        self._make(sys.executable, "-m", "venv", "--without-pip", self.env)
+        (packages,) = self.env.glob("lib/python*/site-packages")
+        # No .pth of that folder is read, and so no editable install of the clone is seen.
+        (packages / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\nimport watch_what_is_opened\n")
+        (packages / "watch_what_is_opened.py").write_text(WATCH)
+        (wheel,) = folder.glob("fl_rec-*.whl")
+        self._make(self.env / "bin" / "python", *pip, "install", *quiet, "--no-index", "--ignore-installed", wheel)
+        # Half a minute saved: the same source, Python and processor.
+        for compiled in ROOT.glob("fl_rec/kernels/__pycache__/kernels-*"):
+            shutil.copytree(compiled, packages / compiled.relative_to(ROOT), dirs_exist_ok=True)
 
-    for command in (
-        (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, source),
-        (sys.executable, "-m", "venv", "--without-pip", env),
-    ):
-        done = run(*command)
+    def _make(self, *command: object) -> None:
+        done = self._run(command, self.env.parent, {})
         assert done.returncode == 0, done.stderr
-    (packages,) = env.glob("lib/python*/site-packages")
-    # No .pth of that folder is read, and so no editable install of the clone is seen.
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    (wheel,) = folder.glob("fl_rec-*.whl")
-    pip = (env / "bin" / "python", "-m", "pip", "install", "-q")
-    done = run(*pip, "--no-deps", "--no-index", "--ignore-installed", wheel)
-    assert done.returncode == 0, done.stderr
-    return lambda *arguments, cwd: run(env / "bin" / "fl-rec", *arguments, cwd=cwd)
+
+    def _run(self, command: Iterable[object], cwd: Path, variables: dict[str, Path]) -> subprocess.CompletedProcess:
+        hidden = ("PYTHONPATH", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR")
+        env = {key: value for key, value in os.environ.items() if key not in hidden} | variables
+        words = list(map(str, command))
+        return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=TIMEOUT)
+
+    def __call__(self, *arguments: object, cwd: Path, **variables: Path) -> subprocess.CompletedProcess:
+        return self._run((self.env / "bin" / "fl-rec", *arguments), cwd, variables)
 
 
 @pytest.fixture(scope="module")
-def here(fl_rec: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fl_rec(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
+    return Wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def here(fl_rec: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the built-in job ran."""
     folder = tmp_path_factory.mktemp("here")
     done = fl_rec("run", "-o", "runner.epochs=1", cwd=folder)
@@ -76,7 +120,7 @@ def here(fl_rec: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_from_the_built_in_job_to_a_recommendation(fl_rec: Command, here: Path) -> None:
+def test_from_the_built_in_job_to_a_recommendation(fl_rec: Wheel, here: Path) -> None:
     (run,) = (here / "runs").iterdir()
     exported = fl_rec("export", cwd=here)
     assert exported.returncode == 0, exported.stderr
@@ -92,23 +136,61 @@ def test_from_the_built_in_job_to_a_recommendation(fl_rec: Command, here: Path) 
     assert json.loads(measured.stdout)["hr"] == pytest.approx(trained["hr"])
 
 
-def test_a_folder_of_ones_own(fl_rec: Command, tmp_path: Path) -> None:
-    """Data, a net beside the YAML which builds on the shipped one, and the paths' rules."""
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "job.yaml").write_text(YAML)
-    (mine / "fl_net.py").write_text(NET)
-    for command in (("prepare", "--source", "synthetic"), ("partition", "--num_shards", 2)):
-        done = fl_rec(*command, cwd=mine)
-        assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("written: 2 shards, 146,555 training rows (")
-    done = fl_rec("run", "-m", "job.yaml", cwd=mine)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_project_of_ones_own(fl_rec: Wheel, tmp_path: Path) -> None:
+    """Data, a net, a loss and a trainer in a folder: everything is in it, and nothing else is looked at."""
+    mine, home, opened = (tmp_path / name for name in ("mein Projekt ü 数据", "home", "opened"))
+    for folder in (mine, home):
+        folder.mkdir()
+    temporary = Path(tempfile.mkdtemp(dir="/tmp"))  # in pytest's folder the sockets would have too long a path
+    for name, content in {"job.yaml": YAML, "fl_loss.py": LOSS, "my_trainer.py": TRAINER}.items():
+        (mine / name).write_text(content)
+    shutil.copy(ROOT / "models" / "ncf" / "fl_mf.py", mine / "fl_net.py")
+    package = written(fl_rec.env)
+
+    def succeed(*words: object, cwd: Path = mine) -> str:
+        done = fl_rec(*words, cwd=cwd, HOME=home, TMPDIR=temporary, OPENED=opened)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    succeed("prepare", "--source", "synthetic")
+    said = succeed("partition", "--num_shards", 2).splitlines()
+    assert said[-1].startswith("written: 2 shards, 146,555 training rows (")
+    succeed("run", "-m", "job.yaml", "--script", "my_trainer.py")
     (run,) = (mine / "runs").iterdir()
-    assert "a net of one's own" in (run / "log" / "workerlog.0").read_text()
+    assert "a trainer of one's own" in (run / "log" / "workerlog.0").read_text()
+    assert (run / "model" / "0" / "tables" / "mf_item_bias").exists(), "of the net in the folder"
+    (trained,) = (each for each in RunDirectory(run).read_metrics() if each["client"] == "all")
+
+    here = Path("runs") / run.name
+    assert succeed("export").startswith(f"model     {here / 'model' / '0'}: epoch 0, all clients, HR@10 ")
+    for folder, named in ((mine, ()), (home, ("--model", mine))):
+        record = json.loads(succeed("recommend", *named, "--user", 7, "--format", "json", cwd=folder))
+        assert [each["rank"] for each in record["recommendations"]] == list(range(1, 11))
+    found = [json.loads(line) for line in succeed("evaluate", here / "model" / "0", here / "exported").splitlines()]
+    assert [each["model"] for each in found] == [str(here / "model" / "0"), str(here / "exported")]
+    assert [each["hr"] for each in found] == pytest.approx([trained["hr"]] * 2)
+
+    assert sorted(tmp_path.iterdir()) == sorted([mine, home, opened])
+    assert (list(home.rglob("*")), list(temporary.rglob("*"))) == ([], [])
+    temporary.rmdir()
+    assert written(fl_rec.env) == package
+    system = (sys.prefix, sys.base_prefix, "/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sys", "/usr")
+    allowed = tuple(f"{folder}/" for folder in (mine, temporary, fl_rec.env, *system))
+    lines = set(opened.read_text().splitlines())
+    assert {str(run / "config.yaml"), str(mine / "fl_net.py")} <= lines, "the watch works"
+    assert [line for line in lines if not f"{line}/".startswith(allowed)] == []
 
 
-def test_nothing_is_taken_from_elsewhere(fl_rec: Command, tmp_path: Path) -> None:
+def written(env: Path) -> dict[Path, int]:
+    """When each file of an environment was written, but for what Python and numba have compiled."""
+    return {
+        path: path.stat().st_mtime_ns
+        for path in env.rglob("*")
+        if "__pycache__" not in path.parts and not path.is_dir()
+    }
+
+
+def test_nothing_is_taken_from_elsewhere(fl_rec: Wheel, tmp_path: Path) -> None:
     done = fl_rec("export", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
