@@ -64,7 +64,6 @@ STEPS = ("paddle/test_steps.py",)
 COMPILED = ("paddle/test_compiled_step.py",)
 KERNELS = ("unit/kernels",)
 OWN_USERS = ("unit/nets/test_own_users.py", "paddle/test_own_users.py")
-RUNTIME = ("paddle/test_runtime.py",)
 SAVING = ("paddle/test_saving.py",)
 EXCHANGE = ("paddle/test_exchange.py",)
 
@@ -169,7 +168,6 @@ MUTANTS = [
         OWN_USERS,
     ),
     Mutant("runs/checkpoint.py", "net.users.whole(name, values.shape)", "values.shape", OWN_USERS),
-    Mutant("ps/runtime.py", "room = self._room[n] = longest", "room = longest", RUNTIME),
     Mutant("trainer/private_params.py", "np.where(held, values, untrained)", "values", TRAINER),
     Mutant("nets/program.py", "max(0.0, 1 - epochs_done / epochs)", "1 - epochs_done / epochs", PROGRAM),
     Mutant("nets/program.py", 'if schedule == "linear" else 1.0', 'if schedule == "Linear" else 1.0', PROGRAM),

@@ -17,6 +17,7 @@ from paddle.base import core
 
 from fl_rec.errors import RunError
 from fl_rec.ps.model import GRADIENT, Tables, slices
+from fl_rec.ps.native import address_of
 
 # Of paddle::distributed::Communicator, in 2.6.2 and 3.0.0: its one instance, RpcSendSparse and RpcSendDense.
 _CLASS = "_ZN6paddle11distributed12Communicator"
@@ -29,11 +30,6 @@ class _String(ctypes.Structure):
     """A std::string to be read."""
 
     _fields_ = (("data", ctypes.c_char_p), ("size", ctypes.c_size_t), ("within", ctypes.c_char * 16))
-
-
-def _address(bound: Any) -> ctypes.c_void_p:
-    """Where the C++ object of an object of Paddle's Python is: pybind11 says so behind Python's own head."""
-    return ctypes.c_void_p.from_address(id(bound) + object.__basicsize__)
 
 
 class Push:
@@ -50,7 +46,7 @@ class Push:
 
     def __init__(self, communicator: Any, sends: Mapping[str, Any], tables: Tables) -> None:
         library = ctypes.CDLL(paddle.base.libpaddle.__file__)
-        self._communicator = _address(communicator)
+        self._communicator = address_of(communicator)
         if ctypes.c_void_p.in_dll(library, _INSTANCE).value != self._communicator.value:
             raise RunError(
                 "A synchronous exchange calls Paddle's C++ functions, as the wheels 2.6.2 and 3.0.0 have them. "
@@ -75,7 +71,7 @@ class Push:
             else:
                 gradient.get_tensor().set(change, paddle.CPUPlace())
         for send in self._dense:
-            self._send_dense(self._communicator, _address(send), _address(self._scope))
+            self._send_dense(self._communicator, address_of(send), address_of(self._scope))
 
     def _push_rows(self, name: str, gradient: Any, change: np.ndarray) -> None:
         changed = np.flatnonzero(change.any(axis=1))
@@ -85,5 +81,5 @@ class Push:
             text = (name + GRADIENT).encode()
             variable = _String(text, len(text))
             self._send_sparse(
-                self._communicator, ctypes.byref(variable), self._tables.sparse[name], _address(self._scope)
+                self._communicator, ctypes.byref(variable), self._tables.sparse[name], address_of(self._scope)
             )

@@ -11,7 +11,6 @@ import socket
 import stat
 import struct
 import time
-import zlib
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ import numpy as np
 import paddle
 
 from fl_rec.errors import RunError
+from fl_rec.ps.native import AllGather
 from fl_rec.ps.workarounds import (
     allow_long_messages,
     leave_out,
@@ -38,9 +38,6 @@ log = logging.getLogger(__name__)
 
 # linux/tcp.h: struct tcp_info has tcpi_bytes_acked and tcpi_bytes_received at 120, since Linux 4.1.
 _TCP_INFO_BYTES_ACKED, _TCP_INFO_SIZE = 120, 136
-
-# What `gather` has room for before it knows better, and what packing may add; int64.
-_FIRST_ROOM, _OVERHEAD = 256, 3
 
 
 class PsRuntime:
@@ -68,7 +65,6 @@ class PsRuntime:
         self.config = config
         self.fleet = fleet
         self._bytes: dict[tuple[Any, Any], tuple[int, int]] = {}
-        self._room: dict[int, int] = {}  # by the length of what is gathered
         os.environ["PADDLE_WITH_GLOO"] = "1"
         # Paddle's own channel to a coordinator, which can't be made reliable; see fl_rec.coordinator.
         os.environ.pop("PADDLE_COORDINATOR_ENDPOINTS", None)
@@ -84,6 +80,8 @@ class PsRuntime:
         if role.kind == "worker" and role.rendezvous:
             self._wait_for(role.rendezvous, "gloo's store")
         fleet.init(role_maker)
+        if role.kind == "worker":
+            self._all_gather = AllGather(role_maker._gloo._worker_comm, role.num_workers)
         # Only after fleet.init, which forks: a child forked beside brpc's threads dies of SIGSEGV (3.0.0).
         if role.kind == "server":
             raise_brpc_concurrency()
@@ -216,20 +214,8 @@ class PsRuntime:
         Returns:
             float64 [workers, n], bit for bit.
         """
-        packed, n = _pack(values), len(values)
-        # An epoch's counts shrink to a tenth, and Paddle passes numbers on one by one, as a list of Python's.
-        room = self._room.get(n, min(n, _FIRST_ROOM) + _OVERHEAD)
-        while True:
-            # Paddle's gloo rounds numbers to float32 (3.0.0), but adds whole numbers exactly: so the bits travel.
-            bits: np.ndarray = np.zeros((self.role.num_workers, 1 + room), np.int64)
-            bits[self.role.index, 0] = len(packed)
-            bits[self.role.index, 1 : 1 + len(packed)] = packed[:room]
-            with self._within_deadline(what):
-                gathered = np.asarray(self.fleet.util.all_reduce(bits, "sum", "worker"), np.int64)
-            lengths, longest = gathered[:, 0], int(gathered[:, 0].max())
-            if longest <= room:
-                return np.stack([_unpack(row[1 : 1 + length]) for row, length in zip(gathered, lengths)])
-            room = self._room[n] = longest
+        self.barrier(what)  # which misses whoever does not come, with an error
+        return self._all_gather(values)
 
     @contextlib.contextmanager
     def _within_deadline(self, what: str) -> Iterator[None]:
@@ -259,25 +245,6 @@ class PsRuntime:
             except (OSError, struct.error):  # closed by now, without a peer, or an old kernel
                 continue
         return sum(sent for sent, _ in self._bytes.values()), sum(received for _, received in self._bytes.values())
-
-
-def _pack(values: np.ndarray) -> np.ndarray:
-    """Float64 as fewer int64: first bytes come first, then second ones, and so on, since those are alike.
-
-    The eighth byte of an int64 is 0. With negative numbers Paddle's gloo sums as int64, without as uint64 (3.0.0), of
-    which numpy makes float64 where some are above the highest int64 and others are not.
-    """
-    alike = np.ascontiguousarray(np.asarray(values, np.float64).view(np.uint8).reshape(-1, 8).T)
-    packed = zlib.compress(alike.tobytes(), 1)
-    sevens = np.frombuffer(packed + bytes(-len(packed) % 7), np.uint8).reshape(-1, 7)
-    return np.pad(sevens, ((0, 0), (0, 1))).view("<i8")[:, 0]
-
-
-def _unpack(packed: np.ndarray) -> np.ndarray:
-    """The inverse of `_pack`, which may have put zeros behind."""
-    sevens = np.ascontiguousarray(packed, "<i8").view(np.uint8).reshape(-1, 8)[:, :7]
-    alike = np.frombuffer(zlib.decompressobj().decompress(sevens.tobytes()), np.uint8)
-    return np.ascontiguousarray(alike.reshape(8, -1).T).view(np.float64)[:, 0]
 
 
 def _split(endpoint: str) -> tuple[str, int]:
