@@ -13,6 +13,7 @@ from typing import Any
 
 from common import (
     GIB,
+    JobRun,
     Report,
     add_data_argument,
     count,
@@ -40,15 +41,31 @@ COLUMNS = (
 )
 
 
+def not_training(run: JobRun, models: Path) -> float | None:
+    """The share of an epoch in which not even the slowest worker trains: what is left of the time between the first
+    epoch's model and the last one's is the last exchange, evaluation, saving and reports. None with fewer than two.
+
+    Args:
+        models: where the epochs' folders are.
+    """
+    if len(run.epochs) < 2:
+        return None
+    first, *later = run.epochs
+    written = [(models / str(epoch["epoch"])).stat().st_mtime for epoch in (first, later[-1])]
+    return float(1 - sum(epoch["seconds"] for epoch in later) / (written[1] - written[0]))
+
+
 def measure(args: argparse.Namespace, folder: Path) -> Report:
     """One job; the figures of its last epoch are those of the model it saves."""
     data = open_data(args.data, folder)
-    run = run_job(folder / "main_job", data, {"runner.epochs": args.epochs}, args.timeout, show=True)
+    path = folder / "main_job"
+    run = run_job(path, data, {"runner.epochs": args.epochs}, args.timeout, show=True)
     last: Mapping[str, Any] = run.epochs[-1] if run.epochs else {}
     figures = {
         **describe_data(data),
         **run.to_record(),
         "rows_per_second": run.rows_per_second(),
+        "not_training": not_training(run, path / "model"),
         **{name: last.get(name) for name in ("top_k", "hr", "ndcg", "test_auc", "train_auc", "train_loss", "rows")},
     }
     lines = [
@@ -61,7 +78,8 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
     )
     summary = (
         f"exit code {'none, it hung' if run.hung else run.exit_code} after {run.seconds:.1f} s; "
-        f"all running after {figure(run.running_after, '.1f')} s; peak PSS {run.peak_pss / GIB:.2f} GiB"
+        f"all running after {figure(run.running_after, '.1f')} s; peak PSS {run.peak_pss / GIB:.2f} GiB; "
+        f"{figure(figures['not_training'], '.1%')} of an epoch is not training"
     )
     return Report(f"{table}\n\n{summary}", figures, [run.failure] if run.failure else [])
 
