@@ -175,9 +175,8 @@ class EpochMetrics:
     def to_vector(self) -> np.ndarray:
         """Everything as float64[n], n depending on the number of buckets only; counts stay exact up to 2^53.
 
-        Workers gather these: each puts its own into its row of zeros[workers, n], an all-reduce adds the
-        matrices, and `from_vector` of each row and `total` follow. Adding the vectors themselves would add
-        the seconds and lose each worker's figures.
+        Workers gather these; `from_vector` of each and `total` follow. Adding the vectors themselves would add the
+        seconds and lose each worker's figures.
         """
         test, validation = self.test, self.validation
         buckets = AucBuckets.empty(len(self.train.positives) - 1) if test.buckets is None else test.buckets
