@@ -2,8 +2,14 @@
 
     import fl_rec
 
-    run = fl_rec.train("job.yaml", overrides={"runner.epochs": 3}, on_epoch=lambda epoch: print(epoch.ndcg))
-    run.recommender().recommend(user=42)
+    columns = {"user": "customer", "item": "sku", "time": "ts"}
+    tables = {"users": "customers.csv", "items": "goods.csv"}
+    fl_rec.prepare("clicks.csv", "shop", columns=columns, **tables, client_column="region")
+    run = fl_rec.train("shop/job.yaml", {"runner.epochs": 8}, on_epoch=lambda epoch: print(epoch.epoch, epoch.hr))
+    print(run.metrics[-1])
+    model = run.recommender()
+    for each in model.recommend("u-00a", top=5):
+        print(each.rank, each.item, each.title, each.score)
 
 What a program needs is here: `prepare`, `train`, `Run`, `EpochRecord`, `Recommender`, `Recommendation`, and the errors.
 """

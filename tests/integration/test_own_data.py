@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import fl_rec as package
 from fl_rec.data.manifest import load_manifest
 from fl_rec.runs.directory import RunDirectory
 
@@ -133,3 +136,27 @@ def test_what_is_wrong_is_told_before_the_work(here: Path) -> None:
     assert "Received: 'regoin'. Did you mean region? The columns: region." in refused.stderr
     refused = fl_rec(here, *tables, "--client_column", "region", "--partitioner", "iid")
     assert "--client_column is the partitioner by_column. Received: --partitioner iid beside it." in refused.stderr
+
+
+def test_the_same_from_python_in_ten_lines(here: Path) -> None:
+    """The example of fl_rec's own text, which README has too."""
+    example = inspect.getdoc(package).split("\n\n", 1)[1].split("\n\nWhat a program needs")[0]
+    program = textwrap.dedent(example)
+    assert len(program.splitlines()) == 10
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, cwd=here,
+        env=clean_environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not FOREIGN.search(done.stdout + done.stderr)
+    lines = done.stdout.splitlines()
+    (run,) = (here / "shop" / "runs").iterdir()
+    figures = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line for line in lines if re.fullmatch(r"\d [\d.]+", line)] == [
+        f"{each['epoch']} {each['hr']}" for each in figures if each["client"] == "all"
+    ]
+    assert lines[-6].startswith("EpochRecord(epoch=7, client='all', rows=")
+    goods = {row[0]: row[1] for row in csv.reader((here / "goods.csv").read_text(encoding="utf-8").splitlines())}
+    for rank, line in enumerate(lines[-5:], 1):
+        number, item, title = line.rsplit(" ", 1)[0].split(" ", 2)
+        assert (int(number), goods[item]) == (rank, title)
