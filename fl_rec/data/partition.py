@@ -107,9 +107,9 @@ def place(
         shard: int64 [users], -1 for those who can't.
         policy: ``spread`` them over all shards (user id modulo num_shards, which loses nothing), ``drop`` them, or
             raise an ``error``.
-        rule: what a user needs to be placed, such as "a zip code {} start with a digit".
+        rule: what a user needs to be placed, such as "a user {} have a value of region".
         others: what the others have, such as "have another".
-        option: where the policy is set, such as "zip_first_digit:bad_zip".
+        option: where the policy is set, such as "taste:missing".
 
     Raises:
         DataError: the policy is ``error``, or the shards would tell nothing apart: nobody can be placed, or most users
