@@ -310,7 +310,7 @@ def test_mistakes_of_an_export(commands: Commands, trained: Finished, exported: 
     error = commands.refusal("export", run, "--out", tmp_path / "a file" / "out")
     assert f"The exported model must be written, and {tmp_path / 'a file' / 'out'} can't be (Not a directory)" in error
     assert commands.succeed("export", copy, "--client", 0, "--out", tmp_path / "out").splitlines()[0] == (
-        f"model     epoch {LAST}, client 0"
+        f"model     {copy}: epoch {LAST}, client 0"
     )
 
 
