@@ -17,6 +17,7 @@ from fl_rec.errors import FLRecError
 COMMANDS = {
     "prepare": ("fl_rec.data.prepare", "make training and test rows from a table of interactions, and shards of them"),
     "partition": ("fl_rec.data.shards", "cut prepared rows into one shard per worker"),
+    "shards": ("fl_rec.data.adopt", "count and check shards that somebody else wrote, and write their manifest"),
     "run": (
         "fl_rec.job.launch",
         "start a job's servers and workers, watch them, and judge the run; without -m, the built-in job",

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from fl_rec.data.ids import ids_of, position_of
-from fl_rec.data.manifest import TEST_FOLDER, TRAIN_FOLDER, VALIDATION_FOLDER, Manifest, Shard, check_shards
+from fl_rec.data.manifest import Manifest, Shard, check_shards
 from fl_rec.data.partition import UserTable
 from fl_rec.data.sources.base import USER_COLUMNS, Dataset, Items
 from fl_rec.data.text import read_rows
@@ -104,13 +104,11 @@ class Catalogue:
                 f"{with_names} alone. Train again, or name the data that the model was trained with: --data FOLDER"
             )
         require_unchanged(folder, mappings)
-        validated = any(shard.validation for shard in manifest.shards)
-        check_shards(
-            manifest, folder / TRAIN_FOLDER, folder / TEST_FOLDER, folder / VALIDATION_FOLDER if validated else None
-        )
+        train, test, validation = (manifest.folder_of(kind) for kind in ("train", "test", "validation"))
+        check_shards(manifest, train or folder, test, validation)
         shards = manifest.shards if client is None else [manifest.shards[client]]
         users, indptr, history = _history(manifest, shards)
-        original = _read_original_users(folder / USERS)[1][users] if USERS in mappings else users
+        original = read_original_users(folder / USERS)[1][users] if USERS in mappings else users
         number = np.arange(manifest.num_items)
         items = (
             read_items(folder / ITEMS) if ITEMS in mappings else Items(number, [""] * len(number), [""] * len(number))
@@ -130,7 +128,7 @@ class Catalogue:
                 f"An exported folder is used as it was written. Received: {changed[0]}, whose SHA-256 is now "
                 f"{changed[1]}, and model.json has {checksums[changed[0].name]}. Export the model again."
             )
-        users, original = _read_original_users(folder / USERS)
+        users, original = read_original_users(folder / USERS)
         arrays = read_arrays(folder / HISTORY, "A history must be readable.")
         return cls(users, original, read_items(folder / ITEMS), arrays["indptr"], arrays["items"])
 
@@ -188,7 +186,7 @@ def _history(manifest: Manifest, shards: Sequence[Shard]) -> tuple[np.ndarray, n
     return everyone, indptr, item.astype(np.int32)
 
 
-def _read_original_users(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_original_users(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Ids of the model, int64, and of the data set, int64 or str."""
     columns = _read_csv(path, USER_COLUMNS[:2])
     return columns["user"], columns["original_id"]

@@ -96,6 +96,11 @@ class Manifest:
     clients: tuple[str, ...] = ()
     difference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def folder_of(self, kind: str) -> Path | None:
+        """Where the "train", "test" or "validation" shards are; None if there are none."""
+        file: ShardFile | None = getattr(self.shards[0], kind)
+        return self.folder / Path(file.file).parent if file else None
+
     def to_json(self) -> dict[str, Any]:
         content = dataclasses.asdict(self)
         del content["folder"]
@@ -150,7 +155,7 @@ def check_shards(
     """
     _check_folder([shard.train for shard in manifest.shards], train_dir, verify)
     if manifest.public is not None:
-        _check_folder([manifest.public], manifest.folder / PUBLIC_FOLDER, verify)
+        _check_folder([manifest.public], manifest.folder / Path(manifest.public.file).parent, verify)
     if test_dir is not None:
         _check_folder([shard.test for shard in manifest.shards], test_dir, verify)
     if validation_dir is not None:

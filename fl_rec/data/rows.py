@@ -17,6 +17,10 @@ feeds, and what distillation adds. Ids are int32 or, where they don't fit, int64
 LARGEST_ID = 10**18 - 1
 """The longest run of nines that an int64 holds."""
 
+MAX_IDS = 50_000_000
+"""Users or items that a data set may have: tables are as long as the highest id, so one wrong digit could take all
+memory."""
+
 
 class Sizes(NamedTuple):
     """How many users and items there are, whose ids are below; None: nobody has said."""
@@ -80,7 +84,7 @@ def _broken(slots: Sequence[np.ndarray], row: int, value: Any, kind: str, size: 
         if [slot.ravel()[row] for slot in slots if slot.shape[1] == 1] == [0, 1, 2]:
             remedy = "These are the columns' numbers, in a header line as PaddleRec's splitter writes it: remove it."
         return f"a label must be 0 or 1. Received: {value}. {remedy}"
-    where = "0 up" if size is None else f"0 to {size - 1:,}, below hyper_parameters.num_{kind}s={size}"
+    where = "0 up" if size is None else f"0 to {size - 1:,}, below num_{kind}s={size}"
     remedy = f"Number the {kind}s from 0 up without wide gaps"
     remedy += "." if size is None else ", or take the data that the number, or the model, was made for."
     return f"a{'n' * (kind == 'item')} {kind}'s id must be a whole number from {where}. Received: {value}. {remedy}"

@@ -287,10 +287,8 @@ def verify(out: Path) -> Manifest:
     manifest = load_manifest(out)
     if manifest is None:
         raise DataError(f"--out must be a folder with a {MANIFEST_NAME}. Received: {out}. Generate the shards first.")
-    folders = [TRAIN_FOLDER, TEST_FOLDER]
-    if any(shard.validation for shard in manifest.shards):
-        folders.append(VALIDATION_FOLDER)
-    check_shards(manifest, *(manifest.folder / folder for folder in folders), verify=True)
+    train, test, validation = (manifest.folder_of(kind) for kind in ("train", "test", "validation"))
+    check_shards(manifest, train or out, test, validation, verify=True)
     changed = changed_file(manifest.folder, manifest.mappings)
     if changed:
         raise DataError(

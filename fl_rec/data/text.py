@@ -84,14 +84,20 @@ def parse_table(text: bytes, columns: int, separator: bytes, name: str) -> np.nd
 
 
 def read_rows(path: Path, sizes: Sizes = ANY_SIZES) -> np.ndarray:
-    """Read the rows of a file of either layout, plain or gzip, into int64 [rows, 3]; groups become rows.
+    """Read the rows of a file into int64 [rows, 3]; groups become rows. DataError as for `read_slots`."""
+    return ungrouped(read_slots(path, sizes)[1])
 
-    DataError, with the line number, as for `parse_table`, `parse_multislot` and `checked`.
+
+def read_slots(path: Path, sizes: Sizes = ANY_SIZES) -> tuple[str, list[np.ndarray]]:
+    """Read users int64 [rows, 1], items and labels [rows, group] of a file, plain or gzip.
+
+    Returns the layout's name, and these. DataError, with the line number, as for `parse_table`, `parse_multislot` and
+    `checked`.
     """
     text, name = read_bytes(path), str(path)
     if is_csv(text):
-        return parse_csv_rows(text, name, sizes)
-    return ungrouped(checked(parse_multislot(text, 3, name), sizes, name))
+        return "csv", np.hsplit(parse_csv_rows(text, name, sizes), 3)
+    return "multislot", checked(parse_multislot(text, 3, name), sizes, name)
 
 
 def is_csv(text: bytes) -> bool:
@@ -108,7 +114,7 @@ def ungrouped(slots: Sequence[np.ndarray]) -> np.ndarray:
 def parse_csv_rows(text: bytes, name: str, sizes: Sizes = ANY_SIZES) -> np.ndarray:
     """Parse ``user,item,label`` lines into int64 [rows, 3]. DataError, with the line number, if malformed."""
     rows = parse_table(text, 3, b",", name)
-    checked([rows[:, :1], rows[:, 1:2], rows[:, 2:]], sizes, name)
+    checked(np.hsplit(rows, 3), sizes, name)
     return rows
 
 

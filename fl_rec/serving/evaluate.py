@@ -140,7 +140,11 @@ def _test_folder(saved: SavedModel, config: Config, data: Path | None) -> Path:
         raise ConfigError(
             "An evaluation needs test shards. Received: runner.test_data_dir=None. Name their folder: --data FOLDER"
         )
-    folder = folder / TEST_FOLDER if (folder / TEST_FOLDER).is_dir() else folder
+    manifest = load_manifest(folder)
+    if manifest and manifest.folder == folder:
+        folder = manifest.folder_of("test") or folder
+    elif (folder / TEST_FOLDER).is_dir():
+        folder = folder / TEST_FOLDER
     if not folder.is_dir():
         raise DataError(
             f"An evaluation needs test shards. Received: {folder}, which is no folder. Name the shards' folder: "

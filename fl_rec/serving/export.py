@@ -151,8 +151,8 @@ def _manifest(data: Path) -> Manifest:
     if manifest is None:
         raise DataError(
             "An exported model has the names of its users and items, and their history, from the shards that it was "
-            f"trained with. Received: no {MANIFEST_NAME} in {data} or beside it. Name the folder that "
-            "fl-rec partition wrote: --data FOLDER"
+            f"trained with. Received: no {MANIFEST_NAME} in {data} or beside it. Let fl-rec shards "
+            "FOLDER write it, or name the folder that fl-rec partition wrote: --data FOLDER"
         )
     return manifest
 

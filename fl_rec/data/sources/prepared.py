@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fl_rec.data.rows import MAX_IDS
 from fl_rec.data.sampling import read_test_rows
 from fl_rec.data.sources.base import Dataset, Files, Items
 from fl_rec.data.text import parse_csv_rows, parse_table
@@ -14,9 +15,6 @@ from fl_rec.files import read_bytes
 
 # Training and test rows; each is one of these names.
 PADDLEREC_FILES = (("big_train/train_data.csv", "train_data.csv"), ("big_test/test_data.csv", "test_data.csv"))
-
-
-_MAX_IDS = 50_000_000  # tables are as long as the highest id, so one wrong digit could take all memory
 
 
 _RENUMBER = "Number users and items from 0 up without wide gaps."
@@ -69,7 +67,7 @@ def ncf(seed: int, *, path: Path) -> Dataset:
     test_rows = None
     seen = np.concatenate([train, test])
     if "test.negative" in files:
-        test_rows = read_test_rows(files["test.negative"], test, num_items=_MAX_IDS)
+        test_rows = read_test_rows(files["test.negative"], test, num_items=MAX_IDS)
         seen = np.concatenate([seen, test_rows[:, :2]])
     return _without_catalogue("ncf", train, test, seen, None, test_rows)
 
@@ -83,8 +81,8 @@ def _read_pairs(path: Path) -> np.ndarray:
 
 
 def _require_one_test_item(name: str, users: np.ndarray, positives: np.ndarray) -> None:
-    if users[-1] >= _MAX_IDS:
-        raise DataError(f"{name}: a user id must be below {_MAX_IDS}. Received: {users[-1]}. {_RENUMBER}")
+    if users[-1] >= MAX_IDS:
+        raise DataError(f"{name}: a user id must be below {MAX_IDS}. Received: {users[-1]}. {_RENUMBER}")
     counts = np.bincount(positives, minlength=int(users[-1]) + 1)[users]
     if (counts != 1).any():
         worst = int(np.argmax(counts != 1))
@@ -104,9 +102,9 @@ def _without_catalogue(
 ) -> Dataset:
     """Build a data set whose users are numbered by UserID - 1, and of whose items only the ids are known."""
     num_users, num_items = (int(n) + 1 for n in pairs.max(axis=0))
-    if max(num_users, num_items) > _MAX_IDS:
+    if max(num_users, num_items) > MAX_IDS:
         raise DataError(
-            f"A user or item id must be below {_MAX_IDS}. Received: {max(num_users, num_items) - 1}. {_RENUMBER}"
+            f"A user or item id must be below {MAX_IDS}. Received: {max(num_users, num_items) - 1}. {_RENUMBER}"
         )
     return Dataset(
         kind=kind,

@@ -279,9 +279,7 @@ def test_rows_that_cannot_be_trained(
         f"{shard}{where}, line 10: a label must be 0 or 1. Received: 3. Write 1 where the user chose the item, or "
         "rated it well enough, and 0 where not."
     )
-    with pytest.raises(
-        DataError, match="line 10: a user's id must be .* below hyper_parameters.num_users=5. Received: 5"
-    ):
+    with pytest.raises(DataError, match="line 10: a user's id must be .* below num_users=5. Received: 5"):
         reader.rows([write_lines(shard, *lines, "1 5 1 7 1 1")], 3, DEADLINE)
 
 

@@ -144,11 +144,11 @@ def test_malformed_multislot_names_the_line(text: bytes, message: str) -> None:
         ),
         (
             b"1 9 1 5 1 1",
-            "a user's id must be a whole number from 0 to 8, below hyper_parameters.num_users=9. Received: 9",
+            "a user's id must be a whole number from 0 to 8, below num_users=9. Received: 9",
         ),
         (
             b"1 4 1 7 1 1",
-            "an item's id must be a whole number from 0 to 6, below hyper_parameters.num_items=7. Received: 7",
+            "an item's id must be a whole number from 0 to 6, below num_items=7. Received: 7",
         ),
         (
             b"1 -4 1 5 1 1",

@@ -216,7 +216,7 @@ def test_ids_of_another_data_set(load_job: LoadJob, tmp_path: Path, name: str, l
     folder = write_pairs(tmp_path)
     config = configured(load_job, folder)
     found = refused(config, folder, **{f"hyper_parameters.{name}": limit})
-    assert f" below hyper_parameters.{name}={limit}. Received: {highest}. " in found
+    assert f" below {name}={limit}. Received: {highest}. " in found
     assert found.startswith(f"{folder / 'part-000.txt'}, line ")
     assert ProxySet.from_config(config.replace(**{f"hyper_parameters.{name}": limit + 1})) is not None
 

@@ -129,10 +129,10 @@ def test_as_many_private_parts_as_shards(config: Config, saved: Callable, load: 
 @pytest.mark.parametrize(
     ("key", "error"),
     [
-        ("num_users", "part-001.txt, line 4: a user's id must be .* below hyper_parameters.num_users=3. Received: 3. "),
+        ("num_users", "part-001.txt, line 4: a user's id must be .* below num_users=3. Received: 3. "),
         (
             "num_items",
-            "part-000.txt, line 3: an item's id must be .* below hyper_parameters.num_items=2. Received: 2. ",
+            "part-000.txt, line 3: an item's id must be .* below num_items=2. Received: 2. ",
         ),
     ],
 )
