@@ -12,7 +12,8 @@ import dataclasses
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ from fl_rec.data.partition import by_column, find_partitioner, require_column
 from fl_rec.data.sampling import (
     TEST_NEGATIVES,
     Stream,
+    TrainRows,
     adopt_test_positives,
     generator,
     hold_out_one,
     read_test_rows,
     sample_test_rows,
-    sample_train_rows,
 )
 from fl_rec.data.shards import (
     SHARDS_NAME,
@@ -49,6 +50,9 @@ from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import write_json
 
 log = logging.getLogger("prepare")
+
+
+Blocks = Iterable[np.ndarray]
 
 
 def hold_out(dataset: Dataset, source: str, seed: int) -> tuple[Dataset, np.ndarray]:
@@ -74,42 +78,48 @@ def hold_out(dataset: Dataset, source: str, seed: int) -> tuple[Dataset, np.ndar
 
 def make_rows(
     dataset: Dataset, validation: np.ndarray | None, num_neg: int, test_negative: Path | None, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return training, test and validation rows, int64 [rows, 3] each, sampling the negatives that are not given.
+) -> tuple[Blocks, np.ndarray, np.ndarray | None]:
+    """Return training, test and validation rows, [rows, 3] each, sampling the negatives that are not given.
 
-    What is held out for the test or the validation can be drawn as a training negative, and the test item as a
-    validation negative: to leave it out would tell which item it is.
+    Training rows come in blocks. What is held out for the test or the validation can be drawn as a training negative,
+    and the test item as a validation negative: to leave it out would tell which item it is.
     """
+    train: Blocks
     if dataset.train_rows is not None:
         log.info("this source comes with training negatives: its rows are kept, and --num_neg is not used")
-        train = dataset.train_rows
+        train = [dataset.train_rows]
     else:
-        with stage("sample training negatives") as counts:
-            train = sample_train_rows(
-                dataset.train, dataset.num_users, dataset.num_items, num_neg, generator(seed, Stream.TRAIN_NEGATIVES)
-            )
-            counts["rows"] = len(train)
+        train = TrainRows(dataset.train, dataset.num_items, num_neg, seed)
     with stage("make the test set") as counts:
         if test_negative is not None:
             test = read_test_rows(test_negative, dataset.test, dataset.num_items)
         elif dataset.test_rows is not None:
             test = dataset.test_rows
         else:
-            test = sample_test_rows(
-                dataset.train if validation is None else np.concatenate([dataset.train, validation]),
-                dataset.test,
-                dataset.num_users,
-                dataset.num_items,
-                generator(seed, Stream.TEST_NEGATIVES),
-            )
+            seen = [dataset.train] if validation is None else [dataset.train, validation]
+            test = sample_test_rows(seen, dataset.test, dataset.num_items, generator(seed, Stream.TEST_NEGATIVES))
         counts.update({"users": len(dataset.test), "rows": len(test)})
     if validation is None:
         return train, test, None
     with stage("make the validation set") as counts:
         rng = generator(seed, Stream.VALIDATION_NEGATIVES)
-        valid = sample_test_rows(dataset.train, validation, dataset.num_users, dataset.num_items, rng)
+        valid = sample_test_rows([dataset.train], validation, dataset.num_items, rng)
         counts.update({"users": len(validation), "rows": len(valid)})
     return train, test, valid
+
+
+class Counted:
+    """Blocks of rows, counted while they are gone through."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        self.rows = self.positives = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for block in self._blocks:
+            self.rows += len(block)
+            self.positives += int(block[:, 2].sum())
+            yield block
 
 
 def draw_public(rows: Sequence[np.ndarray], share: float, seed: int) -> np.ndarray:
@@ -150,7 +160,7 @@ def _count_ranked(kind: str, rows: np.ndarray) -> dict[str, int]:
 def describe(
     dataset: Dataset,
     name: str,
-    train: np.ndarray,
+    train: Counted,
     test: np.ndarray,
     valid: np.ndarray | None,
     public: np.ndarray | None,
@@ -168,8 +178,8 @@ def describe(
         "test_negative": given,
         "num_users": dataset.num_users,
         "num_items": dataset.num_items,
-        "train_rows": len(train),
-        "train_positives": int((train[:, 2] == 1).sum()),
+        "train_rows": train.rows,
+        "train_positives": train.positives,
         **_count_ranked("test", test),
         **({} if valid is None else _count_ranked("validation", valid)),
         **({} if public is None else {"public_users": len(np.unique(public[:, 0])), "public_positives": len(public)}),
@@ -206,19 +216,21 @@ def prepare(args: argparse.Namespace) -> None:
     train, test, valid = make_rows(dataset, validation, args.num_neg, args.test_negative, args.seed)
     public = None
     if args.public:
-        public = draw_public([train, test] if valid is None else [train, test, valid], args.public, args.seed)
+        known = np.insert(dataset.train, 2, 1, axis=1) if dataset.train_rows is None else dataset.train_rows
+        public = draw_public([known, test] if valid is None else [known, test, valid], args.public, args.seed)
         # Who is public is in no training row, and in no test figure.
-        train, test = (each[~np.isin(each[:, 0], public[:, 0])] for each in (train, test))
+        private = partial(_without, users=public[:, 0])
+        train, test = map(private, train), private(test)
         if valid is not None:
-            valid = valid[~np.isin(valid[:, 0], public[:, 0])]
-    meta = describe(dataset, Path(args.source).name, train, test, valid, public, args)
+            valid = private(valid)
+    written = Counted(train)
     with stage(f"write {args.out}") as counts, output():
         # meta.json vouches for the others: it goes first and comes last.
         valid_file = args.out / "big_valid" / "valid_data.csv"
         public_file = args.out / "big_public" / "public_data.csv"
         for stale in (args.out / "meta.json", valid_file, public_file):
             stale.unlink(missing_ok=True)
-        write_rows(args.out / "big_train" / "train_data.csv", train, LAYOUTS["csv"])
+        write_rows(args.out / "big_train" / "train_data.csv", written, LAYOUTS["csv"])
         write_rows(args.out / "big_test" / "test_data.csv", test, LAYOUTS["csv"])
         if valid is not None:
             write_rows(valid_file, valid, LAYOUTS["csv"])
@@ -226,8 +238,13 @@ def prepare(args: argparse.Namespace) -> None:
             write_rows(public_file, public, LAYOUTS["csv"])
         write_users(args.out / "users.csv", dataset)
         write_items(args.out / "items.csv", dataset.items)
-        write_json(args.out / "meta.json", meta)
-        counts["rows"] = len(train) + len(test) + (0 if valid is None else len(valid))
+        name = Path(args.source).name
+        write_json(args.out / "meta.json", describe(dataset, name, written, test, valid, public, args))
+        counts["rows"] = written.rows + len(test) + (0 if valid is None else len(valid))
+
+
+def _without(rows: np.ndarray, users: np.ndarray) -> np.ndarray:
+    return rows[~np.isin(rows[:, 0], users)]
 
 
 def _require_other_file(given: Path, out: Path) -> None:
@@ -250,7 +267,12 @@ def add_arguments(parser: argparse.ArgumentParser, folder: Path = Path()) -> Non
         "after a colon: synthetic:num_users=1000,positives=50000",
     )
     parser.add_argument("--out", type=Path, default=folder, help="folder to write into (default: %(default)s)")
-    parser.add_argument("--num_neg", type=int, default=4, help="negatives per training positive (default: 4)")
+    parser.add_argument(
+        "--num_neg",
+        type=int,
+        default=4,
+        help="negatives per training positive; 0: runner.resample_negatives draws them (default: 4)",
+    )
     parser.add_argument("--test_negative", type=Path, help="the NCF paper's .test.negative file, or .gz, used as it is")
     parser.add_argument(
         "--validation",

@@ -5,8 +5,9 @@ Whatever is drawn of data is drawn from a `Stream` of the run's seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,10 @@ def generator(seed: int, *stream: int) -> np.random.Generator:
 
 
 TEST_NEGATIVES = 99
+
+
+# Of positives: with their negatives and what is drawn for them some 50 MB.
+_ROWS_PER_BLOCK = 1 << 17
 
 
 def leave_one_out(user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,44 +119,96 @@ class AbsentItems:
 
 
 def _absent_items(
-    train: np.ndarray, num_users: int, num_items: int, num_neg: int, ids: Ids = lambda users: users
+    train: np.ndarray, num_users: int, num_items: int, ids: Ids = lambda users: users, first: int = 0
 ) -> AbsentItems:
     """What negatives of training positives (user, item) are drawn from; DataError if a user has nothing."""
-    if num_neg < 1:
-        raise ConfigError(f"num_neg must be at least 1. Received: {num_neg}. The usual value is 4.")
     absent = AbsentItems(train, num_users, num_items)
     full = np.flatnonzero(absent.count == 0)
     if full.size:
         raise DataError(
             "A user must have at least one item that is not a training item, or no negative can be drawn. "
-            f"Received: {full.size} user(s) with all {num_items} items, first user id {ids(full)[0]}. "
+            f"Received: {full.size} user(s) with all {num_items} items, first user id {ids(full)[0] + first}. "
             "Remove these users."
         )
     return absent
 
 
-def sample_train_rows(
-    train: np.ndarray, num_users: int, num_items: int, num_neg: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Add ``num_neg`` negatives to each training positive (user, item) of int64 [n, 2].
+FindAbsent = Callable[[np.ndarray, int, int], AbsentItems]
 
-    Negatives are drawn with replacement, uniformly over the items that are not TRAINING items of the user.
-    The user's test item is one of them: to leave it out would tell the model which item it is never told to
-    dislike. Returns int64 [n * (1 + num_neg), 3], each positive followed by its negatives.
+
+class PairsByUser:
+    """Pairs (user, item), from which those of some users are taken, so that what is made of them is made in blocks.
+
+    Args:
+        pairs: [n, 2] each; those that are by user already are not copied.
     """
-    absent = _absent_items(train, num_users, num_items, num_neg)
-    rows: np.ndarray = np.zeros((len(train), 1 + num_neg, 3), dtype=np.int64)
-    rows[:, :, 0] = train[:, :1]
-    rows[:, 0, 1] = train[:, 1]
-    rows[:, 0, 2] = 1
-    rows[:, 1:, 1] = absent.draw(train[:, 0], num_neg, rng)
-    return rows.reshape(-1, 3)
+
+    def __init__(self, *pairs: np.ndarray) -> None:
+        self._pairs = [
+            each if (each[1:, 0] >= each[:-1, 0]).all() else each[np.argsort(each[:, 0], kind="stable")]
+            for each in pairs
+        ]
+
+    def absent_items(self, first: int, last: int, num_items: int, find: FindAbsent = AbsentItems) -> AbsentItems:
+        """Of the users from first to last, who are numbered from 0 in it."""
+        found = []
+        for pairs in self._pairs:
+            start, stop = np.searchsorted(pairs[:, 0], [first, last + 1])
+            found.append(pairs[start:stop] - [first, 0])
+        return find(np.concatenate(found), last + 1 - first, num_items)
+
+
+class TrainRows:
+    """Training positives, each followed by negatives, in blocks: together they can be more than memory holds.
+
+    Negatives are drawn with replacement, uniformly over the items that are not TRAINING items of the user. The user's
+    test item is one of them: to leave it out would tell the model which item it is never told to dislike.
+    """
+
+    def __init__(self, train: np.ndarray, num_items: int, num_neg: int, seed: int) -> None:
+        """Draw nothing yet.
+
+        Args:
+            train: positives [n, 2] of (user, item); in the order of the rows, which is best by user.
+            num_items: all items, which may be drawn.
+            num_neg: negatives per positive; 0 for none, when they are drawn anew in every epoch.
+            seed: of `Stream.TRAIN_NEGATIVES`.
+
+        Raises:
+            ConfigError: a number of negatives below 0.
+        """
+        if num_neg < 0:
+            raise ConfigError(f"num_neg must be 0 or more. Received: {num_neg}. The usual value is 4.")
+        self._train, self._num_items, self._num_neg, self._seed = train, num_items, num_neg, seed
+
+    def __len__(self) -> int:
+        return len(self._train) * (1 + self._num_neg)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield int32 [rows, 3], the same each time. DataError if a user has all items."""
+        rng = generator(self._seed, Stream.TRAIN_NEGATIVES)
+        by_user = PairsByUser(self._train)
+        for positives in _blocks(self._train):
+            first, last = int(positives[:, 0].min()), int(positives[:, 0].max())
+            rows: np.ndarray = np.zeros((len(positives), 1 + self._num_neg, 3), np.int32)
+            rows[:, :, 0] = positives[:, :1]
+            rows[:, 0, 1] = positives[:, 1]
+            rows[:, 0, 2] = 1
+            if self._num_neg:
+                absent = by_user.absent_items(first, last, self._num_items, partial(_absent_items, first=first))
+                rows[:, 1:, 1] = absent.draw(positives[:, 0].astype(np.int64) - first, self._num_neg, rng)
+            yield rows.reshape(-1, 3)
+
+
+def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), _ROWS_PER_BLOCK):
+        yield rows[start : start + _ROWS_PER_BLOCK]
 
 
 class FreshNegatives:
     """A worker's training positives, in every epoch with other negatives and in another order.
 
-    Negatives are those of `sample_train_rows`.
+    Negatives are those of `TrainRows`.
 
     Attributes:
         count: number of rows of an epoch.
@@ -186,6 +243,8 @@ class FreshNegatives:
                 f"group_size must be 1, or 1 + num_neg = {1 + num_neg} to have a positive and its negatives in one "
                 f"row. Received: {group_size}."
             )
+        if num_neg < 1:
+            raise ConfigError(f"num_neg must be at least 1. Received: {num_neg}. The usual value is 4.")
         positives = rows[rows[:, 2] == 1, :2]
         if not len(positives):
             raise DataError(
@@ -199,7 +258,7 @@ class FreshNegatives:
             )
         # By user, neighbouring draws look up neighbouring keys.
         positives = positives[np.argsort(positives[:, 0], kind="stable")]
-        self._absent = _absent_items(positives, int(positives[-1, 0]) + 1, num_items, num_neg, ids)
+        self._absent = _absent_items(positives, int(positives[-1, 0]) + 1, num_items, ids)
         self._seed, self._num_neg, self._group_size = seed, num_neg, group_size
         self._user, self._item = positives[:, 0], positives[:, 1:]
         self.count = len(positives) * (1 + num_neg) // group_size
@@ -218,20 +277,29 @@ class FreshNegatives:
 
 
 def sample_test_rows(
-    train: np.ndarray, test: np.ndarray, num_users: int, num_items: int, rng: np.random.Generator
+    seen: Sequence[np.ndarray], test: np.ndarray, num_items: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Follow each test positive of int64 [m, 2] by 99 distinct items that are in none of its user's pairs here.
+    """Follow each test positive of [m, 2] by 99 distinct items that are in none of its user's pairs, here and in seen.
 
-    A user with fewer such items gets all of them. Returns int64 [rows, 3], a user's rows together, positive
+    A user with fewer such items gets all of them. Returns int32 [rows, 3], a user's rows together, positive
     first. Validation rows are made in the same way, without the test set: an item that can't be a negative would be
     known to be the test item.
     """
-    absent = AbsentItems(np.concatenate([train, test]), num_users, num_items)
-    groups = []
-    for user, item in test:
-        available = absent.count[user]
-        rank = rng.choice(available, min(TEST_NEGATIVES, available), replace=False)
-        groups.append(_test_group(user, item, absent.item(np.full_like(rank, user), rank)))
+    by_user, groups = PairsByUser(*seen, test), []
+    for block in _blocks(test):
+        first, last = int(block[:, 0].min()), int(block[:, 0].max())
+        absent = by_user.absent_items(first, last, num_items)
+        available = absent.count[block[:, 0] - first].tolist()
+        ranks = [rng.choice(count, min(TEST_NEGATIVES, count), replace=False) for count in available]
+        size = np.array([1 + len(each) for each in ranks])
+        start = np.cumsum(size) - size
+        rows: np.ndarray = np.zeros((size.sum(), 3), np.int32)
+        rows[:, 0] = np.repeat(block[:, 0], size)
+        rows[start, 2] = 1
+        negative = rows[:, 2] == 0
+        rows[start, 1] = block[:, 1]
+        rows[negative, 1] = absent.item(rows[negative, 0].astype(np.int64) - first, np.concatenate(ranks))
+        groups.append(rows)
     return np.concatenate(groups)
 
 

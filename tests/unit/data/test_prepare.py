@@ -28,12 +28,18 @@ def dataset(**changes: Any) -> Dataset:
     return Dataset(**{**given, **changes})
 
 
+def made(data: Dataset, validation: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """As `make_rows`, the blocks of training rows put together."""
+    train, *others = make_rows(data, validation, 4, None, seed)
+    return np.concatenate(list(train)), *others
+
+
 def items_of(rows: np.ndarray, user: int) -> set[int]:
     return set(rows[rows[:, 0] == user, 1].tolist())
 
 
 def test_each_positive_is_followed_by_its_negatives() -> None:
-    train, test, validation = make_rows(dataset(), None, 4, None, 1)
+    train, test, validation = made(dataset(), None, 1)
     assert (train.shape, test.shape, validation) == ((USERS * 3 * 5, 3), (USERS * 100, 3), None)
     assert train[::5].tolist() == [[*pair, 1] for pair in dataset().train.tolist()]
     assert test[::100].tolist() == [[*pair, 1] for pair in dataset().test.tolist()]
@@ -43,7 +49,7 @@ def test_what_is_held_out_is_no_negative_where_it_would_tell() -> None:
     """A validation item is no test negative: the model has been chosen by it. A test item may be a validation one."""
     held, validation = hold_out(dataset(), "made up", 1)
     assert len(held.train) == 2 * USERS and len(validation) == USERS
-    _, test, valid = make_rows(held, validation, 4, None, 1)
+    _, test, valid = made(held, validation, 1)
     assert valid is not None and valid[::100, :2].tolist() == validation.tolist()
     for user in range(USERS):
         mine = set(range(user, user + 3))
@@ -54,23 +60,23 @@ def test_what_is_held_out_is_no_negative_where_it_would_tell() -> None:
 
 def test_each_kind_of_rows_has_a_stream_of_its_own() -> None:
     held, validation = hold_out(dataset(), "made up", 1)
-    _, test, valid = make_rows(held, held.test, 4, None, 1)
+    _, test, valid = made(held, held.test, 1)
     assert valid is not None and not np.array_equal(test, valid), "the same positives, and other negatives"
-    for number, rows in enumerate(make_rows(held, validation, 4, None, 1)):
-        assert np.array_equal(rows, make_rows(held, validation, 4, None, 1)[number])
-        assert not np.array_equal(rows, make_rows(held, validation, 4, None, 2)[number])
+    for number, rows in enumerate(made(held, validation, 1)):
+        assert np.array_equal(rows, made(held, validation, 1)[number])
+        assert not np.array_equal(rows, made(held, validation, 2)[number])
 
 
 def test_rows_that_the_source_has_are_kept() -> None:
     given = np.array([[0, 1, 1], [0, 2, 0]])
-    train, test, _ = make_rows(dataset(train_rows=given, test_rows=given[:1]), None, 4, None, 1)
+    train, test, _ = made(dataset(train_rows=given, test_rows=given[:1]), None, 1)
     assert (train.tolist(), test.tolist()) == (given.tolist(), given[:1].tolist())
     with pytest.raises(DataError, match=r"Received: made up \(test\), which has training rows of its own"):
         hold_out(dataset(train_rows=given), "made up", 1)
 
 
 def public(share: float, seed: int = 1, rows: Sequence[np.ndarray] | None = None) -> np.ndarray:
-    return draw_public(make_rows(dataset(), None, 4, None, 1)[:2] if rows is None else rows, share, seed)
+    return draw_public(made(dataset(), None, 1)[:2] if rows is None else rows, share, seed)
 
 
 def test_of_public_users_all_that_they_have_had_is_public_and_nothing_else() -> None:

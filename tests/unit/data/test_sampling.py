@@ -11,13 +11,13 @@ import pytest
 from fl_rec.data.sampling import (
     AbsentItems,
     Stream,
+    TrainRows,
     adopt_test_positives,
     generator,
     hold_out_one,
     leave_one_out,
     read_test_rows,
     sample_test_rows,
-    sample_train_rows,
 )
 from fl_rec.errors import ConfigError, DataError
 
@@ -80,9 +80,9 @@ def test_a_training_negative_is_any_item_but_a_training_item_and_the_test_item_i
     train = np.array([[0, 0], [0, 2], [1, 3]])  # user 0's test item is 4
     drawn = {0: set(), 1: set()}
     for seed in range(30):
-        rows = sample_train_rows(train, 2, 6, 4, generator(seed, 0))
+        rows = np.concatenate(list(TrainRows(train, 6, 4, seed)))
         assert rows[rows[:, 2] == 1][:, :2].tolist() == train.tolist()
-        assert rows.shape == (15, 3) and rows.dtype == np.int64
+        assert rows.shape == (15, 3) and rows.dtype == np.int32
         for user, item, label in rows.tolist():
             if label == 0:
                 drawn[user].add(item)
@@ -91,22 +91,45 @@ def test_a_training_negative_is_any_item_but_a_training_item_and_the_test_item_i
 
 def test_training_negatives_are_uniform() -> None:
     train = np.stack([np.zeros(2), [1, 3]], axis=1).astype(np.int64)
-    rows = sample_train_rows(train, 1, 5, 15_000, generator(0, 0))
+    rows = np.concatenate(list(TrainRows(train, 5, 15_000, 0)))
     share = np.bincount(rows[rows[:, 2] == 0, 1], minlength=5) / 30_000
     np.testing.assert_allclose(share, [1 / 3, 0, 1 / 3, 0, 1 / 3], atol=0.015)
 
 
-def test_no_possible_negative_and_no_negatives_are_errors() -> None:
-    with pytest.raises(DataError, match=r"Received: 1 user\(s\) with all 2 items, first user id 1"):
-        sample_train_rows(np.array([[0, 0], [1, 0], [1, 1]]), 2, 2, 4, generator(0, 0))
-    with pytest.raises(ConfigError, match=r"num_neg must be at least 1. Received: 0"):
-        sample_train_rows(np.array([[0, 0]]), 1, 2, 0, generator(0, 0))
+def test_no_possible_negative_and_fewer_negatives_than_none_are_errors() -> None:
+    with pytest.raises(DataError, match=r"Received: 1 user\(s\) with all 2 items, first user id 4"):
+        list(TrainRows(np.array([[3, 0], [4, 0], [4, 1]]), 2, 4, 0))
+    with pytest.raises(ConfigError, match=r"num_neg must be 0 or more. Received: -1"):
+        TrainRows(np.array([[0, 0]]), 2, -1, 0)
+    assert np.concatenate(list(TrainRows(np.array([[0, 0], [1, 1]]), 2, 0, 0))).tolist() == [[0, 0, 1], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("by_user", [True, False])
+def test_rows_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch, by_user: bool) -> None:
+    rng = np.random.default_rng(3)
+    pairs = np.unique(rng.integers(0, [40, 150], (400, 2)), axis=0)
+    rng.shuffle(pairs)
+    test = np.stack([np.arange(40)[:: 1 if by_user else -1], rng.integers(0, 150, 40)], axis=1)
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")] if by_user else pairs
+
+    def drawn() -> tuple[np.ndarray, np.ndarray]:
+        train = TrainRows(pairs.astype(np.int32), 150, 3, 7)
+        assert sum(map(len, train)) == len(train) == 4 * len(pairs)
+        return np.concatenate(list(train)), sample_test_rows([pairs, pairs[:9]], test, 150, generator(7, 2))
+
+    whole = drawn()
+    had = {*map(tuple, pairs.tolist()), *map(tuple, test.tolist())}
+    assert had.isdisjoint((user, item) for user, item, label in whole[1].tolist() if label == 0)
+    assert {*map(tuple, pairs.tolist())}.isdisjoint((u, i) for u, i, label in whole[0].tolist() if label == 0)
+    monkeypatch.setattr("fl_rec.data.sampling._ROWS_PER_BLOCK", 7)
+    for one, other in zip(whole, drawn()):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_test_negatives_are_distinct_and_new_to_the_user() -> None:
     train = np.array([[0, item] for item in range(50)] + [[1, 5]])
     test = np.array([[0, 50], [1, 6]])
-    rows = sample_test_rows(train, test, 2, 151, generator(0, 0))
+    rows = sample_test_rows([train], test, 151, generator(0, 0))
     assert rows.shape == (200, 3)
     for group, (user, item) in zip(rows.reshape(2, 100, 3), test.tolist()):
         assert group[0].tolist() == [user, item, 1]
@@ -116,7 +139,7 @@ def test_test_negatives_are_distinct_and_new_to_the_user() -> None:
 
 
 def test_a_user_with_fewer_than_99_possible_negatives_gets_all() -> None:
-    rows = sample_test_rows(np.array([[0, 0]]), np.array([[0, 2]]), 1, 5, generator(0, 0))
+    rows = sample_test_rows([np.array([[0, 0]])], np.array([[0, 2]]), 5, generator(0, 0))
     assert rows[0].tolist() == [0, 2, 1] and sorted(rows[1:, 1].tolist()) == [1, 3, 4]
 
 
