@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 
 from fl_rec.errors import DataError
 
+_GZIP = b"\x1f\x8b"
+
 
 def read_bytes(path: Path) -> bytes:
     """Return a file's content, decompressed if it is gzip. DataError if it is unreadable or empty."""
@@ -29,6 +31,25 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
+def lines_of(path: Path, size: int) -> Iterator[bytes]:
+    """Yields a file's whole lines, some `size` bytes of them at a time; in all else as `read_bytes`."""
+    rest, empty = b"", True
+    try:
+        with open(path, "rb") as file, gzip.open(file) as packed:
+            content = packed if file.peek(2).startswith(_GZIP) else file
+            while block := content.read(size):
+                lines, end, rest = (rest + block).rpartition(b"\n")
+                empty = False
+                if end:
+                    yield lines + end
+    except (OSError, EOFError, zlib.error) as err:
+        raise DataError(f"A data file must be readable. Received: {path} ({err}). Check path and download.") from err
+    if empty:
+        raise DataError(f"A data file must hold at least one row. Received: {path}, which is empty. Create it again.")
+    if rest:
+        yield rest
+
+
 def unpacked(content: bytes, cut_off: bool = False) -> bytes:
     """What is in a gzip file, by how it begins, or the content itself.
 
@@ -38,7 +59,7 @@ def unpacked(content: bytes, cut_off: bool = False) -> bytes:
     Raises:
         OSError, EOFError, zlib.error: it is damaged.
     """
-    if not content.startswith(b"\x1f\x8b"):
+    if not content.startswith(_GZIP):
         return content
     return zlib.decompressobj(wbits=31).decompress(content) if cut_off else gzip.decompress(content)
 

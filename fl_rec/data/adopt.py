@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fl_rec.data.catalogue import ITEMS, USERS, read_items, read_original_users
+from fl_rec.data.difference import difference, to_table
 from fl_rec.data.manifest import (
     MANIFEST_NAME,
     MANIFEST_VERSION,
@@ -31,6 +32,7 @@ from fl_rec.data.manifest import (
 )
 from fl_rec.data.rows import MAX_IDS, Sizes
 from fl_rec.data.shards import count_rows, output
+from fl_rec.data.tags import ItemTags
 from fl_rec.data.text import read_slots, ungrouped
 from fl_rec.errors import DataError
 from fl_rec.files import atomic_write, read_json, sha256_of, write_json
@@ -52,13 +54,15 @@ _WIDE_GAPS = 2
 
 
 class Counted(NamedTuple):
-    """A file: what a manifest says of it, its layout, the items of a row, and the ids that occur, ascending."""
+    """A file: what a manifest says of it, its layout, the items of a row, the ids that occur, ascending, and how often
+    each of these items is a positive."""
 
     file: ShardFile
     layout: str
     group_size: int
     users: np.ndarray
     items: np.ndarray
+    liked: np.ndarray
 
     @classmethod
     def of(cls, folder: Path, path: Path, sizes: Sizes) -> Counted:
@@ -68,7 +72,9 @@ class Counted(NamedTuple):
         name = path.relative_to(folder).as_posix()
         counts = count_rows(rows, group_size)
         file = ShardFile(name, **counts, bytes=path.stat().st_size, sha256=sha256_of(path))
-        return cls(file, layout, group_size, np.unique(rows[:, 0]), np.unique(rows[:, 1]))
+        items, place = np.unique(rows[:, 1], return_inverse=True)
+        liked = np.bincount(place, rows[:, 2]).astype(np.int64)
+        return cls(file, layout, group_size, np.unique(rows[:, 0]), items, liked)
 
 
 Found = Mapping[str, Sequence[Counted]]
@@ -108,6 +114,11 @@ def adopt(
     ids = {name: reduce(np.union1d, [getattr(counted, name) for counted in every]) for name in ("users", "items")}
     group_size = _the_same("group_size", found["train"])
     layout = _the_same("layout", [*found["train"], *found["test"], *found["validation"]])
+    num_users, num_items = num_users or int(ids["users"][-1]) + 1, num_items or int(ids["items"][-1]) + 1
+    tags = read_items(items).tags if items else [""] * num_items
+    positives: np.ndarray = np.zeros((len(paths["train"]), num_items), np.int64)
+    for row, counted in zip(positives, found["train"]):
+        row[counted.items] = counted.liked
     with output():
         mappings = {name: _copied(path, folder / name) for name, path in ((ITEMS, items), (USERS, users)) if path}
         files = [[counted.file for counted in found[kind]] for kind in ("train", "test", "validation") if found[kind]]
@@ -119,9 +130,9 @@ def adopt(
             source={"kind": KIND, "name": folder.resolve().name},
             partitioner={"name": "as found", "options": {}},
             num_shards=len(paths["train"]),
-            num_users=num_users or int(ids["users"][-1]) + 1,
-            num_items=num_items or int(ids["items"][-1]) + 1,
-            bad_zip={"policy": None, "users": 0, "train_rows": 0},
+            num_users=num_users,
+            num_items=num_items,
+            unplaced={"policy": None, "users": 0, "train_rows": 0},
             dropped_users=0,
             totals={name: count for kind in FOLDERS for name, count in _totals(kind, found[kind])},
             shards=tuple(Shard(*of_shard) for of_shard in zip(*files)),
@@ -129,6 +140,7 @@ def adopt(
             group_size=group_size,
             mappings=mappings,
             public=found["public"][0].file if found["public"] else None,
+            difference=difference(positives, ItemTags.of(tags)),
         )
         write_json(folder / MANIFEST_NAME, manifest.to_json())
     return manifest, list(_notes(manifest, found, ids))
@@ -240,8 +252,7 @@ def command(options: argparse.Namespace) -> int:
     """Plays `fl-rec shards`."""
     named = {kind: getattr(options, kind) for kind in FOLDERS}
     manifest, notes = adopt(options.folder, named, options.items, options.users)
-    rows = [shard.train.rows for shard in manifest.shards]
-    print(f"shards    {manifest.num_shards}, {sum(rows):,} training rows ({', '.join(map(str, rows))})")
+    print(f"{to_table(manifest)}\n")
     print(f"rows      {manifest.format}, {manifest.group_size} item(s) each")
     print(f"ids       {manifest.num_users:,} users, {manifest.num_items:,} items")
     for note in notes:

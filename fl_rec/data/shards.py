@@ -14,7 +14,8 @@ import hashlib
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,20 @@ from fl_rec.data.manifest import (
     check_shards,
     load_manifest,
 )
-from fl_rec.data.partition import PARTITIONERS, find_partitioner
+from fl_rec.data.partition import PARTITIONERS, Dealt, find_partitioner
 from fl_rec.data.rows import Sizes
 from fl_rec.data.sampling import Stream, generator
 from fl_rec.data.tags import ItemTags
-from fl_rec.data.text import LAYOUTS, Layout, grouped_layout, read_rows, write_rows
+from fl_rec.data.text import LAYOUTS, Layout, csv_blocks, grouped_layout, read_rows, write_rows
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import atomic_write, changed_file, read_bytes, read_json, write_json
 from fl_rec.typed import to_plain
 
 log = logging.getLogger(__name__)
+
+
+# 6 MB: what is freed goes back to the system.
+_ROWS_PER_PART = 1 << 19
 
 SHARDS_NAME = "fl_data"
 
@@ -73,19 +78,92 @@ def output() -> Iterator[None]:
         ) from err
 
 
-def split_rows(rows: np.ndarray, shard_of_user: np.ndarray, num_shards: int) -> list[np.ndarray]:
-    """Split rows [n, 3] by their user's shard (int64 [users], -1 leaves a user out); their order is kept."""
-    shard = shard_of_user[rows[:, 0]]
-    return [rows[shard == k] for k in range(num_shards)]
+class ShardRows:
+    """Rows of a shard, int32, as they come; the whole is made when it is wanted, and only then."""
+
+    def __init__(self) -> None:
+        self._parts: list[np.ndarray] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, rows: np.ndarray) -> None:
+        """Copies rows [n, 3]."""
+        while len(rows):
+            place = self._count % _ROWS_PER_PART
+            if not place:
+                self._parts.append(np.empty((_ROWS_PER_PART, 3), np.int32))
+            fit = rows[: _ROWS_PER_PART - place]
+            self._parts[-1][place : place + len(fit)] = fit
+            self._count += len(fit)
+            rows = rows[len(fit) :]
+
+    def take(self) -> np.ndarray:
+        """All rows [n, 3], which are then no longer kept here."""
+        rows = np.concatenate(self._parts)[: self._count]
+        self._parts, self._count = [], 0
+        return rows
 
 
-def group_rows(rows: np.ndarray, name: str) -> np.ndarray:
+class Split:
+    """Rows by their user's shard, in their order.
+
+    Attributes:
+        shards: of each shard its rows.
+        of_user: int64 [users], how many rows each has, dealt or not.
+        positives: int64 [shards, items], how many positives of each item a shard has.
+        totals: of all that is dealt, as `count_rows` has it.
+    """
+
+    def __init__(self, blocks: Iterable[np.ndarray], dealt: Dealt, items: int, group_size: int = 1) -> None:
+        """Goes through blocks of rows [n, 3], whose items are below a number."""
+        users = len(dealt.shard)
+        self.shards = [ShardRows() for _ in range(dealt.num_shards)]
+        self.of_user: np.ndarray = np.zeros(users, np.int64)
+        self.positives: np.ndarray = np.zeros((dealt.num_shards, items), np.int64)
+        seen = np.zeros(items, bool)
+        for block in blocks:
+            self.of_user += np.bincount(block[:, 0], minlength=users)
+            shard = dealt.shard[block[:, 0]]
+            order = np.argsort(shard.astype(np.int16), kind="stable")
+            bounds = np.searchsorted(shard[order], np.arange(dealt.num_shards + 1))
+            seen[block[shard >= 0, 1]] = True
+            for k, (start, stop) in enumerate(pairwise(bounds)):
+                rows = block[order[start:stop]]
+                self.shards[k].add(rows)
+                self.positives[k] += np.bincount(_positives(rows)[:, 1], minlength=items)
+        self.totals = {
+            "rows": sum(map(len, self.shards)) // group_size,
+            "positives": int(self.positives.sum()),
+            "users": int(np.count_nonzero(self.of_user[dealt.shard >= 0])),
+            "items": int(np.count_nonzero(seen)),
+        }
+
+
+def grouped(blocks: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    """Yield rows [groups, group_size, 3] of blocks of rows [n, 3]; see `group_rows`."""
+    rest: np.ndarray = np.empty((0, 3), np.int32)
+    size, line = 0, 1
+    for block in blocks:
+        rest = np.concatenate([rest, block])
+        positives = np.flatnonzero(rest[:, 2])
+        if not size and len(positives) > 1:
+            size = int(positives[1] - positives[0])
+        whole = len(rest) // size * size if size else 0
+        if whole:
+            yield group_rows(rest[:whole], name, size, line)
+        rest, line = rest[whole:], line + whole
+    if len(rest):
+        yield group_rows(rest, name, size or len(rest), line)
+
+
+def group_rows(rows: np.ndarray, name: str, size: int, first: int = 1) -> np.ndarray:
     """Group rows [n, 3] in which each positive is followed by its negatives, all of one user and equally many.
 
-    Returns int64 [groups, group_size, 3]. DataError, with ``name`` and the line's number, if the rows are not so.
+    Returns [groups, size, 3]. DataError, with ``name`` and the line's number, if the rows are not so; theirs begin
+    with ``first``.
     """
-    positives = np.flatnonzero(rows[:, 2])
-    size = int(positives[1] - positives[0]) if len(positives) > 1 else len(rows)
     place = np.arange(len(rows))
     wrong = (rows[:, 2] != (place % size == 0)) | (rows[:, 0] != rows[place - place % size, 0])
     if len(rows) % size:
@@ -94,16 +172,17 @@ def group_rows(rows: np.ndarray, name: str) -> np.ndarray:
         wrong[0] = True
     if wrong.any():
         line = int(np.argmax(wrong))
+        user, _, label = rows[line]
         raise DataError(
-            f"{name}, line {line + 1}: rows can be grouped only if each positive is followed by its negatives, all of "
-            f"one user and as many as the first positive has. Received: user {rows[line, 0]}, label {rows[line, 2]}, "
-            f"after a first group of {size} row(s). Leave --group out, or prepare a source that leaves the training "
-            "negatives to fl-rec prepare."
+            f"{name}, line {first + line}: rows can be grouped only if each positive is followed by its negatives, all "
+            f"of one user and as many as the first positive has. Received: user {user}, label {label}, after a first "
+            f"group of {size} row(s). Leave --group out, or prepare a source that leaves the training negatives to "
+            "fl-rec prepare."
         )
     return rows.reshape(-1, size, 3)
 
 
-def require_rows(shards: Sequence[np.ndarray], kind: str, clients: Sequence[str] = ()) -> None:
+def require_rows(shards: Sequence[Sized], kind: str, clients: Sequence[str] = ()) -> None:
     """DataError if a shard is empty: its worker could neither train nor take part in the others' barriers."""
     empty = [f"{k} ({clients[k]})" if clients else str(k) for k, rows in enumerate(shards) if not len(rows)]
     if empty:
@@ -116,11 +195,11 @@ def require_rows(shards: Sequence[np.ndarray], kind: str, clients: Sequence[str]
 
 def write_shards(
     out: Path,
-    train: Sequence[np.ndarray],
-    test: Sequence[np.ndarray],
+    train: Iterable[np.ndarray],
+    test: Iterable[np.ndarray],
     layout: Layout,
     seed: int,
-    validation: Sequence[np.ndarray] | None = None,
+    validation: Iterable[np.ndarray] | None = None,
     group_size: int = 1,
 ) -> tuple[Shard, ...]:
     """Write each shard's rows [n, 3] to one file per kind, after removing those of an earlier generation.
@@ -131,21 +210,23 @@ def write_shards(
     """
     clear_shards(out)
     shards = []
-    for k, (train_rows, test_rows) in enumerate(zip(train, test)):
+    for k, (train_rows, test_rows, *others) in enumerate(
+        zip(train, test, *([] if validation is None else [validation]))
+    ):
         name = f"part-{k:03d}{layout.suffix}"
         with stage(f"shard {k}") as counts:
             groups = train_rows.reshape(-1, group_size, 3)
-            shuffled = groups[generator(seed, Stream.shard_order(k)).permutation(len(groups))]
-            written = Shard(
-                _write_shard(out, f"{TRAIN_FOLDER}/{name}", shuffled, layout),
-                _write_shard(out, f"{TEST_FOLDER}/{name}", test_rows[:, None], layout),
+            order = generator(seed, Stream.shard_order(k)).permutation(len(groups))
+            kinds = (
+                (TRAIN_FOLDER, groups, order),
+                *(
+                    (folder, rows[:, None], None)
+                    for folder, rows in zip((TEST_FOLDER, VALIDATION_FOLDER), (test_rows, *others))
+                ),
             )
-            counts.update({"training rows": len(groups), "test rows": len(test_rows)})
-            if validation is not None:
-                file = _write_shard(out, f"{VALIDATION_FOLDER}/{name}", validation[k][:, None], layout)
-                written = dataclasses.replace(written, validation=file)
-                counts["validation rows"] = file.rows
-            shards.append(written)
+            files = [_write_shard(out, f"{folder}/{name}", rows, layout, order) for folder, rows, order in kinds]
+            counts.update(dict(zip((f"{title} rows" for title in _TITLES.values()), (file.rows for file in files))))
+            shards.append(Shard(*files))
     return tuple(shards)
 
 
@@ -163,12 +244,18 @@ def clear_shards(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_shard(out: Path, file: str, groups: np.ndarray, layout: Layout) -> ShardFile:
-    columns, group_size = groups[:, 0], groups.shape[1]
-    if group_size > 1:
-        columns = np.concatenate([groups[:, 0, :1], groups[:, :, 1]], axis=1)
-        layout = grouped_layout(group_size)
-    size, sha256 = write_rows(out / file, columns, layout)
+def _write_shard(
+    out: Path, file: str, groups: np.ndarray, layout: Layout, order: np.ndarray | None = None
+) -> ShardFile:
+    group_size = groups.shape[1]
+
+    def columns() -> Iterator[np.ndarray]:
+        for start in range(0, len(groups), _ROWS_PER_PART):
+            part = slice(start, start + _ROWS_PER_PART)
+            rows = groups[part if order is None else order[part]]
+            yield rows[:, 0] if group_size == 1 else np.concatenate([rows[:, 0, :1], rows[:, :, 1]], axis=1)
+
+    size, sha256 = write_rows(out / file, columns(), layout if group_size == 1 else grouped_layout(group_size))
     return ShardFile(file=file, bytes=size, sha256=sha256, **count_rows(groups.reshape(-1, 3), group_size))
 
 
@@ -205,26 +292,33 @@ def generate(
     with stage(f"read {data}") as counts:
         users, tags = read_users(data / "users.csv"), ItemTags.of(read_items(data / "items.csv").tags)
         mappings = {name: read_bytes(data / name) for name in MAPPINGS}
-        train_file, valid_file = data / "big_train" / "train_data.csv", data / "big_valid" / "valid_data.csv"
-        sizes = Sizes(len(users), meta["num_items"])
-        rows = {"train": read_rows(train_file, sizes), "test": read_rows(data / "big_test" / "test_data.csv", sizes)}
-        if valid_file.is_file():
-            rows["validation"] = read_rows(valid_file, sizes)
+        sizes, group_size = Sizes(len(users), meta["num_items"]), 1
+        train_file = data / "big_train" / "train_data.csv"
+        users = dataclasses.replace(
+            users,
+            positives=lambda: np.concatenate([_positives(rows)[:, :2] for rows in csv_blocks(train_file, sizes)]),
+            item_tags=tags,
+        )
+        dealt = partition(users, num_shards, generator(seed, Stream.PARTITION))
+        blocks = csv_blocks(train_file, sizes)
+        if group:
+            first = next(groups := grouped(blocks, str(train_file)))
+            group_size = first.shape[1]
+            blocks = (each.reshape(-1, 3) for each in chain([first], groups))
+        split = {"train": Split(blocks, dealt, meta["num_items"], group_size)}
+        for kind, name in (("test", "big_test/test_data.csv"), ("validation", "big_valid/valid_data.csv")):
+            if kind == "test" or (data / name).is_file():
+                split[kind] = Split(csv_blocks(data / name, sizes), dealt, meta["num_items"])
         public_file = data / "big_public" / "public_data.csv"
         public = read_rows(public_file, sizes) if public_file.is_file() else None
-        counts.update({"users": len(users), **{f"{_TITLES[kind]} rows": len(rows[kind]) for kind in rows}})
-    group_size = group_rows(rows["train"], str(train_file)).shape[1] if group else 1
-    users = dataclasses.replace(users, positives=lambda: _positives(rows["train"])[:, :2], item_tags=tags)
-    dealt = partition(users, num_shards, generator(seed, Stream.PARTITION))
-    split = {kind: split_rows(rows[kind], dealt.shard, dealt.num_shards) for kind in rows}
+        counts["users"] = len(users)
+        counts.update({f"{_TITLES[kind]} rows": int(split[kind].of_user.sum()) for kind in split})
     for kind in split:
-        require_rows(split[kind], _TITLES[kind], dealt.clients)
+        require_rows(split[kind].shards, _TITLES[kind], dealt.clients)
     unplaced = np.zeros(len(users), bool) if dealt.unplaced is None else dealt.unplaced
-    items = np.array([np.bincount(_positives(each)[:, 1], minlength=meta["num_items"]) for each in split["train"]])
     with output():
-        shards = write_shards(
-            out, split["train"], split["test"], LAYOUTS[layout], seed, split.get("validation"), group_size
-        )
+        train, test, *others = ((shard.take() for shard in each.shards) for each in split.values())
+        shards = write_shards(out, train, test, LAYOUTS[layout], seed, others[0] if others else None, group_size)
         public_shard = None if public is None else write_public(out, public, LAYOUTS[layout])
         for name, content in mappings.items():
             with atomic_write(out / name) as file:
@@ -242,21 +336,17 @@ def generate(
             unplaced={
                 "policy": dealt.policy,
                 "users": int(unplaced.sum()),
-                "train_rows": int(unplaced[rows["train"][:, 0]].sum()) // group_size,
+                "train_rows": int(split["train"].of_user[unplaced].sum()) // group_size,
             },
             dropped_users=int((dealt.shard < 0).sum()),
-            totals={
-                f"{kind}_{name}": count
-                for kind in split
-                for name, count in count_rows(np.concatenate(split[kind]), group_size if kind == "train" else 1).items()
-            },
+            totals={f"{kind}_{name}": count for kind in split for name, count in split[kind].totals.items()},
             shards=shards,
             folder=out,
             group_size=group_size,
             mappings={name: hashlib.sha256(content).hexdigest() for name, content in mappings.items()},
             public=public_shard,
             clients=tuple(dealt.clients),
-            difference=difference(items, tags),
+            difference=difference(split["train"].positives, tags),
         )
         write_json(out / MANIFEST_NAME, manifest.to_json())
     return manifest

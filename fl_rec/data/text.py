@@ -23,11 +23,12 @@ import numpy as np
 
 from fl_rec.data.rows import ANY_SIZES, LARGEST_ID, Sizes, checked
 from fl_rec.errors import DataError
-from fl_rec.files import atomic_write, read_bytes
+from fl_rec.files import atomic_write, lines_of, read_bytes
 
 _ROWS_PER_WRITE = 1 << 18
 # Some 15,000 rows: the numbers' positions take several times their text's memory, which a processor's cache holds.
 _BYTES_PER_PARSE = 1 << 18
+_PARSES_PER_BLOCK = 64
 
 
 _MAX_DIGITS = len(str(LARGEST_ID))
@@ -53,18 +54,18 @@ def grouped_layout(group_size: int) -> Layout:
     return Layout((first, *["{} "] * (group_size - 1), last), LAYOUTS["multislot"].suffix)
 
 
-def parse_table(text: bytes, columns: int, separator: bytes, name: str) -> np.ndarray:
+def parse_table(text: bytes, columns: int, separator: bytes, name: str, first: int = 1) -> np.ndarray:
     """Parse lines of ``columns`` whole numbers >= 0 into int64 [rows, columns].
 
     ``separator`` is one byte; ``name`` says in the DataError, which carries the line number, whose text it
-    is.
+    is, and ``first`` is the number of its first line.
     """
     text = _unix_lines(text)
     table = _regular_integers(text, separator * (columns - 1) + b"\n")
     if table is not None:
         return table
     rows = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), first):
         fields = [field.strip() for field in line.split(separator)]
         if len(fields) != columns:
             raise DataError(
@@ -111,11 +112,24 @@ def ungrouped(slots: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([np.broadcast_to(users, items.shape), items, labels], axis=-1).reshape(-1, 3).astype(np.int64)
 
 
-def parse_csv_rows(text: bytes, name: str, sizes: Sizes = ANY_SIZES) -> np.ndarray:
+def parse_csv_rows(text: bytes, name: str, sizes: Sizes = ANY_SIZES, first: int = 1) -> np.ndarray:
     """Parse ``user,item,label`` lines into int64 [rows, 3]. DataError, with the line number, if malformed."""
-    rows = parse_table(text, 3, b",", name)
-    checked(np.hsplit(rows, 3), sizes, name)
+    rows = parse_table(text, 3, b",", name, first)
+    checked(np.hsplit(rows, 3), sizes, name, first)
     return rows
+
+
+def csv_blocks(path: Path, sizes: Sizes) -> Iterator[np.ndarray]:
+    """Yield the rows of a CSV that may be larger than memory, int32 [some rows, 3]. DataError as for `read_rows`."""
+    rows, count = [], 0
+    for text in lines_of(path, _BYTES_PER_PARSE):
+        rows.append(parse_csv_rows(text, str(path), sizes, 1 + count).astype(np.int32))
+        count += len(rows[-1])
+        if len(rows) == _PARSES_PER_BLOCK:
+            yield np.concatenate(rows)
+            rows = []
+    if rows:
+        yield np.concatenate(rows)
 
 
 def parse_multislot(text: bytes, num_slots: int, name: str = "MultiSlot text") -> list[np.ndarray]:

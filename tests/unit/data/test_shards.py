@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from fl_rec.data.manifest import (
     check_shards,
     load_manifest,
 )
-from fl_rec.data.shards import group_rows, require_rows, split_rows, write_shards
+from fl_rec.data.partition import Dealt
+from fl_rec.data.shards import Split, grouped, require_rows, write_shards
 from fl_rec.data.text import LAYOUTS, parse_multislot, read_rows
 from fl_rec.errors import DataError
 from fl_rec.files import write_json
@@ -182,10 +184,16 @@ def test_groups_are_shuffled_whole_and_counted_as_rows(tmp_path: Path) -> None:
     assert (tmp_path / shard.test.file).read_bytes() == b"1 0 1 1 1 1\n1 0 1 2 1 0\n"
 
 
+def whole(rows: Sequence[Sequence[int]], size: int = 2) -> np.ndarray:
+    """Groups of rows that come in blocks of this size."""
+    blocks = [np.array(rows[start : start + size]) for start in range(0, len(rows), size)]
+    return np.concatenate(list(grouped(blocks, "a.csv")))
+
+
 def test_rows_are_grouped_in_their_order() -> None:
-    groups = group_rows(np.array([[0, 7, 1], [0, 1, 0], [0, 8, 1], [0, 2, 0], [3, 1, 1], [3, 9, 0]]), "x")
+    groups = whole([[0, 7, 1], [0, 1, 0], [0, 8, 1], [0, 2, 0], [3, 1, 1], [3, 9, 0]])
     assert groups[:, :, 1].tolist() == [[7, 1], [8, 2], [1, 9]] and groups[:, 0, 0].tolist() == [0, 0, 3]
-    assert group_rows(np.array([[0, 7, 1], [0, 1, 0], [0, 2, 0]]), "x").shape == (1, 3, 3)
+    assert whole([[0, 7, 1], [0, 1, 0], [0, 2, 0]]).shape == (1, 3, 3)
 
 
 @pytest.mark.parametrize(
@@ -201,9 +209,12 @@ def test_rows_are_grouped_in_their_order() -> None:
         ([(0, 0), (0, 0)], 1, "user 0, label 0, after a first group of 2 row(s)"),
     ],
 )
-def test_rows_in_another_order_are_not_grouped(rows: list[tuple[int, int]], line: int, received: str) -> None:
+@pytest.mark.parametrize("size", [1, 3, 99])
+def test_rows_in_another_order_are_not_grouped(
+    rows: list[tuple[int, int]], line: int, received: str, size: int
+) -> None:
     with pytest.raises(DataError) as caught:
-        group_rows(np.array([(user, 5, label) for user, label in rows]), "a.csv")
+        whole([(user, 5, label) for user, label in rows], size)
     assert str(caught.value) == (
         f"a.csv, line {line}: rows can be grouped only if each positive is followed by its negatives, all of one user "
         f"and as many as the first positive has. Received: {received}. Leave --group out, or prepare a source that "
@@ -211,8 +222,20 @@ def test_rows_in_another_order_are_not_grouped(rows: list[tuple[int, int]], line
     )
 
 
+def test_rows_are_dealt_by_their_user_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl_rec.data.shards._ROWS_PER_PART", 2)
+    rows = np.array([[0, 4, 1], [0, 1, 0], [1, 2, 1], [2, 3, 1], [2, 1, 0], [0, 1, 1], [2, 0, 1]])
+    split = Split([rows[:5], rows[5:]], Dealt(np.array([1, -1, 0]), num_shards=2), 6)
+    assert [len(shard) for shard in split.shards] == [3, 3]
+    assert [shard.take().tolist() for shard in split.shards] == [rows[[3, 4, 6]].tolist(), rows[[0, 1, 5]].tolist()]
+    assert [len(shard) for shard in split.shards] == [0, 0], "they are kept no longer"
+    assert split.of_user.tolist() == [3, 1, 3]
+    assert split.positives.tolist() == [[1, 0, 0, 1, 0, 0], [0, 1, 0, 0, 1, 0]]
+    assert split.totals == {"rows": 6, "positives": 4, "users": 2, "items": 4}
+
+
 def test_an_empty_shard_is_an_error_with_a_remedy() -> None:
-    shards = split_rows(ROWS, np.array([0] * 10 + [2]), 4)
+    shards = Split([ROWS], Dealt(np.array([0] * 10 + [2]), num_shards=4), 13).shards
     assert [len(rows) for rows in shards] == [3, 0, 1, 0]
     with pytest.raises(DataError, match=r"training rows.*Received none for shard\(s\) 1, 3 of 4.*fewer --num_shards"):
         require_rows(shards, "training")

@@ -12,6 +12,7 @@ from fl_rec.data.rows import Sizes, checked, narrowed
 from fl_rec.data.text import (
     LAYOUTS,
     count_slots,
+    csv_blocks,
     grouped_layout,
     multislot_blocks,
     multislot_text,
@@ -196,6 +197,30 @@ def test_csv_by_what_is_in_it(tmp_path: Path) -> None:
         read_rows(path)
     with pytest.raises(DataError, match="x, line 1: MultiSlot text has no commas. Received: '5,6,1'. Of a line user"):
         parse_multislot(b"5,6,1\n", 3, "x")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_csv_that_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+    monkeypatch.setattr("fl_rec.data.text._BYTES_PER_PARSE", 20)
+    monkeypatch.setattr("fl_rec.data.text._PARSES_PER_BLOCK", 3)
+    path = tmp_path / "rows.csv"
+
+    def blocks(text: bytes) -> list[np.ndarray]:
+        path.write_bytes(gzip.compress(text) if packed else text)
+        return list(csv_blocks(path, Sizes(99, 9999)))
+
+    rows = [[n, n * n, n % 2] for n in range(40)]
+    text = "\n".join("{},{},{}".format(*row) for row in rows).encode()
+    found = blocks(text)
+    assert len(found) > 3 and {block.dtype for block in found} == {np.dtype(np.int32)}
+    assert np.concatenate(found).tolist() == rows
+    assert np.concatenate(blocks(text.replace(b"\n", b"\r\n") + b"\r\n")).tolist() == rows
+    with pytest.raises(DataError, match="rows.csv, line 41: a label must be 0 or 1. Received: 2"):
+        blocks(text + b"\n1,2,2")
+    with pytest.raises(DataError, match="rows.csv, line 21: a line must have 3 fields"):
+        blocks(text.replace(b"\n20,", b"\n\n20,"))
+    with pytest.raises(DataError, match="at least one row. Received: .*rows.csv, which is empty"):
+        blocks(b"")
 
 
 def test_slots_of_a_line() -> None:
