@@ -66,6 +66,7 @@ KERNELS = ("unit/kernels",)
 OWN_USERS = ("unit/nets/test_own_users.py", "paddle/test_own_users.py")
 SAVING = ("paddle/test_saving.py",)
 EXCHANGE = ("paddle/test_exchange.py",)
+API = ("unit/test_api.py", "unit/evaluation/test_records.py")
 
 MUTANTS = [
     # -- data ------------------------------------------------------------------------------------------------
@@ -117,6 +118,14 @@ MUTANTS = [
     ),
     Mutant("data/partition.py", "2 * count > len(users)", "count > len(users)", PARTITION),
     Mutant("data/partition.py", "(total + weight[value], members", "(total, members", PARTITION),
+    # -- from Python -----------------------------------------------------------------------------------------
+    Mutant("job/launch.py", "path if number == 1 else", "path if number else", API),
+    Mutant("job/launch.py", "len(lines) <= self._workers and", "len(lines) < self._workers and", API),
+    Mutant("job/launch.py", "self._offset += len(whole)", "self._offset += len(text)", API),
+    Mutant("job/launch.py", "class Stopped(KeyboardInterrupt)", "class Stopped(Exception)", API),
+    Mutant("job/launch.py", "except BaseException as err:", "except Exception as err:", API),
+    Mutant("api.py", "(best.epoch, None)", "(best.epoch, there.client)", API),
+    Mutant("evaluation/records.py", "tuple(of_epoch) if", "tuple(records) if", API),
     Mutant("data/partition.py", "(total + weight[value], members + 1, k)", "(total + weight[value], 0, k)", PARTITION),
     Mutant("data/partition.py", "if size[nearest[point]] > least:", "if True:", PARTITION),
     Mutant("data/tags.py", "tag[item] >= 0", "tag[item] > 0", DIFFERENCE),
