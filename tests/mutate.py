@@ -64,6 +64,8 @@ STEPS = ("paddle/test_steps.py",)
 COMPILED = ("paddle/test_compiled_step.py",)
 KERNELS = ("unit/kernels",)
 OWN_USERS = ("unit/nets/test_own_users.py", "paddle/test_own_users.py")
+RUNS = ("unit/runs", "unit/job/test_built_in.py")
+OWN_FILES = ("unit/nets/test_contract.py",)
 SAVING = ("paddle/test_saving.py",)
 EXCHANGE = ("paddle/test_exchange.py",)
 API = ("unit/test_api.py", "unit/evaluation/test_records.py")
@@ -184,6 +186,12 @@ MUTANTS = [
         "np.searchsorted(rows, start + size)]",
         OWN_USERS,
     ),
+    Mutant("runs/directory.py", "(folder.parent if in_clone else folder) / RUNS", "folder.parent / RUNS", RUNS),
+    Mutant("runs/saved.py", "not RunDirectory(path).metrics.is_file()", "True", RUNS),
+    Mutant("job/built_in.py", "not in (Path.cwd(), *Path.cwd().parents)", "is None", RUNS),
+    Mutant("plugins.py", "in _folders - {name}:", "in set():", OWN_FILES),
+    Mutant("plugins.py", "files.append(Path(spec.origin))", "pass", OWN_FILES),
+    Mutant("plugins.py", 'if b"sys.path" in file.read_bytes():', "if False:", OWN_FILES),
     Mutant("runs/checkpoint.py", "net.users.whole(name, values.shape)", "values.shape", OWN_USERS),
     Mutant("trainer/private_params.py", "np.where(held, values, untrained)", "values", TRAINER),
     Mutant("nets/program.py", "max(0.0, 1 - epochs_done / epochs)", "1 - epochs_done / epochs", PROGRAM),

@@ -17,15 +17,15 @@ _DATA = "../datasets/movielens/synthetic"
 def built_in() -> Path:
     """The configuration of the built-in job, whose data is made unless it is there.
 
-    In a clone both are the clone's. Elsewhere they are made here, the data in `fl_rec_data`, and so runs land in `runs`
-    here.
+    Inside a clone both are the clone's. Elsewhere they are made here, the data in `fl_rec_data`, and so runs land in
+    `runs` here.
 
     Raises:
         FLRecError: something can't be written.
     """
     config = environment.shipped("configs/config_synthetic.yaml")
     data = (config.parent / _DATA).resolve()
-    if environment.CLONE is None:
+    if environment.CLONE not in (Path.cwd(), *Path.cwd().parents):
         data = Path("fl_rec_data") / "synthetic"
         text = config.read_text(encoding="utf-8").replace(_DATA, str(data))
         config = Path(config.name)

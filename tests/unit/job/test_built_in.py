@@ -11,6 +11,7 @@ from fl_rec import cli, environment
 from fl_rec.config import Config
 from fl_rec.data.manifest import load_manifest
 from fl_rec.job.built_in import built_in
+from fl_rec.runs.directory import runs_folder
 
 CONFIG = environment.shipped("configs/config_synthetic.yaml")
 
@@ -31,12 +32,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "here"
 
 
-def test_of_a_wheel_both_are_made_here_once(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("installed", ["from a wheel", "in a clone"])
+def test_outside_of_a_clone_both_are_made_here_once(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str
+) -> None:
     copy_config(tmp_path / "fl_rec" / "shipped")
     monkeypatch.setattr(environment, "PACKAGE", tmp_path / "fl_rec")
     monkeypatch.setattr(environment, "CLONE", None)
+    if installed == "in a clone":
+        copy_config(tmp_path / "clone")
+        monkeypatch.setattr(environment, "CLONE", tmp_path / "clone")
     path = built_in()
     assert path == Path("config_synthetic.yaml")
+    assert runs_folder(path) == here / "runs", "where fl-rec export looks"
     data = here / "fl_rec_data" / "synthetic" / "fl_data"
     runner = Config.load(path).runner
     assert (runner.train_data_dir, runner.test_data_dir) == (data / "fl_train_data", data / "fl_test_data")
@@ -51,6 +59,7 @@ def test_of_a_wheel_both_are_made_here_once(here: Path, tmp_path: Path, monkeypa
 def test_of_a_clone_both_are_the_clones(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy_config(tmp_path / "clone")
     monkeypatch.setattr(environment, "CLONE", tmp_path / "clone")
+    monkeypatch.chdir(tmp_path / "clone" / "configs")
     path = built_in()
     assert path == tmp_path / "clone" / "configs" / "config_synthetic.yaml"
     assert load_manifest(Config.load(path).runner.train_data_dir) is not None
