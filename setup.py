@@ -52,7 +52,7 @@ setup(
         # The coordinator's service, and its messages. Code that protoc generates would tie them to one protobuf.
         "grpcio>=1.60",
         "msgpack>=1.0",
-        "numpy>=1.21",
+        "numpy>=1.23",
         # The kernels that train. 0.62 is the first whose LLVM writes pointers as fl_rec.kernels.compiled does.
         "numba>=0.62,<1",
         "pydantic>=2.7,<3",
@@ -66,6 +66,8 @@ setup(
     extras_require={
         "paddle2": ["paddlepaddle==2.6.2", "numpy<2"],
         "dp": dp,
+        # A source of data in Parquet.
+        "parquet": ["pyarrow>=14"],
         "test": test,
         # What fl_run.sh lint runs.
         "dev": [*test, "import-linter==2.17", "mypy==1.18.2", "ruff==0.14.0", "types-PyYAML", "types-psutil"],

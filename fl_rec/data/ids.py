@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_MAX_DIGITS = 18  # 10**18 - 1 is the longest run of nines that an int64 holds
+MAX_DIGITS = 18  # 10**18 - 1 is the longest run of nines that an int64 holds
 
 
 def ids_of(texts: Sequence[str]) -> np.ndarray:
@@ -17,7 +17,7 @@ def ids_of(texts: Sequence[str]) -> np.ndarray:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and (text[0] != "0" or text == "0")
+    return text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS and (text[0] != "0" or text == "0")
 
 
 def position_of(wanted: int | str, ids: np.ndarray) -> int | None:

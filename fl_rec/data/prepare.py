@@ -41,13 +41,17 @@ from fl_rec.data.shards import (
     output,
     stage,
 )
-from fl_rec.data.sources.base import Dataset, with_users
-from fl_rec.data.sources.movielens import read_users
+from fl_rec.data.sources.archive import table_file
+from fl_rec.data.sources.base import Dataset, with_items, with_users
+from fl_rec.data.sources.movielens import read_movielens_users
 from fl_rec.data.sources.registry import load_source
+from fl_rec.data.sources.tables import Table
+from fl_rec.data.sources.tabular import read_items, read_users, separator_of
 from fl_rec.data.starter import JOB_NAME, write_starter
 from fl_rec.data.text import LAYOUTS, write_rows
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import write_json
+from fl_rec.plugins import did_you_mean
 
 log = logging.getLogger("prepare")
 
@@ -187,12 +191,47 @@ def describe(
     }
 
 
+# What --columns may say of the interactions, and of the table of items.
+_SOURCE_ROLES, _ITEM_ROLES = ("user", "item", "time", "value"), ("title", "tags")
+
+
+def read_source(args: argparse.Namespace) -> Dataset:
+    """Load the source, with the tables of users and items that are given."""
+    columns = _columns(args.columns)
+    options = {role: columns[role] for role in _SOURCE_ROLES if role in columns}
+    for name in ("separator", "min_value", "min_interactions"):
+        if getattr(args, name) is not None:
+            options[name] = getattr(args, name)
+    users = items = None
+    if args.users is not None:
+        table = Table(table_file(args.users), separator_of(args.separator or ""))
+        users = read_movielens_users(args.users) or read_users(table, columns)
+    if args.items is not None:
+        table = Table(table_file(args.items), separator_of(args.separator or ""))
+        items = read_items(table, columns, args.tag_separator)
+    dataset = load_source(args.source, args.seed, options)
+    dataset = dataset if users is None else with_users(dataset, users)
+    return dataset if items is None else with_items(dataset, items)
+
+
+def _columns(text: str) -> dict[str, str]:
+    """Columns by role. ConfigError if it is not written so, or there is no such role."""
+    columns = {}
+    for part in filter(None, text.split(",")):
+        role, equals, column = (each.strip() for each in part.partition("="))
+        if role not in (*_SOURCE_ROLES, *_ITEM_ROLES) or not (equals and column):
+            raise ConfigError(
+                f"--columns must be role=column,..., of the roles {', '.join((*_SOURCE_ROLES, *_ITEM_ROLES))}. "
+                f"Received: {part!r}. {did_you_mean(role, (*_SOURCE_ROLES, *_ITEM_ROLES)) if equals else ''}".rstrip()
+            )
+        columns[role] = column
+    return columns
+
+
 def prepare(args: argparse.Namespace) -> None:
     """Do everything that the command line asks for; FLRecError if it can't be done."""
     with stage(f"read {args.source}") as counts:
-        dataset = load_source(args.source, args.seed)
-        if args.users is not None:
-            dataset = with_users(dataset, read_users(args.users))
+        dataset = read_source(args)
         if args.client_column is not None:
             require_column(args.client_column, dataset.user_columns)
         counts.update(
@@ -262,9 +301,22 @@ def add_arguments(parser: argparse.ArgumentParser, folder: Path = Path()) -> Non
     parser.add_argument(
         "--source",
         required=True,
-        help="'synthetic'; ml-1m.zip, ml-100k.zip or their folder; a folder with PaddleRec's CSVs; "
-        "a folder with, or the path prefix of, the NCF paper's files; or module:function or file.py:function; options "
-        "after a colon: synthetic:num_users=1000,positives=50000",
+        help="'synthetic'; a table of interactions (CSV, TSV, JSON lines, Parquet; plain, .gz or .zip); the archive of "
+        "a MovieLens data set or its folder; a folder with RecBole's or PaddleRec's files; a folder with, or the path "
+        "prefix of, the NCF paper's files; or module:function or file.py:function; options after a colon: "
+        "synthetic:num_users=1000,positives=50000",
+    )
+    parser.add_argument(
+        "--columns",
+        default="",
+        metavar="ROLE=COLUMN,...",
+        help="user, item, time and value of the table, title and tags of --items, by their names in the header, or, "
+        "where there is none, by number from 1 (default: guessed from the header)",
+    )
+    parser.add_argument("--separator", help="between a table's columns, 'tab' too (default: found in its first line)")
+    parser.add_argument("--min_value", metavar="X", help="interactions of a lower value are left out")
+    parser.add_argument(
+        "--min_interactions", metavar="N", help="users with fewer different items, after --min_value, are left out"
     )
     parser.add_argument("--out", type=Path, default=folder, help="folder to write into (default: %(default)s)")
     parser.add_argument(
@@ -286,7 +338,13 @@ def add_arguments(parser: argparse.ArgumentParser, folder: Path = Path()) -> Non
         metavar="SHARE",
         help="share of the users who agree to be public, for distillation; they are in no other file (default: 0)",
     )
-    parser.add_argument("--users", type=Path, help="users.dat or u.user with zip codes, for a source that has none")
+    parser.add_argument("--users", type=Path, help="table of users with a header: an id, and columns of any names")
+    parser.add_argument(
+        "--items", type=Path, help="table of items with a header: an id, and if there are, title and tags"
+    )
+    parser.add_argument(
+        "--tag_separator", default="", metavar="X", help="between an item's tags (default: | or ; or , as found)"
+    )
     parser.add_argument("--seed", type=int, default=2022, help="(default: %(default)s)")
     shards = parser.add_argument_group(
         "shards", f"Any of these cuts the rows too, into OUT/{SHARDS_NAME}, and writes OUT/{JOB_NAME} to start from."
@@ -327,7 +385,7 @@ def play(args: argparse.Namespace) -> Manifest | None:
         partitioner = f"{by_column.__name__}:column={args.client_column}"
     if partitioner is not None:
         find_partitioner(partitioner)  # before the work
-    for given in filter(None, (args.source, args.users, getattr(args, "items", None))):
+    for given in filter(None, (args.source, args.users, args.items)):
         _require_other_file(Path(given), args.out)
     prepare(args)
     if partitioner is None and args.num_shards is None:

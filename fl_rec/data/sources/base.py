@@ -1,25 +1,18 @@
-"""What a source of data is made of: the `Dataset` that it returns, the `Files` that it reads, and how interactions are
-numbered and split.
-"""
+"""What a source of data is made of: the `Dataset` that it returns, and how interactions are numbered and split."""
 
 from __future__ import annotations
 
 import dataclasses
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fl_rec.data.ids import rows_of
 from fl_rec.data.partition import UserTable
-from fl_rec.data.sampling import leave_one_out
 from fl_rec.data.tags import ItemTags
 from fl_rec.errors import DataError
-from fl_rec.files import read_bytes
 
 # What is written of every user, beside the columns that a source has of its own.
 USER_COLUMNS = ("user", "original_id", "activity", "tag")
@@ -103,77 +96,6 @@ class Dataset:
         )
 
 
-class Files:
-    """A folder's or zip's files, at the top or one folder down (archives wrap theirs in a folder)."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._zip: zipfile.ZipFile | None = None
-        if not path.is_dir():
-            try:
-                self._zip = zipfile.ZipFile(path)
-            except (OSError, zipfile.BadZipFile) as err:
-                raise DataError(
-                    f"--source must be a folder or a zip. Received: {path} ({err}). Download it again."
-                ) from err
-
-    def find(self, *names: str) -> str:
-        """Return the path inside of the first of these files that is there, '' if none is."""
-        return next((found for name in names for found in self._all(name)), "")
-
-    def where(self, name: str) -> str:
-        return str(self.path / self.find(name))
-
-    def read(self, name: str) -> bytes:
-        """Return a file's content. DataError if there is none, or it can't be read."""
-        if not self.find(name):
-            raise DataError(f"This source must hold {name}. Received: {self.path}, which does not.")
-        if self._zip is None:
-            return read_bytes(self.path / self.find(name))
-        try:
-            content = self._zip.read(self.find(name))
-        # The last is what zipfile raises for a compression that it does not know.
-        except (OSError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as err:
-            raise DataError(
-                f"A zip member must be readable. Received: {self.where(name)} ({err}). Download the archive again."
-            ) from err
-        if not content.strip():
-            raise DataError(f"A data file must hold at least one row. Received: {self.where(name)}, which is empty.")
-        return content
-
-    def fields(self, name: str, separator: str, least: int) -> list[list[str]]:
-        """Return `split_fields` of the file, [] if there is none."""
-        if not self.find(name):
-            return []
-        return split_fields(self.read(name), separator, least, self.where(name))
-
-    def _all(self, name: str) -> list[str]:
-        """Return the paths inside of the files of this name, the least deep first."""
-        if self._zip is None:
-            found = [self.path / name, *sorted(self.path.glob(f"*/{name}"))]
-            return [path.relative_to(self.path).as_posix() for path in found if path.is_file()]
-        deepest = name.count("/") + 1
-        inside = [n for n in self._zip.namelist() if n == name or n.endswith("/" + name)]
-        return sorted((n for n in inside if n.count("/") <= deepest), key=lambda n: (n.count("/"), n))
-
-
-def split_fields(content: bytes, separator: str, least: int, name: str) -> list[list[str]]:
-    """Split lines into at least ``least`` fields, the first a whole number. DataError has the line number."""
-    lines = content.decode("latin-1").split("\n")  # what older MovieLens files are written in
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        row = [text.strip() for text in line.split(separator)]
-        if len(row) < least or not (row[0].isascii() and row[0].isdigit()):
-            raise DataError(
-                f"{name}, line {number}: a line must start with a whole number and have at least {least} "
-                f"fields separated by {separator!r}. Received: {line[:60]!r}. Correct the line."
-            )
-        rows.append(row)
-    return rows
-
-
 def with_users(dataset: Dataset, users: Users) -> Dataset:
     """Return the data set with these columns of its users instead of its own, looked up by the source's ids."""
     at = rows_of(dataset.original_user, users.original_id)  # -1, the last, is unknown
@@ -212,36 +134,89 @@ def from_interactions(
         DataError: the arrays are not so, or empty.
     """
     user, item = (np.asarray(each) for each in (user, item))
-    time = np.arange(len(user)) if time is None else np.asarray(time)
     known = all(each.dtype.kind in "iuU" for each in (user, item))
-    if not (known and user.ndim == 1 and len(user) and user.shape == item.shape == time.shape):
-        received = ", ".join(f"{each.dtype} {list(each.shape)}" for each in (user, item, time))
+    times = user if time is None else np.asarray(time)
+    if not (known and user.ndim == 1 and len(user) and user.shape == item.shape == times.shape):
+        received = ", ".join(f"{each.dtype} {list(each.shape)}" for each in (user, item, times))
         raise DataError(
             "Interactions must be users and items, whole numbers or texts, and times, of one length of at least 1. "
             f"Received: {received}."
         )
-    original_user, user = np.unique(user, return_inverse=True)
-    by_value, first, rank = np.unique(item, return_index=True, return_inverse=True)
-    appearance = np.argsort(first)
-    original_item = by_value[appearance]
-    item = np.argsort(appearance)[rank]
-    # Of a repeated pair the latest counts: np.unique keeps the first it meets, so latest first.
-    latest_first = np.lexsort((time, user))[::-1]
-    keys = user[latest_first] * len(original_item) + item[latest_first]
-    kept = np.sort(latest_first[np.unique(keys, return_index=True)[1]])
-    pairs = np.stack([user, item], axis=1)[kept].astype(np.int32)
-    train, test = leave_one_out(pairs[:, 0], time[kept])
+    original_user, user = factorize(user)
+    original_item, item = factorize(item)
+    appearance = _by_appearance(item, len(original_item))
+    original_item, item = original_item[appearance], _inverse(appearance)[item]
+    order = np.argsort(user, kind="stable") if time is None else _by_user_and_time(user, times)
+    user, item = user[order], item[order]
+    del order
+    latest = _latest(user, item, len(original_item))
+    repeated = len(user) - int(latest.sum())
+    if repeated:
+        user, item = user[latest], item[latest]
+    del latest
+    # The last of each user's is tested, unless it is the only one: nobody could be tested who was never trained.
+    last = np.append(user[1:] != user[:-1], True)
+    test = last & ~np.insert(last[:-1], 0, True)
     blank = [""] * len(original_item)
     dataset = Dataset(
         kind=kind,
-        train=pairs[train],
-        test=pairs[test],
+        train=np.stack([user[~test], item[~test]], axis=1),
+        test=np.stack([user[test], item[test]], axis=1),
         original_user=original_user,
         items=Items(original_item, blank, blank),
         notes={
-            "repeated_ratings_dropped": len(user) - len(kept),
-            "users_without_test_item": len(original_user) - len(test),
+            "repeated_interactions_dropped": repeated,
+            "users_without_test_item": len(original_user) - int(test.sum()),
         },
     )
     dataset = dataset if users is None else with_users(dataset, users)
     return dataset if items is None else with_items(dataset, items)
+
+
+def factorize(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different ids in order, [k], and which of them each is, int32 [n]."""
+    if ids.dtype.kind in "iu" and ids.min() >= 0 and ids.max() < 2 * len(ids):
+        # Of small numbers a table is enough, and sorting 32 million takes seconds.
+        there: np.ndarray = np.zeros(int(ids.max()) + 1, bool)
+        there[ids] = True
+        rank = np.cumsum(there, dtype=np.int32) - np.int32(1)
+        return np.flatnonzero(there), rank[ids]
+    known, which = np.unique(ids, return_inverse=True)
+    return known, which.astype(np.int32)
+
+
+def _by_appearance(item: np.ndarray, count: int) -> np.ndarray:
+    """Items in the order in which they first appear, [count]."""
+    first = np.empty(count, np.int64)
+    first[item[::-1]] = np.arange(len(item))[::-1]  # of several, the last that is written stays
+    return np.argsort(first)
+
+
+def _inverse(order: np.ndarray) -> np.ndarray:
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    return rank
+
+
+def _by_user_and_time(user: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """The order by user and then time, of equal times by line."""
+    if time.dtype.kind in "iuf" and (time == np.floor(time)).all():
+        low = time.min()
+        span = float(time.max()) - float(low) + 1
+        if span * (float(user.max()) + 1) < 2**53:
+            # One sort of whole numbers takes half as long as two.
+            keys = user.astype(np.int64) * int(span)
+            keys += (time - low).astype(np.int64)
+            return np.argsort(keys, kind="stable")
+    return np.lexsort((time, user))
+
+
+def _latest(user: np.ndarray, item: np.ndarray, num_items: int) -> np.ndarray:
+    """Which of a user's interactions, in order of time, is the last with its item; bool [n]."""
+    keys = user.astype(np.int64) * num_items + item
+    ordered = np.sort(keys)
+    if (ordered[1:] != ordered[:-1]).all():
+        return np.ones(len(keys), bool)
+    last: np.ndarray = np.zeros(len(keys), bool)
+    last[len(keys) - 1 - np.unique(keys[::-1], return_index=True)[1]] = True
+    return last

@@ -1,4 +1,4 @@
-"""MovieLens 1M and 100K."""
+"""MovieLens: 1M and 10M (.dat), 100K (u.data), 20M, 25M, 32M and latest (.csv), each a table with known columns."""
 
 from __future__ import annotations
 
@@ -7,55 +7,97 @@ from pathlib import Path
 
 import numpy as np
 
+from fl_rec.data.ids import ids_of
 from fl_rec.data.partition import Dealt, Policy, UserTable, place
-from fl_rec.data.sources.base import Dataset, Files, Items, Users, from_interactions, split_fields
-from fl_rec.data.text import parse_table
-from fl_rec.errors import ConfigError
-from fl_rec.files import read_bytes
+from fl_rec.data.sources.archive import Files, table_file
+from fl_rec.data.sources.base import Dataset, Items, Users
+from fl_rec.data.sources.interactions import read_interactions, to_dataset
+from fl_rec.data.sources.tables import Table
+from fl_rec.errors import ConfigError, DataError
+from fl_rec.typed import PositiveInt
+
+_NUMBERS = {"user": "1", "item": "2", "value": "3", "time": "4"}
+_NAMES = {"user": "userId", "item": "movieId", "value": "rating", "time": "timestamp"}
+# Files of users, their separator and their columns after the id.
+_USERS = {
+    "users.dat": ("::", ("gender", "age", "occupation", "zip_code")),
+    "u.user": ("|", ("age", "gender", "occupation", "zip_code")),
+}
+_NO_GENRES = "(no genres listed)"
 
 
-def movielens_1m(seed: int, *, path: Path) -> Dataset:
-    """ratings.dat, users.dat and movies.dat of ``path``, a folder or zip."""
+def movielens_dat(
+    seed: int, *, path: Path, min_value: float | None = None, min_interactions: PositiveInt = 1
+) -> Dataset:
+    """ratings.dat, and users.dat and movies.dat if they are there, of ``path``, a folder or zip: 1M and 10M."""
     files = Files(path)
-    # One-byte separators parse fast; a stray comma or colon in a line still shows as a wrong number of
-    # fields.
-    ratings = parse_table(files.read("ratings.dat").replace(b"::", b","), 4, b",", files.where("ratings.dat"))
-    users = _users(files.fields("users.dat", "::", 5))
-    movies = _movies([(row[0], row[1], row[2]) for row in files.fields("movies.dat", "::", 3)])
-    return from_interactions("ml-1m", ratings[:, 0], ratings[:, 1], ratings[:, 3], users, movies)
+    read = read_interactions(Table(files.table("ratings.dat"), "::"), _NUMBERS, min_value is not None)
+    with_users = bool(files.find("users.dat"))
+    users = users_of(Table(files.table("users.dat"), "::"), "users.dat") if with_users else None
+    rows = _rows(files, "movies.dat", "::", 3)
+    kind = "ml-1m" if with_users else "ml-10m"
+    return to_dataset(kind, read, min_value, min_interactions, users, _movies([(r[0], r[1], r[2]) for r in rows]))
 
 
-def movielens_100k(seed: int, *, path: Path) -> Dataset:
-    """u.data, u.user, u.item and u.genre of ``path``, a folder or zip."""
+def movielens_100k(
+    seed: int, *, path: Path, min_value: float | None = None, min_interactions: PositiveInt = 1
+) -> Dataset:
+    """u.data, and u.user, u.item and u.genre if they are there, of ``path``, a folder or zip."""
     files = Files(path)
-    ratings = parse_table(files.read("u.data"), 4, b"\t", files.where("u.data"))
-    users = _users(files.fields("u.user", "|", 5))
-    names = []
-    if files.find("u.genre"):
-        names = [line.split("|")[0] for line in files.read("u.genre").decode("latin-1").split()]
-    movies = _movies(
-        [
-            (row[0], row[1], "|".join(name for name, flag in zip(names, row[5:]) if flag == "1"))
-            for row in files.fields("u.item", "|", 5)
-        ]
-    )
-    return from_interactions("ml-100k", ratings[:, 0], ratings[:, 1], ratings[:, 3], users, movies)
+    read = read_interactions(Table(files.table("u.data"), "\t"), _NUMBERS, min_value is not None)
+    users = users_of(Table(files.table("u.user"), "|"), "u.user") if files.find("u.user") else None
+    names = [row[0] for row in _rows(files, "u.genre", "|", 2)]
+    movies = [
+        (row[0], row[1], "|".join(name for name, flag in zip(names, row[5:]) if flag == "1"))
+        for row in _rows(files, "u.item", "|", 5)
+    ]
+    return to_dataset("ml-100k", read, min_value, min_interactions, users, _movies(movies))
 
 
-def read_users(path: Path) -> Users:
-    """Zip codes of a ``users.dat`` or ``u.user`` file."""
-    content = read_bytes(path)
-    return _users(split_fields(content, "::" if b"::" in content else "|", 5, str(path)))
+def movielens_csv(
+    seed: int, *, path: Path, min_value: float | None = None, min_interactions: PositiveInt = 1
+) -> Dataset:
+    """ratings.csv, and movies.csv if it is there, of ``path``, a folder or zip: 20M, 25M, 32M, latest."""
+    files = Files(path)
+    read = read_interactions(Table(files.table("ratings.csv"), ","), _NAMES, min_value is not None)
+    movies = [(row[0], row[1], row[2]) for row in _rows(files, "movies.csv", ",", 3)[1:]]
+    return to_dataset("movielens", read, min_value, min_interactions, None, _movies(movies))
 
 
-def _users(rows: list[list[str]]) -> Users:
-    zip_code = np.array([row[4] for row in rows], np.str_)
-    return Users(np.array([int(row[0]) for row in rows], np.int64), {"zip_code": zip_code}, "zip_first_digit")
+def read_movielens_users(path: Path) -> Users | None:
+    """Users of a ``users.dat`` or ``u.user`` file; None if the file is called otherwise."""
+    name = path.name.removesuffix(".gz")
+    return users_of(Table(table_file(path), _USERS[name][0]), name) if name in _USERS else None
+
+
+def users_of(table: Table, name: str) -> Users:
+    """Users of a table in the layout of a file of this name."""
+    names = _USERS[name][1]
+    rows = _checked(table, 1 + len(names))
+    columns = [np.array(column, np.str_) for column in zip(*rows)]
+    return Users(ids_of([row[0] for row in rows]), dict(zip(names, columns[1:])), "zip_first_digit")
 
 
 def _movies(rows: list[tuple[str, str, str]]) -> Items:
-    ids, titles, genres = zip(*rows) if rows else ((), (), ())
-    return Items(np.array([int(each) for each in ids], np.int64), list(titles), list(genres))
+    tags = ["" if genres == _NO_GENRES else genres for _, _, genres in rows]
+    return Items(ids_of([row[0] for row in rows]), [row[1] for row in rows], tags)
+
+
+def _rows(files: Files, name: str, separator: str, least: int) -> list[list[str]]:
+    return _checked(Table(files.table(name), separator), least) if files.find(name) else []
+
+
+def _checked(table: Table, least: int) -> list[list[str]]:
+    """All rows. DataError, with the line, if one has fewer fields."""
+    kept = []
+    for line, row in table.rows():
+        if len(row) < least:
+            raise DataError(
+                f"{table.file.name}, line {line}: a line must have at least {least} fields separated by "
+                f"{table.separator!r}. Received: {table.separator.join(row)[:60]!r}. Correct the line."
+            )
+        kept.append([text.strip() for text in row])
+    return kept
 
 
 def zip_first_digit(

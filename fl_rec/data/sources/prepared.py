@@ -8,7 +8,8 @@ import numpy as np
 
 from fl_rec.data.rows import MAX_IDS
 from fl_rec.data.sampling import read_test_rows
-from fl_rec.data.sources.base import Dataset, Files, Items
+from fl_rec.data.sources.archive import Files
+from fl_rec.data.sources.base import Dataset, Items
 from fl_rec.data.text import parse_csv_rows, parse_table
 from fl_rec.errors import DataError
 from fl_rec.files import read_bytes

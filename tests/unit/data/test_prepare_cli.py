@@ -64,7 +64,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_read_is_not_written_over(play: Play, tmp_path: Path) -> None:
     """A table of users of one's own is called so more often than not."""
-    (tmp_path / "users.csv").write_text("1|24|M|technician|85711\n")
+    (tmp_path / "users.csv").write_text("user,region\n1,north\n")
     arguments = ("--source", "synthetic", "--users", "users.csv")
     result = play("prepare.py", *arguments, "--out", ".", cwd=tmp_path)
     assert result.returncode == 2 and list(tree(tmp_path)) == ["users.csv"]

@@ -14,7 +14,7 @@ import pytest
 from fl_rec.data.catalogue import read_users, write_items, write_users
 from fl_rec.data.sources import Dataset, Items, Users, from_interactions
 from fl_rec.data.sources.base import with_users
-from fl_rec.data.sources.movielens import read_users as read_movielens_users
+from fl_rec.data.sources.movielens import read_movielens_users
 from fl_rec.data.sources.registry import SOURCES, load_source
 from fl_rec.data.sources.synthetic import REGION_ROWS
 from fl_rec.errors import DataError, FLRecError
@@ -50,7 +50,12 @@ def test_movielens_1m_ids_split_and_titles(tmp_path: Path) -> None:
     assert loaded.kind == "ml-1m" and (loaded.num_users, loaded.num_items) == (2, 4)
     assert loaded.items.original_id.tolist() == [30, 10, 20, 40]  # order of first appearance
     assert loaded.original_user.tolist() == [2, 5]
-    assert columns_of(loaded) == {"zip_code": ["48067", "T8H1N"]}
+    assert columns_of(loaded) == {
+        "gender": ["F", "M"],
+        "age": ["1", "56"],
+        "occupation": ["10", "16"],
+        "zip_code": ["48067", "T8H1N"],
+    }
     assert loaded.test.tolist() == [[0, 2], [1, 0]]
     assert loaded.train.tolist() == [[0, 1], [1, 3], [1, 1]]
     assert loaded.items.title[1] == "Café (1995)" and loaded.items.tags[1] == "Comedy|Drama"
@@ -74,7 +79,7 @@ def test_a_repeated_rating_counts_once_at_its_latest_time(tmp_path: Path) -> Non
     (folder / "ratings.dat").write_text("1::10::5::1\n1::20::5::2\n1::10::5::3\n2::20::5::1\n")
     loaded = load_source(str(folder), 0)
     assert loaded.test.tolist() == [[0, 0]] and loaded.train.tolist() == [[0, 1], [1, 1]]
-    assert loaded.notes == {"repeated_ratings_dropped": 1, "users_without_test_item": 1}
+    assert loaded.notes == {"repeated_interactions_dropped": 1, "users_without_test_item": 1}
 
 
 def test_movielens_100k(tmp_path: Path) -> None:
@@ -83,7 +88,7 @@ def test_movielens_100k(tmp_path: Path) -> None:
     (tmp_path / "u.item").write_bytes("242|Kolya|1996||url|0|1|1\n302|L.A.|1997||url|0|0|1\n".encode("latin-1"))
     (tmp_path / "u.genre").write_text("unknown|0\nAction|1\nDrama|2\n\n")
     loaded = load_source(str(tmp_path), 0)
-    assert loaded.kind == "ml-100k" and columns_of(loaded) == {"zip_code": ["85711", "94043"]}
+    assert loaded.kind == "ml-100k" and columns_of(loaded)["zip_code"] == ["85711", "94043"]
     assert loaded.test.tolist() == [[1, 1]] and loaded.train.tolist() == [[0, 1], [1, 0]]
     assert loaded.items.title == ["Kolya", "L.A."] and loaded.items.tags == ["Action|Drama", "Drama"]
 
@@ -131,10 +136,14 @@ def test_zip_codes_can_come_from_a_users_file(tmp_path: Path) -> None:
     loaded = load_source(str(write_ncf(tmp_path)), 0)
     (tmp_path / "users.dat").write_text("1::F::1::10::48067\n3::F::1::10::55555\n")
     users = read_movielens_users(tmp_path / "users.dat")
-    assert columns_of(with_users(loaded, users)) == {"zip_code": ["48067", ""]}
+    assert users is not None
+    assert columns_of(with_users(loaded, users))["zip_code"] == ["48067", ""]
     (tmp_path / "u.user").write_text("2|24|M|technician|85711\n")
     users = read_movielens_users(tmp_path / "u.user")
-    assert columns_of(with_users(loaded, users)) == {"zip_code": ["", "85711"]}
+    assert users is not None
+    assert columns_of(with_users(loaded, users))["zip_code"] == ["", "85711"]
+    assert columns_of(with_users(loaded, users))["occupation"] == ["", "technician"]
+    assert read_movielens_users(tmp_path / "customers.csv") is None
 
 
 def test_an_id_with_one_digit_too_many_does_not_take_all_memory(tmp_path: Path) -> None:
@@ -155,12 +164,14 @@ def test_malformed_movielens_names_file_and_line(tmp_path: Path, name: str) -> N
 
 
 def test_unknown_layouts_say_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"Looked for ratings.dat and users.dat.*u.data.*train_data.csv.*train.rating"):
+    with pytest.raises(
+        DataError, match=r"Looked for ratings.dat .*u.data.*ratings.csv.*.inter.*train_data.csv.*train.rating"
+    ):
         load_source(str(tmp_path), 0)
     with pytest.raises(DataError, match=r"absent, which does not exist. Looked for"):
         load_source(str(tmp_path / "absent"), 0)
     (tmp_path / "bad.zip").write_bytes(b"PK no zip")
-    with pytest.raises(DataError, match=r"must be a folder or a zip. Received: .*bad.zip") as caught:
+    with pytest.raises(DataError, match=r"must be a folder, a table or a zip. Received: .*bad.zip") as caught:
         load_source(str(tmp_path / "bad.zip"), 0)
     assert isinstance(caught.value.__cause__, zipfile.BadZipFile)
 
@@ -185,7 +196,9 @@ def test_users_survive_writing_and_reading(tmp_path: Path) -> None:
     for name in ("user", "activity", "tag"):
         assert getattr(read, name).tolist() == getattr(expected, name).tolist()
     assert {name: column.tolist() for name, column in read.columns.items()} == columns_of(loaded)
-    assert (tmp_path / "users.csv").read_text().splitlines()[0] == "user,original_id,activity,tag,zip_code"
+    assert (tmp_path / "users.csv").read_text().splitlines()[0] == (
+        "user,original_id,activity,tag,gender,age,occupation,zip_code"
+    )
     write_items(tmp_path / "items.csv", loaded.items)
     with open(tmp_path / "items.csv", encoding="utf-8", newline="") as file:
         assert list(csv.reader(file))[:3] == [
@@ -227,7 +240,10 @@ def refusal(source: str) -> str:
 
 def test_a_layout_can_be_named_too(tmp_path: Path) -> None:
     folder = write_ml1m(tmp_path / "a=b: ml-1m")
-    assert list(SOURCES) == ["synthetic", "movielens-1m", "movielens-100k", "paddlerec", "ncf"]
+    assert list(SOURCES) == [
+        *("synthetic", "tabular", "recbole", "movielens-1m", "movielens-10m", "movielens-100k", "movielens-csv"),
+        *("paddlerec", "ncf"),
+    ]
     named, recognised = (load_source(source, 0) for source in (f"movielens-1m:path={folder}", str(folder)))
     np.testing.assert_array_equal(named.train, recognised.train)
     assert load_source(f"ncf:path={write_ncf(tmp_path)}", 0).kind == "ncf"
@@ -255,7 +271,7 @@ def test_options_of_a_source() -> None:
 @pytest.mark.parametrize(("source", "hint"), [("synthetik", "Did you mean synthetic? "), ("my_source.py", "")])
 def test_an_unknown_name(source: str, hint: str) -> None:
     assert refusal(source).startswith(
-        "--source must be 'synthetic', a folder or zip in a known layout, or file.py:function. "
+        "--source must be 'synthetic', a table, a folder or zip in a known layout, or file.py:function. "
         f"Received: {source}, which does not exist. {hint}Looked for ratings.dat"
     )
 
