@@ -62,6 +62,7 @@ def check(config: Config, job: Facts) -> Config:
     """
     if job.manifest is not None:
         _check_shards(config, job.manifest)
+        _require_negatives(config, job.manifest)
         config = config.with_sizes(job.manifest.num_users, job.manifest.num_items)
     for name in ("num_users", "num_items"):
         if getattr(config.hyper_parameters, name) is None:
@@ -103,6 +104,17 @@ def _check_shards(config: Config, manifest: Manifest) -> None:
             f"The shards in {runner.train_data_dir} are {manifest.format}, and Paddle reads MultiSlot text. "
             'Received: runner.pipe_command=cat. Set it to a reader, such as "python queuedataset_reader.py", '
             "or write MultiSlot shards."
+        )
+
+
+def _require_negatives(config: Config, manifest: Manifest) -> None:
+    files = [shard.train for shard in manifest.shards]
+    one_sided = all(file.positives == file.rows * manifest.group_size for file in files)
+    if one_sided and config.runner.resample_negatives is None:
+        raise ConfigError(
+            "Training needs rows of label 0 beside those of label 1. Received: none in the shards in "
+            f"{config.runner.train_data_dir}, as fl-rec prepare --num_neg 0 leaves them. Draw them: set "
+            "runner.resample_negatives=4"
         )
 
 

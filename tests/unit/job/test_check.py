@@ -411,6 +411,21 @@ def test_first_rows_of_shards_without_a_manifest(load_job: LoadJob) -> None:
         check_job(config, 2)
 
 
+def test_shards_without_negatives(load_job: LoadJob) -> None:
+    config = load_job()
+    path = config.runner.train_data_dir.parent / "manifest.json"
+    content = json.loads(path.read_text())
+    for shard in content["shards"]:
+        shard["train"]["positives"] = shard["train"]["rows"]
+    path.write_text(json.dumps(content))
+    assert refusal(config) == (
+        "Training needs rows of label 0 beside those of label 1. Received: none in the shards in "
+        f"{config.runner.train_data_dir}, as fl-rec prepare --num_neg 0 leaves them. Draw them: set "
+        "runner.resample_negatives=4"
+    )
+    assert check_job(config.replace(**{"runner.resample_negatives": 4}), 2).train_rows == (2, 3)
+
+
 def test_rows_come_from_the_manifest_and_not_from_the_files(load_job: LoadJob) -> None:
     config = load_job()
     path = config.runner.train_data_dir.parent / "manifest.json"
