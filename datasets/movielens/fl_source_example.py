@@ -1,8 +1,9 @@
-"""A source of data of one's own: a CSV of user,item,time, whole numbers, with a header.
+"""A source of data of one's own: lines of a user and what they like, ``ann: tea, milk``, the latest last.
 
-    python datasets/movielens/prepare.py --source datasets/movielens/fl_source_example.py:likes:path=likes.csv
+    python datasets/movielens/prepare.py --source datasets/movielens/fl_source_example.py:likes:path=likes.txt
 
-Keyword-only parameters are options, set after one more colon; their types are checked.
+A CSV needs none: `--source likes.csv`. Keyword-only parameters are options, set after one more colon; their types are
+checked, and --min_value and others of the command are options too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import numpy as np
 from fl_rec.data.sources import Dataset, from_interactions
 
 
-def likes(seed: int, *, path: Path, header_lines: int = 1) -> Dataset:
-    """Every line is a positive; each user's latest becomes the test item."""
-    user, item, time = np.loadtxt(path, np.int64, delimiter=",", skiprows=header_lines, unpack=True, ndmin=2)
-    return from_interactions("likes", user, item, time)
+def likes(seed: int, *, path: Path, header_lines: int = 0) -> Dataset:
+    """Every like is a positive; each user's last becomes the test item."""
+    lines = path.read_text(encoding="utf-8").splitlines()[header_lines:]
+    pairs = [(line.split(":")[0], item.strip()) for line in lines for item in line.split(":")[1].split(",")]
+    user, item = np.array(pairs).T
+    return from_interactions("likes", user, item)

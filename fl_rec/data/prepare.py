@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from fl_rec.data.catalogue import ITEMS, USERS, write_items, write_users
+from fl_rec.data.ids import rows_of
 from fl_rec.data.manifest import Manifest
 from fl_rec.data.partition import by_column, find_partitioner, require_column
 from fl_rec.data.sampling import (
@@ -205,13 +206,36 @@ def read_source(args: argparse.Namespace) -> Dataset:
     users = items = None
     if args.users is not None:
         table = Table(table_file(args.users), separator_of(args.separator or ""))
-        users = read_movielens_users(args.users) or read_users(table, columns)
+        users = read_movielens_users(args.users) or read_users(table, _of(table, columns))
     if args.items is not None:
         table = Table(table_file(args.items), separator_of(args.separator or ""))
-        items = read_items(table, columns, args.tag_separator)
+        items = read_items(table, _of(table, columns), args.tag_separator)
     dataset = load_source(args.source, args.seed, options)
-    dataset = dataset if users is None else with_users(dataset, users)
-    return dataset if items is None else with_items(dataset, items)
+    if users is not None:
+        dataset = with_users(dataset, users)
+        _say_unknown(args.users, dataset.original_user, users.original_id, "users")
+    if items is not None:
+        dataset = with_items(dataset, items)
+        _say_unknown(args.items, dataset.items.original_id, items.original_id, "items")
+    return dataset
+
+
+def _say_unknown(path: Path, ids: np.ndarray, known: np.ndarray, what: str) -> None:
+    """Warn if a table lacks some of the ids. DataError if it has none of them: it is of other data."""
+    lacking = np.flatnonzero(rows_of(ids, known) < 0)
+    if len(lacking) == len(ids):
+        raise DataError(
+            f"A table of {what} must have {what} of the interactions. Received: {path}, with none of their {len(ids)}, "
+            f"such as {ids[0]}. Say which column has their ids: --columns {what[:-1]}=NAME"
+        )
+    if len(lacking):
+        example = ids[lacking[0]]
+        log.warning("warning: %s lacks %d of %d %s, such as %s", path, len(lacking), len(ids), what, example)
+
+
+def _of(table: Table, columns: Mapping[str, str]) -> dict[str, str]:
+    """Those of a table of users or items, which may call an id otherwise than the interactions do."""
+    return {role: name for role, name in columns.items() if role in _ITEM_ROLES or name in table.first}
 
 
 def _columns(text: str) -> dict[str, str]:

@@ -244,7 +244,8 @@ def _regular_integers(text: bytes, terminators: bytes) -> np.ndarray | None:
             return None
         values[:] = digits[end - 1]
         for place in range(1, longest):
-            values += np.where(length > place, digits[end - 1 - place], 0) * np.int64(10**place)
+            # numpy 1 makes floats of uint8 and a large int64.
+            values += np.multiply(np.where(length > place, digits[end - 1 - place], 0), 10**place, dtype=np.int64)
         before = end
     return np.transpose(table)
 

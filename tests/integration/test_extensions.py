@@ -165,11 +165,11 @@ def test_a_users_partitioner_and_run_worker(job: Job, prepared: Path, tmp_path: 
 
 def test_a_users_source(job: Job, tmp_path: Path) -> None:
     example = ROOT / "datasets" / "movielens" / "fl_source_example.py"
-    lines = [f"{user},{(user * 7 + k * k) % 150},{k}" for user in range(60) for k in range(12)]
-    (tmp_path / "likes.csv").write_text("\n".join(["user,item,time", *lines]))
+    lines = [f"{user}: " + ", ".join(str((user * 7 + k * k) % 150) for k in range(12)) for user in range(60)]
+    (tmp_path / "likes.txt").write_text("\n".join(lines))
     data, shards = tmp_path / "rows", tmp_path / "shards"
     run_script(
-        "datasets/movielens/prepare.py", "--source", f"{example}:likes:path={tmp_path}/likes.csv", "--out", data
+        "datasets/movielens/prepare.py", "--source", f"{example}:likes:path={tmp_path}/likes.txt", "--out", data
     )  # fmt: skip
     run_script(
         "datasets/movielens/gen_heter_data.py", "--data", data, "--out", shards, "--num_shards", 2,

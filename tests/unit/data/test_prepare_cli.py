@@ -711,9 +711,9 @@ def test_no_public_users_is_the_same_as_ever(play: Play, prepared: Path, tmp_pat
 
 
 def test_a_users_source_becomes_rows(play: Play, tmp_path: Path) -> None:
-    lines = [f"{user},{100 + (user * 7 + k) % 40},{k}" for user in range(12) for k in range(5)]
-    (tmp_path / "likes.csv").write_text("\n".join(["user,item,time", *lines]))
-    source = f"{MOVIELENS / 'fl_source_example.py'}:likes:path=likes.csv"
+    lines = [f"{user}: " + ", ".join(str((user * 7 + k) % 40) for k in range(5)) for user in range(12)]
+    (tmp_path / "likes.txt").write_text("\n".join(lines))
+    source = f"{MOVIELENS / 'fl_source_example.py'}:likes:path=likes.txt"
     result = play("prepare.py", "--source", source, "--out", "out", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     meta = json.loads((tmp_path / "out" / "meta.json").read_text())
@@ -722,6 +722,70 @@ def test_a_users_source_becomes_rows(play: Play, tmp_path: Path) -> None:
     failed = play("prepare.py", "--source", source + ",sep=1", "--out", "out", cwd=tmp_path)
     assert failed.returncode == 2
     assert failed.stderr.endswith("sep: unknown key. Its keys: path, header_lines.\n")
+
+
+def shop(folder: Path) -> None:
+    """Clicks of 20 users with ids such as u-03, half of whom rate 2, customers and products."""
+    clicks = [f"u-{u:02x},sku {(3 * u + k) % 30},2024-05-{k + 1:02d},{2 + u % 2}" for u in range(20) for k in range(6)]
+    (folder / "clicks.csv").write_text("\n".join(["customer,sku,ts,stars", *clicks]))
+    customers = [f"u-{u:02x},{('north', 'south')[u % 4 // 2]}" for u in range(19)]
+    (folder / "customers.csv").write_text("\n".join(["customer,region", *customers]))
+    products = [f'sku {n},"Thing {n}, red",home; {n % 2}' for n in range(30)]
+    (folder / "products.csv").write_text("\n".join(["sku,name,kinds", *products]))
+
+
+def test_a_shops_tables_with_ids_that_are_texts(play: Play, tmp_path: Path) -> None:
+    shop(tmp_path)
+    options = ("--min_value", 3, "--users", "customers.csv", "--items", "products.csv", "--columns", "tags=kinds")
+    result = play("prepare.py", "--source", "clicks.csv", *options, "--out", "out", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "columns of clicks.csv: user=customer,item=sku,time=ts,value=stars\n" in result.stderr
+    assert "60 of 120 interactions have a value below 3: left out\n" in result.stderr
+    assert "warning: customers.csv lacks 1 of 10 users, such as u-13\n" in result.stderr
+    users, items = ((tmp_path / "out" / name).read_text().splitlines() for name in ("users.csv", "items.csv"))
+    assert users[:3] == ["user,original_id,activity,tag,region", "0,u-01,5,home,north", "1,u-03,5,home,south"]
+    assert users[-1] == "9,u-13,5,home,"
+    assert items[:2] == ["item,original_id,title,tags", '0,sku 3,"Thing 3, red",home|1']
+    meta = json.loads((tmp_path / "out" / "meta.json").read_text())
+    assert meta["source"] == {"kind": "table", "name": "clicks.csv"} and meta["below_min_value"] == 60
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--columns", "usr=customer"),
+            "--columns must be role=column,..., of the roles user, item, time, value, title, tags. Received: "
+            "'usr=customer'. Did you mean user?",
+        ),
+        (("--columns", "user"), "title, tags. Received: 'user'."),
+        (("--columns", "user=custommer"), "must have the column user=custommer. Received: customer, sku, ts, stars. "),
+        (
+            ("--min_value", "good"),
+            "--source tabular: min_value must be a number, or null. Received: min_value='good' (str).",
+        ),
+        (("--min_interactions", "0"), "--source tabular: min_interactions must be an integer of at least 1."),
+        (
+            ("--items", "products.csv", "--columns", "tags=kind"),
+            "must have the column tags=kind. Received: sku, name, ki",
+        ),
+    ],
+)
+def test_options_of_a_table_that_are_wrong(play: Play, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    shop(tmp_path)
+    result = play("prepare.py", "--source", "clicks.csv", *options, "--out", "out", cwd=tmp_path)
+    assert result.returncode == 2 and message in result.stderr, result.stderr
+
+
+def test_a_table_of_other_users(play: Play, tmp_path: Path) -> None:
+    shop(tmp_path)
+    (tmp_path / "customers.csv").write_text("customer,region\nn-1,north\n")
+    options = ("--users", "customers.csv", "--out", "out")
+    result = play("prepare.py", "--source", "clicks.csv", *options, cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.endswith(
+        "A table of users must have users of the interactions. Received: customers.csv, with none of their 20, such as "
+        "u-00. Say which column has their ids: --columns user=NAME\n"
+    )
 
 
 def test_a_users_partitioner_may_take_a_file(play: Play, prepared: Path, tmp_path: Path) -> None:

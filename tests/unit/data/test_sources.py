@@ -283,18 +283,20 @@ def test_a_file_that_is_named_without_its_function(tmp_path: Path) -> None:
 
 def test_the_example_is_a_source_with_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(EXAMPLE.read_text().splitlines()) < 25
-    (tmp_path / "likes.csv").write_text("user,item,time\n5,30,100\n2,10,7\n5,10,90\n2,20,1\n5,40,80\n")
+    (tmp_path / "likes.txt").write_text("ben: tea, rye\nann: rye, oil, tea, jam\n")
     monkeypatch.chdir(tmp_path)  # where a relative path starts
-    loaded = load_source(f"{EXAMPLE}:likes:path=likes.csv", 0)
+    loaded = load_source(f"{EXAMPLE}:likes:path=likes.txt", 0)
     assert (loaded.kind, loaded.num_users, loaded.num_items) == ("likes", 2, 4)
-    assert loaded.items.original_id.tolist() == [30, 10, 20, 40] and loaded.original_user.tolist() == [2, 5]
-    assert loaded.test.tolist() == [[0, 1], [1, 0]] and loaded.train.tolist() == [[0, 2], [1, 3], [1, 1]]
+    assert loaded.original_user.tolist() == ["ann", "ben"]
+    assert loaded.items.original_id.tolist() == ["tea", "rye", "oil", "jam"]
+    assert loaded.test.tolist() == [[0, 3], [1, 1]] and loaded.train.tolist() == [[0, 1], [0, 2], [0, 0], [1, 0]]
+    assert load_source(f"{EXAMPLE}:likes:path=likes.txt", 0, {"header_lines": "1"}).num_users == 1
     assert loaded.items.title == [""] * 4 and columns_of(loaded) == {}
-    assert refusal(f"{EXAMPLE}:likes:path=likes.csv,header_lines=no").endswith(
-        "header_lines must be an integer. Received: header_lines='no' (str). Write it as 1."
+    assert refusal(f"{EXAMPLE}:likes:path=likes.txt,header_lines=no").endswith(
+        "header_lines must be an integer. Received: header_lines='no' (str). Write it as 0."
     )
-    text = refusal(f"{EXAMPLE}:likes:path=none.csv")
-    assert text.startswith(f"The source {EXAMPLE}:likes failed: FileNotFoundError: {tmp_path}/none.csv not found.")
+    text = refusal(f"{EXAMPLE}:likes:path=none.txt")
+    assert text.startswith(f"The source {EXAMPLE}:likes failed: FileNotFoundError: [Errno 2] No such file")
 
 
 def test_a_source_that_fails_or_returns_something_else(tmp_path: Path) -> None:
