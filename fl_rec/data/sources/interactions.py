@@ -91,10 +91,12 @@ def _read_numbers(table: Table, columns: Columns) -> Interactions | None:
         if columns.header:
             raw.readline()
         while block := raw.read(_BYTES_PER_READ):
-            block = (
-                (block + raw.readline()).replace(b"\r\n", b"\n").replace(table.separator.encode(), separator.encode())
-            )
-            if _has_padded(block, separator):
+            block += raw.readline()
+            if b"\r" in block:
+                block = block.replace(b"\r\n", b"\n")
+            if separator != table.separator:
+                block = block.replace(table.separator.encode(), separator.encode())
+            if _has_padded(block):
                 return None
             try:
                 with warnings.catch_warnings():
@@ -121,13 +123,16 @@ def _read_numbers(table: Table, columns: Columns) -> Interactions | None:
     return Interactions(Ids(read["user"]), Ids(read["item"]), read.get("time"), read.get("value"))
 
 
-def _has_padded(block: bytes, separator: str) -> bool:
+def _has_padded(block: bytes) -> bool:
     """Whether a field may begin with a sign or with a 0 before a digit: an id that is a text, as 007 is not 7."""
-    text = np.frombuffer(b"\n" + block + b"\n ", np.uint8)
-    begins = np.flatnonzero(np.isin(text[:-2], np.frombuffer(f'\n" {separator}'.encode(), np.uint8)))
-    letter, following = text[begins + 1], text[begins + 2]
-    digit = (following >= ord("0")) & (following <= ord("9"))
-    return bool((((letter == ord("0")) & digit) | (letter == ord("+")) | (letter == ord("-"))).any())
+    text = np.frombuffer(b"\n" + block + b"\n", np.uint8)
+    zeros = np.flatnonzero(text == ord("0"))
+    left, right = (text[zeros + step] for step in (-1, 1))
+    padded = ~_DIGITS[left] & (left != ord(".")) & _DIGITS[right]
+    return b"+" in block or b"-" in block or bool(padded.any())
+
+
+_DIGITS = np.isin(np.arange(256), np.frombuffer(b"0123456789", np.uint8))
 
 
 def _is_plain(values: np.ndarray) -> bool:
