@@ -10,9 +10,11 @@
 # Options of a run: --worker_num N, --server_num N, --coordinator_num N, --servers HOST:PORT,..., --script FILE.
 # Environment: FL_REC_PADDLE=2.6.2 takes that Paddle; FL_REC_PYTHON names the Python to build the environment with;
 # FL_REC_START=spawn starts every role anew, by fleetrun, in place of forks of one process that has imported Paddle.
+# `sh fl_run.sh`, where sh is another shell.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 paddle=${FL_REC_PADDLE:-3.0.0}
 venv=$root/.venv-$paddle
 

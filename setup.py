@@ -59,7 +59,7 @@ setup(
         "pyyaml>=5.4",
         "scikit-learn>=1.0",
         # Which processes belong to a job, and whether they live.
-        "psutil>=5.9",
+        "psutil>=6",
         # Paddle imports it without saying so (pkg_resources, distutils) on Python 3.12 and later.
         "setuptools<81",
     ],

@@ -32,6 +32,7 @@ from paddle.distributed import fleet
 from fl_rec.config import Config
 from fl_rec.ps.exchange import Geo
 from fl_rec.ps.runtime import PsRuntime
+from fl_rec.runs import roles
 from fl_rec.runs.roles import Role
 
 CONFIG = PROJECT / "configs" / "config_fl.yaml"
@@ -93,7 +94,8 @@ def main() -> None:
     if role.kind == "coordinator":
         coordinate()
         return
-    runtime = PsRuntime(role, Config.load(CONFIG))
+    roles.write_status(folder / "roles", role.name, roles.STARTING)
+    runtime = PsRuntime(role, Config.load(CONFIG), folder / "roles")
     # PsRuntime hides the coordinator from Paddle; here it is wanted.
     role_maker = fleet.fleet._role_maker
     role_maker._with_coordinator, role_maker._coordinator_endpoints = True, list(role.coordinator_endpoints)

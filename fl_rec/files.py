@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import json
@@ -105,6 +106,19 @@ def atomic_write(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Has whoever comes here at the same time wait. OSError.
+
+    Args:
+        path: a file that is made for nothing else, and stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_json(path: Path, content: Mapping[str, Any], mode: int = 0o666) -> None:

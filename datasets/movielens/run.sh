@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # MovieLens 1M from the official archive to ten shards: download, check, prepare, cut by zip code.
+# `sh run.sh`, where sh is another shell.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 
 readonly URL="https://files.grouplens.org/datasets/movielens/ml-1m.zip"
 readonly MD5="c4d9eecfca2ab87c1945afe126590906" # published beside the archive, as ml-1m.zip.md5
-HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+HERE="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)"
 readonly HERE
 # fl_run.sh's environment has numpy and pydantic; the system's Python may not.
 venv="$HERE/../../.venv-3.0.0/bin/python"

@@ -8,7 +8,7 @@ from pathlib import Path
 from fl_rec import environment
 from fl_rec.data import prepare, shards
 from fl_rec.data.manifest import MANIFEST_NAME
-from fl_rec.files import atomic_write
+from fl_rec.files import atomic_write, locked
 
 # As config_synthetic.yaml names it.
 _DATA = "../datasets/movielens/synthetic"
@@ -32,7 +32,12 @@ def built_in() -> Path:
         if not config.exists():  # it may have been changed since
             with atomic_write(config) as file:
                 file.write(text.encode())
-    if not (data / "fl_data" / MANIFEST_NAME).is_file():
+    made = data / "fl_data" / MANIFEST_NAME
+    if made.is_file():
+        return config
+    with locked(data / ".lock"):
+        if made.is_file():
+            return config
         parser = argparse.ArgumentParser()
         prepare.add_arguments(parser)
         prepare.command(parser.parse_args(["--source", "synthetic", "--out", str(data)]))

@@ -39,7 +39,7 @@ from fl_rec.tables import cut
 
 # What starts the roles, by START_KEY: one process that imports Paddle and forks them, or fleetrun.
 START_KEY = "FL_REC_START"
-STARTERS = {"fork": (str(environment.shipped("tools/fork_server.py")),), "spawn": ("-m", "paddle.distributed.launch")}
+STARTERS = {"fork": "tools/fork_server.py", "spawn": "tools/fleetrun.py"}
 # Without a coordinator, and with one.
 DEFAULT_SCRIPTS = (
     environment.shipped("tools/static_fl_trainer.py"),
@@ -107,6 +107,8 @@ def launch(
     say(job.config.describe())
     for note in job.notes:
         say(f"note: {note}")
+    if left_over := roles.of_paddle():
+        say(f"note: variables of another Paddle job are kept from this one: {', '.join(left_over)}")
     rows = [count for count in job.train_rows if count is not None]
     say(f"\ndata      {workers} shards" + (f", {sum(rows):,} training rows" if len(rows) == workers else ""))
     if job.clients:
@@ -125,7 +127,7 @@ def launch(
             told(over)
 
     with (
-        tempfile.TemporaryDirectory(prefix="fl_rec_", dir=_short(tempfile.gettempdir())) as scratch,
+        tempfile.TemporaryDirectory(prefix="fl_rec_") as scratch,
         open(run.log / "start", "wb") as start_log,
         _signals_as_exceptions() as ignore_signals,
     ):
@@ -135,7 +137,7 @@ def launch(
             process = subprocess.Popen(
                 _start_command(options, workers, run),
                 env={
-                    **os.environ,
+                    **{name: value for name, value in os.environ.items() if name not in left_over},
                     mark.name: mark.value,
                     LAUNCHER_KEY: str(os.getpid()),
                     # Gloo's store and fleetrun leave temporary files behind when they are ended.
@@ -230,11 +232,6 @@ def _claim(config: Config) -> RunDirectory:
     return run
 
 
-def _short(folder: str) -> str:
-    """A folder for temporary files. A socket's path has 107 bytes, of which multiprocessing's needs 48 in it."""
-    return folder if len(os.fsencode(folder)) < 60 else "/tmp"
-
-
 def _log_of(run: RunDirectory, role: str) -> Path:
     """The role's log, or what was said before the role was started."""
     path = log_path(run, role)
@@ -242,7 +239,8 @@ def _log_of(run: RunDirectory, role: str) -> Path:
 
 
 def _start_command(options: LaunchOptions, workers: int, run: RunDirectory) -> list[str]:
-    command = [sys.executable, "-u", *STARTERS[_starter()], f"--log_dir={run.log}"]
+    # fleetrun gives the folder's name to a shell; it is started there.
+    command = [sys.executable, "-u", str(environment.shipped(STARTERS[_starter()])), "--log_dir=."]
     command += [f"--worker_num={workers}", f"--server_num={options.server_num}"]
     if options.servers:
         command.append(f"--servers={options.servers}")

@@ -8,9 +8,11 @@ processes are found by an environment variable that all of them have inherited, 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +25,7 @@ import psutil
 
 from fl_rec import environment
 from fl_rec.runs import roles
-from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.directory import ENVIRONMENT_KEY, LAUNCHER_KEY, RunDirectory
 from fl_rec.runs.roles import RoleStatus
 
 POLL_SECONDS = 0.2
@@ -31,6 +33,10 @@ POLL_SECONDS = 0.2
 
 # How long a process may take to end when asked, and then when killed.
 GRACE_SECONDS, KILL_SECONDS = 5.0, 10.0
+
+
+# linux/prctl.h: a signal for when the parent has ended.
+_PR_SET_PDEATHSIG = 1
 
 
 # With less than this a log may have been cut off, and a status not been written.
@@ -209,6 +215,23 @@ def write_failure(run: RunDirectory, failure: Failure) -> None:
         run.write_result(
             {"state": roles.FAILED, "role": failure.role, "error": failure.reason, "log": str(failure.log)}
         )
+
+
+def end_with_the_launcher() -> None:
+    """Has this process, which the launcher has started, end the job as soon as the launcher is gone, even killed."""
+    run = RunDirectory(Path(os.environ[ENVIRONMENT_KEY]))
+
+    def look(*_signal: object) -> None:
+        if os.getppid() == int(os.environ[LAUNCHER_KEY]):  # it was a thread that ended
+            return
+        Mark(ENVIRONMENT_KEY, str(run.path)).end()
+        with suppress(OSError):
+            run.write_result({"state": roles.FAILED, "error": "the launcher was killed"})
+        os._exit(1)
+
+    signal.signal(signal.SIGUSR1, look)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
+    look()
 
 
 def start_watch(run: RunDirectory, role: roles.Role, fleetrun: psutil.Process, start_timeout: float) -> None:

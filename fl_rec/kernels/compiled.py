@@ -71,9 +71,9 @@ def cache_folder() -> Path | None:
     It is one of $NUMBA_CACHE_DIR, or else of what lies beside the source and the user's folder of caches.
     """
     own = Path(__file__).parent
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "fl_rec")
+    user = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fl_rec")
     named = os.environ.get("NUMBA_CACHE_DIR")
-    for base in [Path(named)] if named else [own / "__pycache__", user]:
+    for base in [Path(named)] if named else [own / "__pycache__", *([user] if user.is_absolute() else [])]:
         with contextlib.suppress(OSError):
             folder = base / f"kernels-{_fingerprint(own)}"
             folder.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,10 @@ Paddle is imported when a program is built.
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -46,6 +48,14 @@ def scheduled(schedule: str, epochs_done: float, epochs: int) -> float:
         epochs: of the whole training.
     """
     return max(0.0, 1 - epochs_done / epochs) if schedule == "linear" else 1.0
+
+
+def diverged(received: str) -> RunError:
+    """The error of a training whose scores are no numbers any more."""
+    return RunError(
+        f"Training must keep scores finite, and this one diverged. Received: {received}. Lower the learning rate "
+        "(hyper_parameters.optimizer.learning_rate), or see whether the exchange diverges."
+    )
 
 
 class TrainingProgram:
@@ -198,6 +208,24 @@ class TrainingProgram:
         target = pruned.global_block().var(self.prediction.name)
         (scores,) = self.executor.run(pruned, feed=feed, fetch_list=[target], scope=self.scope)
         return np.asarray(scores)
+
+    @contextmanager
+    def scores_watched(self, title: str) -> Iterator[None]:
+        """While the program runs: scores that are no numbers are one error, and not forty lines of Paddle's stack.
+
+        Args:
+            title: what is trained.
+
+        Raises:
+            RunError: training diverged.
+        """
+        try:
+            yield
+        except Exception as err:
+            # Of the auc operator: "Expected predict_data <= 1, but received predict_data:-nan > 1:1."
+            if re.search(r"predict_data:-?nan", str(err)):
+                raise diverged(f"scores that are NaN in {title}") from err
+            raise
 
     def begin_epoch(self) -> None:
         """Starts counting anew."""

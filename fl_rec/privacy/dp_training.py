@@ -92,7 +92,8 @@ class DpTraining:
     def _change(self, rows: Sequence[np.ndarray]) -> dict[str, Change]:
         """What one step with a user's rows would change of the shared parameters."""
         feed = {name: slot.astype(dtype, copy=False) for (name, dtype), slot in zip(self._inputs.items(), rows)}
-        self._program.executor.run(self._program.main, feed=feed, scope=self._program.scope)
+        with self._program.scores_watched("differential privacy's steps"):
+            self._program.executor.run(self._program.main, feed=feed, scope=self._program.scope)
         changes = {}
         for name, step in self._steps.items():
             rate = self._program.value(step.rate).astype(np.float64).reshape(-1)[0]

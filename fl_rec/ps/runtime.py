@@ -12,6 +12,7 @@ import stat
 import struct
 import time
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +22,15 @@ from fl_rec.errors import RunError
 from fl_rec.ps.native import AllGather
 from fl_rec.ps.workarounds import (
     allow_long_messages,
+    have_gloo_listen_at,
+    keep_gloos_flag_in_memory,
     leave_out,
     look_often_at_gloos_store,
     patch_barrier_table,
     raise_brpc_concurrency,
     tune_malloc,
 )
+from fl_rec.runs import roles
 from fl_rec.runs.roles import Role
 
 if TYPE_CHECKING:
@@ -49,6 +53,7 @@ class PsRuntime:
     Args:
         role: this process's part.
         config: the two deadlines are read.
+        statuses: where the roles write theirs.
 
     Attributes:
         fleet: Paddle's.
@@ -57,28 +62,32 @@ class PsRuntime:
         RunError: if a port that this role must open is taken, or a peer does not come up in time.
     """
 
-    def __init__(self, role: Role, config: Config) -> None:
+    def __init__(self, role: Role, config: Config, statuses: Path) -> None:
         from paddle.distributed import fleet
         from paddle.distributed.fleet.base.role_maker import PaddleCloudRoleMaker
 
         self.role = role
         self.config = config
+        self._statuses = statuses
         self.fleet = fleet
         self._bytes: dict[tuple[Any, Any], tuple[int, int]] = {}
         os.environ["PADDLE_WITH_GLOO"] = "1"
-        # Paddle's own channel to a coordinator, which can't be made reliable; see fl_rec.coordinator.
-        os.environ.pop("PADDLE_COORDINATOR_ENDPOINTS", None)
+        # The last is Paddle's own channel to a coordinator, which can't be made reliable; see fl_rec.coordinator.
+        for name in (*role.left_over(), "PADDLE_COORDINATOR_ENDPOINTS"):
+            os.environ.pop(name, None)
         tune_malloc()
         paddle.enable_static()
         if role.kind == "server":
             self._require_free_ports()
         look_often_at_gloos_store()
+        keep_gloos_flag_in_memory()
+        have_gloo_listen_at(os.environ["POD_IP"])
         role_maker = PaddleCloudRoleMaker()
         # Gloo's own limits are an hour for the start and 115 days for a barrier.
         role_maker._gloo._init_timeout_seconds = math.ceil(config.runner.start_timeout)
         role_maker._gloo._run_timeout_seconds = math.ceil(config.runner.barrier_timeout)
         if role.kind == "worker" and role.rendezvous:
-            self._wait_for(role.rendezvous, "gloo's store")
+            self._wait_for(role.rendezvous, "gloo's store", 0)
         fleet.init(role_maker)
         if role.kind == "worker":
             self._all_gather = AllGather(role_maker._gloo._worker_comm, role.num_workers)
@@ -168,8 +177,8 @@ class PsRuntime:
 
     def wait_for_servers(self) -> None:
         """Returns when every server answers."""
-        for endpoint in self.role.server_endpoints:
-            self._wait_for(endpoint, "the parameter server")
+        for index, endpoint in enumerate(self.role.server_endpoints):
+            self._wait_for(endpoint, "the parameter server", index)
 
     def stop_worker(self) -> None:
         """Takes leave; the first worker stops the servers."""
@@ -177,16 +186,27 @@ class PsRuntime:
             self.handle._worker.stop_server()
         self.handle._worker.stop_worker()
 
-    def _wait_for(self, endpoint: str, what: str) -> None:
-        """3.0.0's `wait_server_ready` is empty: workers race those they need, and die, or wait in gloo for ever."""
+    def _wait_for(self, endpoint: str, what: str, server: int) -> None:
+        """3.0.0's `wait_server_ready` is empty: workers race those they need, and die, or wait in gloo for ever.
+
+        Args:
+            what: of the server of this number answers there.
+        """
         deadline = time.monotonic() + self.config.runner.start_timeout
         while True:
             try:
                 with socket.create_connection(_split(endpoint), timeout=1) as connection:
                     # A port that nobody listens on yet can be given to the very socket that asks for it.
-                    if connection.getsockname() != connection.getpeername():
-                        return
-                    raise OSError("nobody listens")
+                    if connection.getsockname() == connection.getpeername():
+                        raise OSError("nobody listens")
+                # brpc goes on where it can't listen, and the workers would train with whoever does.
+                if not roles.listens(self._statuses, f"server.{server}", _split(endpoint)[1]):
+                    raise RunError(
+                        f"{what[0].upper()}{what[1:]} must be this job's own. Received: {endpoint}, where another "
+                        f"program answers and server.{server} can't listen. Free the port or, if the system chose it, "
+                        "start again."
+                    )
+                return
             except OSError as err:
                 if time.monotonic() > deadline:
                     raise RunError(

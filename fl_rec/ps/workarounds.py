@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import mmap
+import socket
 import time
 from functools import partialmethod
 from types import SimpleNamespace
 from typing import Any
 
 import paddle
+import psutil
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,48 @@ def look_often_at_gloos_store() -> None:
     KVHTTPServer.request_queue_size = 1024
     KVHTTPServer.serve_forever = partialmethod(HTTPServer.serve_forever, 0.05)
     role_maker.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.1)))
+
+
+class _Flag:
+    """A dict of one flag that a process shares with those that it forks."""
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, 1)
+
+    def dict(self) -> _Flag:
+        return self
+
+    def __setitem__(self, _name: str, value: bool) -> None:
+        self._shared[0] = value
+
+    def get(self, _name: str, _default: bool) -> bool:
+        return bool(self._shared[0])
+
+
+def keep_gloos_flag_in_memory() -> None:
+    """Every role starts a process that keeps one flag, which server 0's store alone looks at (2.6.2, 3.0.0).
+
+    Its socket lies in TMPDIR, and a socket's path may have 107 bytes.
+    """
+    from paddle.distributed.fleet.base import role_maker
+
+    role_maker.Manager = _Flag
+
+
+def have_gloo_listen_at(host: str) -> None:
+    """Gloo listens where the machine's own name leads: it dies of SIGSEGV if that has no address (2.6.2, 3.0.0).
+
+    Args:
+        host: as fleetrun names this process's; the interface that has its address is taken instead.
+    """
+    from paddle.distributed.fleet.base.role_maker import Gloo
+
+    with contextlib.suppress(OSError, StopIteration):  # a name or an address that only others know
+        address = socket.gethostbyname(host)
+        interfaces = psutil.net_if_addrs().items()
+        found = next(name for name, addresses in interfaces if any(each.address == address for each in addresses))
+        # Paddle sets it to "" just before it is read.
+        Gloo._iface = property(lambda _: found, lambda _, value: None)
 
 
 def raise_brpc_concurrency() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,23 @@ from fl_rec.files import read_json, write_json
 
 KINDS = {"TRAINER": "worker", "PSERVER": "server", "COORDINATOR": "coordinator"}
 
+# What Paddle's launcher and its role makers read beside all that begins with PADDLE_.
+_PADDLES = {"POD_IP", "SYS_JOB_ID", "TRAINING_ROLE", "STAGE_ID", "STAGE_NUM", "HETER_DEVICE_TYPE", "FLAGS_START_PORT"}
+# What fleetrun gives each role; a worker and a coordinator also get PADDLE_TRAINER_ID.
+_GIVEN = {
+    "PADDLE_COORDINATOR_ENDPOINTS",
+    "PADDLE_COORDINATOR_NUM",
+    "PADDLE_GLOO_FS_PATH",
+    "PADDLE_GLOO_HTTP_ENDPOINT",
+    "PADDLE_GLOO_RENDEZVOUS",
+    "PADDLE_PORT",
+    "PADDLE_PSERVERS_IP_PORT_LIST",
+    "PADDLE_TRAINERS_NUM",
+    "PADDLE_TRAINER_ENDPOINTS",
+    "PADDLE_WITH_GLOO",
+    "POD_IP",
+    "TRAINING_ROLE",
+}
 
 # Seconds; a process number is not given to another one so soon.
 CLOCK_SLACK = 5.0
@@ -85,6 +102,17 @@ class Role:
         rendezvous = env.get("PADDLE_GLOO_HTTP_ENDPOINT", "")
         return cls(kind, index, num_workers, servers, rendezvous, coordinators)
 
+    def left_over(self, env: Iterable[str] = os.environ) -> list[str]:
+        """Variables of another Paddle job, by which Paddle would take this role for another; see `of_paddle`."""
+        given = _GIVEN if self.kind == "server" else _GIVEN | {"PADDLE_TRAINER_ID"}
+        return [name for name in of_paddle(env) if name not in given]
+
+
+def of_paddle(env: Iterable[str] = os.environ) -> list[str]:
+    """The variables by which Paddle's launcher and role makers go, sorted. A shell can have kept some of another job:
+    they change what fleetrun does, and whom a role takes itself for."""
+    return sorted(name for name in env if name.startswith("PADDLE_") or name in _PADDLES)
+
 
 @dataclass(frozen=True)
 class RoleStatus:
@@ -142,6 +170,20 @@ def write_status(folder: Path, role: str, state: str, error: str = "") -> None:
 def read_statuses(folder: Path) -> dict[str, RoleStatus]:
     """The status of every role that has written one, by role name."""
     return {path.stem: RoleStatus(**read_json(path)) for path in sorted(folder.glob("*.json"))}
+
+
+def listens(folder: Path, role: str, port: int) -> bool:
+    """Whether a role's process, or one that it has forked, listens on a port."""
+    status = read_statuses(folder).get(role)
+    process = status.process() if status else None
+    try:
+        return process is not None and any(
+            each.status == psutil.CONN_LISTEN and each.laddr.port == port
+            for one in (process, *process.children(recursive=True))
+            for each in one.net_connections("tcp")
+        )
+    except psutil.NoSuchProcess:
+        return False
 
 
 def role_names(workers: int, servers: int, coordinators: int = 0) -> list[str]:

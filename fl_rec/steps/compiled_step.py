@@ -13,12 +13,11 @@ import numpy as np
 from fl_rec import kernels
 from fl_rec.config import Config
 from fl_rec.data.rows import Rows
-from fl_rec.errors import RunError
 from fl_rec.kernels.training import Adam, Trained, Training
 from fl_rec.nets import graph
 from fl_rec.nets.losses import find_loss
 from fl_rec.nets.penalties import weight_of
-from fl_rec.nets.program import TrainingProgram
+from fl_rec.nets.program import TrainingProgram, diverged
 from fl_rec.nets.structure import Structure
 from fl_rec.steps.base import LocalStep
 
@@ -109,10 +108,7 @@ class CompiledStep(LocalStep):
             loss_sum, count, positives, negatives = self._live(self._program.statistics)
             loss = self._training.train(self._parameters(), part, positives, negatives)
             if not np.isfinite(loss):
-                raise RunError(
-                    f"Training must keep scores finite. Received: a loss of {loss} within {len(part[0]):,} rows of "
-                    f"{title}. Lower hyper_parameters.optimizer.learning_rate, or see whether the exchange diverges."
-                )
+                raise diverged(f"a loss of {loss} within {len(part[0]):,} rows of {title}")
             loss_sum += loss
             count += len(part[0])
             if self._exchange.send_every:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fl_rec.config import Config
 from fl_rec.data.rows import Rows
 from fl_rec.data.text import multislot_text
 from fl_rec.errors import RunError
 from fl_rec.nets import graph
-from fl_rec.nets.program import ROWS, TrainingProgram
+from fl_rec.nets.program import LOSS_SUM, ROWS, TrainingProgram, diverged
 from fl_rec.steps.base import LocalStep
 
 
@@ -30,6 +32,7 @@ class GraphStep(LocalStep):
         self._in_memory = config.runner.reader_type == "InmemoryDataset"
         self._dataset: Any = None
         self._written: Rows = ()
+        self._file: BinaryIO | None = None
 
     def begin_epoch(self, epoch: int) -> None:
         if self._runner.need_dump and self._runner.dump_fields_path is not None:
@@ -39,17 +42,17 @@ class GraphStep(LocalStep):
     def train(self, rows: Rows, title: str) -> None:
         if rows is not self._written:
             self._release()
-            self._write(rows)
-            self._open()
+            self._open(self._write(rows))
         counted = self._program.value(ROWS)
-        self._program.executor.train_from_dataset(
-            program=self._program.main,
-            dataset=self._dataset,
-            fetch_list=list(self._program.fetches.values()),
-            fetch_info=[f"{title} {name}" for name in self._program.fetches],
-            print_period=self._runner.print_interval,
-            debug=self._runner.dataset_debug or self._runner.need_dump,
-        )
+        with self._program.scores_watched(title):
+            self._program.executor.train_from_dataset(
+                program=self._program.main,
+                dataset=self._dataset,
+                fetch_list=list(self._program.fetches.values()),
+                fetch_info=[f"{title} {name}" for name in self._program.fetches],
+                print_period=self._runner.print_interval,
+                debug=self._runner.dataset_debug or self._runner.need_dump,
+            )
         # Paddle's data feed takes a file that it can't read for one without rows.
         trained, wanted = int((self._program.value(ROWS) - counted).item()), len(rows[0])
         if trained != wanted:
@@ -57,13 +60,17 @@ class GraphStep(LocalStep):
                 f"Paddle's data feed must train every row that was written for it. Received: {trained:,} rows of "
                 f"{wanted:,} from {self._scratch}. Leave a run's files alone while it goes on."
             )
+        loss = float(self._program.value(LOSS_SUM).item())
+        if not math.isfinite(loss):
+            raise diverged(f"a loss of {loss} after {title}")
 
-    def _write(self, rows: Rows) -> None:
+    def _write(self, rows: Rows) -> BinaryIO:
         try:
             self._scratch.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._scratch, "wb") as file:
-                for lines in multislot_text(rows):
-                    file.write(lines.data)
+            file = open(self._scratch, "wb")  # noqa: SIM115 - Paddle reads it by this handle's name
+            for lines in multislot_text(rows):
+                file.write(lines.data)
+            file.flush()
         except OSError as err:
             raise RunError(
                 "runner.local_step=graph writes the rows that it trains for Paddle's data feed. Received: "
@@ -71,10 +78,12 @@ class GraphStep(LocalStep):
                 "runner.run_dir."
             ) from err
         self._written = rows
+        return file
 
-    def _open(self) -> None:
+    def _open(self, file: BinaryIO) -> None:
         import paddle
 
+        self._file = file
         # A new one: one in memory that loads again crashes (3.0.0).
         self._dataset = getattr(paddle.distributed, "InMemoryDataset" if self._in_memory else "QueueDataset")()
         self._dataset.init(
@@ -83,7 +92,8 @@ class GraphStep(LocalStep):
             batch_size=self._runner.train_batch_size,
             thread_num=self._runner.thread_num,
         )
-        self._dataset.set_filelist([str(self._scratch)])
+        # A shell opens it by this name, and takes $ and quotes in a path for its own (3.0.0).
+        self._dataset.set_filelist([f"/proc/{os.getpid()}/fd/{file.fileno()}"])
         if self._in_memory:
             self._dataset.load_into_memory()
 
@@ -91,6 +101,8 @@ class GraphStep(LocalStep):
         if self._in_memory and self._dataset is not None:
             self._dataset.release_memory()
         self._dataset = None
+        if self._file is not None:
+            self._file.close()
 
     def close(self) -> None:
         self._release()

@@ -59,7 +59,7 @@ class FLTrainer:
         self.history: list[dict[str, Any]] = []
         self.learning_rate_factor = 1.0
         self.student = new_student(job.config)
-        self.runtime = PsRuntime(role, job.config)
+        self.runtime = PsRuntime(role, job.config, run.roles)
 
     @classmethod
     def play(cls, job: Job, role: Role, run: RunDirectory) -> None:

@@ -21,9 +21,9 @@ from importlib import import_module
 from pathlib import Path
 
 from fl_rec import environment, kernels
-from fl_rec.job.watch import Mark, log_path
+from fl_rec.job.watch import end_with_the_launcher, log_path
 from fl_rec.runs import roles
-from fl_rec.runs.directory import ENVIRONMENT_KEY, LAUNCHER_KEY, RunDirectory
+from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
 
 POLL_SECONDS = 0.1
 
@@ -50,8 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Takes fleetrun's arguments, and ends when the last worker has, or the launcher.
 
     Returns:
-        0; 1 if the launcher is gone; in a fork, 0 after its script.
+        0; in a fork, 0 after its script.
     """
+    end_with_the_launcher()
     options = _parse(arguments)
     run = RunDirectory(Path(os.environ[ENVIRONMENT_KEY]))
     with environment.importing():
@@ -75,9 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             alive[child] = role
         while any(role.startswith("worker") for role in alive.values()):
             time.sleep(POLL_SECONDS)
-            if os.getppid() != int(os.environ[LAUNCHER_KEY]):
-                _end(run)
-                return 1
             while alive and (ended := os.waitpid(-1, os.WNOHANG)[0]):
                 del alive[ended]
     for process in alive:
@@ -145,6 +143,7 @@ def _become(role: str, variables: Mapping[str, str], log: int, command: Sequence
     import numpy as np
 
     os.setsid()
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)  # of end_with_the_launcher
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
     with suppress(OSError):
@@ -155,10 +154,3 @@ def _become(role: str, variables: Mapping[str, str], log: int, command: Sequence
     np.random.seed()
     sys.argv = list(command)
     sys.path[:2] = [str(Path(command[0]).parent)]  # before: tools/ and the clone, as of tools/fork_server.py
-
-
-def _end(run: RunDirectory) -> None:
-    """Ends a job that nobody watches any more."""
-    Mark(ENVIRONMENT_KEY, str(run.path)).end()
-    with suppress(OSError):
-        run.write_result({"state": roles.FAILED, "error": "the launcher was killed"})

@@ -24,6 +24,9 @@ from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory, default_path
 from fl_rec.runs.roles import Role
 from fl_rec.trainer.fl_trainer import FLTrainer
 
+# Of an error's text.
+LAST_LINES = 4
+
 
 def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None = None) -> int:
     """The entry of a training script: reads the command line, plays the role, leaves its status.
@@ -52,7 +55,7 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
         roles.write_status(run.roles, role.name, roles.DONE)
         return 0
     except BaseException as err:
-        text = str(err) if isinstance(err, FLRecError) else f"{type(err).__name__}: {err}"
+        text = str(err) if isinstance(err, FLRecError) else _in_short(err)
         if not isinstance(err, FLRecError):
             traceback.print_exc()
         print(f"{role.name if role else 'fl_rec'}: error: {text}", file=sys.stderr, flush=True)
@@ -63,6 +66,12 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
             with contextlib.suppress(OSError):  # on a full disk the launcher goes by this process's end
                 roles.write_status(run.roles, role.name, roles.FAILED, text)
         return 1
+
+
+def _in_short(err: BaseException) -> str:
+    """What an error says that nobody foresaw: Paddle's are forty lines of a stack before the reason."""
+    lines = [line for line in f"{type(err).__name__}: {err}".splitlines() if line.strip()]
+    return "\n".join(lines if len(lines) <= LAST_LINES else [lines[0], "  ...", *lines[-LAST_LINES:]])
 
 
 def open_run(config: Config, role: Role) -> RunDirectory:

@@ -71,7 +71,9 @@ def test_interrupt_ends_the_job_and_nothing_else(job: Job, start: str) -> None:
         bystander.wait()
 
 
-def test_killed_launcher(job: Job) -> None:
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_killed_launcher(job: Job, start: str) -> None:
+    job.environment["FL_REC_START"] = start
     started = long_job(job).start()
     role_process(job, "worker.0")
     started.kill()

@@ -186,7 +186,7 @@ def test_a_net_that_diverges_is_an_error(config: Config, loss: str) -> None:
         values = program.value("mf_item_embedding")
         values[items[-1, -1], 2] = np.nan
         program.set_value("mf_item_embedding", values)
-        text = "Training must keep scores finite. Received: a loss of nan within 5 rows of epoch 3. Lower hyper_param"
+        text = "this one diverged. Received: a loss of nan within 5 rows of epoch 3. Lower the learning rate (hyper_pa"
         with pytest.raises(RunError, match=re.escape(text)):
             step.train((users, items, labels), "epoch 3")
 

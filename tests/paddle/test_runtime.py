@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import psutil
+import pytest
+
+from fl_rec.errors import RunError
+from fl_rec.ps.runtime import PsRuntime
+from fl_rec.runs.roles import RoleStatus
 
 # Gloo holds Python's lock while it waits, so that each worker must be a process; Paddle is imported once for all.
 WORKERS = """
@@ -53,3 +65,33 @@ def test_a_gather_is_exact_for_all(tmp_path: Path) -> None:
         told = list(np.load(tmp_path / f"{index}.npz").values())
         assert [each.tobytes() for each in told] == [values.tobytes() for values in everyone]
         assert {each.dtype for each in told} == {np.dtype(np.float64)}
+
+
+@pytest.mark.parametrize("process", ["ours", "another"])
+def test_a_worker_takes_no_other_jobs_server(process: str, tmp_path: Path) -> None:
+    """brpc goes on where it can't listen."""
+    runtime: Any = PsRuntime.__new__(PsRuntime)
+    runtime._statuses = tmp_path
+    runtime.config = SimpleNamespace(runner=SimpleNamespace(start_timeout=30.0))
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            endpoint = f"127.0.0.1:{listener.getsockname()[1]}"
+            runtime.role = SimpleNamespace(name="worker.3", server_endpoints=(endpoint,))
+            pid = os.getpid() if process == "ours" else sleeper.pid
+            status = RoleStatus("server.0", pid, psutil.Process(pid).create_time(), "starting", "", {})
+            (tmp_path / "server.0.json").write_text(json.dumps(dataclasses.asdict(status)))
+            if process == "ours":
+                runtime.wait_for_servers()
+                return
+            with pytest.raises(RunError) as caught:
+                runtime.wait_for_servers()
+            assert str(caught.value) == (
+                f"The parameter server must be this job's own. Received: {endpoint}, where another program answers and "
+                "server.0 can't listen. Free the port or, if the system chose it, start again."
+            )
+    finally:
+        sleeper.kill()
+        sleeper.wait()

@@ -67,6 +67,24 @@ def test_rows_are_trained_in_batches_in_their_order(config: Config, tmp_path: Pa
     require_equal(by_graph(config, tmp_path, parts, **settings), expected)
 
 
+def test_a_run_directory_may_have_any_name(config: Config, tmp_path: Path) -> None:
+    """Paddle opens the rows through a shell."""
+    folder = tmp_path / "a $HOME `b` \"c' \\d;&|\ne"
+    folder.mkdir()
+    require_equal(by_graph(config, folder, [SLOTS]), by_hand(config, [cut(0, 2), cut(2, 4), cut(4, 5)]))
+
+
+@pytest.mark.parametrize("rate", [1e20, 1e38])
+def test_a_net_that_diverges_is_a_short_error(config: Config, tmp_path: Path, rate: float) -> None:
+    """Paddle's own has forty lines."""
+    settings = {"hyper_parameters.optimizer.class": "sgd", "hyper_parameters.optimizer.learning_rate": rate}
+    with pytest.raises(RunError) as caught:
+        by_graph(config, tmp_path, [SLOTS] * 9, **settings)
+    text = str(caught.value)
+    assert text.startswith("Training must keep scores finite, and this one diverged. Received: ")
+    assert "in test. Lower the learning rate (hyper_parameters.optimizer.learning_rate)" in text and "\n" not in text
+
+
 def test_rows_that_it_has_had_are_not_written_again(config: Config, tmp_path: Path) -> None:
     file = tmp_path / "0.txt"
     with built(config) as program:

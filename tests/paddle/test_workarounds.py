@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import http.client
+import os
 import socket
 import threading
 import time
-from multiprocessing import Manager
 
+import psutil
 import pytest
 
 DEADLINE = 30
@@ -18,7 +19,7 @@ def test_the_start_goes_on_as_soon_as_all_workers_have_met(monkeypatch: pytest.M
     """A server that holds gloo's store, and a worker that says it has done with it. Paddle itself takes 5 s."""
     from paddle.distributed.fleet.base import role_maker
 
-    from fl_rec.ps.workarounds import look_often_at_gloos_store
+    from fl_rec.ps.workarounds import _Flag, look_often_at_gloos_store
 
     monkeypatch.setattr(role_maker, "time", time)
     look_often_at_gloos_store()
@@ -42,11 +43,44 @@ def test_the_start_goes_on_as_soon_as_all_workers_have_met(monkeypatch: pytest.M
     worker = threading.Thread(target=meet, daemon=True)
     worker.start()
     start = time.perf_counter()
-    with Manager() as manager:
-        gloo._init_http("127.0.0.1", port, "store", True, manager.dict())
+    gloo._init_http("127.0.0.1", port, "store", True, _Flag().dict())
     assert time.perf_counter() - start < 4
     worker.join(DEADLINE)
     assert not worker.is_alive()
+
+
+def test_gloo_listens_at_the_address_and_not_where_the_machines_name_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a machine whose name has no address, Paddle itself dies of SIGSEGV."""
+    from paddle.distributed.fleet.base.role_maker import Gloo
+
+    from fl_rec.ps.workarounds import have_gloo_listen_at
+
+    monkeypatch.setattr(Gloo, "_iface", "as it was", raising=False)
+    for host in ("192.0.2.1", "no-such-host.invalid"):
+        have_gloo_listen_at(host)
+        assert Gloo._iface == "as it was"
+    have_gloo_listen_at("127.0.0.1")
+    gloo = Gloo()
+    gloo._iface = ""  # as Paddle has it
+    assert "127.0.0.1" in [each.address for each in psutil.net_if_addrs()[gloo._iface]]
+
+
+def test_no_role_needs_a_socket_in_tmpdir(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket's path may have 107 bytes, and a batch system's TMPDIR is soon as long."""
+    from paddle.distributed.fleet.base import role_maker
+
+    from fl_rec.ps.workarounds import keep_gloos_flag_in_memory
+
+    monkeypatch.setattr(role_maker, "Manager", role_maker.Manager)
+    keep_gloos_flag_in_memory()
+    flag = role_maker.Manager().dict()
+    flag["running"] = False
+    assert flag.get("running", True) is False
+    if not os.fork():
+        flag["running"] = True
+        os._exit(0)
+    os.wait()
+    assert flag.get("running", False) is True
 
 
 def test_messages_may_be_as_long_as_protobuf_takes() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fl_rec.errors import DataError
-from fl_rec.files import atomic_write, drafted, read_arrays, read_json, write_arrays, write_json
+from fl_rec.files import atomic_write, drafted, locked, read_arrays, read_json, write_arrays, write_json
 
 
 def test_interrupted_write_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
@@ -107,3 +108,19 @@ def test_arrays_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | N
         (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"^The rule\. Received: .*a\.npz \("):
         read_arrays(tmp_path / "a.npz", "The rule.")
+
+
+def test_who_comes_to_a_lock_at_the_same_time_waits(tmp_path: Path) -> None:
+    path, said = tmp_path / "new" / "lock", []
+
+    def second() -> None:
+        with locked(path):
+            said.append("second")
+
+    with locked(path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.2)
+        said.append("first")
+    thread.join(30)
+    assert said == ["first", "second"]

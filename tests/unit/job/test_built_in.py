@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from fl_rec import cli, environment
 from fl_rec.config import Config
 from fl_rec.data.manifest import load_manifest
+from fl_rec.job import built_in as built_in_module
 from fl_rec.job.built_in import built_in
 from fl_rec.runs.directory import runs_folder
 
@@ -80,3 +84,24 @@ def test_data_commands_work_in_the_current_folder(
     assert cli.main(arguments) == 2
     assert capsys.readouterr().err.endswith(f"fl-rec: error: {message}\n")
     assert tree(here) == {}
+
+
+def test_two_first_runs_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy_config(tmp_path / "clone")
+    monkeypatch.setattr(environment, "CLONE", tmp_path / "clone")
+    monkeypatch.chdir(tmp_path / "clone")
+    made: list[str] = []
+    prepare = built_in_module.prepare.command
+
+    def slowly(options: argparse.Namespace) -> int:
+        made.append("once")
+        both.wait(0.5)  # the other one is there, or waits for this one
+        return prepare(options)
+
+    both = threading.Event()
+    monkeypatch.setattr(built_in_module.prepare, "command", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(lambda _: built_in(), range(2)))
+    assert paths == [tmp_path / "clone" / "configs" / "config_synthetic.yaml"] * 2
+    assert made == ["once"]
+    assert load_manifest(tmp_path / "clone" / "datasets" / "movielens" / "synthetic" / "fl_data") is not None

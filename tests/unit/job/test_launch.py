@@ -141,14 +141,6 @@ def test_failure_of_fleetrun_itself_is_quoted(
     assert "IndexError: list index out of range" in err
 
 
-def test_a_long_path_of_temporary_files() -> None:
-    """Of $TMPDIR/fl_rec_12345678/pymp-12345678/listener-12345678 the system takes 107 bytes, and no more."""
-    inside = "/fl_rec_12345678/pymp-12345678/listener-12345678"
-    for folder, taken in (("/ü", "/ü"), ("/" + "ü" * 29, "/" + "ü" * 29), ("/" + "ü" * 30, "/tmp"), ("/" * 90, "/tmp")):
-        assert launch._short(folder) == taken
-        assert len(os.fsencode(taken + inside)) <= 107
-
-
 @pytest.mark.usefixtures("nothing_starts")
 def test_run_directory_that_had_its_run(make_job: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     path = make_job()
@@ -293,13 +285,13 @@ def test_command_as_a_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("starter", "command"),
     [
-        ("spawn", ("-m", "paddle.distributed.launch")),
-        ("fork", (str(environment.shipped("tools/fork_server.py")),)),
-        ("", (str(environment.shipped("tools/fork_server.py")),)),
+        ("spawn", "tools/fleetrun.py"),
+        ("fork", "tools/fork_server.py"),
+        ("", "tools/fork_server.py"),
     ],
 )
 def test_command_that_starts_the_roles(
-    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starter: str, command: tuple[str, ...]
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starter: str, command: str
 ) -> None:
     monkeypatch.setenv("FL_REC_START", starter)
     monkeypatch.chdir(tmp_path)
@@ -308,10 +300,30 @@ def test_command_that_starts_the_roles(
     )
     here = tmp_path.resolve()
     assert launch._start_command(options, 10, run) == [
-        *(sys.executable, "-u", *command, f"--log_dir={run.log}", "--worker_num=10", "--server_num=2"),
+        *(sys.executable, "-u", str(environment.shipped(command))),
+        # Not the folder's name, which fleetrun gives to a shell.
+        *("--log_dir=.", "--worker_num=10", "--server_num=2"),
         *("--servers=a:1,b:2", "--coordinator_num=1", f"{here}/my trainer.py", "-m", f"{here}/a job.yaml"),
         *("-o", "runner.epochs=5", "-o", "runner.seed=1"),
     ]
+
+
+def test_variables_of_another_job_are_kept_from_this_one(
+    make_job: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bare_python: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    command = [*bare_python, "import json, os; print(json.dumps(dict(os.environ)))"]
+    monkeypatch.setattr(launch, "_start_command", lambda *_arguments: command)
+    for name, value in {"PADDLE_TRAINER_ID": "3", "POD_IP": "10.1.2.3", "FLAGS_check_nan_inf": "0"}.items():
+        monkeypatch.setenv(name, value)
+    _, out, _ = run_cli(capsys, "-m", make_job())
+    assert "note: variables of another Paddle job are kept from this one: PADDLE_TRAINER_ID, POD_IP\n" in out
+    found = json.loads((tmp_path / "run" / "log" / "start").read_text())
+    assert "PADDLE_TRAINER_ID" not in found and "POD_IP" not in found
+    assert (found["FLAGS_check_nan_inf"], found["FL_REC_RUN_DIR"]) == ("0", str(tmp_path / "run"))
 
 
 # -- signals -----------------------------------------------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +56,36 @@ def test_coordinator_and_their_number() -> None:
     role = role_of(TRAINING_ROLE="COORDINATOR", PADDLE_TRAINER_ID="0", PADDLE_COORDINATOR_ENDPOINTS="127.0.0.1:7004")
     assert (role.name, role.num_coordinators, role.is_first_worker) == ("coordinator.0", 1, False)
     assert role_of(PADDLE_COORDINATOR_ENDPOINTS="").num_coordinators == 0
+
+
+def test_what_of_another_job_a_role_must_not_see() -> None:
+    left_over = {"PADDLE_MASTER": "a:1", "PADDLE_BACKUP_ENV_PATH": "x", "SYS_JOB_ID": "7", "FLAGS_START_PORT": "1"}
+    env = {**FLEETRUN, **left_over, "HOME": "/", "FLAGS_call_stack_level": "2", "POD_IP": "127.0.0.1"}
+    assert role_of().left_over(env) == sorted(left_over)
+    server = role_of(TRAINING_ROLE="PSERVER", POD_IP="127.0.0.1", PADDLE_PORT="7001")
+    # fleetrun gives a server none, and Paddle would take it for the number of a worker.
+    assert server.left_over(env) == sorted([*left_over, "PADDLE_TRAINER_ID"])
+    assert roles.of_paddle(env) == sorted({*FLEETRUN, *left_over, "POD_IP"})
+
+
+def test_who_listens(tmp_path: Path, spawn: Callable[..., subprocess.Popen]) -> None:
+    """A role's port is answered by the role itself, or by what it has forked."""
+    roles.write_status(tmp_path, "server.0", roles.STARTING)
+    with socket.socket() as ours:
+        ours.bind(("127.0.0.1", 0))
+        port = ours.getsockname()[1]
+        assert not roles.listens(tmp_path, "server.0", port)
+        ours.listen()
+        assert roles.listens(tmp_path, "server.0", port)
+        assert not roles.listens(tmp_path, "server.1", port), "of which there is no status"
+    code = "import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); "
+    child = spawn(sys.executable, "-u", "-c", code + "print(s.getsockname()[1]); time.sleep(60)")
+    port = int(child.stdout.readline())
+    assert roles.listens(tmp_path, "server.0", port)
+    other = spawn("sleep", "60")
+    status = roles.RoleStatus("server.1", other.pid, psutil.Process(other.pid).create_time(), "running", "", {})
+    (tmp_path / "server.1.json").write_text(json.dumps(dataclasses.asdict(status)))
+    assert not roles.listens(tmp_path, "server.1", port)
 
 
 @pytest.mark.parametrize("missing", ["TRAINING_ROLE", "PADDLE_PSERVERS_IP_PORT_LIST", "PADDLE_TRAINERS_NUM"])

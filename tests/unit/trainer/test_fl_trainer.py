@@ -212,10 +212,10 @@ def test_a_workers_net_may_be_its_own_and_a_servers_is_the_jobs(
 ) -> None:
     clients: list[int] = []
     config: Any = SimpleNamespace(for_client=lambda number: clients.append(number) or "the client's")
-    runtime = SimpleNamespace(PsRuntime=lambda role, config: (role, config))
+    runtime = SimpleNamespace(PsRuntime=lambda role, config, statuses: (role, config))
     monkeypatch.setitem(sys.modules, "fl_rec.ps.runtime", runtime)
     monkeypatch.setattr("fl_rec.trainer.fl_trainer.new_student", lambda config: "a student")
     role = Role(kind, 3, 4, ("127.0.0.1:1",), "127.0.0.1:2")
-    trainer: Any = FLTrainer(SimpleNamespace(config=config), role, None)  # type: ignore[arg-type]
+    trainer: Any = FLTrainer(SimpleNamespace(config=config), role, RunDirectory(Path("run")))  # type: ignore[arg-type]
     assert clients == asked and trainer.config == ("the client's" if asked else config)
     assert trainer.runtime == (role, config) and trainer.student == "a student"
