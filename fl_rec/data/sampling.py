@@ -48,8 +48,8 @@ def generator(seed: int, *stream: int) -> np.random.Generator:
 TEST_NEGATIVES = 99
 
 
-# Of positives: with their negatives and what is drawn for them some 50 MB.
-_ROWS_PER_BLOCK = 1 << 17
+# With what is drawn for them some 20 MB.
+_ROWS_PER_BLOCK = 1 << 18
 
 
 def leave_one_out(user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +77,14 @@ def hold_out_one(train: np.ndarray, num_items: int, rng: np.random.Generator) ->
     distinct = np.unique(keys)
     _, drawn = leave_one_out(distinct // num_items, rng.permutation(len(distinct)))
     held_out = distinct[drawn]
+    keys = train[:, 0].astype(np.int64) * num_items + train[:, 1]
     return train[~np.isin(keys, held_out)], np.stack(np.divmod(held_out, num_items), axis=1)
+
+
+def _keys(pairs: np.ndarray, num_items: int) -> np.ndarray:
+    """Each pair's number, int64, ascending, without repeats: a tenth of the time of np.unique, which hashes them."""
+    keys = np.sort(pairs[:, 0].astype(np.int64) * num_items + pairs[:, 1])
+    return keys[np.diff(keys, prepend=-1) != 0]
 
 
 class AbsentItems:
@@ -90,7 +97,7 @@ class AbsentItems:
 
     def __init__(self, pairs: np.ndarray, num_users: int, num_items: int) -> None:
         """``pairs`` is int32 or int64 [n, 2] of (user, item), in any order, repeats allowed."""
-        keys = np.unique(pairs[:, 0].astype(np.int64) * num_items + pairs[:, 1])
+        keys = _keys(pairs, num_items)
         user = keys // num_items
         self._first = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=num_users))])
         self._stride = num_items + 1
@@ -188,7 +195,7 @@ class TrainRows:
         """Yield int32 [rows, 3], the same each time. DataError if a user has all items."""
         rng = generator(self._seed, Stream.TRAIN_NEGATIVES)
         by_user = PairsByUser(self._train)
-        for positives in _blocks(self._train):
+        for positives in _blocks(self._train, 1 + self._num_neg):
             first, last = int(positives[:, 0].min()), int(positives[:, 0].max())
             rows: np.ndarray = np.zeros((len(positives), 1 + self._num_neg, 3), np.int32)
             rows[:, :, 0] = positives[:, :1]
@@ -200,9 +207,11 @@ class TrainRows:
             yield rows.reshape(-1, 3)
 
 
-def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), _ROWS_PER_BLOCK):
-        yield rows[start : start + _ROWS_PER_BLOCK]
+def _blocks(pairs: np.ndarray, rows_of_each: int) -> Iterator[np.ndarray]:
+    """Yield pairs of which so many rows each are made."""
+    size = max(1, _ROWS_PER_BLOCK // rows_of_each)
+    for start in range(0, len(pairs), size):
+        yield pairs[start : start + size]
 
 
 class FreshNegatives:
@@ -285,22 +294,24 @@ def sample_test_rows(
     first. Validation rows are made in the same way, without the test set: an item that can't be a negative would be
     known to be the test item.
     """
-    by_user, groups = PairsByUser(*seen, test), []
-    for block in _blocks(test):
+    by_user, group = PairsByUser(*seen, test), 1 + TEST_NEGATIVES
+    made: np.ndarray = np.zeros((len(test) * group, 3), np.int32)
+    count = 0
+    for block in _blocks(test, group):
         first, last = int(block[:, 0].min()), int(block[:, 0].max())
         absent = by_user.absent_items(first, last, num_items)
         available = absent.count[block[:, 0] - first].tolist()
-        ranks = [rng.choice(count, min(TEST_NEGATIVES, count), replace=False) for count in available]
+        ranks = [rng.choice(number, min(TEST_NEGATIVES, number), replace=False) for number in available]
         size = np.array([1 + len(each) for each in ranks])
         start = np.cumsum(size) - size
-        rows: np.ndarray = np.zeros((size.sum(), 3), np.int32)
+        rows = made[count : count + size.sum()]
         rows[:, 0] = np.repeat(block[:, 0], size)
         rows[start, 2] = 1
         negative = rows[:, 2] == 0
         rows[start, 1] = block[:, 1]
         rows[negative, 1] = absent.item(rows[negative, 0].astype(np.int64) - first, np.concatenate(ranks))
-        groups.append(rows)
-    return np.concatenate(groups)
+        count += len(rows)
+    return made[:count]
 
 
 def adopt_test_positives(path: Path, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -121,7 +121,7 @@ def test_rows_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch
     had = {*map(tuple, pairs.tolist()), *map(tuple, test.tolist())}
     assert had.isdisjoint((user, item) for user, item, label in whole[1].tolist() if label == 0)
     assert {*map(tuple, pairs.tolist())}.isdisjoint((u, i) for u, i, label in whole[0].tolist() if label == 0)
-    monkeypatch.setattr("fl_rec.data.sampling._ROWS_PER_BLOCK", 7)
+    monkeypatch.setattr("fl_rec.data.sampling._ROWS_PER_BLOCK", 21)
     for one, other in zip(whole, drawn()):
         np.testing.assert_array_equal(one, other)
 
