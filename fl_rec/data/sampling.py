@@ -73,8 +73,7 @@ def hold_out_one(train: np.ndarray, num_items: int, rng: np.random.Generator) ->
     Returns the pairs that stay, in their order, and the validation pairs, by user, int64 [k, 2]. Which items are drawn
     does not depend on the order of ``train``.
     """
-    keys = train[:, 0].astype(np.int64) * num_items + train[:, 1]
-    distinct = np.unique(keys)
+    distinct = _keys(train, num_items)
     _, drawn = leave_one_out(distinct // num_items, rng.permutation(len(distinct)))
     held_out = distinct[drawn]
     keys = train[:, 0].astype(np.int64) * num_items + train[:, 1]
