@@ -54,6 +54,7 @@ SHARDS = ("unit/data/test_shards.py",)
 PARTITION = ("unit/data/test_partition.py",)
 DIFFERENCE = ("unit/data/test_difference.py",)
 PREPARE = ("unit/data/test_prepare.py",)
+TABULAR = ("unit/data/test_tabular.py",)
 EVALUATION = ("unit/evaluation",)
 SERVING = ("unit/serving/test_evaluate.py",)
 PRIVACY = ("unit/privacy",)
@@ -103,6 +104,25 @@ MUTANTS = [
         "1 if kind == SAMPLED_SOFTMAX else group",
         COMPILED,
     ),
+    Mutant("data/ids.py", 'text[0] != "0" or text == "0"', "True", TABULAR),
+    Mutant("data/ids.py", "len(text) <= MAX_DIGITS", "len(text) <= 19", TABULAR),
+    Mutant("data/sources/base.py", "test = last & ~np.insert(last[:-1], 0, True)", "test = last", TABULAR),
+    Mutant("data/sources/base.py", "len(keys) - 1 - np.unique(keys[::-1]", "np.unique(keys", TABULAR),
+    Mutant(
+        "data/sources/base.py",
+        "first[item[::-1]] = np.arange(len(item))[::-1]",
+        "first[item] = np.arange(len(item))",
+        TABULAR,
+    ),
+    Mutant("data/sources/base.py", "keys += (time - low).astype(np.int64)", "pass", TABULAR),
+    Mutant("data/sources/interactions.py", "read.value >= min_value", "read.value > min_value", TABULAR),
+    Mutant("data/sources/interactions.py", "count < min_interactions", "count <= min_interactions", TABULAR),
+    Mutant("data/sources/interactions.py", "rank[order] = np.arange(", "rank[:] = np.arange(", TABULAR),
+    Mutant("data/sources/interactions.py", 'b"-" in block or ', "", TABULAR),
+    Mutant("data/sources/interactions.py", "bool(padded.any())", "False", TABULAR),
+    Mutant("data/sources/interactions.py", "date.replace(tzinfo=timezone.utc)", "date", TABULAR),
+    Mutant("data/sources/columns.py", "int(column) - 1 for", "int(column) for", TABULAR),
+    Mutant("data/sources/tables.py", 'return "latin-1"', 'return "utf-8"', TABULAR),
     Mutant("data/sampling.py", "is_test = boundary[1:] & ~boundary[:-1]", "is_test = boundary[1:]", SAMPLING),
     Mutant("data/sampling.py", 'side="right"', 'side="left"', SAMPLING),
     Mutant("data/sampling.py", "preceding) <= wanted)", "preceding) < wanted)", SAMPLING),
