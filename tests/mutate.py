@@ -118,7 +118,7 @@ MUTANTS = [
     Mutant("data/sources/interactions.py", "read.value >= min_value", "read.value > min_value", TABULAR),
     Mutant("data/sources/interactions.py", "count < min_interactions", "count <= min_interactions", TABULAR),
     Mutant("data/sources/interactions.py", "rank[order] = np.arange(", "rank[:] = np.arange(", TABULAR),
-    Mutant("data/sources/interactions.py", 'b"-" in block or ', "", TABULAR),
+    Mutant("data/sources/interactions.py", 'b"+" in block or ', "", TABULAR),
     Mutant("data/sources/interactions.py", "bool(padded.any())", "False", TABULAR),
     Mutant("data/sources/interactions.py", "date.replace(tzinfo=timezone.utc)", "date", TABULAR),
     Mutant("data/sources/columns.py", "int(column) - 1 for", "int(column) for", TABULAR),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,17 @@ def test_quoted_fields_may_hold_separators_and_lines(tmp_path: Path) -> None:
 def test_times(tmp_path: Path, earlier: str, later: str) -> None:
     path = write(tmp_path / "a.csv", f"user,item,time\n1,10,{later}\n1,20,{earlier}\n")
     assert pairs(load(path)) == {"train": [[1, 20]], "test": [[1, 10]]}
+
+
+def test_a_date_without_a_zone_is_utc_wherever_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "XYZ+5")
+    time.tzset()
+    path = write(tmp_path / "a.csv", "user,item,time\n1,10,2024-03-01T00:45:00Z\n1,20,2024-03-01 00:30:00\n")
+    try:
+        assert pairs(load(path))["test"] == [[1, 10]]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_without_times_the_later_line_is_the_later(tmp_path: Path) -> None:
