@@ -45,7 +45,7 @@ from fl_rec.data.shards import (
 from fl_rec.data.sources.archive import table_file
 from fl_rec.data.sources.base import Dataset, with_items, with_users
 from fl_rec.data.sources.movielens import read_movielens_users
-from fl_rec.data.sources.registry import load_source
+from fl_rec.data.sources.registry import load_source, recognise
 from fl_rec.data.sources.tables import Table
 from fl_rec.data.sources.tabular import read_items, read_users, separator_of
 from fl_rec.data.starter import JOB_NAME, write_starter
@@ -204,12 +204,15 @@ def read_source(args: argparse.Namespace) -> Dataset:
         if getattr(args, name) is not None:
             options[name] = getattr(args, name)
     users = items = None
+    in_table = recognise(Path(args.source)) == "tabular" or args.source.startswith("tabular:")
     if args.users is not None:
         table = Table(table_file(args.users), separator_of(args.separator or ""))
         users = read_movielens_users(args.users) or read_users(table, _of(table, columns))
     if args.items is not None:
         table = Table(table_file(args.items), separator_of(args.separator or ""))
         items = read_items(table, _of(table, columns), args.tag_separator)
+    if args.client_column is not None and in_table and (users is None or args.client_column not in users.columns):
+        options["client"] = args.client_column
     dataset = load_source(args.source, args.seed, options)
     if users is not None:
         dataset = with_users(dataset, users)
@@ -376,7 +379,8 @@ def add_arguments(parser: argparse.ArgumentParser, folder: Path = Path()) -> Non
     shards.add_argument(
         "--client_column",
         metavar="NAME",
-        help="column of the table of users whose values are the clients, such as region; as by_column:column=NAME",
+        help="column of the table of users, or of interactions, whose values are the clients, such as region; as "
+        "by_column:column=NAME",
     )
     add_cutting_arguments(shards)
 

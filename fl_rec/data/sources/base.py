@@ -97,9 +97,10 @@ class Dataset:
 
 
 def with_users(dataset: Dataset, users: Users) -> Dataset:
-    """Return the data set with these columns of its users instead of its own, looked up by the source's ids."""
+    """Return the data set with these columns of its users beside its own, looked up by the source's ids."""
     at = rows_of(dataset.original_user, users.original_id)  # -1, the last, is unknown
     columns = {name: np.append(column, "")[at] for name, column in users.columns.items()}
+    columns = {**dataset.user_columns, **columns}
     return dataclasses.replace(dataset, user_columns=columns, partitioner=users.partitioner)
 
 

@@ -59,7 +59,7 @@ def load_source(source: str, seed: int, given: Mapping[str, str] = MappingProxyT
         DataError: no known layout fits, a file is malformed, or the function failed.
     """
     path = Path(source)
-    name = "" if source == "synthetic" else _recognise(path)
+    name = "" if source == "synthetic" else recognise(path)
     options: dict[str, str] = {"path": source}
     if not name:
         name, options = split_options(source)
@@ -85,7 +85,7 @@ def load_source(source: str, seed: int, given: Mapping[str, str] = MappingProxyT
     return dataset
 
 
-def _recognise(path: Path) -> str:
+def recognise(path: Path) -> str:
     """The name of the source that a path's files are of; '' if they are of none."""
     if path.is_dir() or (path.suffix == ".zip" and path.exists()):
         files = Files(path)

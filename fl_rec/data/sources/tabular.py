@@ -28,6 +28,7 @@ def tabular(
     item: str = "",
     time: str = "",
     value: str = "",
+    client: str = "",
     separator: str = "",
     min_value: float | None = None,
     min_interactions: PositiveInt = 1,
@@ -35,11 +36,13 @@ def tabular(
     """A table of interactions, each a positive: plain, .gz, or alone in a zip.
 
     ``user``, ``item``, ``time`` and ``value`` are columns by their name in the header, or, where there is none, by
-    their number from 1; those left out are guessed from the header.
+    their number from 1; those left out are guessed from the header. ``client`` is a column that becomes one of users.
     """
     given = {"user": user, "item": item, "time": time, "value": value}
     table = Table(table_file(path), separator_of(separator))
-    return to_dataset("table", read_interactions(table, given, min_value is not None), min_value, min_interactions)
+    read = read_interactions(table, given, min_value is not None)
+    users = _first_values(table, user, client) if client else None
+    return to_dataset("table", read, min_value, min_interactions, users)
 
 
 def recbole(seed: int, *, path: Path, min_value: float | None = None, min_interactions: PositiveInt = 1) -> Dataset:
@@ -58,6 +61,28 @@ def recbole(seed: int, *, path: Path, min_value: float | None = None, min_intera
         read_users(tables["user"]) if "user" in tables else None,
         read_items(tables["item"]) if "item" in tables else None,
     )
+
+
+def _first_values(table: Table, user: str, client: str) -> Users:
+    """What a column of interactions says of each user in their first line; a warning if others say something else."""
+    columns = columns_of(
+        table.first, {"user": user, "client": client}, ("user", "client"), ("user", "client"), table.file.name
+    )
+    rows = table.rows()
+    if columns.header:
+        next(rows)
+    value: dict[str, str] = {}
+    several = {}
+    for _, row in rows:
+        who, what = (row[columns.at[role]].strip() for role in ("user", "client"))
+        if value.setdefault(who, what) != what:
+            several[who] = what
+    for who, what in list(several.items())[:1]:
+        log.warning(
+            "warning: %d of %d users have several values of %s, such as %s with %r and %r; the first counts",
+            *(len(several), len(value), client, who, value[who], what),
+        )
+    return Users(ids_of(list(value)), {client: np.array(list(value.values()), np.str_)})
 
 
 def separator_of(text: str) -> str:

@@ -750,6 +750,27 @@ def test_a_shops_tables_with_ids_that_are_texts(play: Play, tmp_path: Path) -> N
     assert meta["source"] == {"kind": "table", "name": "clicks.csv"} and meta["below_min_value"] == 60
 
 
+def test_a_column_of_the_interactions_may_be_the_client(play: Play, tmp_path: Path) -> None:
+    shop(tmp_path)
+    options = ("--items", "products.csv", "--client_column", "stars", "--out", "out")
+    result = play("prepare.py", "--source", "clicks.csv", *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "users.csv").read_text().splitlines()[:3] == [
+        "user,original_id,activity,tag,stars",
+        "0,u-00,5,,2",
+        "1,u-01,5,,3",
+    ]
+    manifest = load_manifest(tmp_path / "out" / "fl_data")
+    assert manifest is not None and [shard.train.users for shard in manifest.shards] == [10, 10]
+    assert "several values" not in result.stderr
+    result = play("prepare.py", "--source", "clicks.csv", *options[2:3], "ts", *options[4:], cwd=tmp_path)
+    assert (
+        "warning: 20 of 20 users have several values of ts, such as u-00 with '2024-05-01' and '2024-05-06'; the first"
+    ) in result.stderr
+    wrong = play("prepare.py", "--source", "clicks.csv", "--client_column", "region", "--out", "out", cwd=tmp_path)
+    assert wrong.returncode == 2 and "must have the column client=region. Received: customer, sku" in wrong.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
