@@ -82,8 +82,9 @@ def hold_out_one(train: np.ndarray, num_items: int, rng: np.random.Generator) ->
 
 def _keys(pairs: np.ndarray, num_items: int) -> np.ndarray:
     """Each pair's number, int64, ascending, without repeats: a tenth of the time of np.unique, which hashes them."""
-    keys: np.ndarray = np.sort(pairs[:, 0].astype(np.int64) * num_items + pairs[:, 1])
-    return keys[np.diff(keys, prepend=-1) != 0]
+    keys = np.sort(pairs[:, 0].astype(np.int64) * num_items + pairs[:, 1])
+    distinct: np.ndarray = keys[np.diff(keys, prepend=-1) != 0]
+    return distinct
 
 
 class AbsentItems:
