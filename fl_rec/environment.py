@@ -131,7 +131,8 @@ def static_paddle() -> Iterator[None]:
 
 def require_old_programs() -> None:
     """RunError if Paddle was imported before fl_rec, and can't read or train the programs that are made here."""
-    import paddle
+    with importing():
+        import paddle
 
     if paddle.get_flags(PIR_FLAG)[PIR_FLAG]:
         raise RunError(

@@ -55,7 +55,7 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
         roles.write_status(run.roles, role.name, roles.DONE)
         return 0
     except BaseException as err:
-        text = str(err) if isinstance(err, FLRecError) else _in_short(err)
+        text = (str(err) if isinstance(err, FLRecError) else _in_short(err)) + _left_over()
         if not isinstance(err, FLRecError):
             traceback.print_exc()
         print(f"{role.name if role else 'fl_rec'}: error: {text}", file=sys.stderr, flush=True)
@@ -72,6 +72,15 @@ def _in_short(err: BaseException) -> str:
     """What an error says that nobody foresaw: Paddle's are forty lines of a stack before the reason."""
     lines = [line for line in f"{type(err).__name__}: {err}".splitlines() if line.strip()]
     return "\n".join(lines if len(lines) <= LAST_LINES else [lines[0], "  ...", *lines[-LAST_LINES:]])
+
+
+def _left_over() -> str:
+    """What may have had a bare fleetrun start something else than it was asked to; `fl-rec run` keeps it from it."""
+    names: list[str] = []
+    if ENVIRONMENT_KEY not in os.environ:
+        with contextlib.suppress(psutil.Error):
+            names = roles.of_paddle(psutil.Process(os.getppid()).environ())
+    return f"\nfleetrun was started with variables of another Paddle job: unset {', '.join(names)}." if names else ""
 
 
 def open_run(config: Config, role: Role) -> RunDirectory:
