@@ -133,7 +133,7 @@ def test_what_is_wrong_is_told_before_the_work(here: Path) -> None:
     tables = ("prepare", "--source", "clicks.csv", "--columns", "user=customer,item=sku,time=ts", "--out", "other")
     refused = fl_rec(here, *tables, "--users", "customers.csv", "--client_column", "regoin")
     assert (refused.returncode, refused.stdout) == (2, "") and not (here / "other").exists()
-    assert "Received: 'regoin'. Did you mean region? The columns: region." in refused.stderr
+    assert "must have the column client=regoin. Received: ts, customer, sku, stars. Correct --client_" in refused.stderr
     refused = fl_rec(here, *tables, "--client_column", "region", "--partitioner", "iid")
     assert "--client_column is the partitioner by_column. Received: --partitioner iid beside it." in refused.stderr
 

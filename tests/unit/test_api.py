@@ -329,7 +329,7 @@ def test_prepare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"num_negs": 4}, "fl_rec.prepare: unrecognized arguments: --num_negs=4. It takes source, out, num_neg, "),
+        ({"num_negs": 4}, "fl_rec.prepare: unrecognized arguments: --num_negs=4. It takes source, "),
         ({"num_ne": 4}, "fl_rec.prepare: unrecognized arguments: --num_ne=4. "),
         ({"num_neg": "many"}, "fl_rec.prepare: argument --num_neg: invalid int value: 'many'. "),
         ({"public": 2}, "--public must be 0 or more, and below 1. Received: 2.0"),

@@ -91,5 +91,6 @@ def _place(first: Sequence[str], column: str, role: str, name: str) -> int:
     for names in (list(first), short):
         if column in names:
             return names.index(column)
-    hint = did_you_mean(column, short) or "Correct --columns."
+    remedy = "--client_column, or give the table of --users that has it" if role == "client" else "--columns"
+    hint = did_you_mean(column, short) or f"Correct {remedy}."
     raise DataError(f"{name} must have the column {role}={column}. Received: {', '.join(first[:12])}. {hint}")

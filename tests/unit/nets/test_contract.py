@@ -94,8 +94,11 @@ def test_neighbours_of_the_same_name(write: Write) -> None:
 def test_a_net_that_may_be_importable(write: Write, content: str) -> None:
     write("import fl_mine\n", "neighbour_of_mine.py")
     script = write("", "beside_the_script.py", "scripts")
+    before = set(sys.modules)
     check_net(write(content), script.parent)
-    assert not {"static_model", "fl_rec.nets.ncf", "beside_the_script", "neighbour_of_mine"} & set(sys.modules)
+    assert not {"static_model", "fl_rec.nets.ncf", "beside_the_script", "neighbour_of_mine"} & (
+        set(sys.modules) - before
+    )
 
 
 def test_a_net_that_is_not_importable_is_told_without_importing_it(write: Write) -> None:
