@@ -16,7 +16,8 @@ DEADLINE = 30
 
 # A server that holds gloo's store, and a worker that says it has done with it; Paddle itself takes 5 s.
 STORE = """
-import http.client, socket, sys, threading, time
+import encodings.idna  # or else the thread may be importing it when Paddle forks, and the child waits for it for ever
+import http.client, socket, threading, time
 from paddle.distributed.fleet.base import role_maker
 from fl_rec.ps.workarounds import keep_gloos_flag_in_memory, look_often_at_gloos_store
 
