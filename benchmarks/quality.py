@@ -340,10 +340,10 @@ def measure_model(folder: Path, config: Config, parts: Manifest) -> list[Score]:
     import paddle
 
     from fl_rec.evaluation.evaluator import EvaluationRows
-    from fl_rec.runs import checkpoint
+    from fl_rec.runs import models
 
     paddle.enable_static()
-    net = checkpoint.load(folder)
+    net = models.load(folder)
     reader = Reader.from_config(config, config.yaml_path)
     runner, scores = config.runner, []
     for number, shard in enumerate(parts.shards):

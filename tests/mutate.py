@@ -212,7 +212,7 @@ MUTANTS = [
     Mutant("plugins.py", "in _folders - {name}:", "in set():", OWN_FILES),
     Mutant("plugins.py", "files.append(Path(spec.origin))", "pass", OWN_FILES),
     Mutant("plugins.py", 'if b"sys.path" in file.read_bytes():', "if False:", OWN_FILES),
-    Mutant("runs/checkpoint.py", "net.users.whole(name, values.shape)", "values.shape", OWN_USERS),
+    Mutant("runs/models.py", "net.users.whole(name, values.shape)", "values.shape", OWN_USERS),
     Mutant("trainer/private_params.py", "np.where(held, values, untrained)", "values", TRAINER),
     Mutant("nets/program.py", "max(0.0, 1 - epochs_done / epochs)", "1 - epochs_done / epochs", PROGRAM),
     Mutant("nets/program.py", 'if schedule == "linear" else 1.0', 'if schedule == "Linear" else 1.0', PROGRAM),

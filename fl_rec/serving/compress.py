@@ -91,11 +91,11 @@ def compress(
     model = SavedModel.open(source)
     environment.quiet_paddle()
     from fl_rec import files
-    from fl_rec.runs import checkpoint
+    from fl_rec.runs import models
 
     private_names = list(model.signature.get("private", ())) if bits is None else []
     client = model.clients[0] if private_names and model.clients else None
-    net = checkpoint.load(model.folder, client)
+    net = models.load(model.folder, client)
     record: dict[str, Any] = {"bits": bits, "prune": share}
     _, matrices = split(net)
     tested, record["not_tested"] = _tested(model, data)
@@ -122,9 +122,9 @@ def compress(
     try:
         with files.drafted(out) as draft:
             _copy_others(model.folder, draft, bool(private_names))
-            checkpoint.write(net, draft, signature, private_names)
+            models.write(net, draft, signature, private_names)
             # Of what is on the disk: Paddle does not say so if that was full.
-            new = checkpoint.load(draft, client)
+            new = models.load(draft, client)
             after = _measured(draft, new, evaluate(SavedModel.open(draft), None, data) if tested else {})
             record.update(before=dataclasses.asdict(before), after=dataclasses.asdict(after))
             content = {**SavedModel.open(draft).signature, "compression": record}

@@ -162,7 +162,7 @@ def _test_folder(saved: SavedModel, config: Config, data: Path | None) -> Path:
 
 def _with_shards(saved: SavedModel, shards: Sequence[Path], folder: Path) -> Iterator[tuple[InferenceNet, Path]]:
     """Each shard that the model is for, with what scores it."""
-    from fl_rec.runs import checkpoint
+    from fl_rec.runs import models
 
     client = saved.client
     if client is not None and client >= len(shards):
@@ -171,7 +171,7 @@ def _with_shards(saved: SavedModel, shards: Sequence[Path], folder: Path) -> Ite
             "Name the shards that it was trained with: --data FOLDER"
         )
     try:
-        net = checkpoint.load(saved.folder)
+        net = models.load(saved.folder)
     except NoCommonModel as err:
         if saved.clients != list(range(len(shards))):
             raise DataError(
@@ -180,7 +180,7 @@ def _with_shards(saved: SavedModel, shards: Sequence[Path], folder: Path) -> Ite
                 "model was trained with: --data FOLDER"
             ) from err
         for client, shard in zip(saved.clients, shards):
-            yield checkpoint.load(saved.folder, client), shard
+            yield models.load(saved.folder, client), shard
     else:
         for shard in shards if client is None else [shards[client]]:
             yield net, shard

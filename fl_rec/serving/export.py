@@ -1,6 +1,6 @@
 """`fl-rec export`: a saved model as a folder that needs nothing else.
 
-FOLDER/rec_static.pdmodel, .pdiparams       as of a checkpoint, private parameters included
+FOLDER/rec_static.pdmodel, .pdiparams       as of an epoch's model, private parameters included
 FOLDER/model.json                           inputs and output, ids, versions, where it is from, figures, configuration
 FOLDER/items.csv, users.csv, history.npz    see `fl_rec.data.catalogue`
 """
@@ -59,10 +59,10 @@ def command(options: argparse.Namespace) -> int:
 
 
 def export(saved: SavedModel, out: Path | None = None, client: int | None = None, data: Path | None = None) -> Path:
-    """Writes a checkpoint as a folder that needs nothing else, whole or not at all.
+    """Writes an epoch's model as a folder that needs nothing else, whole or not at all.
 
     Args:
-        saved: the checkpoint.
+        saved: an epoch's model.
         out: the folder; an exported model that is there is replaced. None for `exported` in the run's folder.
         client: whose users it is for; None for all, if their private parts can be joined.
         data: the folder of the shards, or the one with their manifest; None for that of the configuration.
@@ -71,7 +71,7 @@ def export(saved: SavedModel, out: Path | None = None, client: int | None = None
         the folder.
 
     Raises:
-        DataError: the checkpoint, its data or the client will not do.
+        DataError: the model, its data or the client will not do.
         RunError: the folder can't be written, or holds something else.
     """
     out = _destination(saved, out)
@@ -87,10 +87,10 @@ def export(saved: SavedModel, out: Path | None = None, client: int | None = None
 
 def _write(saved: SavedModel, config: Config, catalogue: Catalogue, client: int | None, out: Path) -> None:
     from fl_rec import files
-    from fl_rec.runs import checkpoint
+    from fl_rec.runs import models
 
     try:
-        net = checkpoint.load(saved.folder, client)
+        net = models.load(saved.folder, client)
     except private_parts.NoCommonModel as err:
         raise DataError(f"{err} One client's: --client K") from err
     if client is not None:
@@ -110,7 +110,7 @@ def _write(saved: SavedModel, config: Config, catalogue: Catalogue, client: int 
                 "metrics": saved.metrics(client),
                 "config": config.to_dict(),
             }
-            checkpoint.write(net, draft, signature)
+            models.write(net, draft, signature)
     except OSError as err:
         raise RunError(
             f"The exported model must be written, and {out} can't be ({err.strerror or err}). Free some space or name "
@@ -122,7 +122,7 @@ def _destination(saved: SavedModel, out: Path | None) -> Path:
     """The folder to write, which must not be somebody's own."""
     if saved.exported:
         raise DataError(
-            f"What is exported is a checkpoint. Received: {saved.folder}, which is an exported model. Name a run's "
+            f"What is exported is an epoch's model. Received: {saved.folder}, which is an exported model. Name a run's "
             "folder or RUN/model/EPOCH."
         )
     if out is None and saved.run is None:
@@ -158,7 +158,7 @@ def _manifest(data: Path) -> Manifest:
 
 
 def _require_parts(saved: SavedModel, manifest: Manifest, client: int | None) -> None:
-    """The checkpoint must have the private part of the client, or of all."""
+    """The model must have the private part of the client, or of all."""
     if not saved.signature.get("private"):
         if client is not None:
             raise DataError(
@@ -179,10 +179,10 @@ def _require_parts(saved: SavedModel, manifest: Manifest, client: int | None) ->
 
 def _require_users(saved: SavedModel, client: int, net: InferenceNet, catalogue: Catalogue) -> None:
     """The users that a client has trained must be those of its shard, or public."""
-    from fl_rec.runs import checkpoint
+    from fl_rec.runs import models
 
     known = np.union1d(catalogue.users, np.array(saved.signature.get("public_users", ()), np.int64))
-    part = private_parts.load(checkpoint.private_path(saved.folder, client))
+    part = private_parts.load(models.private_path(saved.folder, client))
     for name, ids in graph.looked_up(net.program).items():
         rows = part[name].rows if name in part and net.feeds[0] in ids else None
         if rows is not None and not np.isin(rows, known).all():

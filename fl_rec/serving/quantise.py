@@ -2,7 +2,7 @@
 
 The numbers stay small on disk and in memory: a program looks up rows of bytes, and computes with its own operators
 (`cast`, `floor`, `scale`, ...) what they stand for, only of the rows that it has looked up. So whatever loads an
-inference model of Paddle, `fl_rec.runs.checkpoint.load` for one, needs to know nothing of it.
+inference model of Paddle, `fl_rec.runs.models.load` for one, needs to know nothing of it.
 
 Neither of Paddle's own ways does this. `paddle.static.quantization.WeightQuantization` takes convolutions and matrix
 products only. PaddleSlim's `quant_embedding` (2.6.0, of January 2024, is its last release) has one scale for a whole

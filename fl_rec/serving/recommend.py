@@ -69,18 +69,18 @@ class Recommender:
         if not saved.exported:
             raise DataError(
                 "Recommendations need an exported model, which has the names of users and items. Received: "
-                f"{saved.folder}, which is a checkpoint. Export it: fl-rec export {folder}"
+                f"{saved.folder}, which is a run's own. Export it: fl-rec export {folder}"
             )
         self.catalogue = Catalogue.read(saved.folder, saved.signature["ids"]["sha256"])
         with environment.static_paddle():
-            from fl_rec.runs import checkpoint
+            from fl_rec.runs import models
 
-            self._net = checkpoint.load(saved.folder)
+            self._net = models.load(saved.folder)
         if len(self._net.feeds) != 2:
             raise DataError(
                 "Recommendations are made by a model that scores a user and an item. Received: "
                 f"{saved.folder}, whose inputs are {', '.join(self._net.feeds)}. Load it with "
-                "fl_rec.runs.checkpoint.load."
+                "fl_rec.runs.models.load."
             )
         self._items = np.arange(len(self.catalogue.items.title))[:, None]
 

@@ -16,13 +16,13 @@ from fl_rec.evaluation.metrics import EpochMetrics
 from fl_rec.nets.inference import InferenceNet
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.ps.exchange import Exchange
-from fl_rec.runs import checkpoint, private_parts
+from fl_rec.runs import models, private_parts
 from fl_rec.runs.roles import Role
 from fl_rec.trainer.private_params import PrivateParams
 
 
 class Saving:
-    """Writes a worker's share of each epoch's checkpoint.
+    """Writes a worker's share of each epoch's model.
 
     Args:
         config: this worker's.
@@ -63,7 +63,7 @@ class Saving:
         return self.folder / str(self.best_epoch)
 
     def save_shared(self, epoch: int) -> None:
-        """Writes what all workers share of an epoch's checkpoint; the first worker does, within `Exchange.settled`.
+        """Writes what all workers share of an epoch's model; the first worker does, within `Exchange.settled`.
 
         Raises:
             RunError: it can't be written.
@@ -77,21 +77,21 @@ class Saving:
             "config": self._config.to_dict(),
             **self._student.signature(),
         }
-        checkpoint.save(self._net, self.folder / str(epoch), signature, self._exchange.servers.save, self._private)
+        models.save(self._net, self.folder / str(epoch), signature, self._exchange.servers.save, self._private)
 
     def save_private(self, epoch: int) -> None:
-        """Writes this worker's private part into an epoch's checkpoint, when `save_shared` has been called by all.
+        """Writes this worker's private part into an epoch's model, when `save_shared` has been called by all.
 
         Raises:
             RunError: it can't be written.
         """
         if not self._private:
             return
-        path = checkpoint.private_path(self.folder / str(epoch), self._role.index)
+        path = models.private_path(self.folder / str(epoch), self._role.index)
         try:
             private_parts.save(path, self._private.parts(self._program))
             if self._config.distillation.students:
-                checkpoint.write_own(self._net, path, self._private)
+                models.write_own(self._net, path, self._private)
         except OSError as err:
             raise RunError(
                 f"The private part must be saved, and {path} can't be written ({err.strerror or err}). Free some "

@@ -11,7 +11,7 @@ from fl_rec.errors import DataError
 from fl_rec.nets.neumf import neumf_parameters
 from fl_rec.nets.own_users import AllUsers
 from fl_rec.nets.program import TrainingProgram
-from fl_rec.runs.checkpoint import load_parameters
+from fl_rec.runs.models import load_parameters
 from fl_rec.trainer.private_params import PrivateParams
 
 

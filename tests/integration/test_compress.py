@@ -19,8 +19,8 @@ from fl_rec import environment
 environment.quiet_paddle()
 from pathlib import Path
 import numpy as np
-from fl_rec.runs import checkpoint
-np.savez(sys.argv[2], **checkpoint.load_parameters(Path(sys.argv[1]), 0))
+from fl_rec.runs import models
+np.savez(sys.argv[2], **models.load_parameters(Path(sys.argv[1]), 0))
 """
 
 

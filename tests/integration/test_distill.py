@@ -277,12 +277,12 @@ def test_a_saved_epoch_gives_the_logs_figures(which: str, commands: Commands, re
 LOAD = """
 import sys
 from pathlib import Path
-from fl_rec.runs import checkpoint
+from fl_rec.runs import models
 from fl_rec.environment import quiet_paddle
 from fl_rec.runs.private_parts import NoCommonModel
 quiet_paddle()
 try:
-    net = checkpoint.load(Path(sys.argv[1]))
+    net = models.load(Path(sys.argv[1]))
     print("joined", sum(net.parameter("mlp_user_embedding").any(axis=1)))
 except NoCommonModel as err:
     print(err)

@@ -34,8 +34,8 @@ from pathlib import Path
 from fl_rec import environment
 environment.quiet_paddle()
 import numpy as np
-from fl_rec.runs import checkpoint
-net = checkpoint.load(Path(sys.argv[1]), *map(int, sys.argv[3:]))
+from fl_rec.runs import models
+net = models.load(Path(sys.argv[1]), *map(int, sys.argv[3:]))
 pairs = np.indices(({users}, {items})).reshape(2, -1, 1)
 np.save(sys.argv[2], net.predict(list(pairs), 1 << 16).reshape({users}, {items}))
 from paddle.distributed import fleet
@@ -128,7 +128,7 @@ def test_what_is_in_the_folder(exported: Path, trained: Finished, shards: Path) 
     assert len(items) == len(positives)
 
 
-def test_it_scores_as_the_checkpoint_joined_does(
+def test_it_scores_as_the_epochs_model_joined_does(
     commands: Commands, exported: Path, trained: Finished, tmp_path: Path
 ) -> None:
     expected = all_scores(commands, trained.run.model / str(LAST), tmp_path)
@@ -234,8 +234,8 @@ def test_mistakes_of_a_recommendation(commands: Commands, exported: Path, traine
     )
     error = commands.refusal("recommend", *model, "--user", 1, "--top", ITEMS)
     assert "As many items can be recommended as the user has not had: 1 to " in error
-    checkpoint = trained.run.model / str(LAST)
-    assert "which is a checkpoint. Export it" in commands.refusal("recommend", "--model", checkpoint, "--user", 1)
+    saved = trained.run.model / str(LAST)
+    assert "which is a run's own. Export it" in commands.refusal("recommend", "--model", saved, "--user", 1)
 
 
 CUT_OFF = {

@@ -21,7 +21,7 @@ from .conftest import ROOT, TIMEOUT, WORKERS, Finished, Job, SharedJob, clean_en
 FRESH_PROCESS = """
 import json, sys
 from pathlib import Path
-from fl_rec.runs.checkpoint import load
+from fl_rec.runs.models import load
 import paddle
 import numpy as np
 paddle.enable_static()

@@ -21,7 +21,7 @@ from fl_rec.nets import inference
 from fl_rec.nets.contract import load_model_class
 from fl_rec.nets.graph import MASK, keep_zeros
 from fl_rec.nets.inference import parameters
-from fl_rec.runs import checkpoint, private_parts
+from fl_rec.runs import models, private_parts
 from fl_rec.serving.quantise import Sparse, prune, quantise, quantise_net, split
 
 PROJECT = Path(__file__).parents[2]
@@ -140,8 +140,8 @@ def test_a_program_computes_what_numpy_does(tmp_path: Path, name: str, tables: d
 
         folder = tmp_path / str(bits)
         folder.mkdir()
-        checkpoint.write(small, folder, {})
-        again = checkpoint.load(folder)
+        models.write(small, folder, {})
+        again = models.load(folder)
         assert {name: (each.dtype, each.shape) for name, each in parameters(again).items()} == {
             name: (each.dtype, each.shape) for name, each in held.items()
         }
@@ -168,8 +168,8 @@ def test_a_matrix_of_few_weights_is_restored_by_the_program(tmp_path: Path, shar
     assert scores(small) == pytest.approx(with_parameters(net, tables), abs=1e-5)
     folder = tmp_path / "model"
     folder.mkdir()
-    checkpoint.write(small, folder, {})
-    assert scores(checkpoint.load(folder)) == pytest.approx(scores(small), abs=1e-6)
+    models.write(small, folder, {})
+    assert scores(models.load(folder)) == pytest.approx(scores(small), abs=1e-6)
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -233,7 +233,7 @@ def test_masked_weights_do_not_move(tmp_path: Path, optimizer: Any) -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A checkpoint of an NCF-MLP with private users of two workers, and a file beside it."""
+    """A saved NCF-MLP with private users of two workers, and a file beside it."""
     net = ncf(configured(tmp_path, "NCF_MLP"))
     folder = tmp_path / "model"
     users = net.parameter("mlp_user_embedding")
@@ -242,11 +242,11 @@ def model(tmp_path: Path) -> Path:
         path.mkdir()
         (path / "table").write_text("the servers'")
 
-    checkpoint.save(net, folder, {"epoch": 3, "metrics": {"hr": 0.7}}, save_tables, ["mlp_user_embedding"])
+    models.save(net, folder, {"epoch": 3, "metrics": {"hr": 0.7}}, save_tables, ["mlp_user_embedding"])
     for client in (0, 1):
         rows = np.arange(client, USERS, 2)
         private_parts.save(
-            checkpoint.private_path(folder, client), {"mlp_user_embedding": private_parts.Part(rows, users[rows])}
+            models.private_path(folder, client), {"mlp_user_embedding": private_parts.Part(rows, users[rows])}
         )
     (folder / "items.csv").write_text("0,A title\n")
     return folder
@@ -260,10 +260,10 @@ def signature(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "model.json").read_text())
 
 
-def test_a_checkpoint_becomes_a_model_for_scoring(
+def test_a_saved_model_becomes_a_model_for_scoring(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = scores(checkpoint.load(model))
+    before = scores(models.load(model))
     assert run(model, "--out", tmp_path / "new", "--bits", 8) == 0
     new = tmp_path / "new"
     assert sorted(path.name for path in new.iterdir()) == [
@@ -272,7 +272,7 @@ def test_a_checkpoint_becomes_a_model_for_scoring(
         "rec_static.pdiparams",
         "rec_static.pdmodel",
     ]
-    after = scores(checkpoint.load(new))
+    after = scores(models.load(new))
     assert 0 < np.abs(after - before).max() < 0.1
     told = signature(new)
     assert (told["private"], told["epoch"], told["feeds"]) == ([], 3, ["user_input", "item_input"])
@@ -281,8 +281,8 @@ def test_a_checkpoint_becomes_a_model_for_scoring(
     assert (record["bits"], record["prune"]) == (8, None)
     size = (new / "rec_static.pdmodel").stat().st_size + (new / "rec_static.pdiparams").stat().st_size
     assert record["after"]["bytes"] == size
-    assert record["before"]["memory"] == sum(each.nbytes for each in parameters(checkpoint.load(model)).values())
-    assert record["after"]["memory"] == sum(each.nbytes for each in parameters(checkpoint.load(new)).values())
+    assert record["before"]["memory"] == sum(each.nbytes for each in parameters(models.load(model)).values())
+    assert record["after"]["memory"] == sum(each.nbytes for each in parameters(models.load(new)).values())
     assert record["after"]["memory"] < record["before"]["memory"]
     assert record["after"]["milliseconds"] > 0
     assert record["after"]["hr"] is None
@@ -291,7 +291,7 @@ def test_a_checkpoint_becomes_a_model_for_scoring(
     assert f"{size:,}" in out
 
 
-def test_a_pruned_checkpoint_is_one_to_start_from(tmp_path: Path, model: Path) -> None:
+def test_a_pruned_model_is_one_to_start_from(tmp_path: Path, model: Path) -> None:
     assert run(model, "--out", tmp_path / "new", "--prune", 0.5) == 0
     new = tmp_path / "new"
     assert sorted(path.name for path in (new / "private").iterdir()) == ["0.npz", "1.npz"]
@@ -299,17 +299,17 @@ def test_a_pruned_checkpoint_is_one_to_start_from(tmp_path: Path, model: Path) -
     assert signature(new)["private"] == ["mlp_user_embedding"]
     assert signature(new)["compression"]["zeros"] == {"mlp_fc_0.w": 42, "mlp_fc_1.w": 12}
     for client in (0, 1):
-        old, pruned = (checkpoint.load_parameters(folder, client) for folder in (model, new))
+        old, pruned = (models.load_parameters(folder, client) for folder in (model, new))
         assert old.keys() == pruned.keys()
         for name, values in old.items():
             if name in ("mlp_fc_0.w", "mlp_fc_1.w"):
                 assert (pruned[name] == prune(values, 0.5)).all()
             else:
                 assert (pruned[name] == values).all(), name
-    assert not checkpoint.load(new, 1).parameter("mlp_user_embedding")[::2].any(), "each worker has its own part only"
+    assert not models.load(new, 1).parameter("mlp_user_embedding")[::2].any(), "each worker has its own part only"
     assert run(new, "--out", tmp_path / "both", "--bits", 4) == 0
     assert run(model, "--out", tmp_path / "at once", "--bits", 4, "--prune", 0.5) == 0
-    one, other = (scores(checkpoint.load(tmp_path / name)) for name in ("both", "at once"))
+    one, other = (scores(models.load(tmp_path / name)) for name in ("both", "at once"))
     assert (one == other).all()
 
 
@@ -337,7 +337,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, capsys: pytest.CaptureFixtu
     bad[4, 2], bad[7, 0] = np.nan, np.inf
     net.set_parameter("mf_item_embedding", bad)
     (tmp_path / "bad").mkdir()
-    checkpoint.write(net, tmp_path / "bad", {})
+    models.write(net, tmp_path / "bad", {})
     said = refused(capsys, tmp_path / "new", tmp_path / "bad", "--bits", 8)
     assert "Received: mf_item_embedding with 2 weights that are not." in said
 
@@ -345,7 +345,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_nothing_to_prune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("fl_mf", "NCF_GMF"):
         (tmp_path / name).mkdir()
-        checkpoint.write(ncf(configured(tmp_path, name)), tmp_path / name, {})
+        models.write(ncf(configured(tmp_path, name)), tmp_path / name, {})
         said = refused(capsys, tmp_path / "new", tmp_path / name, "--bits", 8, "--prune", 0.5)
         assert "--prune sets weights of hidden layers to 0. Received: 0.5, and a net that shares none." in said
 
@@ -356,28 +356,28 @@ def test_a_full_disk(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write", full)
+    monkeypatch.setattr(models, "write", full)
     said = refused(capsys, tmp_path / "new", model, "--bits", 8)
     assert f"{tmp_path / 'new'} can't be written (No space left on device). Free some space or name another" in said
 
 
 def test_a_file_that_is_cut_off(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paddle says nothing if the disk is full: what was written is read again before it counts."""
-    write = checkpoint.write
+    write = models.write
 
     def short(net: Any, folder: Path, *others: Any) -> None:
         write(net, folder, *others)
         with open(folder / "rec_static.pdiparams", "r+b") as file:
             file.truncate(500)
 
-    monkeypatch.setattr(checkpoint, "write", short)
+    monkeypatch.setattr(models, "write", short)
     assert run(model, "--out", tmp_path / "new", "--bits", 8) == 2
     assert not (tmp_path / "new").exists()
 
 
 def test_a_private_part_is_missing(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for client in (0, 1):
-        checkpoint.private_path(model, client).unlink()
+        models.private_path(model, client).unlink()
     for options in (["--bits", 8], ["--prune", 0.5]):
         said = refused(capsys, tmp_path / "new", model, *options)
         assert "A model with private parameters needs a worker's part of them." in said
@@ -385,6 +385,6 @@ def test_a_private_part_is_missing(tmp_path: Path, model: Path, capsys: pytest.C
 
 def test_a_compressed_model_is_none_to_start_from(tmp_path: Path, model: Path) -> None:
     assert run(model, "--out", tmp_path / "new", "--bits", 8) == 0
-    assert "mlp_item_embedding" not in checkpoint.load_parameters(tmp_path / "new", 0)
+    assert "mlp_item_embedding" not in models.load_parameters(tmp_path / "new", 0)
     with pytest.raises(DataError, match="compressed once"):
-        split(checkpoint.load(tmp_path / "new"))
+        split(models.load(tmp_path / "new"))

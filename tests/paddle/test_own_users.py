@@ -19,7 +19,7 @@ from fl_rec.nets.inference import InferenceNet, scoring_program
 from fl_rec.nets.own_users import ALL_USERS
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.nets.tensors import persistent
-from fl_rec.runs import checkpoint, private_parts
+from fl_rec.runs import models, private_parts
 from fl_rec.steps.graph import GraphStep
 from fl_rec.trainer import warm_start
 from fl_rec.trainer.private_params import PrivateParams
@@ -109,10 +109,10 @@ def test_all_else_is_as_if_all_users_had_rows(config: Config, tmp_path: Path) ->
             trained(each, tmp_path)
             folder = tmp_path / str(len(made))
             folder.mkdir()
-            checkpoint.write(each.net, folder, {}, each.private)
-            private_parts.save(checkpoint.private_path(folder, 0), each.private.parts(each.program))
+            models.write(each.net, folder, {}, each.private)
+            private_parts.save(models.private_path(folder, 0), each.private.parts(each.program))
             files = [(folder / f"rec_static.{kind}").read_bytes() for kind in ("pdmodel", "pdiparams")]
-            made.append((rows_kept(each), each.net.predict(ROWS[:2], 4).tolist(), files, checkpoint.load(folder, 0)))
+            made.append((rows_kept(each), each.net.predict(ROWS[:2], 4).tolist(), files, models.load(folder, 0)))
     (rows, scores, files, loaded), (own_rows, own_scores, own_files, own_loaded) = made
     assert USERS in rows and USERS not in own_rows and 3 in own_rows
     assert own_scores == scores and own_files == files

@@ -21,7 +21,7 @@ from fl_rec.nets.inference import scoring_program
 from fl_rec.nets.own_users import ALL_USERS
 from fl_rec.nets.program import LOSS_SUM, ROWS, TrainingProgram, scheduled
 from fl_rec.nets.structure import Structure, structure_of
-from fl_rec.runs import checkpoint
+from fl_rec.runs import models
 from fl_rec.steps.base import LocalStep
 from fl_rec.steps.graph import GraphStep
 from fl_rec.trainer.local_training import DpPasses, LocalTraining, Passes, WorkerShards, local_training, training_rows
@@ -222,8 +222,8 @@ def test_a_net_that_says_what_it_is_is_scored_by_a_kernel(
         assert rows.measure(net, 8, 1).to_record() == by_paddle.to_record()
         net.set_parameter("prediction.b", np.array([1e9]))
         assert rows.measure(net, 8, 1).hits == 0, "scores are those of the parameters as they are"
-        checkpoint.write(net, tmp_path, {})
-        assert checkpoint.load(tmp_path).structure == structure, "whoever evaluates it goes the same way"
+        models.write(net, tmp_path, {})
+        assert models.load(tmp_path).structure == structure, "whoever evaluates it goes the same way"
 
 
 # --- Passes over the rows ------------------------------------------------------------------------------

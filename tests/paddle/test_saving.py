@@ -14,7 +14,7 @@ from fl_rec.errors import DataError, RunError
 from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.metrics import EpochMetrics, Evaluation
 from fl_rec.nets.own_users import ALL_USERS
-from fl_rec.runs import checkpoint, private_parts
+from fl_rec.runs import models, private_parts
 from fl_rec.runs.private_parts import Part
 from fl_rec.trainer import saving, warm_start
 from fl_rec.trainer.saving import Saving
@@ -90,7 +90,7 @@ def test_patience(tmp_path: Path, patience: int, epoch: int, over: bool) -> None
 
 def test_the_first_worker_writes_what_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[Any] = []
-    monkeypatch.setattr(saving.checkpoint, "save", lambda *arguments: saved.append(arguments))
+    monkeypatch.setattr(saving.models, "save", lambda *arguments: saved.append(arguments))
     saver(tmp_path, index=1, net="a net").save_shared(4)
     assert saved == []
     saver(tmp_path, net="a net", private={"users": True}).save_shared(4)
@@ -112,14 +112,14 @@ def test_every_worker_writes_its_private_part(tmp_path: Path) -> None:
     saver(tmp_path, index=2).save_private(3)
     assert kept(tmp_path / "3") == [], "nothing is private"
     saver(tmp_path, index=2, private=Private(users=True)).save_private(3)
-    part = private_parts.load(checkpoint.private_path(tmp_path / "3", 2))
+    part = private_parts.load(models.private_path(tmp_path / "3", 2))
     assert part["users"].values.tolist() == [[2.0]] and kept(tmp_path / "3" / "private") == ["2.npz"]
 
 
 def test_a_worker_with_a_net_of_its_own_writes_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(tmp_path, 1)
     written: list[Any] = []
-    monkeypatch.setattr(saving.checkpoint, "write_own", lambda *arguments: written.append(arguments))
+    monkeypatch.setattr(saving.models, "write_own", lambda *arguments: written.append(arguments))
     saver(tmp_path, index=1, net="mine", private=Private(users=True), students={"1": {}}).save_private(0)
     assert written == [("mine", tmp_path / "0" / "private" / "1.npz", {"users": True})]
 
@@ -154,7 +154,7 @@ def net() -> Any:
 def test_a_model_is_written_as_paddle_writes_it(net: Any, tmp_path: Path) -> None:
     import paddle
 
-    checkpoint.write(net, tmp_path, {"epoch": 3})
+    models.write(net, tmp_path, {"epoch": 3})
     block, theirs = net.program.global_block(), tmp_path / "theirs"
     with paddle.static.scope_guard(net.scope):
         inputs = [block.var(name) for name in net.feeds]
@@ -162,15 +162,15 @@ def test_a_model_is_written_as_paddle_writes_it(net: Any, tmp_path: Path) -> Non
     written = tmp_path / "rec_static.pdiparams"
     assert written.read_bytes() == theirs.with_suffix(".pdiparams").read_bytes()
     assert str(Path(__file__).parent).encode() not in (tmp_path / "rec_static.pdmodel").read_bytes()
-    loaded, rows = checkpoint.load(tmp_path), (np.arange(300)[:, None], np.arange(300)[::-1, None])
+    loaded, rows = models.load(tmp_path), (np.arange(300)[:, None], np.arange(300)[::-1, None])
     assert loaded.feeds == net.feeds and loaded.predict(rows, 128).tolist() == net.predict(rows, 300).tolist()
 
 
 def test_what_is_withheld_is_zero_in_the_file_and_stays_in_the_net(net: Any, tmp_path: Path) -> None:
     before = net.parameter("users")
-    checkpoint.write(net, tmp_path, {}, ["users"])
-    private_parts.save(checkpoint.private_path(tmp_path, 0), {"users": Part(np.array([7]), before[[7]])})
-    loaded = checkpoint.load(tmp_path)
+    models.write(net, tmp_path, {}, ["users"])
+    private_parts.save(models.private_path(tmp_path, 0), {"users": Part(np.array([7]), before[[7]])})
+    loaded = models.load(tmp_path)
     users = loaded.parameter("users")
     assert users[7].tolist() == before[7].tolist() and np.flatnonzero(users.any(axis=1)).tolist() == [7]
     assert loaded.parameter("items").tolist() == net.parameter("items").tolist()

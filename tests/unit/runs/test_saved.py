@@ -169,7 +169,7 @@ def test_no_model_at_all(runs: Path, arguments: list[str], message: str, capsys:
     assert capsys.readouterr().err.startswith(f"fl-rec: error: {message}")
 
 
-def test_a_checkpoint_has_no_names(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_epochs_model_has_no_names(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(runs / "a")
     assert cli.main(["recommend", "--user", "1", "--model", str(run)]) == 2
-    assert f"which is a checkpoint. Export it: fl-rec export {run}" in capsys.readouterr().err
+    assert f"which is a run's own. Export it: fl-rec export {run}" in capsys.readouterr().err

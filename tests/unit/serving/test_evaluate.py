@@ -68,12 +68,12 @@ def saved(tmp_path: Path) -> Callable[..., SavedModel]:
 def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Load], None]:
     """`load(function)` has models loaded by a function of the client, without Paddle."""
     monkeypatch.setattr(environment, "quiet_paddle", lambda: None)
-    checkpoint: Any = ModuleType("fl_rec.runs.checkpoint")
-    monkeypatch.setitem(sys.modules, checkpoint.__name__, checkpoint)
-    monkeypatch.setattr(runs, "checkpoint", checkpoint, raising=False)
+    models: Any = ModuleType("fl_rec.runs.models")
+    monkeypatch.setitem(sys.modules, models.__name__, models)
+    monkeypatch.setattr(runs, "models", models, raising=False)
 
     def load(function: Load) -> None:
-        checkpoint.load = lambda _folder, client=None: function(client)
+        models.load = lambda _folder, client=None: function(client)
 
     return load
 

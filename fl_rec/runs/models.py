@@ -36,11 +36,11 @@ def save(
     save_tables: Callable[[Path], None],
     private_names: Collection[str] = (),
 ) -> None:
-    """Writes a checkpoint's shared part, whole or not at all.
+    """Writes an epoch's model, its shared part, whole or not at all.
 
     Args:
         net: the model; its private parameters are not written.
-        folder: the epoch's folder; a checkpoint that is there is replaced.
+        folder: the epoch's folder; a model that is there is replaced.
         signature: what goes into model.json besides the feeds.
         save_tables: writes the servers' tables into the folder it is given.
         private_names: the private parameters.
@@ -89,7 +89,7 @@ def private_path(folder: Path, client: int) -> Path:
 
 
 def load(folder: Path, client: int | None = None) -> InferenceNet:
-    """Reads a checkpoint's model for inference, in any process.
+    """Reads a saved model for inference, in any process.
 
     Args:
         folder: an epoch's folder.
@@ -140,7 +140,7 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
 
 
 def load_parameters(folder: Path, client: int) -> dict[str, np.ndarray]:
-    """A checkpoint's parameters as a worker starts from them: what is shared, and its own private part.
+    """A saved model's parameters as a worker starts from them: what is shared, and its own private part.
 
     Raises:
         DataError: see `load`.
