@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import gzip
 import hashlib
@@ -11,14 +12,17 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import starmap
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fl_rec.errors import DataError
 
 _GZIP = b"\x1f\x8b"
+# Of linux/fcntl.h and linux/fs.h.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def read_bytes(path: Path) -> bytes:
@@ -84,7 +88,7 @@ def read_json(path: Path, rule: str = "", remedy: str = "") -> dict[str, Any]:
 
 @contextmanager
 def atomic_write(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """Opens a file that takes the place of `path` when all is written, and only then.
+    """Opens a file that takes the place of `path` when all is on the disk, and only then.
 
     Several processes may do so at once: the last one's stays. OSError, which names `path`, if it can't be written.
 
@@ -98,7 +102,10 @@ def atomic_write(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
         draft.unlink(missing_ok=True)
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(draft, path)
+        _sync(path.parent)
     except OSError as err:
         if err.filename in (None, str(draft)):
             err.filename, err.filename2 = str(path), None
@@ -106,6 +113,15 @@ def atomic_write(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Returns when a file, or a folder's list of names, is on the disk. OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -138,11 +154,11 @@ def read_arrays(path: Path, rule: str) -> dict[str, Any]:
         raise DataError(f"{rule} Received: {path} ({err}).") from err
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Any], mode: int = 0o666) -> None:
     """Writes an .npz; see `atomic_write`."""
     import numpy as np  # a tenth of a second, that a command which only looks at files need not take
 
-    with atomic_write(path) as file:
+    with atomic_write(path, mode) as file:
         np.savez(file, **arrays)
 
 
@@ -164,15 +180,139 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+# --- Folders -------------------------------------------------------------------------------------------
+
+
 @contextmanager
-def drafted(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `folder` when all is written, and only then. OSError."""
-    draft = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+def drafted(folder: Path, mode: int = 0o777) -> Iterator[Path]:
+    """A folder to write into, which takes the place of `folder` when all is on the disk, and only then. OSError.
+
+    Args:
+        folder: its parents are made if they are not there.
+        mode: who may read and write it, before the process's umask.
+    """
+    draft = begin_draft(folder, mode)
     try:
         yield draft
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(draft, folder)
+        publish(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def draft_of(folder: Path) -> Path:
+    """The draft of a folder that several processes write together, after one of them has called `begin_draft`, and
+    before one of them calls `publish`."""
+    return folder.with_name(f".{folder.name}.tmp")
+
+
+def begin_draft(folder: Path, mode: int = 0o777) -> Path:
+    """Makes an empty draft of a folder; what a process that was killed has left of another is removed. OSError."""
+    recover(folder)
+    draft = draft_of(folder)
+    shutil.rmtree(draft, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft.mkdir(mode)
+    return draft
+
+
+def publish(folder: Path) -> None:
+    """Puts the draft of a folder in its place, when all of it is on the disk. OSError; then the old one stays."""
+    draft, old = draft_of(folder), _aside(folder)
+    for path in (*draft.rglob("*"), draft):
+        _sync(path)
+    if not folder.exists():
+        os.rename(draft, folder)
+    elif _exchange(draft, folder):
+        old = draft
+    else:  # there is a moment without the folder: see `recover`
+        os.rename(folder, old)
+        try:
+            os.rename(draft, folder)
+        except OSError:
+            os.rename(old, folder)
+            raise
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Puts a folder back that `publish` was about to replace when its process was killed; else does nothing."""
+    if not folder.exists():
+        with contextlib.suppress(OSError):
+            os.rename(_aside(folder), folder)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Has two folders change places in one step; False where system or file system can't."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    return renameat2 is not None and not renameat2(
+        _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE
+    )
+
+
+# --- What belongs together -----------------------------------------------------------------------------
+
+
+def seal(folder: Path, name: str, content: Mapping[str, Any], mode: int = 0o666) -> None:
+    """Writes a folder's last file: JSON of `content`, and `files`, [bytes, SHA-256] of each other one by its path in
+    the folder. OSError.
+
+    Args:
+        name: the file's.
+        content: has an `identity`: what the files are of, {run, epoch, net, data}; see `digest`.
+        mode: see `atomic_write`.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / name)
+    files = {str(path.relative_to(folder)): [path.stat().st_size, sha256_of(path)] for path in paths}
+    write_json(folder / name, {**content, "files": files}, mode)
+
+
+def verify(
+    folder: Path, name: str, rule: str, remedy: str, wanted: Callable[[str], bool] = lambda _: True
+) -> dict[str, Any]:
+    """What `seal` wrote, when every file was found to be as it was then.
+
+    Args:
+        rule: what the error says first.
+        remedy: what it says last.
+        wanted: whether a file, by its path in the folder, is to be looked at.
+
+    Raises:
+        DataError: a file is missing or has another content, or the one of this name can't be read.
+    """
+    content = read_json(folder / name, rule, remedy)
+    identity, files = (content.get(key) for key in ("identity", "files"))
+    if not (isinstance(identity, dict) and isinstance(files, dict) and all(starmap(_listed, files.items()))):
+        raise DataError(
+            f"{rule} Received: {folder / name}, which does not list the files and of what they are. {remedy}"
+        )
+    for file, (size, checksum) in files.items():
+        if wanted(file) and (found := _difference(folder / file, size, checksum)):
+            raise DataError(f"{rule} Received: {folder / file}, {found} in {name}. {remedy}")
+    return content
+
+
+def _listed(file: str, entry: Any) -> bool:
+    """Whether it is a path that stays in its folder, with bytes and a checksum."""
+    inside = not Path(file).is_absolute() and ".." not in Path(file).parts
+    return inside and isinstance(entry, list) and [type(each) for each in entry] == [int, str]
+
+
+def _difference(path: Path, size: int, checksum: str) -> str:
+    """How a file differs from what it was, "" if it does not."""
+    try:
+        found = path.stat().st_size
+        if found != size:
+            return f"which has {found:,} bytes, and {size:,}"
+        return "" if sha256_of(path) == checksum else "whose content is not that of the checksum"
+    except OSError as err:
+        return f"which can't be read ({err.strerror}), and is listed"
+
+
+def digest(content: Any) -> str:
+    """A SHA-256 that stands for what JSON can hold, such as a net's parameters {name: shape} in an identity."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

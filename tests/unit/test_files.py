@@ -5,12 +5,28 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fl_rec import files
 from fl_rec.errors import DataError
-from fl_rec.files import atomic_write, drafted, locked, read_arrays, read_json, write_arrays, write_json
+from fl_rec.files import (
+    atomic_write,
+    begin_draft,
+    draft_of,
+    drafted,
+    locked,
+    publish,
+    read_arrays,
+    read_json,
+    recover,
+    seal,
+    verify,
+    write_arrays,
+    write_json,
+)
 
 
 def test_interrupted_write_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
@@ -100,6 +116,135 @@ def test_a_folder_takes_its_place_when_all_is_written(tmp_path: Path) -> None:
     with drafted(folder) as draft:
         (draft / "new").touch()
     assert [each.name for each in tmp_path.rglob("*")] == ["folder", "new"]
+
+
+@pytest.mark.parametrize("swapped", [True, False])
+def test_a_folder_is_replaced_with_all_that_is_in_it(
+    tmp_path: Path, swapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system can't swap two folders too."""
+    if not swapped:
+        monkeypatch.setattr(files, "_exchange", lambda _one, _other: False)
+    folder = tmp_path / "folder"
+    for name in ("old", "new"):
+        with drafted(folder, 0o700) as draft:
+            (draft / "below").mkdir()
+            (draft / "below" / name).touch()
+    assert [str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*")] == [
+        "folder",
+        "folder/below",
+        "folder/below/new",
+    ]
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_two_change_places_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no moment without the folder."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (begin_draft(folder) / "new").touch()
+    monkeypatch.setattr(os, "rename", lambda *_: pytest.fail("a moment without it"))
+    publish(folder)
+    assert (folder / "new").exists() and not draft_of(folder).exists()
+
+
+def test_a_folder_is_there_again_whose_replacing_was_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rename = tmp_path / "folder", os.rename
+    folder.mkdir()
+    (folder / "old").touch()
+    begin_draft(folder)
+    monkeypatch.setattr(files, "_exchange", lambda _one, _other: False)
+
+    def full(source: Path, target: Path) -> None:
+        if source == draft_of(folder):
+            raise OSError("full")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(OSError, match="full"):
+        publish(folder)
+    assert (folder / "old").exists()
+
+    def killed(source: Path, target: Path) -> None:
+        if source == draft_of(folder):
+            os._exit(9)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", killed)
+    if not (child := os.fork()):
+        publish(folder)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9 and not folder.exists()
+    monkeypatch.undo()
+    recover(folder)
+    recover(folder)
+    assert (folder / "old").exists()
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> Path:
+    folder = tmp_path / "folder"
+    (folder / "private").mkdir(parents=True)
+    (folder / "values").write_bytes(b"12345")
+    (folder / "private" / "0").write_bytes(b"own")
+    seal(folder, "all.json", {"identity": {"epoch": 3}}, 0o600)
+    return folder
+
+
+def check(folder: Path, **options: Any) -> dict[str, Any]:
+    return verify(folder, "all.json", "The rule.", "The remedy.", **options)
+
+
+def test_what_is_sealed_is_as_it_was(sealed: Path) -> None:
+    content = check(sealed)
+    assert content["identity"] == {"epoch": 3}
+    assert {name: size for name, (size, _) in content["files"].items()} == {"values": 5, "private/0": 3}
+    assert (sealed / "all.json").stat().st_mode & 0o777 == 0o600
+    (sealed / "notes").touch()
+    assert check(sealed) == content, "what lies beside it is no part of it"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"12346", "values, whose content is not that of the checksum in all.json. The remedy."),
+        (b"123", "values, which has 3 bytes, and 5 in all.json. The remedy."),
+        (None, "values, which can't be read (No such file or directory), and is listed in all.json. The remedy."),
+    ],
+)
+def test_what_was_changed_since_is_named(sealed: Path, content: bytes | None, message: str) -> None:
+    if content is None:
+        (sealed / "values").unlink()
+    else:
+        (sealed / "values").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        check(sealed)
+    assert str(caught.value) == f"The rule. Received: {sealed}/{message}"
+    assert check(sealed, wanted=lambda name: name.startswith("private/")), "which is as it was"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"identity": {}},
+        {"files": {}},
+        {"identity": [], "files": {}},
+        {"identity": {}, "files": []},
+        {"identity": {}, "files": {"values": 5}},
+        {"identity": {}, "files": {"values": [5]}},
+        {"identity": {}, "files": {"values": ["5", "a"]}},
+        {"identity": {}, "files": {"values": [True, "a"]}},
+        {"identity": {}, "files": {"../values": [5, "a"]}},
+        {"identity": {}, "files": {"/etc/passwd": [5, "a"]}},
+    ],
+)
+def test_a_seal_that_says_nothing(sealed: Path, content: dict[str, Any]) -> None:
+    write_json(sealed / "all.json", content)
+    with pytest.raises(
+        DataError, match=r"all\.json, which does not list the files and of what they are\. The remedy\.$"
+    ):
+        check(sealed)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", None])
