@@ -407,7 +407,7 @@ def run_job(
     return JobRun(
         exit_code=exit_code,
         seconds=seconds,
-        running_after=max(running.values()) - started if running.keys() >= set(expected) else None,
+        running_after=max(running.values()) - clock if running.keys() >= set(expected) else None,
         peak_pss=usage.peak_pss,
         cpu_per_million=known.cpu_per_million(usage),
         known_after=tuple(moment - started for moment in known.times),

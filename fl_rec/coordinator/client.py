@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 
@@ -124,11 +125,11 @@ class CoordinatorClient:
 
     def _await_connection(self, seconds: float) -> None:
         # Older gRPC's (1.70, the last for Python 3.8) make connections only while somebody waits.
-        ready = grpc.channel_ready_future(self._channel)
-        try:
-            ready.result(seconds)
-        except grpc.FutureTimeoutError:
-            ready.cancel()
+        ready, connected = threading.Event(), grpc.channel_ready_future(self._channel)
+        connected.add_done_callback(lambda _: ready.set())
+        # Its own result(seconds) goes by the clock on the wall, and waits an hour more when that is set back.
+        ready.wait(seconds)
+        connected.cancel()
 
     def close(self) -> None:
         self._channel.close()

@@ -223,12 +223,12 @@ def command(options: argparse.Namespace) -> int:
 
 def _claim(config: Config) -> RunDirectory:
     """The run directory of a new job. A process may start several, even at the same time."""
-    this, number = psutil.Process(), next(_JOBS)
+    this, number = os.getpid(), next(_JOBS)
     path = config.runner.run_dir
     if path is None:
-        path = default_path(config.yaml_path, time.time(), this.pid)
+        path = default_path(config.yaml_path, time.time(), this)
         path = path if number == 1 else path.with_name(f"{path.name}-{number}")
-    run, _ = RunDirectory.claim(path, f"{this.pid} {this.create_time()} {number}")
+    run, _ = RunDirectory.claim(path, f"{this} {roles.started()} {number}")
     return run
 
 

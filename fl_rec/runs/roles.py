@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -38,10 +39,6 @@ _GIVEN = {
     "POD_IP",
     "TRAINING_ROLE",
 }
-
-# Seconds; a process number is not given to another one so soon.
-CLOCK_SLACK = 5.0
-
 
 STARTING, RUNNING, DONE, FAILED = "starting", "running", "done", "failed"
 
@@ -120,15 +117,15 @@ class RoleStatus:
 
     Attributes:
         role: its name.
-        pid, created: its process, and when that was created, in seconds since 1970.
+        pid, started: its process; see `started`.
         state: "starting", "running", "done" or "failed".
         error: why it failed.
-        times: when it first came to each state, in seconds since 1970.
+        times: when it first came to each state, in seconds since the boot, as `time.monotonic` gives them.
     """
 
     role: str
     pid: int
-    created: float
+    started: str
     state: str
     error: str
     times: Mapping[str, float]
@@ -142,12 +139,33 @@ class RoleStatus:
         """The live process of this role, or None if it has ended (or its number now belongs to another)."""
         try:
             process = psutil.Process(self.pid)
-            # psutil adds the boot time in whole seconds, which moves when the clock is set or slewed.
-            if abs(process.create_time() - self.created) < CLOCK_SLACK and not has_ended(process):
-                return process
         except psutil.NoSuchProcess:
-            pass
-        return None
+            return None
+        return process if started(self.pid) == self.started and not has_ended(process) else None
+
+
+def started(pid: int | None = None) -> str:
+    """Which of all processes that ever had a number has it now: the boot, and clock ticks from then to its start.
+
+    Seconds since 1970, as psutil's create_time, move when the clock is set.
+
+    Args:
+        pid: the number; None for this process.
+
+    Returns:
+        "BOOT TICKS"; "" if no process has the number.
+    """
+    try:
+        stat = Path(f"/proc/{pid or os.getpid()}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    # Its name, in parentheses, may hold anything.
+    return f"{_boot()} {stat.rpartition(')')[2].split()[19]}"
+
+
+@cache
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
 def has_ended(process: psutil.Process) -> bool:
@@ -162,8 +180,8 @@ def write_status(folder: Path, role: str, state: str, error: str = "") -> None:
     """Writes this process's status as `folder/ROLE.json`, whole or not at all."""
     target = folder / f"{role}.json"
     times = read_json(target)["times"] if target.exists() else {}
-    created = psutil.Process().create_time()
-    status = RoleStatus(role, os.getpid(), created, state, error, {**times, state: times.get(state, time.time())})
+    times = {**times, state: times.get(state, time.monotonic())}
+    status = RoleStatus(role, os.getpid(), started(), state, error, times)
     write_json(target, dataclasses.asdict(status))
 
 

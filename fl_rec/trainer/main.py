@@ -92,8 +92,10 @@ def open_run(config: Config, role: Role) -> RunDirectory:
     if ENVIRONMENT_KEY in os.environ:
         return RunDirectory(Path(os.environ[ENVIRONMENT_KEY]))
     fleetrun = psutil.Process(os.getppid())
-    path = config.runner.run_dir or default_path(config.yaml_path, fleetrun.create_time(), fleetrun.pid)
-    run, made = RunDirectory.claim(path, os.environ[FLEETRUN_MARK])
+    mark = os.environ[FLEETRUN_MARK]
+    # The same for all roles, though the clock be set while they start: psutil adds the boot time, which moves with it.
+    began = os.stat(mark).st_mtime if os.path.isdir(mark) else fleetrun.create_time()
+    run, made = RunDirectory.claim(config.runner.run_dir or default_path(config.yaml_path, began, fleetrun.pid), mark)
     if made:
         start_watch(run, role, fleetrun, config.runner.start_timeout)
     return run

@@ -13,11 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from fl_rec.errors import RunError
 from fl_rec.ps.runtime import PsRuntime
+from fl_rec.runs import roles
 from fl_rec.runs.roles import RoleStatus
 
 # Gloo holds Python's lock while it waits, so that each worker must be a process; Paddle is imported once for all.
@@ -81,7 +81,7 @@ def test_a_worker_takes_no_other_jobs_server(process: str, tmp_path: Path) -> No
             endpoint = f"127.0.0.1:{listener.getsockname()[1]}"
             runtime.role = SimpleNamespace(name="worker.3", server_endpoints=(endpoint,))
             pid = os.getpid() if process == "ours" else sleeper.pid
-            status = RoleStatus("server.0", pid, psutil.Process(pid).create_time(), "starting", "", {})
+            status = RoleStatus("server.0", pid, roles.started(pid), "starting", "", {})
             (tmp_path / "server.0.json").write_text(json.dumps(dataclasses.asdict(status)))
             if process == "ours":
                 runtime.wait_for_servers()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from fl_rec import environment
@@ -20,6 +19,7 @@ from fl_rec.data.manifest import MANIFEST_NAME, MANIFEST_VERSION, SLOTS, Manifes
 from fl_rec.data.shards import write_shards
 from fl_rec.data.text import LAYOUTS
 from fl_rec.job import launch
+from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
 
 # No wait of a unit test is longer than this many seconds; a machine under load needs them.
@@ -31,7 +31,7 @@ import json, os, sys, time
 run = os.environ["FL_REC_RUN_DIR"]
 print("this is fleetrun")
 for role, state, error in {says!r}:
-    status = dict(role=role, pid=1, created=0.0, state=state, error=error, times={{state: time.time()}})
+    status = dict(role=role, pid=1, started="", state=state, error=error, times={{state: time.time()}})
     with open(run + "/tmp", "w") as file: json.dump(status, file)
     os.replace(run + "/tmp", run + "/roles/" + role + ".json")
     open(run + "/log/" + role.replace(".", "log."), "w").close()
@@ -153,7 +153,7 @@ def set_status(run: RunDirectory) -> SetStatus:
         role: str, state: str, process: subprocess.Popen | None = None, *, error: str = "", at: float = 1.0
     ) -> None:
         pid = process.pid if process else os.getpid()
-        status = {"role": role, "pid": pid, "created": psutil.Process(pid).create_time()}
+        status = {"role": role, "pid": pid, "started": roles.started(pid)}
         status.update({"state": state, "error": error, "times": {state: at}})
         (run.roles / f"{role}.json").write_text(json.dumps(status), encoding="utf-8")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import random
 import re
 import socket
@@ -979,6 +980,14 @@ def test_nobody_listens(ask: Ask, timeout: float) -> None:
     text = text_of(ask(endpoint, 0, 0, timeout=timeout), CoordinatorLost)
     assert time.monotonic() - start < DEADLINE / 2
     assert text.startswith(f"The coordinator at {endpoint} could not be reached for {timeout:g} s (UNAVAILABLE: ")
+
+
+def test_clock_that_is_set_back_while_a_client_waits(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    # gRPC's own future would wait an hour more.
+    hours, true_time = itertools.chain([0], itertools.repeat(1)), time.time
+    monkeypatch.setattr(time, "time", lambda: true_time() - 3600 * next(hours))
+    asked = ask(f"127.0.0.1:{free_port()}", 0, 0, timeout=0.5)
+    assert "could not be reached for 0.5 s" in text_of(asked, CoordinatorLost)
 
 
 def test_client_that_gave_up_finds_it_again(serve: Serve) -> None:

@@ -234,7 +234,7 @@ def test_killed_role(watch: Watch, set_status: SetStatus, sleeper: Spawn, run: R
 def test_role_whose_number_another_process_has_now(watch: Watch, set_status: SetStatus, run: RunDirectory) -> None:
     set_status("worker.0", roles.STARTING)
     path = run.roles / "worker.0.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "created": 86400.0}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "started": roles.started(1)}))
     failure = watch()
     assert failure is not None and failure.role == "worker.0"
     assert failure.reason.startswith("it ended without a word")

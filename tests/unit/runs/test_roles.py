@@ -33,8 +33,8 @@ def role_of(without: str = "", **changes: str) -> Role:
     return Role.from_environment({key: value for key, value in {**FLEETRUN, **changes}.items() if key != without})
 
 
-def status_of(pid: int, created: float) -> RoleStatus:
-    return RoleStatus("worker.0", pid, created, roles.RUNNING, "", {roles.RUNNING: 1.0})
+def status_of(pid: int, started: str) -> RoleStatus:
+    return RoleStatus("worker.0", pid, started, roles.RUNNING, "", {roles.RUNNING: 1.0})
 
 
 def test_worker() -> None:
@@ -83,7 +83,7 @@ def test_who_listens(tmp_path: Path, spawn: Callable[..., subprocess.Popen]) -> 
     port = int(child.stdout.readline())
     assert roles.listens(tmp_path, "server.0", port)
     other = spawn("sleep", "60")
-    status = roles.RoleStatus("server.1", other.pid, psutil.Process(other.pid).create_time(), "running", "", {})
+    status = roles.RoleStatus("server.1", other.pid, roles.started(other.pid), "running", "", {})
     (tmp_path / "server.1.json").write_text(json.dumps(dataclasses.asdict(status)))
     assert not roles.listens(tmp_path, "server.1", port)
 
@@ -115,7 +115,7 @@ def test_variables_that_make_no_sense(changes: dict[str, str]) -> None:
 
 def test_status_is_read_back_and_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "roles"
-    before = time.time()
+    before = time.monotonic()
     roles.write_status(folder, "worker.1", roles.STARTING)
     roles.write_status(folder, "server.0", roles.RUNNING)
     roles.write_status(folder, "worker.1", roles.FAILED, 'a "reason",\nin two lines: é')
@@ -125,7 +125,7 @@ def test_status_is_read_back_and_replaced(tmp_path: Path) -> None:
     assert (worker.role, worker.state, worker.error) == ("worker.1", "failed", 'a "reason",\nin two lines: é')
     assert worker.pid == os.getpid()
     assert list(worker.times) == ["starting", "failed"], "a role keeps when it came to each of its states"
-    assert before <= worker.times["starting"] <= worker.times["failed"] <= time.time()
+    assert before <= worker.times["starting"] <= worker.times["failed"] <= time.monotonic()
     assert worker.time == worker.times["failed"]
     assert (statuses["server.0"].error, list(statuses["server.0"].times)) == ("", ["running"])
     assert sorted(path.name for path in folder.iterdir()) == ["server.0.json", "worker.1.json"]
@@ -152,24 +152,38 @@ def test_no_statuses(tmp_path: Path) -> None:
 def test_status_file_is_plain_json(tmp_path: Path) -> None:
     roles.write_status(tmp_path, "worker.0", roles.DONE)
     content = json.loads((tmp_path / "worker.0.json").read_text(encoding="utf-8"))
-    assert sorted(content) == ["created", "error", "pid", "role", "state", "times"]
+    assert sorted(content) == ["error", "pid", "role", "started", "state", "times"]
     assert list(content["times"]) == ["done"]
 
 
 def test_live_process() -> None:
-    this = psutil.Process()
-    found = status_of(this.pid, this.create_time()).process()
-    assert found is not None and found.pid == this.pid
+    found = status_of(os.getpid(), roles.started()).process()
+    assert found is not None and found.pid == os.getpid()
 
 
-def test_number_that_belongs_to_another_process() -> None:
-    this = psutil.Process()
-    assert status_of(this.pid, this.create_time() - 100).process() is None
+def test_number_that_belongs_to_another_process(spawn: Callable[..., subprocess.Popen]) -> None:
+    boot, ticks = roles.started().split()
+    assert int(ticks) < time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")
+    assert status_of(os.getpid(), f"{boot} {int(ticks) - 1}").process() is None
+    assert status_of(os.getpid(), f"another-boot {ticks}").process() is None
+
+
+def test_process_whose_name_is_hard_to_read(spawn: Callable[..., subprocess.Popen]) -> None:
+    code = "open('/proc/self/comm', 'w').write(') R 1 2 ('); print('ready', flush=True); import time; time.sleep(60)"
+    child = spawn(sys.executable, "-S", "-c", code)
+    assert child.stdout.readline() == b"ready\n"
+    ticks = int(roles.started(child.pid).split()[1])
+    assert 0 <= ticks - int(roles.started().split()[1]) < DEADLINE * os.sysconf("SC_CLK_TCK") * 1000
+    assert roles.started(child.pid) == roles.started(child.pid) != roles.started()
+
+
+def test_no_process_has_the_number() -> None:
+    assert roles.started(2**22 + 1) == "", "above the most that Linux gives"
 
 
 def test_ended_process(spawn: Callable[..., subprocess.Popen]) -> None:
     child = spawn("sleep", "60")
-    status = status_of(child.pid, psutil.Process(child.pid).create_time())
+    status = status_of(child.pid, roles.started(child.pid))
     assert status.process() is not None
     child.kill()
     assert os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT) is not None
@@ -178,12 +192,20 @@ def test_ended_process(spawn: Callable[..., subprocess.Popen]) -> None:
     assert status.process() is None
 
 
-def test_clock_that_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    # psutil adds /proc/stat's btime, whole seconds of the wall clock, which changes when the clock is set or slewed.
-    status = status_of(os.getpid(), psutil.Process().create_time())
-    true_time = psutil.Process.create_time
-    monkeypatch.setattr(psutil.Process, "create_time", lambda process: true_time(process) + 1.0)
-    assert status.process() is not None
+@pytest.mark.parametrize("hours", [1, -1])
+def test_clock_that_was_set(hours: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour forth or back: processes are known all the same, and what came first stays first."""
+    roles.write_status(tmp_path, "worker.0", roles.RUNNING)
+    roles.write_status(tmp_path, "worker.1", roles.FAILED)
+    true_time, true_start = time.time, psutil.Process.create_time
+    # As after the step: psutil adds the boot time, which the kernel takes from the clock.
+    monkeypatch.setattr(time, "time", lambda: true_time() + 3600 * hours)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda *args: true_start(*args) + 3600 * hours)
+    roles.write_status(tmp_path, "worker.2", roles.FAILED)
+    statuses = roles.read_statuses(tmp_path)
+    assert all(status.process() is not None for status in statuses.values())
+    assert min(statuses.values(), key=lambda each: each.time).role == "worker.0"
+    assert statuses["worker.1"].time < statuses["worker.2"].time < statuses["worker.1"].time + DEADLINE
 
 
 def test_names_are_in_fleetruns_order() -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
+from fl_rec.job.watch import FLEETRUN_MARK
 from fl_rec.runs.directory import ENVIRONMENT_KEY
-from fl_rec.trainer.main import _in_short, _left_over
+from fl_rec.runs.roles import Role
+from fl_rec.trainer.main import _in_short, _left_over, open_run
 
 
 def test_a_long_error_is_its_first_and_its_last_lines() -> None:
@@ -20,6 +28,24 @@ def test_a_long_error_is_its_first_and_its_last_lines() -> None:
         *("SystemError: In user code:", "  ...", '  File "x.py", line 38', '  File "x.py", line 39'),
         *("  PreconditionNotMetError: The data must be so.", "  [Hint: it is not.]"),
     ]
+
+
+def test_roles_of_a_bare_fleetrun_agree_on_a_run_though_the_clock_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """psutil's create_time of fleetrun moves with the clock; the folder that it has made stays."""
+    (tmp_path / "mark").mkdir()
+    os.utime(tmp_path / "mark", (86400.0, 86400.0))
+    monkeypatch.delenv(ENVIRONMENT_KEY, raising=False)
+    monkeypatch.setenv(FLEETRUN_MARK, str(tmp_path / "mark"))
+    monkeypatch.setattr(sys.modules["fl_rec.trainer.main"], "start_watch", lambda *_: None)
+    config = SimpleNamespace(runner=SimpleNamespace(run_dir=None, start_timeout=1.0), yaml_path=tmp_path / "job.yaml")
+    paths, true_start = set(), psutil.Process.create_time
+    for hours in (0, 1, -1):
+        moved = partial(lambda hours, *args: true_start(*args) + 3600 * hours, hours)
+        monkeypatch.setattr(psutil.Process, "create_time", lambda *args, moved=moved: moved(*args))
+        paths.add(open_run(config, Role("worker", 0, 1, (), "")).path)
+    assert len(paths) == 1 and "-19700102-" in paths.pop().name
 
 
 def test_variables_that_a_bare_fleetrun_was_started_with(
