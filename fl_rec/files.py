@@ -4,33 +4,87 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import gzip
 import hashlib
+import io
 import json
+import math
 import os
 import shutil
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import starmap
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from fl_rec.errors import DataError
 
 _GZIP = b"\x1f\x8b"
 # Of linux/fcntl.h and linux/fs.h.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+# What is packed may grow so many times beyond so many bytes; of ratings in any text it is some ten times.
+_TIMES, _FREE = 100, 1 << 24
+# Bytes of a file of JSON: a manifest has some 500 a shard. And of a line.
+_LARGEST_JSON, _LONGEST_LINE = 1 << 26, 1 << 24
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file to read. OSError; one of them if it is a pipe or a device, of which nobody knows the end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(descriptor, "rb")
+
+
+def largest_unpacked(packed: int) -> int:
+    """Bytes that so many packed ones may become: what grows more is made to fill the memory of who reads it."""
+    return max(_FREE, _TIMES * packed)
+
+
+class _Unpacked(io.RawIOBase):
+    """What is in a gzip file. OSError when it has grown too much."""
+
+    def __init__(self, file: BinaryIO, packed: int) -> None:
+        self._file, self._left = gzip.GzipFile(fileobj=file), largest_unpacked(packed)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._file.read1(len(buffer))
+        self._left -= len(content)
+        if self._left < 0:
+            raise OSError(
+                f"it grows to more than {_TIMES} times its size; unpack it yourself, if you trust who made it"
+            )
+        buffer[: len(content)] = content
+        return len(content)
+
+
+def unpacking(file: BinaryIO, packed: int) -> BinaryIO:
+    """What is in a gzip file, by how it begins, or the file itself, from its beginning.
+
+    Args:
+        packed: its bytes.
+
+    Raises:
+        OSError, EOFError, zlib.error: when it is read, if it is damaged, or grows more than `largest_unpacked`.
+    """
+    begins = file.read(len(_GZIP))
+    file.seek(0)
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(file, packed), 1 << 17)) if begins == _GZIP else file
 
 
 def read_bytes(path: Path) -> bytes:
     """Return a file's content, decompressed if it is gzip. DataError if it is unreadable or empty."""
-    try:
-        content = unpacked(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as err:
-        raise DataError(f"A data file must be readable. Received: {path} ({err}). Check path and download.") from err
+    with _told(path), open_regular(path) as file:
+        content = unpacking(file, os.fstat(file.fileno()).st_size).read()
     if not content.strip():
         raise DataError(f"A data file must hold at least one row. Received: {path}, which is empty. Create it again.")
     return content
@@ -39,20 +93,27 @@ def read_bytes(path: Path) -> bytes:
 def lines_of(path: Path, size: int) -> Iterator[bytes]:
     """Yields a file's whole lines, some `size` bytes of them at a time; in all else as `read_bytes`."""
     rest, empty = b"", True
-    try:
-        with open(path, "rb") as file, gzip.open(file) as packed:
-            content = packed if file.peek(2).startswith(_GZIP) else file
-            while block := content.read(size):
-                lines, end, rest = (rest + block).rpartition(b"\n")
-                empty = False
-                if end:
-                    yield lines + end
-    except (OSError, EOFError, zlib.error) as err:
-        raise DataError(f"A data file must be readable. Received: {path} ({err}). Check path and download.") from err
+    with _told(path), open_regular(path) as file:
+        content = unpacking(file, os.fstat(file.fileno()).st_size)
+        while block := content.read(size):
+            lines, end, rest = (rest + block).rpartition(b"\n")
+            empty = False
+            if end:
+                yield lines + end
+            if len(rest) > _LONGEST_LINE:
+                raise OSError(f"it has a line of more than {_LONGEST_LINE:,} bytes")
     if empty:
         raise DataError(f"A data file must hold at least one row. Received: {path}, which is empty. Create it again.")
     if rest:
         yield rest
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as err:
+        raise DataError(f"A data file must be readable. Received: {path} ({err}). Check path and download.") from err
 
 
 def unpacked(content: bytes, cut_off: bool = False) -> bytes:
@@ -62,11 +123,11 @@ def unpacked(content: bytes, cut_off: bool = False) -> bytes:
         cut_off: whether it is only a file's beginning.
 
     Raises:
-        OSError, EOFError, zlib.error: it is damaged.
+        OSError, EOFError, zlib.error: it is damaged, or grows more than `largest_unpacked`.
     """
-    if not content.startswith(_GZIP):
-        return content
-    return zlib.decompressobj(wbits=31).decompress(content) if cut_off else gzip.decompress(content)
+    if cut_off and content.startswith(_GZIP):
+        return zlib.decompressobj(wbits=31).decompress(content, _FREE)
+    return unpacking(io.BytesIO(content), len(content)).read()
 
 
 def read_json(path: Path, rule: str = "", remedy: str = "") -> dict[str, Any]:
@@ -77,12 +138,25 @@ def read_json(path: Path, rule: str = "", remedy: str = "") -> dict[str, Any]:
         remedy: what the error says last.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}")
+        with open_regular(path) as file:
+            text = file.read(_LARGEST_JSON + 1)
+        if len(text) > _LARGEST_JSON:
+            raise ValueError(f"it has more than {_LARGEST_JSON:,} bytes")
+        content = parse_json(text.decode("utf-8"))
     except (OSError, ValueError) as err:
         rule = rule or f"A {path.name} must be readable JSON."
         raise DataError(f"{rule} Received: {path} ({err}). {remedy}".rstrip()) from err
+    return content
+
+
+def parse_json(text: str) -> dict[str, Any]:
+    """A JSON object. ValueError if it is none."""
+    try:
+        content = json.loads(text)
+    except RecursionError as err:
+        raise ValueError("it is nested too deeply") from err
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}")
     return content
 
 
@@ -144,14 +218,47 @@ def write_json(path: Path, content: Mapping[str, Any], mode: int = 0o666) -> Non
 
 
 def read_arrays(path: Path, rule: str) -> dict[str, Any]:
-    """What `write_arrays` wrote. DataError, which begins with the rule, if it can't be read."""
+    """What `write_arrays` wrote. DataError, which begins with the rule, if it can't be read, or holds less or more than
+    it says: no array is made of a size that is only claimed."""
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
+        with open_regular(path) as file:
+            with zipfile.ZipFile(file) as archive:
+                for member in archive.infolist():
+                    _check_member(archive, member)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as err:
         raise DataError(f"{rule} Received: {path} ({err}).") from err
+
+
+def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """ValueError if a file of an .npz does not hold an array of just the size that it says."""
+    from numpy.lib import format
+
+    check_growth(member)
+    with archive.open(member) as file:
+        version = format.read_magic(file)
+        if version > (2, 0):
+            raise ValueError(f"{member.filename} is of a newer version")
+        read = format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        claimed, there = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+    if claimed != there and not dtype.hasobject:
+        raise ValueError(
+            f"{member.filename} must have {claimed:,} bytes for its shape {list(shape)}, and has {there:,}"
+        )
+
+
+def check_growth(member: zipfile.ZipInfo) -> None:
+    """BadZipFile if a file of a zip grows more than `largest_unpacked`."""
+    if member.file_size > largest_unpacked(member.compress_size):
+        raise zipfile.BadZipFile(
+            f"{member.filename} grows from {member.compress_size:,} to {member.file_size:,} bytes, more than {_TIMES} "
+            "times; unpack it yourself, if you trust who made it"
+        )
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any], mode: int = 0o666) -> None:

@@ -219,7 +219,7 @@ def problems_of(
             text = str(each.get("ctx", {}).get("error") or each["msg"])
         else:
             says = rule_of(item)
-            received = f"{parts[-1]}={value!r} ({type(value).__name__})"
+            received = f"{parts[-1]}={value!r:.300} ({type(value).__name__})"
             remedy = _remedy(each, item, value) or says.remedy
             text = f"{name} must be {says.accepts}. Received: {received}. {remedy}"
         found.setdefault(name, text)
@@ -229,9 +229,10 @@ def problems_of(
 def error_of(problems: Sequence[str]) -> ConfigError:
     """The error that tells all of them."""
     head = f"{len(problems)} problems in the configuration:\n" if len(problems) > 1 else ""
-    return ConfigError(head + "\n".join(problems))
+    return ConfigError(head + "\n".join(problems[:_MOST_TOLD]) + "\n..." * (len(problems) > _MOST_TOLD))
 
 
+_MOST_TOLD = 50
 _UNKNOWN = ("extra_forbidden", "invalid_key")
 
 

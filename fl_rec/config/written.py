@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import numbers
 import re
@@ -14,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from fl_rec.config.schema import ABSENT, RENAMED, Sections
 from fl_rec.errors import ConfigError
+from fl_rec.files import open_regular
 from fl_rec.plugins import nearest
 from fl_rec.typed import Keys, keys_of, to_plain
 
@@ -117,18 +119,43 @@ for _yaml in (_Loader, Dumper):
     _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _exponent, list("-+0123456789"))
 
 
+# Aliases of aliases make a few lines into billions of values.
+_MOST_VALUES, _LARGEST_FILE = 100_000, 1 << 22
+
+
 def _parse_yaml(content: str, source: str) -> tuple[Any, dict[str, str]]:
     """What a YAML text holds, and where its keys stand."""
     try:
         loader = _Loader(content)
         node = loader.get_single_node()
+        if node is not None:
+            _expanded(node, {})
         places = dict(_lines(node, source))
         return (None if node is None else loader.construct_document(node)), places
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(err, "problem", None) or err
-        raise ConfigError(f"{source}: not valid YAML{where}: {problem}.") from err
+        raise ConfigError(f"{source}: not valid YAML{where}: {str(problem)[:200]}.") from err
+    except RecursionError as err:
+        raise ConfigError(f"{source}: not valid YAML: it is nested too deeply.") from err
+    except (ValueError, OverflowError, TypeError) as err:  # of a date that there is not, or a number of 5,000 digits
+        raise ConfigError(f"{source}: not valid YAML: a value can't be read ({str(err)[:200]}).") from err
+
+
+def _expanded(node: yaml.Node, known: dict[yaml.Node, int | None]) -> int:
+    """How many values a text has, those behind an alias counted wherever it stands. ConstructorError if too many."""
+    if node in known:
+        size = known[node]
+    else:
+        known[node] = None  # until it is known
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        nodes = (each for pair in inner for each in (pair if isinstance(pair, tuple) else (pair,)))
+        size = known[node] = 1 + sum(_expanded(each, known) for each in nodes)
+    if size is None or size > _MOST_VALUES:
+        problem = f"it has more than {_MOST_VALUES:,} values, or aliases without end"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return size
 
 
 def _lines(node: yaml.Node | None, source: str, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -148,7 +175,10 @@ def _places(value: Any, name: str, place: str) -> Iterator[tuple[str, str]]:
 def read(path: str | Path) -> tuple[Mapping[Any, Any], dict[str, str]]:
     remedy = "Give a YAML file that holds runner and, if need be, hyper_parameters."
     try:
-        content = Path(path).read_text(encoding="utf-8")
+        with open_regular(Path(path)) as file:
+            content = file.read(_LARGEST_FILE + 1).decode("utf-8-sig")
+        if len(content) > _LARGEST_FILE:
+            raise OSError(errno.EFBIG, f"it has more than {_LARGEST_FILE:,} bytes")
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read as a configuration: {reason}. {remedy}") from err
@@ -164,8 +194,8 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not equals:
         near = _nearest(name)
         hint = f" Did you mean {near}=VALUE?" if near else ""
-        raise ConfigError(f"option -o: must be key=value. Received: {override!r}.{hint}")
-    return name, _parse_yaml(value, f"option -o {override}")[0]
+        raise ConfigError(f"option -o: must be key=value. Received: {override!r:.300}.{hint}")
+    return name, _parse_yaml(value, f"option -o {override:.300}")[0]
 
 
 def to_override(name: str, value: Any) -> str:

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from fl_rec.data.ids import ids_of, position_of
+from fl_rec.data.ids import MAX_DIGITS, checked_ids, position_of
 from fl_rec.data.manifest import Manifest, Shard, check_shards
 from fl_rec.data.partition import UserTable
+from fl_rec.data.rows import MAX_IDS, Sizes
 from fl_rec.data.sources.base import USER_COLUMNS, Dataset, Items
 from fl_rec.data.text import read_rows
 from fl_rec.errors import DataError
@@ -108,7 +109,7 @@ class Catalogue:
         check_shards(manifest, train or folder, test, validation)
         shards = manifest.shards if client is None else [manifest.shards[client]]
         users, indptr, history = _history(manifest, shards)
-        original = read_original_users(folder / USERS)[1][users] if USERS in mappings else users
+        original = _of_all(folder, manifest.num_users)[users] if USERS in mappings else users
         number = np.arange(manifest.num_items)
         items = (
             read_items(folder / ITEMS) if ITEMS in mappings else Items(number, [""] * len(number), [""] * len(number))
@@ -128,9 +129,10 @@ class Catalogue:
                 f"An exported folder is used as it was written. Received: {changed[0]}, whose SHA-256 is now "
                 f"{changed[1]}, and model.json has {checksums[changed[0].name]}. Export the model again."
             )
-        users, original = read_original_users(folder / USERS)
-        arrays = read_arrays(folder / HISTORY, "A history must be readable.")
-        return cls(users, original, read_items(folder / ITEMS), arrays["indptr"], arrays["items"])
+        users, original = read_original_users(folder / USERS, all_there=False)
+        items = read_items(folder / ITEMS)
+        indptr, history = _read_history(folder / HISTORY, users, len(items.title))
+        return cls(users, original, items, indptr, history)
 
     def write(self, folder: Path) -> dict[str, str]:
         """Writes the three files; returns their SHA-256. OSError if one can't be written."""
@@ -174,10 +176,10 @@ def require_unchanged(folder: Path, mappings: Mapping[str, str]) -> None:
 
 def _history(manifest: Manifest, shards: Sequence[Shard]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Users, ascending, and their positives of all kinds of rows, as indptr and items."""
-    users, positives = [], []
+    users, positives, sizes = [], [], Sizes(manifest.num_users, manifest.num_items)
     for shard in shards:
         for file in filter(None, (shard.train, shard.validation, shard.test)):
-            user, item, label = read_rows(manifest.folder / file.file).T
+            user, item, label = read_rows(manifest.folder / file.file, sizes).T
             users.append(np.unique(user))
             positives.append((user * manifest.num_items + item)[label == 1])
     everyone = np.unique(np.concatenate(users))
@@ -186,10 +188,47 @@ def _history(manifest: Manifest, shards: Sequence[Shard]) -> tuple[np.ndarray, n
     return everyone, indptr, item.astype(np.int32)
 
 
-def read_original_users(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of the model, int64, and of the data set, int64 or str."""
+def read_original_users(path: Path, all_there: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the model, int64, ascending, and of the data set, int64 or str. DataError as for `read_users`.
+
+    Args:
+        all_there: whether they must be 0, 1, 2, ...
+    """
     columns = _read_csv(path, USER_COLUMNS[:2])
-    return columns["user"], columns["original_id"]
+    users = columns["user"]
+    if all_there:
+        _require_numbered(path, users, "users")
+    elif not (len(users) and (np.diff(users) > 0).all() and users[-1] < MAX_IDS):
+        raise DataError(f"{path}: users must be in order, each once, below {MAX_IDS:,}. Export the model again.")
+    return users, columns["original_id"]
+
+
+def _of_all(folder: Path, count: int) -> np.ndarray:
+    """The data set's own ids of all users that a manifest counts."""
+    original = read_original_users(folder / USERS)[1]
+    if len(original) != count:
+        raise DataError(
+            f"A manifest and its {USERS} must be of the same users. Received: {count:,}, and {len(original):,} in "
+            f"{folder}. Make the shards again: fl-rec partition"
+        )
+    return original
+
+
+def _read_history(path: Path, users: np.ndarray, num_items: int) -> tuple[np.ndarray, np.ndarray]:
+    """indptr and items; see above. DataError if they are not so."""
+    rule = "A history must be readable, and tell what each user has had."
+    arrays = read_arrays(path, rule)
+    indptr, items = (arrays.get(name, np.empty(0)) for name in ("indptr", "items"))
+    whole = all(each.ndim == 1 and each.dtype.kind == "i" for each in (indptr, items))
+    if not (whole and len(indptr) == len(users) + 1 and indptr[0] == 0 and indptr[-1] == len(items)):
+        raise DataError(f"{rule} Received: {path}, with others than {len(users):,} users. Export the model again.")
+    whose = np.repeat(np.arange(len(users)), np.diff(indptr).clip(0))
+    good = (np.diff(indptr) >= 0).all() and (np.diff(items) > 0)[whose[1:] == whose[:-1]].all()
+    if not (good and 0 <= items.min(initial=0) <= items.max(initial=0) < num_items):
+        raise DataError(
+            f"{rule} Received: {path}, with items that are not 0 to {num_items - 1:,} in order. Export again."
+        )
+    return indptr, items
 
 
 def read_items(path: Path) -> Items:
@@ -206,28 +245,41 @@ _NUMBERS = {"user", "item", "activity"}
 def _read_csv(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
     """All columns of a table with a header line, int64 or str. DataError if one that is needed is not there."""
     whole = _NUMBERS.intersection(needed)
-    reader = csv.reader(io.StringIO(read_bytes(path).decode("utf-8", "replace"), newline=""))
-    header = next(reader)
-    columns: list[list[Any]] = [[] for _ in header]
+    columns: dict[str, list[Any]] = {}
+    line = 1
     try:
-        if not set(needed) <= set(header):
+        reader = csv.reader(io.StringIO(read_bytes(path).decode("utf-8"), newline=""))
+        header = next(reader)
+        columns = {name: [] for name in header}
+        if not set(needed) <= set(header) or len(columns) < len(header):
             raise KeyError(*sorted(set(needed) - set(header)))
         for row in reader:
-            for column, name, text in zip(columns, header, row, strict=True):
-                column.append(int(text) if name in whole else text)
-    except (KeyError, ValueError) as err:
+            line = reader.line_num
+            for column, name, text in zip(columns.values(), header, row, strict=True):
+                column.append(_whole(text) if name in whole else text)
+        columns["original_id"] = checked_ids(columns["original_id"], str(path))
+        if len(set(columns["original_id"].tolist())) < len(columns["original_id"]):
+            raise ValueError("an original_id is there twice")
+    except (KeyError, ValueError, StopIteration, csv.Error) as err:
         numbers = " and ".join(name for name in needed if name in whole)
         raise DataError(
-            f"{path}, line {reader.line_num}: the columns must be {', '.join(needed)}, {numbers} whole numbers. "
-            f"Received something else ({err!r}). Run fl-rec prepare again."
+            f"{path}, line {line}: the columns must be {', '.join(needed)}, {numbers} whole numbers. "
+            f"Received something else ({repr(err)[:200]}). Run fl-rec prepare again."
         ) from err
-    read = dict(zip(header, columns))
     return {
-        name: ids_of(values) if name == "original_id" else np.array(values, np.int64 if name in whole else np.str_)
-        for name, values in read.items()
+        name: np.asarray(values, np.int64 if name in whole else None if name == "original_id" else np.str_)
+        for name, values in columns.items()
     }
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        raise ValueError(f"{text[:40]!r} is no whole number")
+    return int(text)
 
 
 def _require_numbered(path: Path, ids: np.ndarray, what: str) -> None:
     if not np.array_equal(ids, np.arange(len(ids))):
         raise DataError(f"{path}: {what} must be numbered 0, 1, 2, ... in order. Run fl-rec prepare again.")
+    if not len(ids):
+        raise DataError(f"{path}: there must be {what}. Received: a header alone. Run fl-rec prepare again.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fl_rec.config import Config
-from fl_rec.data.manifest import Manifest, check_shards, list_shards, load_manifest
+from fl_rec.data.manifest import Manifest, ShardFile, check_shards, list_shards, load_manifest
 from fl_rec.data.reader import AS_IS, Reader
 from fl_rec.errors import ConfigError
 
@@ -43,6 +43,15 @@ class Facts:
         if files and config.runner.split_file_list:
             return tuple((path,) for path in files)
         return (tuple(files),) * self.workers
+
+    def stated(self, config: Config) -> dict[Path, ShardFile]:
+        """What the manifest says of each shard."""
+        found: dict[Path, ShardFile] = {}
+        for kind, name in zip(KINDS, ("train", "test", "validation")):
+            folder = getattr(config.runner, kind)
+            if self.manifest is not None and folder is not None and _belongs(folder, self.manifest):
+                found.update(self.manifest.stated(name, folder))
+        return found
 
     def deal_rows(self, config: Config) -> tuple[int | None, ...]:
         """For each worker, the lines of its training shards; None if there is no manifest to say."""

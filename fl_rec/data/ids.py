@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fl_rec.errors import DataError
+
 MAX_DIGITS = 18  # 10**18 - 1 is the longest run of nines that an int64 holds
 
 
@@ -14,6 +16,25 @@ def ids_of(texts: Sequence[str]) -> np.ndarray:
     if all(map(_is_number, texts)):
         return np.array([int(text) for text in texts], np.int64)
     return np.array(texts, np.str_)
+
+
+def checked_ids(texts: Sequence[str], name: str) -> np.ndarray:
+    """As `ids_of`, of texts that are to tell users or items apart.
+
+    Raises:
+        DataError: one is empty, has a character that no file of texts holds, or is NaN, which stands for a missing one.
+    """
+    for text in texts:
+        if not text or "\0" in text or text.lower() == "nan" or not _is_writable(text):
+            raise DataError(
+                f"{name}: an id of a user or an item must be a text that can be written, and not NaN. Received: "
+                f"{text[:60]!r}. Correct or remove the line."
+            )
+    return ids_of(texts)
+
+
+def _is_writable(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _is_number(text: str) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, with_config
 
+from fl_rec.data.rows import Size
 from fl_rec.errors import DataError
 from fl_rec.files import read_json, sha256_of
+from fl_rec.received import Count, Inside, Number, record
+from fl_rec.typed import AtLeast
 
 SLOTS = ("user_input", "item_input", "label")
 
@@ -36,6 +39,7 @@ PUBLIC_FOLDER = "fl_public_data"
 
 # Which user and which item an id is; beside the manifest, as `fl-rec prepare` wrote them.
 MAPPINGS = ("items.csv", "users.csv")
+Mapped = Literal["items.csv", "users.csv"]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -43,12 +47,12 @@ MAPPINGS = ("items.csv", "users.csv")
 class ShardFile:
     """One file, ``file`` relative to the manifest's folder, with its counts, size and checksum; ``rows`` are lines."""
 
-    file: str
-    rows: int
-    positives: int
-    users: int
-    items: int
-    bytes: int
+    file: Inside
+    rows: Count
+    positives: Count
+    users: Count
+    items: Count
+    bytes: Count
     sha256: str
 
 
@@ -79,27 +83,32 @@ class Manifest:
     version: int
     format: str
     slots: tuple[str, ...]
-    seed: int
+    seed: Count
     source: Mapping[str, Any]
     partitioner: Mapping[str, Any]
-    num_shards: int
-    num_users: int
-    num_items: int
+    num_shards: Count
+    num_users: Size
+    num_items: Size
     unplaced: Mapping[str, Any]
-    dropped_users: int
-    totals: Mapping[str, int]
+    dropped_users: Count
+    totals: Mapping[str, Count]
     shards: tuple[Shard, ...]
     folder: Path
-    group_size: int = 1
-    mappings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    group_size: Annotated[Count, AtLeast(1)] = 1
+    mappings: Mapping[Mapped, str] = dataclasses.field(default_factory=dict)
     public: ShardFile | None = None
     clients: tuple[str, ...] = ()
-    difference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    difference: Mapping[str, Mapping[str, Number | tuple[Number, ...]] | None] = dataclasses.field(default_factory=dict)
 
     def folder_of(self, kind: str) -> Path | None:
         """Where the "train", "test" or "validation" shards are; None if there are none."""
         file: ShardFile | None = getattr(self.shards[0], kind)
         return self.folder / Path(file.file).parent if file else None
+
+    def stated(self, kind: str, folder: Path) -> dict[Path, ShardFile]:
+        """What is said of each shard of a kind, by where it lies in a folder."""
+        files: list[ShardFile] = [file for shard in self.shards if (file := getattr(shard, kind)) is not None]
+        return {folder / Path(file.file).name: file for file in files}
 
     def to_json(self) -> dict[str, Any]:
         content = dataclasses.asdict(self)
@@ -129,15 +138,40 @@ def _parse_manifest(path: Path) -> Manifest:
         content.update(version=MANIFEST_VERSION, unplaced={})  # which were told otherwise
     elif version != MANIFEST_VERSION:
         raise DataError(f"A manifest must be of version {MANIFEST_VERSION}. Received: {version} in {path}. {remedy}")
-    try:
-        manifest: Manifest = TypeAdapter(Manifest).validate_python({**content, "folder": path.parent})
-    except ValidationError as err:
-        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in err.errors()[:3])
-        raise DataError(f"A manifest must be complete. Received: {path} ({wrong}). {remedy}") from err
-    if manifest.num_shards != len(manifest.shards):
-        listed = f"num_shards is {manifest.num_shards}, but {len(manifest.shards)} shards are listed"
-        raise DataError(f"A manifest must be complete. Received: {path} ({listed}). {remedy}")
+    manifest = record(Manifest, {**content, "folder": path.parent}, "A manifest must be complete.", path, remedy)
+    wrong = next(_contradictions(manifest), "")
+    if wrong:
+        raise DataError(f"A manifest must be complete. Received: {path} ({wrong}). {remedy}")
     return manifest
+
+
+def _contradictions(manifest: Manifest) -> Iterator[str]:
+    """What a manifest says of itself that can't be so."""
+    shards = manifest.shards
+    if manifest.num_shards != len(shards):
+        yield f"num_shards is {manifest.num_shards}, but {len(shards)} shards are listed"
+    if not shards:
+        yield "there is no shard"
+    if len(manifest.clients) not in (0, len(shards)):
+        yield f"there are {len(manifest.clients)} clients for {len(shards)} shards"
+    if "train_rows" not in manifest.totals:
+        yield "totals.train_rows is missing"
+    for kind in ("train", "test", "validation"):
+        files: list[ShardFile] = [file for shard in shards if (file := getattr(shard, kind)) is not None]
+        if len({file.file for file in files}) < len(files):
+            yield f"two shards have the same {kind} file"
+        for what in ("rows", "positives"):
+            total, added = manifest.totals.get(f"{kind}_{what}"), sum(getattr(file, what) for file in files)
+            if total not in (None, added):
+                yield f"totals.{kind}_{what} is {total}, but those of the shards are {added} together"
+        items = manifest.group_size if kind == "train" else 1
+        for file in files:
+            if file.positives > items * file.rows or file.users > manifest.num_users or file.items > manifest.num_items:
+                yield f"{file.file} has more positives than items, or users or items than there are"
+    for found in filter(None, (manifest.difference.get(name) for name in ("common_items", "tags"))):
+        each = found.get("shards")
+        if not (isinstance(each, tuple) and len(each) == len(shards) and isinstance(found.get("mean"), float | int)):
+            yield "difference does not tell of each shard"
 
 
 def check_shards(

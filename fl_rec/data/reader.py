@@ -6,23 +6,26 @@ one that had no rows.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from fl_rec.config import Config
+from fl_rec.data.manifest import ShardFile
 from fl_rec.data.rows import ANY_SIZES, Rows, Sizes, checked, narrowed
 from fl_rec.data.text import count_slots, multislot_blocks
 from fl_rec.errors import ConfigError, DataError
-from fl_rec.files import unpacked
+from fl_rec.files import open_regular, unpacked
 
 AS_IS = "cat"
 
@@ -53,19 +56,24 @@ class Reader:
         command: as written in `runner.pipe_command`.
         shell: what is run: this Python, a script's full path, and the configuration as its first argument.
         sizes: what ids must be below.
+        stated: what a manifest says of a shard, if there is one. Who trains or tests with a shard has read it anyway.
     """
 
     command: str
     shell: str
     sizes: Sizes = ANY_SIZES
+    stated: Mapping[Path, ShardFile] = field(default_factory=dict)
 
     @classmethod
-    def from_config(cls, config: Config, resolved: Path) -> Reader:
+    def from_config(
+        cls, config: Config, resolved: Path, stated: Mapping[Path, ShardFile] = MappingProxyType({})
+    ) -> Reader:
         """The reader of a configuration.
 
         Args:
             config: `runner.pipe_command` is read; scripts in it are looked for beside the YAML and beside the net.
             resolved: the resolved configuration's file, which a Python reader gets as its first argument.
+            stated: see above.
 
         Raises:
             ConfigError: the command names a script that does not exist, or can't be parsed.
@@ -83,7 +91,7 @@ class Reader:
         )
         # The shell may find another Python, or none.
         shell = _PYTHON.sub(lambda word: f"{word.group(1)}{shlex.quote(sys.executable)}", shell)
-        return cls(command, shell, Sizes(config.hyper_parameters.num_users, config.hyper_parameters.num_items))
+        return cls(command, shell, Sizes(config.hyper_parameters.num_users, config.hyper_parameters.num_items), stated)
 
     def rows(
         self, shards: Sequence[Path], num_slots: int, timeout: float, expected: int | None = None, least: int = 1
@@ -119,19 +127,27 @@ class Reader:
     def peek(self, shard: Path) -> None:
         """Checks a shard's first rows, where that takes no command. DataError as for `rows`."""
         if self.shell == AS_IS:
-            with _readable(shard), open(shard, "rb") as file:
+            with _readable(shard), open_regular(shard) as file:
                 text = unpacked(file.read(_PEEKED_BYTES), cut_off=True)
             whole = text[: text.rfind(b"\n") + 1] or text
-            self._checked(whole, count_slots(whole), shard)
+            self._checked(whole, count_slots(whole), shard, complete=False)
 
-    def _checked(self, text: bytes, num_slots: int, shard: Path) -> list[list[np.ndarray]]:
-        """The rows of a shard, in blocks."""
+    def _checked(self, text: bytes, num_slots: int, shard: Path, complete: bool = True) -> list[list[np.ndarray]]:
+        """The rows of a shard, or of its beginning, in blocks."""
         name = str(shard) if self.shell == AS_IS else f"{shard} as {self.command!r} gives it"
         blocks, line = [], 1
         for slots in multislot_blocks(text, num_slots, name):
             *others, labels = checked(slots, self.sizes, name, line)
             blocks.append([*(narrowed(slot, np.int32) for slot in others), narrowed(labels, np.int8)])
             line += len(labels)
+        if self.shell == AS_IS and shard in self.stated and complete:
+            rows, positives = line - 1, sum(int(block[-1].sum()) for block in blocks)
+            expected = self.stated[shard].rows, self.stated[shard].positives
+            if (rows, positives) != expected:
+                raise DataError(
+                    f"{shard} must have {expected[0]:,} rows and {expected[1]:,} positives, says the manifest. "
+                    f"Received: {rows:,} and {positives:,}. Make the shards again: fl-rec partition"
+                )
         return blocks
 
     def run(self, shard: Path, timeout: float) -> tuple[bytes, bytes]:
@@ -144,7 +160,9 @@ class Reader:
             DataError: no such file, or the reader failed.
         """
         with _readable(shard):
-            content = shard.read_bytes()
+            with open_regular(shard) as file:
+                content = file.read()
+            self._verify(shard, content)
             if not _UNPACKS.match(self.shell):
                 content = unpacked(content)
         if self.shell == AS_IS:
@@ -164,6 +182,16 @@ class Reader:
             ) from err
         sys.stderr.write(done.stderr.decode("utf-8", "replace"))
         return done.stdout, done.stderr
+
+    def _verify(self, shard: Path, content: bytes) -> None:
+        """DataError if a shard is another than its manifest says."""
+        if shard in self.stated:
+            expected, found = self.stated[shard].sha256, hashlib.sha256(content).hexdigest()
+            if found != expected:
+                raise DataError(
+                    f"{shard} must have the SHA-256 {expected}, says the manifest. Received: {found}. Make the shards "
+                    "again: fl-rec partition"
+                )
 
     def _described(self, said: bytes) -> str:
         lines = said.decode("utf-8", "replace").splitlines()[-LAST_LINES:]

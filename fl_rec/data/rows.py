@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
+from annotated_types import Ge, Le
+from pydantic import Strict
 
 from fl_rec.errors import DataError
 
@@ -20,6 +22,9 @@ LARGEST_ID = 10**18 - 1
 MAX_IDS = 50_000_000
 """Users or items that a data set may have: tables are as long as the highest id, so one wrong digit could take all
 memory."""
+
+Size = Annotated[int, Strict(), Ge(1), Le(MAX_IDS)]
+"""How many users or items somebody says that there are."""
 
 
 class Sizes(NamedTuple):
@@ -46,8 +51,8 @@ def checked(slots: Sequence[np.ndarray], sizes: Sizes, name: str, line: int = 1)
         the same, ids and labels int64.
 
     Raises:
-        DataError: an id is not a whole number from 0 up, or too large; a label is neither 0 nor 1; a number is NaN or
-            infinite; or a row has several users, or not as many labels as items.
+        DataError: an id is not a whole number from 0 up, or too large; a label is neither 0 nor 1; another number is
+            none of a float32; or a row has several users, or not as many labels as items.
     """
     kinds = {0: ("user", sizes.users), len(slots) - 1: ("label", 2)}
     if len(slots) == 3:
@@ -60,12 +65,19 @@ def checked(slots: Sequence[np.ndarray], sizes: Sizes, name: str, line: int = 1)
     found = []
     for number, slot in enumerate(slots):
         kind, size = kinds.get(number, ("", None))
-        good = _in_range(slot, size or LARGEST_ID + 1) if kind else np.isfinite(slot)
-        if not good.all():
-            row, column = np.argwhere(~good)[0]
-            raise DataError(f"{name}, line {line + row}: {_broken(slots, int(row), slot[row, column], kind, size)}")
+        limit = LARGEST_ID + 1 if size is None else size
+        if not (kind and _all_in_range(slot, limit)):
+            good = _in_range(slot, limit) if kind else np.abs(slot) <= np.finfo(np.float32).max
+            if not good.all():
+                row, column = np.argwhere(~good)[0]
+                raise DataError(f"{name}, line {line + row}: {_broken(slots, int(row), slot[row, column], kind, size)}")
         found.append(slot.astype(np.int64, copy=False) if kind else slot)
     return found
+
+
+def _all_in_range(slot: np.ndarray, size: int) -> bool:
+    """As `_in_range` of whole numbers, in a part of the time; False of others."""
+    return slot.dtype.kind in "iu" and (not slot.size or bool(slot.min() >= 0 and slot.max() < size))
 
 
 def _in_range(slot: np.ndarray, size: int) -> np.ndarray:
@@ -88,6 +100,14 @@ def _broken(slots: Sequence[np.ndarray], row: int, value: Any, kind: str, size: 
     remedy = f"Number the {kind}s from 0 up without wide gaps"
     remedy += "." if size is None else ", or take the data that the number, or the model, was made for."
     return f"a{'n' * (kind == 'item')} {kind}'s id must be a whole number from {where}. Received: {value}. {remedy}"
+
+
+def check_pairs(pairs: np.ndarray, sizes: Sizes, name: str) -> None:
+    """DataError unless these are pairs [n, 2] of a user and an item, whole numbers of which all are below the sizes."""
+    if not (isinstance(pairs, np.ndarray) and pairs.ndim == 2 and pairs.shape[1] == 2 and pairs.dtype.kind in "iu"):
+        found = f"{pairs.dtype} {list(pairs.shape)}" if isinstance(pairs, np.ndarray) else type(pairs).__name__
+        raise DataError(f"{name} must be whole numbers [n, 2], users and items. Received: {found}. Correct the source.")
+    checked([pairs[:, :1], pairs[:, 1:], np.broadcast_to(np.int8(1), (len(pairs), 1))], sizes, name)
 
 
 def narrowed(slot: np.ndarray, narrowest: type[np.signedinteger[Any]]) -> np.ndarray:

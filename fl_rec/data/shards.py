@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,13 +37,14 @@ from fl_rec.data.manifest import (
     check_shards,
     load_manifest,
 )
+from fl_rec.data.meta import read_meta, require_prepared
 from fl_rec.data.partition import PARTITIONERS, Dealt, find_partitioner
 from fl_rec.data.rows import Sizes
 from fl_rec.data.sampling import Stream, generator
 from fl_rec.data.tags import ItemTags
 from fl_rec.data.text import LAYOUTS, Layout, csv_blocks, grouped_layout, read_rows, write_rows
 from fl_rec.errors import ConfigError, DataError
-from fl_rec.files import atomic_write, changed_file, read_bytes, read_json, write_json
+from fl_rec.files import atomic_write, changed_file, read_bytes, write_json
 from fl_rec.typed import to_plain
 
 log = logging.getLogger(__name__)
@@ -294,12 +294,13 @@ def generate(
     Everything that can be wrong with the input is found before the first file is written.
     """
     named = find_partitioner(partitioner) if partitioner else None
-    meta = _read_meta(data)
-    partition = named or find_partitioner(meta["partitioner"])
     with stage(f"read {data}") as counts:
+        require_prepared(data)
         users, tags = read_users(data / "users.csv"), ItemTags.of(read_items(data / "items.csv").tags)
+        meta = read_meta(data, len(users), tags.num_items)
+        partition = named or find_partitioner(meta.partitioner)
         mappings = {name: read_bytes(data / name) for name in MAPPINGS}
-        sizes, group_size = Sizes(len(users), meta["num_items"]), 1
+        sizes, group_size = Sizes(meta.num_users, meta.num_items), 1
         train_file = data / "big_train" / "train_data.csv"
         users = dataclasses.replace(
             users,
@@ -312,10 +313,10 @@ def generate(
             first = next(groups := grouped(blocks, str(train_file)))
             group_size = first.shape[1]
             blocks = (each.reshape(-1, 3) for each in chain([first], groups))
-        split = {"train": Split(blocks, dealt, meta["num_items"], group_size)}
+        split = {"train": Split(blocks, dealt, meta.num_items, group_size)}
         for kind, name in (("test", "big_test/test_data.csv"), ("validation", "big_valid/valid_data.csv")):
             if kind == "test" or (data / name).is_file():
-                split[kind] = Split(csv_blocks(data / name, sizes), dealt, meta["num_items"])
+                split[kind] = Split(csv_blocks(data / name, sizes), dealt, meta.num_items)
         public_file = data / "big_public" / "public_data.csv"
         public = read_rows(public_file, sizes) if public_file.is_file() else None
         counts["users"] = len(users)
@@ -335,11 +336,11 @@ def generate(
             format=layout,
             slots=SLOTS,
             seed=seed,
-            source={**meta["source"], **{key: meta[key] for key in ("seed", "num_neg", "test_negative")}},
+            source=meta.origin,
             partitioner={"name": partition.name, "options": to_plain(partition.options)},
             num_shards=dealt.num_shards,
-            num_users=meta["num_users"],
-            num_items=meta["num_items"],
+            num_users=meta.num_users,
+            num_items=meta.num_items,
             unplaced={
                 "policy": dealt.policy,
                 "users": int(unplaced.sum()),
@@ -362,21 +363,6 @@ def generate(
 def _positives(rows: np.ndarray) -> np.ndarray:
     positives: np.ndarray = rows[rows[:, 2] == 1]
     return positives
-
-
-def _read_meta(data: Path) -> dict[str, Any]:
-    path = data / "meta.json"
-    if not path.is_file():
-        raise DataError(f"--data must be a folder that fl-rec prepare wrote. Received: {data}, without meta.json.")
-    meta = read_json(path, "meta.json must be as fl-rec prepare writes it.", "Run it again.")
-    try:
-        wanted = ("seed", "num_neg", "test_negative", "num_users", "num_items", "partitioner")
-        kept = {key: meta[key] for key in wanted}
-        return {**kept, "source": {**meta["source"]}}
-    except (KeyError, TypeError) as err:
-        raise DataError(
-            f"meta.json must be as fl-rec prepare writes it. Received: {path} ({err!r}). Run it again."
-        ) from err
 
 
 def verify(out: Path) -> Manifest:

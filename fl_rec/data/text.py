@@ -282,11 +282,14 @@ def _line_slots(line: bytes, num_slots: int, where: str) -> list[list[float]]:
     tokens = line.split()
     slots: list[list[float]] = []
     try:
+        if b"_" in line:  # which Python takes for a part of a number
+            raise ValueError("an underscore")
         start = 0
         for _ in range(num_slots):
             width = int(tokens[start])
             values = [
-                int(token) if token.isdigit() else float(token) for token in tokens[start + 1 : start + 1 + width]
+                int(token) if token.isdigit() and len(token) <= _MAX_DIGITS else float(token)
+                for token in tokens[start + 1 : start + 1 + width]
             ]
             if width < 1 or len(values) != width:
                 raise ValueError(f"count {width} before {len(values)} values")

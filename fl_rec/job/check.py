@@ -9,6 +9,7 @@ from pathlib import Path
 from fl_rec.config import Config, notes, relations
 from fl_rec.coordinator import check as coordinator
 from fl_rec.data import check as data
+from fl_rec.data.manifest import ShardFile
 from fl_rec.distillation import proxy as distillation
 from fl_rec.nets import check as nets
 from fl_rec.privacy import mechanism as privacy
@@ -27,6 +28,7 @@ class Job:
         config: with every size filled in.
         train_shards, test_shards, validation_shards: for each worker, its files; none of a kind that is not configured.
         train_rows: for each worker, the lines of its training shards; None if there is no manifest to say.
+        stated: what a manifest says of a shard; see `Reader`.
         notes: what the user should know of a setting that has no effect, or another than it seems.
         mappings, clients: see `Manifest`; empty without one.
     """
@@ -36,6 +38,7 @@ class Job:
     test_shards: tuple[tuple[Path, ...], ...]
     validation_shards: tuple[tuple[Path, ...], ...]
     train_rows: tuple[int | None, ...]
+    stated: Mapping[Path, ShardFile]
     notes: tuple[str, ...]
     mappings: Mapping[str, str]
     clients: tuple[str, ...]
@@ -62,6 +65,7 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
         test,
         validation,
         job.deal_rows(config),
+        job.stated(config),
         (*told, *data.notes_of(config, job)),
         job.manifest.mappings if job.manifest else {},
         job.manifest.clients if job.manifest else (),

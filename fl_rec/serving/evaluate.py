@@ -88,7 +88,8 @@ def evaluate(saved: SavedModel, config: Config | None = None, data: Path | None 
     with tempfile.TemporaryDirectory(prefix="fl_rec_") as scratch:
         resolved = Path(scratch) / "config.yaml"
         config.dump(resolved)  # for a reader that asks for it
-        reader = Reader.from_config(config, resolved)
+        manifest = load_manifest(folder)
+        reader = Reader.from_config(config, resolved, manifest.stated("test", folder) if manifest else {})
         for net, shard in _with_shards(saved, shards, folder):
             rows = EvaluationRows.read([shard], reader, len(net.feeds) + 1, config.runner.start_timeout)
             measured.append(rows.measure(net, config.runner.infer_batch_size, config.runner.top_k))

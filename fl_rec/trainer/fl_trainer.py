@@ -208,7 +208,7 @@ class FLTrainer:
         from fl_rec.trainer.local_training import WorkerShards, training_rows
 
         index, config = self.role.index, self.config
-        reader = Reader.from_config(config, self.run_directory.config)
+        reader = Reader.from_config(config, self.run_directory.config, self.job.stated)
         shards = WorkerShards(index, self.job.train_shards[index], self.job.train_rows[index], reader)
         rows = shards.read(config, self.program)
         self.evaluator = Evaluator.read(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, cast
 
 from fl_rec.errors import DataError
+from fl_rec.files import check_growth, open_regular, unpacking
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,17 @@ class TableFile:
 
     name: str
     """Its path, for errors."""
-    opened: Callable[[], IO[bytes]]
+    opened: Callable[[], BinaryIO]
+    size: Callable[[], int]
+    """Its bytes."""
 
     @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
+    def open(self) -> Iterator[BinaryIO]:
         """Open it at its start, unpacked if it is gzip. DataError if it can't be read, now or until it is closed."""
         try:
             with self.opened() as raw:
-                packed = raw.read(2) == b"\x1f\x8b"
-                raw.seek(0)
-                yield gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[misc]
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as err:
+                yield unpacking(raw, self.size())
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, UnicodeError) as err:
             raise DataError(
                 f"A data file must be readable. Received: {self.name} ({err}). Check path and download."
             ) from err
@@ -44,8 +44,8 @@ class Files:
         self._zip: zipfile.ZipFile | None = None
         if not path.is_dir():
             try:
-                self._zip = zipfile.ZipFile(path)
-            except (OSError, zipfile.BadZipFile) as err:
+                self._zip = zipfile.ZipFile(open_regular(path))
+            except (OSError, zipfile.BadZipFile, RuntimeError, UnicodeError) as err:
                 raise DataError(
                     f"--source must be a folder, a table or a zip. Received: {path} ({err}). Download it again."
                 ) from err
@@ -63,9 +63,9 @@ class Files:
         if not found:
             raise DataError(f"This source must hold {name}. Received: {self.path}, which does not.")
         if self._zip is None:
-            return TableFile(str(self.path / found), lambda: open(self.path / found, "rb"))
-        archive = self._zip
-        return TableFile(str(self.path / found), lambda: archive.open(found))
+            return _on_disk(self.path / found)
+        archive, member = self._zip, self._zip.getinfo(found)
+        return TableFile(str(self.path / found), lambda: _opened(archive, member), lambda: member.file_size)
 
     def read(self, name: str) -> bytes:
         """Return a file's content. DataError if there is none, or it can't be read or is empty."""
@@ -111,4 +111,13 @@ def table_file(path: Path) -> TableFile:
     if path.suffix == ".zip":
         files = Files(path)
         return files.table(files.only())
-    return TableFile(str(path), lambda: open(path, "rb"))
+    return _on_disk(path)
+
+
+def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> BinaryIO:
+    check_growth(member)
+    return cast(BinaryIO, archive.open(member))
+
+
+def _on_disk(path: Path) -> TableFile:
+    return TableFile(str(path), lambda: open_regular(path), lambda: path.stat().st_size)

@@ -11,6 +11,7 @@ import numpy as np
 
 from fl_rec.data.ids import rows_of
 from fl_rec.data.partition import UserTable
+from fl_rec.data.rows import MAX_IDS, Sizes, check_pairs, checked
 from fl_rec.data.tags import ItemTags
 from fl_rec.errors import DataError
 
@@ -50,7 +51,8 @@ class Dataset:
     `fl-rec partition` cuts by unless told. ``notes`` go to meta.json.
 
     Raises:
-        DataError: a column of users has one of the names `USER_COLUMNS`.
+        DataError: a column of users has one of the names `USER_COLUMNS`; ids are not below the numbers of users and
+            items, which have an id of their own each, or labels are neither 0 nor 1; or there is nothing to train.
     """
 
     kind: str
@@ -71,6 +73,19 @@ class Dataset:
                 f"A column of users must have a name of its own, and none of {', '.join(USER_COLUMNS)}. Received: "
                 f"{', '.join(taken)}. Rename the column."
             )
+        sizes = Sizes(self.num_users, self.num_items)
+        for name, rows in (("training", self.train_rows), ("test", self.test_rows)):
+            if rows is not None:
+                checked(np.hsplit(rows, 3), sizes, f"the {name} rows of {self.kind}")
+        for name, pairs in (("training", self.train), ("test", self.test)):
+            check_pairs(pairs, sizes, f"the {name} positives of {self.kind}")
+        if not len(self.train):
+            raise DataError(
+                f"A data set must have a training row of label 1. Received: {self.kind}, without any. Add some."
+            )
+        for name, size in (("users", self.num_users), ("items", self.num_items)):
+            if size > MAX_IDS:
+                raise DataError(f"A data set may have {MAX_IDS:,} {name}. Received: {size:,}. Leave some out.")
 
     @property
     def num_users(self) -> int:

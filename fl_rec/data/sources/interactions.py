@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fl_rec.data.ids import MAX_DIGITS, ids_of
+from fl_rec.data.ids import MAX_DIGITS, checked_ids
 from fl_rec.data.rows import narrowed
 from fl_rec.data.sources.base import Dataset, Items, Users, factorize, from_interactions, with_items, with_users
 from fl_rec.data.sources.columns import Columns, columns_of
@@ -178,8 +178,8 @@ def _read_rows(table: Table, columns: Columns) -> Interactions:
     if not user:
         raise DataError(f"A data file must hold at least one row. Received: {name}, which has none below its header.")
     return Interactions(
-        Ids(np.array(user, np.int32), ids_of(list(users))),
-        Ids(np.array(item, np.int32), ids_of(list(items))),
+        Ids(np.array(user, np.int32), checked_ids(list(users), name)),
+        Ids(np.array(item, np.int32), checked_ids(list(items), name)),
         np.array(time) if time_at >= 0 else None,
         np.array(value) if value_at >= 0 else None,
     )
@@ -203,7 +203,7 @@ def _is_number(text: str) -> bool:
 
 def _number(text: str, rule: str = _TIME) -> float:
     if not _is_number(text):
-        raise _Wrong(rule, repr(text))
+        raise _Wrong(rule, f"{text!r:.60}")
     return float(text)
 
 
@@ -212,7 +212,7 @@ def _date(text: str) -> float:
     try:
         date = datetime.fromisoformat(text.strip().replace("Z", "+00:00").replace(" UTC", "+00:00"))
     except ValueError as err:
-        raise _Wrong(_TIME, repr(text)) from err
+        raise _Wrong(_TIME, f"{text!r:.60}") from err
     return (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
 
 
@@ -233,21 +233,21 @@ def _read_parquet(table: Table, columns: Columns) -> Interactions | None:
                 f"{table.file.name}: every row must have a {role}. Received: {column.null_count} without, in the "
                 f"column {names[role]}. Remove them."
             )
-    ids = {role: _arrow_ids(found[role], pa) for role in _ROLES[:2]}
+    ids = {role: _arrow_ids(found[role], pa, table.file.name) for role in _ROLES[:2]}
     numbers = {role: _arrow_numbers(found[role], pa) for role in _ROLES[2:] if role in found}
     if not read.num_rows or None in ids.values() or any(each is None for each in numbers.values()):
         return None
     return Interactions(ids["user"], ids["item"], numbers.get("time"), numbers.get("value"))  # type: ignore[arg-type]
 
 
-def _arrow_ids(column: Any, pa: Any) -> Ids | None:
+def _arrow_ids(column: Any, pa: Any, name: str) -> Ids | None:
     if pa.types.is_integer(column.type):
         values = column.to_numpy()
         return Ids(narrowed(values, np.int32)) if _is_plain(values) else None
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         encoded = column.combine_chunks().dictionary_encode()
         encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
-        return Ids(encoded.indices.to_numpy(), ids_of(encoded.dictionary.to_pylist()))
+        return Ids(encoded.indices.to_numpy(), checked_ids(encoded.dictionary.to_pylist(), name))
     return None
 
 

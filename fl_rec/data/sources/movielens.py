@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fl_rec.data.ids import ids_of
+from fl_rec.data.ids import checked_ids
 from fl_rec.data.partition import Dealt, Policy, UserTable, place
 from fl_rec.data.sources.archive import Files, table_file
 from fl_rec.data.sources.base import Dataset, Items, Users
@@ -75,12 +75,14 @@ def users_of(table: Table, name: str) -> Users:
     names = _USERS[name][1]
     rows = _checked(table, 1 + len(names))
     columns = [np.array(column, np.str_) for column in zip(*rows)]
-    return Users(ids_of([row[0] for row in rows]), dict(zip(names, columns[1:])), "zip_first_digit")
+    return Users(
+        checked_ids([row[0] for row in rows], table.file.name), dict(zip(names, columns[1:])), "zip_first_digit"
+    )
 
 
 def _movies(rows: list[tuple[str, str, str]]) -> Items:
     tags = ["" if genres == _NO_GENRES else genres for _, _, genres in rows]
-    return Items(ids_of([row[0] for row in rows]), [row[1] for row in rows], tags)
+    return Items(checked_ids([row[0] for row in rows], "movies"), [row[1] for row in rows], tags)
 
 
 def _rows(files: Files, name: str, separator: str, least: int) -> list[list[str]]:

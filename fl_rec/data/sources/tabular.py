@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fl_rec.data.ids import ids_of
+from fl_rec.data.ids import checked_ids
 from fl_rec.data.sources.archive import Files, table_file
 from fl_rec.data.sources.base import Dataset, Items, Users
 from fl_rec.data.sources.columns import columns_of
@@ -82,7 +82,7 @@ def _first_values(table: Table, user: str, client: str) -> Users:
             "warning: %d of %d users have several values of %s, such as %s with %r and %r; the first counts",
             *(len(several), len(value), client, who, value[who], what),
         )
-    return Users(ids_of(list(value)), {client: np.array(list(value.values()), np.str_)})
+    return Users(checked_ids(list(value), table.file.name), {client: np.array(list(value.values()), np.str_)})
 
 
 def separator_of(text: str) -> str:
@@ -96,7 +96,7 @@ def read_users(table: Table, given: Mapping[str, str] | None = None) -> Users:
     columns = _columns(table)
     names = [name.split(":")[0].strip() for name in table.first]
     own = {name: np.array(column, np.str_) for n, (name, column) in enumerate(zip(names, columns)) if n != at}
-    return Users(ids_of(columns[at]), own)
+    return Users(checked_ids(columns[at], table.file.name), own)
 
 
 def read_items(table: Table, given: Mapping[str, str] | None = None, separator: str = "") -> Items:
@@ -122,7 +122,9 @@ def read_items(table: Table, given: Mapping[str, str] | None = None, separator: 
     tags = columns[at["tags"]] if "tags" in at else blank
     separator = separator or next((each for each in "|;," if any(each in text for text in tags)), "|")
     joined = ["|".join(tag.strip() for tag in text.split(separator) if tag.strip()) for text in tags]
-    return Items(ids_of(columns[at["item"]]), columns[at["title"]] if "title" in at else blank, joined)
+    return Items(
+        checked_ids(columns[at["item"]], table.file.name), columns[at["title"]] if "title" in at else blank, joined
+    )
 
 
 def _columns(table: Table) -> list[list[str]]:
