@@ -236,20 +236,29 @@ def read_arrays(path: Path, rule: str) -> dict[str, Any]:
 
 def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     """ValueError if a file of an .npz does not hold an array of just the size that it says."""
-    from numpy.lib import format
-
     check_growth(member)
     with archive.open(member) as file:
-        version = format.read_magic(file)
-        if version > (2, 0):
-            raise ValueError(f"{member.filename} is of a newer version")
-        read = format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        claimed, there = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
-    if claimed != there and not dtype.hasobject:
-        raise ValueError(
-            f"{member.filename} must have {claimed:,} bytes for its shape {list(shape)}, and has {there:,}"
-        )
+        _check_array(cast(BinaryIO, file), member.file_size, member.filename)
+
+
+def _check_array(file: BinaryIO, size: int, name: str) -> None:
+    from numpy.lib import format
+
+    version = format.read_magic(file)
+    if version > (2, 0):
+        raise ValueError(f"{name} is of a newer version")
+    shape, _, dtype = (format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0)(file)
+    claimed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if claimed != there and not dtype.hasobject:  # which nobody unpickles
+        raise ValueError(f"{name} must have {claimed:,} bytes for its shape {list(shape)}, and has {there:,}")
+
+
+def parse_array(content: bytes) -> Any:
+    """What `numpy.save` wrote. ValueError if it is none, or not of the size that it says."""
+    import numpy as np
+
+    _check_array(io.BytesIO(content), len(content), "an array")
+    return np.load(io.BytesIO(content), allow_pickle=False)
 
 
 def check_growth(member: zipfile.ZipInfo) -> None:

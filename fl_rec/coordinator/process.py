@@ -18,6 +18,7 @@ from fl_rec.coordinator.service import Coordinator, new_server
 from fl_rec.coordinator.strategies import Fleet, Strategy, new_strategy
 from fl_rec.errors import RunError
 from fl_rec.files import read_json, write_json
+from fl_rec.outside import Count, as_typed
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
 
@@ -40,7 +41,7 @@ class Address:
     """
 
     endpoint: str
-    workers: int
+    workers: Count
     token: str
 
     @staticmethod
@@ -51,7 +52,8 @@ class Address:
     def read(cls, run: RunDirectory) -> Address | None:
         """None if no coordinator has started in this run yet."""
         path = cls.path(run)
-        return cls(**read_json(path)) if path.is_file() else None
+        rule = "A coordinator's address is as the coordinator has written it."
+        return as_typed(cls, read_json(path), rule, path) if path.is_file() else None
 
     def write(self, run: RunDirectory) -> None:
         write_json(self.path(run), asdict(self), mode=0o600)

@@ -16,9 +16,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
+from pydantic import StringConstraints
 
 from fl_rec.coordinator.messages import (
     FINISH,
@@ -33,7 +35,8 @@ from fl_rec.coordinator.messages import (
 )
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
-from fl_rec.files import atomic_write
+from fl_rec.files import atomic_write, open_regular, parse_array, parse_json
+from fl_rec.outside import Count, Number, as_typed
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.tables import RULE, format_table
 
@@ -65,7 +68,8 @@ class Arrays:
         """The inverse of `put`. Raises `DataError`."""
         path = self._path(name)
         try:
-            content = path.read_bytes()
+            with open_regular(path) as file:
+                content = file.read()
         except OSError as err:
             raise DataError(
                 f"Large arrays of rounds.jsonl are in files of their own. Received: {path}, which can't be read "
@@ -73,11 +77,28 @@ class Arrays:
             ) from err
         if hashlib.sha256(content).hexdigest() != name:
             raise DataError(f"An array's file is named after its content. Received: {path}, which has another.")
-        array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+        array: np.ndarray = parse_array(content)
         return array
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.npy"
+
+
+_Client = Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A round as a line has it; those of earlier versions have no sizes."""
+
+    round: Count
+    strategy: str
+    missing: tuple[Count, ...]
+    seconds: Annotated[Number, Ge(0)]
+    reports: Mapping[_Client, Mapping[str, Any]]
+    decisions: Mapping[_Client, Mapping[str, Any]]
+    report_bytes: Mapping[_Client, Count] = field(default_factory=dict)
+    decision_bytes: Mapping[_Client, Count] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,22 +150,19 @@ class Round:
     def from_json(cls, line: str, arrays: Arrays | None = None) -> Round:
         """The inverse of `to_json`. Raises `DataError`."""
         try:
-            content = json.loads(line)
-            reports = {
-                int(client): report_from_record(_rich(each, arrays)) for client, each in content["reports"].items()
-            }
+            found = as_typed(_Line, parse_json(line), "A round has every field.", "one")
+            reports = {int(client): report_from_record(_rich(each, arrays)) for client, each in found.reports.items()}
             decisions = {
-                int(client): decision_from_record(_rich(each, arrays)) for client, each in content["decisions"].items()
+                int(client): decision_from_record(_rich(each, arrays)) for client, each in found.decisions.items()
             }
-            missing = tuple(content["missing"])
-            # Rounds of earlier versions have no sizes.
             sizes = [
-                {int(client): size for client, size in content.get(name, {}).items()}
-                for name in ("report_bytes", "decision_bytes")
+                {int(client): size for client, size in each.items()}
+                for each in (found.report_bytes, found.decision_bytes)
             ]
-            return cls(content["round"], content["strategy"], reports, decisions, missing, content["seconds"], *sizes)
-        except (ValueError, KeyError, TypeError, AttributeError, MessageError) as err:
-            raise DataError(f"A line of rounds.jsonl is a round. Received: {line[:80]!r} ({err!r}).") from err
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MessageError, DataError) as err:
+            reason = repr(err)[:300]
+            raise DataError(f"A line of rounds.jsonl is a round. Received: {line[:80]!r} ({reason}).") from err
+        return cls(found.round, found.strategy, reports, decisions, found.missing, found.seconds, *sizes)
 
     def table(self, epochs: int) -> str:
         """For people: who joins, who waits, and why; and how long the messages are, in KiB, if one is of note."""
@@ -186,7 +204,11 @@ class RoundLog:
         """The rounds in order; a last line that was cut off, by a killed coordinator or a full disk, is left out."""
         if not self._path.exists():
             return
-        lines = self._path.read_text(encoding="utf-8").split("\n")
+        try:
+            with open_regular(self._path) as file:
+                lines = file.read().decode("utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as err:
+            raise DataError(f"A rounds.jsonl must be readable. Received: {self._path} ({err}).") from err
         for line in lines[:-1]:
             yield Round.from_json(line, self._arrays)
 

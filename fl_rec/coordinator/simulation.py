@@ -24,7 +24,6 @@ Times are of use for comparing strategies with one another. They do not tell how
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from fl_rec.coordinator.messages import FINISH, JOIN, ClientReport, Device
 from fl_rec.coordinator.strategies.base import Strategy
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
+from fl_rec.evaluation.records import read_lines
 from fl_rec.runs.directory import RunDirectory
 
 SLOWEST = 10.0
@@ -79,21 +79,21 @@ class Recording:
         file = RunDirectory(path).metrics if path.is_dir() else path
         names = ("rows", "seconds", "test_users", *FALLING, *RISING)
         try:
-            records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            records = read_lines(file)
             lines = {(each["client"], each["epoch"]): each for each in records if each["client"] != ALL}
             clients, epochs = (sorted({key[axis] for key in lines}) for axis in (0, 1))
             table = {
                 name: np.array([[lines[client, epoch][name] for epoch in epochs] for client in clients], np.float64)
                 for name in names
             }
-        except (OSError, ValueError, KeyError, TypeError) as err:
+        except (DataError, ValueError, KeyError, TypeError, OverflowError) as err:
             raise DataError(
                 f"A recorded run has one line per client and epoch in its metrics.jsonl. Received: {file} ({err!r}). "
                 "Give a run directory or a metrics.jsonl of a run that ended."
             ) from err
         rows = table["rows"]
-        whole = clients == list(range(len(clients))) and epochs == list(range(len(epochs))) and bool(lines)
-        if not whole or (rows != rows[:, :1]).any() or np.isnan([table[name] for name in names]).any():
+        whole = clients == list(range(len(clients))) and epochs == list(range(len(epochs))) and (rows > 0).all()
+        if not whole or (rows != rows[:, :1]).any() or not np.isfinite([table[name] for name in names]).all():
             raise DataError(
                 "A fleet is simulated from a run in which every client trained on its whole shard and was evaluated "
                 f"after every epoch. Received: {file}, clients {clients}, epochs {epochs}. Record a run without a "

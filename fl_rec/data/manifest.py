@@ -13,7 +13,7 @@ from pydantic import ConfigDict, with_config
 from fl_rec.data.rows import Size
 from fl_rec.errors import DataError
 from fl_rec.files import read_json, sha256_of
-from fl_rec.received import Count, Inside, Number, record
+from fl_rec.outside import Count, Inside, Number, as_typed
 from fl_rec.typed import AtLeast
 
 SLOTS = ("user_input", "item_input", "label")
@@ -138,7 +138,7 @@ def _parse_manifest(path: Path) -> Manifest:
         content.update(version=MANIFEST_VERSION, unplaced={})  # which were told otherwise
     elif version != MANIFEST_VERSION:
         raise DataError(f"A manifest must be of version {MANIFEST_VERSION}. Received: {version} in {path}. {remedy}")
-    manifest = record(Manifest, {**content, "folder": path.parent}, "A manifest must be complete.", path, remedy)
+    manifest = as_typed(Manifest, {**content, "folder": path.parent}, "A manifest must be complete.", path, remedy)
     wrong = next(_contradictions(manifest), "")
     if wrong:
         raise DataError(f"A manifest must be complete. Received: {path} ({wrong}). {remedy}")

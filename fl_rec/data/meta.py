@@ -11,8 +11,8 @@ from fl_rec.data.partition import PARTITIONERS
 from fl_rec.data.rows import Size
 from fl_rec.errors import DataError
 from fl_rec.files import read_json
+from fl_rec.outside import Count, as_typed
 from fl_rec.plugins import split_options
-from fl_rec.received import Count, record
 
 _RULE, _REMEDY = "meta.json must be as fl-rec prepare writes it.", "Run it again."
 
@@ -51,14 +51,13 @@ def read_meta(data: Path, num_users: int, num_items: int) -> Meta:
         DataError: it is not as it is written, says another number, or names code of somebody's own.
     """
     path = data / "meta.json"
-    meta = record(Meta, read_json(path, _RULE, _REMEDY), _RULE, path, _REMEDY)
+    meta = as_typed(Meta, read_json(path, _RULE, _REMEDY), _RULE, path, _REMEDY)
     for name, said, there in (("users", meta.num_users, num_users), ("items", meta.num_items, num_items)):
         if said != there:
             raise DataError(f"{_RULE} Received: {path}, num_{name}={said}, and {there} in {name}.csv. {_REMEDY}")
     if split_options(meta.partitioner)[0] not in PARTITIONERS:
         raise DataError(
-            f"Code of your own is run when you name it yourself. Received: "
-            f"{path}, with partitioner {meta.partitioner!r:.80}. "
-            "If it is yours: --partitioner file.py:function"
+            f"Code of your own is run when you name it yourself. Received: {path}, with partitioner "
+            f"{meta.partitioner!r:.80}. If it is yours: --partitioner file.py:function"
         )
     return meta

@@ -5,12 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
+from functools import cache
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
 
+from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
+from fl_rec.files import open_regular, parse_json
+from fl_rec.outside import Count, Number, Share, as_typed
+
+Client = Count | Literal["all"]
 
 
 @dataclass(frozen=True)
@@ -33,22 +40,22 @@ class EpochRecord:
         clients: of all together, each client's record, by number.
     """
 
-    epoch: int
-    client: int | str
-    rows: int
-    seconds: float
-    rows_per_second: float
-    train_loss: float
-    train_auc: float
-    test_auc: float
-    hr: float
-    ndcg: float
-    test_users: int
-    top_k: int
-    test_tied: int = 0
-    validation_hr: float = math.nan
-    validation_ndcg: float = math.nan
-    epsilon: float = math.nan
+    epoch: Count
+    client: Client
+    rows: Count
+    seconds: Number
+    rows_per_second: Number
+    train_loss: Number
+    train_auc: Share
+    test_auc: Share
+    hr: Share
+    ndcg: Share
+    test_users: Count
+    top_k: Count
+    test_tied: Count = 0
+    validation_hr: Share = math.nan
+    validation_ndcg: Share = math.nan
+    epsilon: Number = math.nan
     extra: Mapping[str, Any] = field(default_factory=dict)
     clients: tuple[EpochRecord, ...] = field(default=(), repr=False)
 
@@ -57,7 +64,53 @@ class EpochRecord:
         return {**{name: getattr(self, name) for name in _NAMES}, **self.extra}
 
 
-_NAMES = tuple(each.name for each in dataclasses.fields(EpochRecord) if each.name not in ("extra", "clients"))
+_FIELDS = [each for each in dataclasses.fields(EpochRecord) if each.name not in ("extra", "clients")]
+_NAMES = tuple(each.name for each in _FIELDS)
+_NEEDED = tuple(each.name for each in _FIELDS if each.default is dataclasses.MISSING)
+
+
+@dataclass(frozen=True)
+class _Whose:
+    """What every line has."""
+
+    epoch: Count
+    client: Client
+
+
+def parse_line(text: str, where: str) -> dict[str, Any]:
+    """A line of metrics.jsonl.
+
+    Args:
+        where: the file and the line's number.
+
+    Raises:
+        DataError: it is no JSON object, or does not tell its epoch and client, or a figure is none.
+    """
+    rule = "A line of metrics.jsonl has the figures of an epoch and a client."
+    try:
+        line = parse_json(text)
+    except ValueError as err:
+        raise DataError(f"{rule} Received: {where} ({str(err)[:200]}).") from err
+    as_typed(_Whose, line, rule, where)
+    as_typed(_known(), {name: value for name, value in line.items() if value is not None}, rule, where)
+    return line
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All lines of a metrics.jsonl, as they come. DataError if it can't be read, or as for `parse_line`."""
+    try:
+        with open_regular(path) as file:
+            lines = file.read().decode("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as err:
+        raise DataError(f"A metrics.jsonl must be readable. Received: {path} ({err}).") from err
+    return [parse_line(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+@cache
+def _known() -> type[Any]:
+    """The figures that there may be, each of which may be missing."""
+    hints = get_type_hints(EpochRecord, include_extras=True)
+    return make_dataclass("Figures", [(name, hints[name] | None, field(default=None)) for name in _NAMES])
 
 
 def records_of(lines: Iterable[Mapping[str, Any]]) -> list[EpochRecord]:
@@ -65,6 +118,9 @@ def records_of(lines: Iterable[Mapping[str, Any]]) -> list[EpochRecord]:
 
     Args:
         lines: by epoch, all clients together last.
+
+    Raises:
+        DataError: a line lacks a figure.
     """
     records: list[EpochRecord] = []
     for _, together in groupby(lines, key=itemgetter("epoch")):
@@ -75,6 +131,12 @@ def records_of(lines: Iterable[Mapping[str, Any]]) -> list[EpochRecord]:
             }
             extra = {name: value for name, value in line.items() if name not in _NAMES}
             clients = tuple(of_epoch) if line["client"] == ALL else ()
+            missing = [name for name in _NEEDED if name not in known]
+            if missing:
+                raise DataError(
+                    "A line of metrics.jsonl has the figures of an epoch and a client. Received: one of epoch "
+                    f"{line['epoch']} without {', '.join(missing)}."
+                )
             of_epoch.append(EpochRecord(**known, extra=extra, clients=clients))
         records += of_epoch
     return records

@@ -24,6 +24,7 @@ from typing import Any
 
 from fl_rec.errors import RunError
 from fl_rec.evaluation.metrics import ALL
+from fl_rec.evaluation.records import read_lines
 from fl_rec.files import write_json
 
 RUNS = "runs"
@@ -134,8 +135,8 @@ class RunDirectory:
             file.write(table + "\n\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All records, `in_order`."""
-        return in_order(map(json.loads, self.metrics.read_text(encoding="utf-8").splitlines()))
+        """All records, `in_order`. DataError, with the line, if one is none."""
+        return in_order(read_lines(self.metrics))
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_json(self.result, result)

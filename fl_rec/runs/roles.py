@@ -14,11 +14,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Literal
 
 import psutil
+from annotated_types import Ge
+from pydantic import Strict
 
 from fl_rec.errors import RunError
 from fl_rec.files import read_json, write_json
+from fl_rec.outside import Number, as_typed
 
 KINDS = {"TRAINER": "worker", "PSERVER": "server", "COORDINATOR": "coordinator"}
 
@@ -41,6 +45,7 @@ _GIVEN = {
 }
 
 STARTING, RUNNING, DONE, FAILED = "starting", "running", "done", "failed"
+State = Literal["starting", "running", "done", "failed"]
 
 
 @dataclass(frozen=True)
@@ -124,11 +129,11 @@ class RoleStatus:
     """
 
     role: str
-    pid: int
+    pid: Annotated[int, Strict(), Ge(1)]
     started: str
-    state: str
+    state: State
     error: str
-    times: Mapping[str, float]
+    times: Mapping[State, Number]
 
     @property
     def time(self) -> float:
@@ -187,7 +192,8 @@ def write_status(folder: Path, role: str, state: str, error: str = "") -> None:
 
 def read_statuses(folder: Path) -> dict[str, RoleStatus]:
     """The status of every role that has written one, by role name."""
-    return {path.stem: RoleStatus(**read_json(path)) for path in sorted(folder.glob("*.json"))}
+    rule = "A role's status is as the role has written it."
+    return {path.stem: as_typed(RoleStatus, read_json(path), rule, path) for path in sorted(folder.glob("*.json"))}
 
 
 def listens(folder: Path, role: str, port: int) -> bool:

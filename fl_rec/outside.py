@@ -7,16 +7,17 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge
-from pydantic import AfterValidator, Strict, TypeAdapter, ValidationError
+from annotated_types import Ge, Le, Lt
+from pydantic import AfterValidator, AllowInfNan, Strict, TypeAdapter, ValidationError
 
 from fl_rec.errors import DataError
 
 T = TypeVar("T")
 
-# A whole number, 0 or more, and any number but true and false.
-Count = Annotated[int, Strict(), Ge(0)]
-Number = Annotated[float, Strict()]
+# A whole number, 0 or more; any finite number; one from 0 to 1. No text is one, nor true or false.
+Count = Annotated[int, Strict(), Ge(0), Lt(2**63)]
+Number = Annotated[float, Strict(), AllowInfNan(False)]
+Share = Annotated[Number, Ge(0), Le(1)]
 
 
 def _inside(name: str) -> str:
@@ -32,7 +33,7 @@ Inside = Annotated[str, AfterValidator(_inside)]
 _adapter = cache(TypeAdapter)
 
 
-def record(cls: type[T], content: Any, rule: str, where: object, remedy: str = "") -> T:
+def as_typed(cls: type[T], content: Any, rule: str, where: object, remedy: str = "") -> T:
     """A dataclass from what JSON holds.
 
     Args:
