@@ -17,7 +17,7 @@ shipped = {f"fl_rec.shipped.{folder.replace('/', '.')}": folder for folder in fo
 dp = ["dp-accounting>=0.4.3"]
 
 # Two at a time: jobs of the integration tests mostly wait. The wheel's test builds with the setuptools that is there.
-test = ["pytest>=7", "pytest-xdist>=3", "setuptools>=70.1", *dp]
+test = ["hypothesis>=6", "pytest>=7", "pytest-xdist>=3", "setuptools>=70.1", *dp]
 
 setup(
     name="fl_rec",

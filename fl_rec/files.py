@@ -36,9 +36,12 @@ _LARGEST_JSON, _LONGEST_LINE = 1 << 26, 1 << 24
 def open_regular(path: Path) -> BinaryIO:
     """Opens a file to read. OSError; one of them if it is a pipe or a device, of which nobody knows the end."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
     return open(descriptor, "rb")
 
 

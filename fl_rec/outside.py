@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
 from pathlib import PurePosixPath
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from annotated_types import Ge, Le, Lt
 from pydantic import AfterValidator, AllowInfNan, Strict, TypeAdapter, ValidationError
@@ -30,7 +30,10 @@ def _inside(name: str) -> str:
 # A file's path, relative to the folder of what names it.
 Inside = Annotated[str, AfterValidator(_inside)]
 
-_adapter = cache(TypeAdapter)
+
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
 
 
 def as_typed(cls: type[T], content: Any, rule: str, where: object, remedy: str = "") -> T:
@@ -46,7 +49,7 @@ def as_typed(cls: type[T], content: Any, rule: str, where: object, remedy: str =
         DataError: a key is missing, or has another value.
     """
     try:
-        found: T = _adapter(cls).validate_python(content)
+        found: T = _adapter(cast(Hashable, cls)).validate_python(content)
     except (ValidationError, RecursionError) as err:
         raise DataError(f"{rule} Received: {where} ({_wrong(err)}). {remedy}".rstrip()) from err
     return found

@@ -219,7 +219,7 @@ def problems_of(
             text = str(each.get("ctx", {}).get("error") or each["msg"])
         else:
             says = rule_of(item)
-            received = f"{parts[-1]}={value!r:.300} ({type(value).__name__})"
+            received = f"{parts[-1]}={value!r:.1000} ({type(value).__name__})"
             remedy = _remedy(each, item, value) or says.remedy
             text = f"{name} must be {says.accepts}. Received: {received}. {remedy}"
         found.setdefault(name, text)

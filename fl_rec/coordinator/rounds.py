@@ -150,7 +150,7 @@ class Round:
     def from_json(cls, line: str, arrays: Arrays | None = None) -> Round:
         """The inverse of `to_json`. Raises `DataError`."""
         try:
-            found = as_typed(_Line, parse_json(line), "A round has every field.", "one")
+            found = as_typed(_Line, parse_json(line), "A line of rounds.jsonl is a round.", repr(line[:80]))
             reports = {int(client): report_from_record(_rich(each, arrays)) for client, each in found.reports.items()}
             decisions = {
                 int(client): decision_from_record(_rich(each, arrays)) for client, each in found.decisions.items()
@@ -159,7 +159,7 @@ class Round:
                 {int(client): size for client, size in each.items()}
                 for each in (found.report_bytes, found.decision_bytes)
             ]
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MessageError, DataError) as err:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MessageError) as err:
             reason = repr(err)[:300]
             raise DataError(f"A line of rounds.jsonl is a round. Received: {line[:80]!r} ({reason}).") from err
         return cls(found.round, found.strategy, reports, decisions, found.missing, found.seconds, *sizes)

@@ -92,8 +92,13 @@ class Recording:
                 "Give a run directory or a metrics.jsonl of a run that ended."
             ) from err
         rows = table["rows"]
-        whole = clients == list(range(len(clients))) and epochs == list(range(len(epochs))) and (rows > 0).all()
-        if not whole or (rows != rows[:, :1]).any() or not np.isfinite([table[name] for name in names]).all():
+        whole = clients == list(range(len(clients))) and epochs == list(range(len(epochs))) and bool(lines)
+        if (
+            not whole
+            or (rows <= 0).any()
+            or (rows != rows[:, :1]).any()
+            or not np.isfinite([table[name] for name in names]).all()
+        ):
             raise DataError(
                 "A fleet is simulated from a run in which every client trained on its whole shard and was evaluated "
                 f"after every epoch. Received: {file}, clients {clients}, epochs {epochs}. Record a run without a "

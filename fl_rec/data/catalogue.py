@@ -257,8 +257,8 @@ def _read_csv(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
             line = reader.line_num
             for column, name, text in zip(columns.values(), header, row, strict=True):
                 column.append(_whole(text) if name in whole else text)
-        columns["original_id"] = checked_ids(columns["original_id"], str(path))
-        if len(set(columns["original_id"].tolist())) < len(columns["original_id"]):
+        original = checked_ids(columns["original_id"], str(path))
+        if len(np.unique(original)) < len(original):
             raise ValueError("an original_id is there twice")
     except (KeyError, ValueError, StopIteration, csv.Error) as err:
         numbers = " and ".join(name for name in needed if name in whole)
@@ -266,10 +266,8 @@ def _read_csv(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
             f"{path}, line {line}: the columns must be {', '.join(needed)}, {numbers} whole numbers. "
             f"Received something else ({repr(err)[:200]}). Run fl-rec prepare again."
         ) from err
-    return {
-        name: np.asarray(values, np.int64 if name in whole else None if name == "original_id" else np.str_)
-        for name, values in columns.items()
-    }
+    read = {name: np.array(values, np.int64 if name in whole else np.str_) for name, values in columns.items()}
+    return {**read, "original_id": original}
 
 
 def _whole(text: str) -> int:

@@ -59,7 +59,7 @@ class Facts:
             return (None,) * self.workers
         if config.runner.split_file_list:
             return tuple(shard.train.rows for shard in self.manifest.shards)
-        return (self.manifest.totals["train_rows"],) * self.workers
+        return (sum(shard.train.rows for shard in self.manifest.shards),) * self.workers
 
 
 def check(config: Config, job: Facts) -> Config:

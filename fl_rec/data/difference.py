@@ -55,7 +55,8 @@ def to_table(manifest: Manifest) -> str:
         columns["client"] = [*(cut(name, _LONGEST_NAME) for name in manifest.clients), ""]
     for title, kind, what in _COUNTS:
         counts = [getattr(getattr(shard, kind), what) for shard in manifest.shards]
-        columns[title] = [f"{count:,}" for count in (*counts, manifest.totals[f"{kind}_{what}"])]
+        total = manifest.totals.get(f"{kind}_{what}")
+        columns[title] = [*(f"{count:,}" for count in counts), "-" if total is None else f"{total:,}"]
     explained = [name for name in _EXPLAINED if manifest.difference.get(name)]
     for name in explained:
         found = manifest.difference[name]

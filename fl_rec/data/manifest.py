@@ -6,15 +6,15 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from pydantic import ConfigDict, with_config
 
 from fl_rec.data.rows import Size
 from fl_rec.errors import DataError
 from fl_rec.files import read_json, sha256_of
 from fl_rec.outside import Count, Inside, Number, as_typed
-from fl_rec.typed import AtLeast
 
 SLOTS = ("user_input", "item_input", "label")
 
@@ -39,7 +39,6 @@ PUBLIC_FOLDER = "fl_public_data"
 
 # Which user and which item an id is; beside the manifest, as `fl-rec prepare` wrote them.
 MAPPINGS = ("items.csv", "users.csv")
-Mapped = Literal["items.csv", "users.csv"]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -64,6 +63,14 @@ class Shard:
     train: ShardFile
     test: ShardFile
     validation: ShardFile | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How different each shard is from the others, and the mean."""
+
+    mean: Number
+    shards: tuple[Number, ...]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -94,11 +101,11 @@ class Manifest:
     totals: Mapping[str, Count]
     shards: tuple[Shard, ...]
     folder: Path
-    group_size: Annotated[Count, AtLeast(1)] = 1
-    mappings: Mapping[Mapped, str] = dataclasses.field(default_factory=dict)
+    group_size: Annotated[Count, Ge(1)] = 1
+    mappings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     public: ShardFile | None = None
     clients: tuple[str, ...] = ()
-    difference: Mapping[str, Mapping[str, Number | tuple[Number, ...]] | None] = dataclasses.field(default_factory=dict)
+    difference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def folder_of(self, kind: str) -> Path | None:
         """Where the "train", "test" or "validation" shards are; None if there are none."""
@@ -139,6 +146,11 @@ def _parse_manifest(path: Path) -> Manifest:
     elif version != MANIFEST_VERSION:
         raise DataError(f"A manifest must be of version {MANIFEST_VERSION}. Received: {version} in {path}. {remedy}")
     manifest = as_typed(Manifest, {**content, "folder": path.parent}, "A manifest must be complete.", path, remedy)
+    for name in ("common_items", "tags"):
+        if manifest.difference.get(name) is not None:
+            spread = as_typed(Spread, manifest.difference[name], f"A manifest's {name} is of each shard.", path, remedy)
+            if len(spread.shards) != len(manifest.shards):
+                raise DataError(f"A manifest's {name} is of each shard. Received: {path}, of others. {remedy}")
     wrong = next(_contradictions(manifest), "")
     if wrong:
         raise DataError(f"A manifest must be complete. Received: {path} ({wrong}). {remedy}")
@@ -154,8 +166,6 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield "there is no shard"
     if len(manifest.clients) not in (0, len(shards)):
         yield f"there are {len(manifest.clients)} clients for {len(shards)} shards"
-    if "train_rows" not in manifest.totals:
-        yield "totals.train_rows is missing"
     for kind in ("train", "test", "validation"):
         files: list[ShardFile] = [file for shard in shards if (file := getattr(shard, kind)) is not None]
         if len({file.file for file in files}) < len(files):
@@ -168,10 +178,9 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         for file in files:
             if file.positives > items * file.rows or file.users > manifest.num_users or file.items > manifest.num_items:
                 yield f"{file.file} has more positives than items, or users or items than there are"
-    for found in filter(None, (manifest.difference.get(name) for name in ("common_items", "tags"))):
-        each = found.get("shards")
-        if not (isinstance(each, tuple) and len(each) == len(shards) and isinstance(found.get("mean"), float | int)):
-            yield "difference does not tell of each shard"
+    strange = set(manifest.mappings) - set(MAPPINGS)
+    if strange:
+        yield f"mappings has {min(strange)[:80]!r}"
 
 
 def check_shards(

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import psutil
 from annotated_types import Ge
 from pydantic import Strict
 
-from fl_rec.errors import RunError
+from fl_rec.errors import DataError, RunError
 from fl_rec.files import read_json, write_json
 from fl_rec.outside import Number, as_typed
 
@@ -45,7 +45,6 @@ _GIVEN = {
 }
 
 STARTING, RUNNING, DONE, FAILED = "starting", "running", "done", "failed"
-State = Literal["starting", "running", "done", "failed"]
 
 
 @dataclass(frozen=True)
@@ -131,9 +130,9 @@ class RoleStatus:
     role: str
     pid: Annotated[int, Strict(), Ge(1)]
     started: str
-    state: State
+    state: str
     error: str
-    times: Mapping[State, Number]
+    times: Mapping[str, Number]
 
     @property
     def time(self) -> float:
@@ -192,8 +191,15 @@ def write_status(folder: Path, role: str, state: str, error: str = "") -> None:
 
 def read_statuses(folder: Path) -> dict[str, RoleStatus]:
     """The status of every role that has written one, by role name."""
+    return {path.stem: _read_status(path) for path in sorted(folder.glob("*.json"))}
+
+
+def _read_status(path: Path) -> RoleStatus:
     rule = "A role's status is as the role has written it."
-    return {path.stem: as_typed(RoleStatus, read_json(path), rule, path) for path in sorted(folder.glob("*.json"))}
+    status = as_typed(RoleStatus, read_json(path), rule, path)
+    if status.role != path.stem or status.state not in status.times:
+        raise DataError(f"{rule} Received: {path}, of {status.role[:80]!r} and without the time of its state.")
+    return status
 
 
 def listens(folder: Path, role: str, port: int) -> bool:

@@ -36,7 +36,7 @@ Fleetrun = Callable[..., None]
 
 def lines(epochs: int, **figures: Any) -> list[dict[str, Any]]:
     """What two workers write, the second one last."""
-    common = {**dict.fromkeys(FIGURES, 1.0), "top_k": 10, **figures}
+    common = {**dict.fromkeys(FIGURES, 1.0), "rows": 1, "test_users": 1, "top_k": 10, **figures}
     return [{"epoch": epoch, "client": client, **common} for epoch in range(epochs) for client in (0, "all", 1)]
 
 

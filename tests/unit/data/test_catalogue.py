@@ -118,7 +118,7 @@ def test_a_stale_mapping(tmp_path: Path, name: str) -> None:
     """The data was made again since the model was trained, and an id means somebody else."""
     manifest = make(tmp_path)
     trained_with = dict(manifest.mappings)
-    lines = (tmp_path / name).read_text(encoding="utf-8").replace(",10,", ",40,", 1).replace(",7,", ",6,", 1)
+    lines = (tmp_path / name).read_text(encoding="utf-8").replace(",10,", ",50,", 1).replace(",7,", ",6,", 1)
     (tmp_path / name).write_text(lines, encoding="utf-8")
     now = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
     again = dataclasses.replace(manifest, mappings={**trained_with, name: now})

@@ -83,7 +83,7 @@ def test_who_listens(tmp_path: Path, spawn: Callable[..., subprocess.Popen]) -> 
     port = int(child.stdout.readline())
     assert roles.listens(tmp_path, "server.0", port)
     other = spawn("sleep", "60")
-    status = roles.RoleStatus("server.1", other.pid, roles.started(other.pid), "running", "", {})
+    status = roles.RoleStatus("server.1", other.pid, roles.started(other.pid), "running", "", {"running": 0.0})
     (tmp_path / "server.1.json").write_text(json.dumps(dataclasses.asdict(status)))
     assert not roles.listens(tmp_path, "server.1", port)
 
