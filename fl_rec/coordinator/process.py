@@ -7,15 +7,15 @@ import asyncio
 import logging
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fl_rec.config import Config, add_config_arguments
+from fl_rec.config import Config, add_config_arguments, received
 from fl_rec.coordinator.rounds import Round, RoundLog, recorded_reports
 from fl_rec.coordinator.service import Coordinator, new_server
-from fl_rec.coordinator.strategies import Fleet, Strategy, new_strategy
+from fl_rec.coordinator.strategies import STRATEGIES, Fleet, Strategy, new_strategy
 from fl_rec.errors import RunError
 from fl_rec.files import read_json, write_json
 from fl_rec.outside import Count, as_typed
@@ -122,13 +122,21 @@ def command(options: argparse.Namespace) -> int:
     run = RunDirectory(options.run.resolve())
     if not run.metrics.is_file():
         raise RunError(f"RUN must be a run's folder. Received: {run.path}, which has no metrics.jsonl.")
-    config = Config.load(options.config_yaml or run.config, options.opt)
+    config = Config.load(options.config_yaml, options.opt) if options.config_yaml else _recorded(run, options.opt)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if options.dry:
         replay(config, run, print)
     else:
         coordinate_again(config, run)
     return 0
+
+
+def _recorded(run: RunDirectory, overrides: Sequence[str]) -> Config:
+    """The configuration of a run that may be somebody else's. Raises `ConfigError`."""
+    config = received.load(run.config, overrides, ("coordinator.strategy", "coordinator.options"))
+    # A strategy of the user's own may ask for anything, and a teacher is a net.
+    alone = config.coordinator.strategy in STRATEGIES and config.coordinator.strategy != "distill"
+    return config if alone else received.load(run.config, overrides)
 
 
 def strategy_of(config: Config, fleet: Fleet) -> Strategy:

@@ -9,8 +9,9 @@ from pathlib import Path
 from fl_rec.config import Config, notes, relations
 from fl_rec.coordinator import check as coordinator
 from fl_rec.data import check as data
-from fl_rec.data.manifest import ShardFile
+from fl_rec.data.manifest import MANIFEST_NAME, ShardFile
 from fl_rec.distillation import proxy as distillation
+from fl_rec.files import sha256_of
 from fl_rec.nets import check as nets
 from fl_rec.privacy import mechanism as privacy
 from fl_rec.ps import registry as ps
@@ -31,6 +32,7 @@ class Job:
         stated: what a manifest says of a shard; see `Reader`.
         notes: what the user should know of a setting that has no effect, or another than it seems.
         mappings, clients: see `Manifest`; empty without one.
+        checksum: the manifest's SHA-256; empty without one.
     """
 
     config: Config
@@ -42,6 +44,7 @@ class Job:
     notes: tuple[str, ...]
     mappings: Mapping[str, str]
     clients: tuple[str, ...]
+    checksum: str
 
 
 def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Job:
@@ -69,4 +72,5 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
         (*told, *data.notes_of(config, job)),
         job.manifest.mappings if job.manifest else {},
         job.manifest.clients if job.manifest else (),
+        sha256_of(job.manifest.folder / MANIFEST_NAME) if job.manifest else "",
     )

@@ -12,7 +12,7 @@ import paddle
 
 from fl_rec.config import Config
 from fl_rec.errors import ConfigError
-from fl_rec.nets import graph
+from fl_rec.nets import graph, operators
 from fl_rec.nets.contract import attribute, new_model
 from fl_rec.nets.own_users import ALL_USERS, AllUsers
 from fl_rec.nets.program import TrainingProgram
@@ -143,4 +143,10 @@ def scoring_program(config: Config, trained: TrainingProgram) -> ScoringProgram:
     # Some nets of PaddleRec leave the label out here, others have it.
     inputs = [feed for feed in feeds if feed.name != trained.feeds[-1].name]
     pruned = paddle.static.normalize_program(program, inputs, [target])
+    if other := operators.others(pruned):
+        raise ConfigError(
+            f"{config.runner.model_path}: infer_net must compute scores and do nothing else, since whoever gets the "
+            f"saved model runs it. Received: the operator {other[0]}, which is none of fl_rec/nets/operators.py. "
+            "Write it with others."
+        )
     return ScoringProgram(pruned, startup, tuple(feed.name for feed in inputs), target.name)

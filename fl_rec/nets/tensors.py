@@ -1,10 +1,11 @@
-"""Parameters in the file of a saved model, as Paddle reads them."""
+"""Parameters in the file of a saved model, as Paddle has them; no operator of Paddle's reads or writes it."""
 
 from __future__ import annotations
 
+import math
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,72 @@ def write_tensors(path: Path, tensors: Iterable[np.ndarray]) -> None:
             else:
                 file.write(np.ascontiguousarray(values).data)
         file.truncate()
+
+
+# Of framework.proto.
+_DTYPES = {0: "?", 1: "i2", 2: "i4", 3: "i8", 4: "f2", 5: "f4", 6: "f8", 20: "u1", 21: "i1"}
+
+
+def read_tensors(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """What `write_tensors`, or Paddle's `save_combine`, wrote: one for each name, in order.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it holds something else, or a number that is none.
+    """
+    tensors = {}
+    with open(path, "rb") as file:
+        left = os.fstat(file.fileno()).st_size
+
+        def take(size: int) -> bytes:
+            nonlocal left
+            left -= size
+            if size < 0 or left < 0:
+                raise ValueError("it is cut off")
+            return file.read(size)
+
+        def number(form: str) -> int:
+            (value,) = struct.unpack(form, take(struct.calcsize(form)))
+            return int(value)
+
+        for name in names:
+            number("<I")
+            for _ in range(number("<Q")):
+                take(number("<Q"))
+            number("<I")
+            dtype, shape = _described(take(number("<i")))
+            size = math.prod(shape) * dtype.itemsize
+            values = np.frombuffer(take(size), dtype).reshape(shape)
+            strange = values.size - np.count_nonzero(np.isfinite(values))
+            if dtype.kind == "f" and strange:
+                raise ValueError(
+                    f"{name} has {strange:,} numbers that are not finite; a training that diverges ends so"
+                )
+            tensors[name] = values
+        if left:
+            raise ValueError(f"{left:,} bytes belong to no parameter")
+    return tensors
+
+
+def _described(desc: bytes) -> tuple[np.dtype[Any], list[int]]:
+    """The dtype and the shape in a TensorDesc. Raises `ValueError`."""
+    kind, shape, rest = -1, [], iter(desc)
+    for key in rest:
+        if key not in (8, 16):
+            raise ValueError("a tensor is described otherwise than by dtype and shape")
+        value = shift = 0
+        for byte in rest:
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        if key == 8:
+            kind = value
+        else:
+            shape.append(value)
+    if kind not in _DTYPES:
+        raise ValueError(f"a tensor has the dtype {kind}")
+    return np.dtype(_DTYPES[kind]), shape
 
 
 def _varint(value: int) -> bytes:

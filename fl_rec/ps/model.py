@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,6 @@ import numpy as np
 import paddle
 from paddle.base import core
 
-from fl_rec.errors import RunError
 from fl_rec.nets import graph
 from fl_rec.nets.tensors import write_tensors
 
@@ -117,20 +114,10 @@ class ServerModel:
             )
 
     def save(self, folder: Path) -> None:
-        """Writes the tables: dense ones as the servers dump them, sparse ones as one tensor file each.
-
-        `save_all_model` alone would not do: a GEO server's sparse tables write nothing.
-        """
-        # Paddle makes the folder through a shell, unquoted: a space in the path would lose the table without an error.
-        with tempfile.TemporaryDirectory(prefix="fl_rec_tables_") as plain:
-            for table in self.tables.dense:
-                self._worker.save_one_model(table, plain, 0)
-                if not any(Path(plain, f"{table:03d}").glob("part-*")):
-                    raise RunError(
-                        f"The servers must write their dense table {table}. Received: nothing in {plain}. Its path "
-                        "must be free of spaces and other characters that a shell would read: set TMPDIR."
-                    )
-            shutil.copytree(plain, folder)
+        """Writes what the servers hold, a tensor file for each parameter. OSError if that can't be done."""
+        folder.mkdir()
+        for name, values in self.pull_dense().items():
+            write_tensors(folder / name, [values])
         for name in self.tables.sparse:
             values = np.empty(self._shapes[name], np.float32)
             self._pull_sparse(name, values)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -75,6 +76,12 @@ class RunDirectory:
     def model(self) -> Path:
         return self.path / "model"
 
+    @property
+    def identity(self) -> str:
+        """What tells this run from all others, also in a copy: 128 bits in hex; "" of an earlier version's."""
+        lines = (self.path / "job").read_text(encoding="utf-8").splitlines()
+        return lines[1] if len(lines) > 1 else ""
+
     @classmethod
     def claim(cls, path: Path, owner: str) -> tuple[RunDirectory, bool]:
         """Makes a run directory, or joins the one that another role of the same job has just made.
@@ -97,10 +104,10 @@ class RunDirectory:
             )
         try:
             for folder in (run.path, run.log, run.roles):
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(0o700, parents=True, exist_ok=True)
             # A name that is linked into place can't be seen half written by the other roles.
             draft = path / f"job.{os.getpid()}"
-            draft.write_text(owner, encoding="utf-8")
+            draft.write_text(f"{owner}\n{secrets.token_hex(16)}\n", encoding="utf-8")
             made = False
             try:
                 os.link(draft, marker)
@@ -111,7 +118,7 @@ class RunDirectory:
                 pass
             finally:
                 draft.unlink()
-            holder = marker.read_text(encoding="utf-8")
+            holder, *_ = marker.read_text(encoding="utf-8").splitlines()
         except OSError as err:
             raise RunError(
                 f"The run directory must be writable. Received: {path} ({err.strerror}). "

@@ -1,12 +1,12 @@
 """Saved models: the servers' tables, and the whole model for inference, which needs no fleet to load.
 
 EPOCH/rec_static.pdmodel, .pdiparams   an inference model, as PaddleRec names it
-EPOCH/tables/                          the servers' tables, as Paddle writes them
+EPOCH/tables/                          what the servers hold, a file for each parameter
 EPOCH/private/WORKER.npz               each worker's part of the private parameters, written by that worker
 EPOCH/private/WORKER/                  its own inference model, if workers' nets differ (distillation.students)
-EPOCH/model.json                       feeds, versions, figures and configuration
+EPOCH/model.json                       feeds, versions, figures and configuration; what the files are of, and checksums
 
-What is private is zero in the inference model.
+What is private is zero in the inference model. The folder is there when all workers have written their parts.
 """
 
 from __future__ import annotations
@@ -19,49 +19,68 @@ import numpy as np
 import paddle
 
 from fl_rec import environment
-from fl_rec.errors import DataError, RunError
-from fl_rec.files import drafted, read_json, write_json
+from fl_rec.errors import DataError
+from fl_rec.files import begin_draft, digest, read_json, seal, write_json
 from fl_rec.nets import graph
 from fl_rec.nets.inference import InferenceNet, parameters
+from fl_rec.nets.operators import read_program
 from fl_rec.nets.structure import Structure
-from fl_rec.nets.tensors import persistent, write_tensors
+from fl_rec.nets.tensors import persistent, read_tensors, write_tensors
 from fl_rec.runs import private_parts
-from fl_rec.runs.saved import PREFIX, SIGNATURE
+from fl_rec.runs.saved import PREFIX, SIGNATURE, read_signature
 
 
-def save(
-    net: InferenceNet,
-    folder: Path,
-    signature: Mapping[str, Any],
-    save_tables: Callable[[Path], None],
-    private_names: Collection[str] = (),
+def begin(
+    net: InferenceNet, folder: Path, save_tables: Callable[[Path], None], private_names: Collection[str] = ()
 ) -> None:
-    """Writes an epoch's model, its shared part, whole or not at all.
+    """Writes the shared part of an epoch's model into a draft, to which workers add their private parts.
 
     Args:
         net: the model; its private parameters are not written.
-        folder: the epoch's folder; a model that is there is replaced.
-        signature: what goes into model.json besides the feeds.
+        folder: the epoch's folder.
         save_tables: writes the servers' tables into the folder it is given.
         private_names: the private parameters.
 
     Raises:
-        RunError: if the folder can't be written.
+        OSError: the folder can't be written.
     """
-    try:
-        with drafted(folder) as draft:
-            save_tables(draft / "tables")
-            write(net, draft, signature, private_names)
-    except OSError as err:
-        raise RunError(
-            f"The model must be saved, and {folder} can't be written ({err.strerror or err}). Free some space or name "
-            "another runner.model_save_path."
-        ) from err
+    draft = begin_draft(folder, 0o700)
+    save_tables(draft / "tables")
+    _write_files(net, draft, private_names)
 
 
 def write(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private_names: Collection[str] = ()) -> None:
-    """Writes a model and its signature into a folder that is there; for the arguments see `save`. OSError if not."""
+    """Writes a model into a folder that is there, and its signature, which binds together all that is in it by then.
 
+    Args:
+        signature: what goes into model.json besides what the net says; its `identity` if it has one.
+        private_names: as of `begin`.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    _write_files(net, folder, private_names)
+    sign(net, folder, signature, private_names)
+
+
+def sign(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private_names: Collection[str] = ()) -> None:
+    """Writes the signature of a model whose files are all in the folder; as `write`."""
+    shapes = {name: list(each) for name, each in _shapes(net).items()}
+    identity = {"run": "", "epoch": None, "data": "", **signature.get("identity", {}), "net": digest(shapes)}
+    seal(folder, SIGNATURE, {**_described(net, private_names), **signature, "identity": identity})
+
+
+def _described(net: InferenceNet, private_names: Collection[str]) -> dict[str, Any]:
+    content = {"feeds": list(net.feeds), "private": sorted(private_names), "paddle": paddle.__version__}
+    return content if net.structure is None else {**content, "structure": net.structure.to_record()}
+
+
+def _shapes(net: InferenceNet) -> dict[str, tuple[int, ...]]:
+    block = net.program.global_block()
+    return {name: net.users.whole(name, tuple(block.var(name).shape)) for name in persistent(net.program)}
+
+
+def _write_files(net: InferenceNet, folder: Path, private_names: Collection[str]) -> None:
     def written(name: str) -> np.ndarray:
         values = net.parameter(name)
         if name not in private_names:
@@ -70,17 +89,14 @@ def write(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private
 
     (folder / f"{PREFIX}.pdmodel").write_bytes(net.model)
     write_tensors(folder / f"{PREFIX}.pdiparams", map(written, persistent(net.program)))
-    content = {"feeds": list(net.feeds), "private": sorted(private_names), "paddle": paddle.__version__, **signature}
-    if net.structure is not None:
-        content["structure"] = net.structure.to_record()
-    write_json(folder / SIGNATURE, content)
 
 
 def write_own(net: InferenceNet, path: Path, private_names: Collection[str]) -> None:
     """Writes the net of a worker whose net is its own, beside its private part at `path`. OSError if not."""
     folder = path.with_suffix("")
-    folder.mkdir(exist_ok=True)
-    write(net, folder, {}, private_names)
+    folder.mkdir(0o700, exist_ok=True)
+    _write_files(net, folder, private_names)
+    write_json(folder / SIGNATURE, _described(net, private_names))
 
 
 def private_path(folder: Path, client: int) -> Path:
@@ -110,33 +126,49 @@ def load(folder: Path, client: int | None = None) -> InferenceNet:
         )
     if not program_path.is_file():
         raise DataError(f"A saved model has {PREFIX}.pdmodel in its folder. Received: {folder}, which has not.")
-    scope = paddle.static.Scope()
-    executor = paddle.static.Executor(paddle.CPUPlace())
-    try:
-        if not program_path.stat().st_size:  # of which Paddle 2.6.2 dies
-            raise ValueError(f"{program_path.name} is empty")
-        with paddle.static.scope_guard(scope):
-            program, feeds, (target,) = paddle.static.load_inference_model(str(program_path.with_suffix("")), executor)
-    except (OSError, RuntimeError, ValueError, LookupError) as err:
-        raise DataError(
-            f"A saved model must be whole. Received: {folder}, whose {PREFIX} files Paddle can't read. Copy it "
-            "again, or export it again."
-        ) from err
-    path = program_path.with_name(SIGNATURE)
-    signature = read_json(path) if path.is_file() else {}
-    structure = Structure.from_record(signature["structure"]) if "structure" in signature else None
-    net = InferenceNet(program, tuple(feeds), target, scope, structure)
+    signature = read_signature(folder, client)
+    if own.is_dir():
+        signature = {**signature, **read_json(own / SIGNATURE)}
+    net = _read_files(program_path, signature.get("structure"))
     names, public = list(signature.get("private", ())), list(signature.get("public_users", ()))
     if names:
         wanted = private_parts.clients(folder) if client is None else [client]
         if not wanted:
             raise DataError(f"A model with private parameters needs a worker's part of them. Received: {folder}, none.")
         parts = [private_parts.load(private_path(folder, each)) for each in wanted]
-        of_users = [name for name, ids in graph.looked_up(program).items() if ids == {feeds[0]}]
+        of_users = [name for name, ids in graph.looked_up(net.program).items() if ids == {net.feeds[0]}]
         everyones = dict.fromkeys(of_users, public)
         for name, values in private_parts.join(parts, {name: net.parameter(name) for name in names}, everyones).items():
             net.set_parameter(name, values)
     return net
+
+
+def _read_files(program_path: Path, structure: Any) -> InferenceNet:
+    """The net of a program's file and of the parameters' beside it. DataError."""
+    path = program_path
+    try:
+        program, feeds, target = read_program(path.read_bytes())
+        path = program_path.with_suffix(".pdiparams")
+        tensors = read_tensors(path, persistent(program))
+        scope = paddle.static.Scope()
+        for name, values in tensors.items():
+            shape = list(program.global_block().var(name).shape)
+            if list(values.shape) != shape:
+                raise ValueError(f"{name} is of shape {list(values.shape)}, and {shape} in the program")
+            scope.var(name).get_tensor().set(values, paddle.CPUPlace())
+        told = None if structure is None else Structure.from_record(structure)
+        if told is not None and not told.names <= set(tensors):
+            raise ValueError(f"{SIGNATURE} tells of other parameters")
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError) as err:
+        raise DataError(
+            f"A saved model must be whole. Received: {path} ({_in_short(err)}). Copy it again, or export it again."
+        ) from err
+    return InferenceNet(program, feeds, target, scope, told)
+
+
+def _in_short(err: Exception) -> str:
+    """Of Paddle's errors, which begin with a stack, the last line."""
+    return (str(err).strip().splitlines() or [repr(err)])[-1].strip()
 
 
 def load_parameters(folder: Path, client: int) -> dict[str, np.ndarray]:

@@ -40,6 +40,16 @@ class Part(NamedTuple):
         rows = np.flatnonzero((values != untrained).reshape(len(values), -1).any(axis=1))
         return cls(rows, values[rows])
 
+    def wrong(self) -> str:
+        """What it can't be, of whatever parameter; "" if it can be."""
+        if self.values.dtype != np.float32 or not np.isfinite(self.values).all():
+            return "values that are no finite float32"
+        if self.rows is None:
+            return ""
+        if self.rows.dtype != np.int64 or self.rows.ndim != 1:
+            return "rows that are no list of int64"
+        return "" if (np.diff(self.rows, prepend=-1) > 0).all() else "rows that are not ascending from 0"
+
     def into(self, values: np.ndarray) -> np.ndarray:
         """A copy of a whole parameter with this part in its place. DataError if it does not fit."""
         shape = values.shape if self.rows is None else (len(self.rows), *values.shape[1:])
@@ -57,21 +67,26 @@ class Part(NamedTuple):
 
 def clients(folder: Path) -> list[int]:
     """The workers whose parts are beside a model in its folder."""
-    return sorted(int(path.stem) for path in (folder / "private").glob("*.npz"))
+    return sorted(int(path.stem) for path in (folder / "private").glob("*.npz") if path.stem.isdecimal())
 
 
 def save(path: Path, parts: Mapping[str, Part]) -> None:
     """Writes a worker's parts, whole or not at all. OSError if that can't be done."""
     arrays = {f"{name}/values": part.values for name, part in parts.items()}
     arrays.update({f"{name}/rows": part.rows for name, part in parts.items() if part.rows is not None})
-    write_arrays(path, arrays)
+    write_arrays(path, arrays, 0o600)
 
 
 def load(path: Path) -> dict[str, Part]:
-    """Reads what `save` wrote. DataError if it can't be read."""
-    arrays = read_arrays(path, "A worker's private part must be readable.")
+    """Reads what `save` wrote. DataError if it can't be read, or is no part that a worker can have."""
+    rule = "A worker's private part must be readable."
+    arrays = read_arrays(path, rule)
     names = [key[: -len("/values")] for key in arrays if key.endswith("/values")]
-    return {name: Part(arrays.get(f"{name}/rows"), arrays[f"{name}/values"]) for name in names}
+    parts = {name: Part(arrays.get(f"{name}/rows"), arrays[f"{name}/values"]) for name in names}
+    for name, part in parts.items():
+        if wrong := part.wrong():
+            raise DataError(f"{rule} Received: {path}, whose {name} has {wrong}. Copy the model again.")
+    return parts
 
 
 def join(

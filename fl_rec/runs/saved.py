@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fl_rec.config import Config
+from fl_rec.config import Config, received
+from fl_rec.config.written import read
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
-from fl_rec.files import read_json
+from fl_rec.files import read_json, recover, verify
 from fl_rec.runs import private_parts, roles
 from fl_rec.runs.directory import RUNS, RunDirectory
+
+log = logging.getLogger(__name__)
 
 PREFIX = "rec_static"
 
@@ -48,6 +52,7 @@ class SavedModel:
         inside = [each for each in (path, *list(path.resolve().parents)[:2]) if RunDirectory(each).metrics.is_file()]
         run = RunDirectory(inside[0]) if inside else None
         folder = _model_of(run) if run and run.path == path else path
+        recover(folder)
         if not (folder / f"{PREFIX}.pdmodel").is_file():
             raise DataError(
                 "A saved model is a run's folder that has a result.json, a folder RUN/model/EPOCH, or an exported "
@@ -74,16 +79,31 @@ class SavedModel:
     def config(self, overrides: Sequence[str] = ()) -> Config:
         """The configuration that it was trained with.
 
+        Folders are those of its run, if it lies in one. Code and commands are the user's own only; see
+        `fl_rec.config.received`.
+
         Raises:
             DataError: its model.json has none.
-            ConfigError: see `Config.load`.
+            ConfigError: it has a pipe_command, and `overrides` have none; or see `Config.load`.
         """
-        if "config" not in self.signature:
+        if not isinstance(self.signature.get("config"), dict):
             raise DataError(
                 f"A saved model tells its configuration in {SIGNATURE}. Received: {self.folder}, without one. Name it: "
                 "-m FILE"
             )
-        return Config.from_tree(self.signature["config"], self.folder / SIGNATURE, overrides)
+        folders = {name: self.data_dir(name) for name in ("train_data_dir", "test_data_dir")}
+        runner = {**folders, **_section(self.signature["config"], "runner")}
+        tree = {**self.signature["config"], "runner": {**runner, "train_data_dir": runner["train_data_dir"] or "."}}
+        # The net is in the model itself.
+        return received.from_tree(tree, self.folder / SIGNATURE, overrides, ["runner.pipe_command"])
+
+    def data_dir(self, name: str) -> Path | None:
+        """A folder of the data that it was trained with, `train_data_dir` or `test_data_dir`; None if nothing tells."""
+        trees = [self.signature.get("config")]
+        if self.run is not None and self.run.config.is_file():
+            trees.append(read(self.run.config)[0])
+        found = (_section(tree, "runner").get(name) for tree in trees)
+        return next((Path(each) for each in found if isinstance(each, str)), None)
 
     @property
     def clients(self) -> list[int]:
@@ -96,6 +116,45 @@ class SavedModel:
             return {}
         whose = (ALL if client is None else client, self.epoch)
         return next((each for each in self.run.read_metrics() if (each["client"], each["epoch"]) == whose), {})
+
+
+def read_signature(folder: Path, client: int | None = None) -> dict[str, Any]:
+    """What a model's model.json says, when its files were found to be those that were written with it.
+
+    A model that an earlier version or something else wrote has no checksums; it is read, with a note.
+
+    Args:
+        client: the worker whose private part is looked at; None for those of all.
+
+    Raises:
+        DataError: a file is missing or was changed, or a private part is none of the model's.
+    """
+    parts = private_parts.clients(folder) if client is None else [client]
+    content = read_json(folder / SIGNATURE) if (folder / SIGNATURE).is_file() else {}
+    if "identity" not in content:
+        if not content and (folder / "private").is_dir():
+            raise DataError(
+                f"A model with private parts has a {SIGNATURE}, which tells what is private. Received: {folder}, which "
+                f"has none. {_REMEDY}"
+            )
+        log.warning("note: %s has no checksums, so nobody can say whether it is as it was written", folder)
+        return content
+
+    own = (str(client), f"{client}.npz")
+
+    def wanted(name: str) -> bool:
+        where, *below = Path(name).parts
+        return where != "tables" and (where != "private" or client is None or below[0] in own)
+
+    rule = "A saved model is used as it was written, all of its files from one epoch."
+    content = verify(folder, SIGNATURE, rule, _REMEDY, wanted)
+    for part in parts if content.get("private") else ():
+        if (path := f"private/{part}.npz") not in content["files"]:
+            raise DataError(f"{rule} Received: {folder / path}, which is none of them by {SIGNATURE}. {_REMEDY}")
+    return content
+
+
+_REMEDY = "Copy the whole folder again from where it was trained, or train it again."
 
 
 def is_project(path: Path) -> bool:
@@ -128,6 +187,11 @@ def newest_export(project: Path = Path()) -> Path | None:
     if exported is None or (ended and ended.stat().st_mtime > exported.stat().st_mtime):
         return None
     return exported.parent
+
+
+def _section(tree: Any, name: str) -> Mapping[str, Any]:
+    found = tree.get(name) if isinstance(tree, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _ended_well(project: Path) -> Iterator[Path]:

@@ -20,7 +20,7 @@ import psutil
 from fl_rec import environment
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.nets import graph
-from fl_rec.runs.saved import PREFIX, SIGNATURE, SavedModel
+from fl_rec.runs.saved import PREFIX, SIGNATURE, SavedModel, read_signature
 from fl_rec.serving.evaluate import evaluate
 from fl_rec.serving.quantise import BITS, prune, quantise_net, split
 from fl_rec.tables import figure, format_table
@@ -95,6 +95,7 @@ def compress(
 
     private_names = list(model.signature.get("private", ())) if bits is None else []
     client = model.clients[0] if private_names and model.clients else None
+    read_signature(model.folder)  # of all workers' parts, which are copied
     net = models.load(model.folder, client)
     record: dict[str, Any] = {"bits": bits, "prune": share}
     _, matrices = split(net)
@@ -117,7 +118,7 @@ def compress(
     if bits is not None:
         net = quantise_net(net, bits)
     # Of the new model `write` tells the first four, and `compression` the figures.
-    outdated = ("feeds", "private", "paddle", "structure", "metrics")
+    outdated = ("feeds", "private", "paddle", "structure", "metrics", "files")
     signature = {name: each for name, each in model.signature.items() if name not in outdated}
     try:
         with files.drafted(out) as draft:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fl_rec import __version__, environment
-from fl_rec.config import Config
+from fl_rec.config.received import portable
 from fl_rec.data.catalogue import Catalogue
 from fl_rec.data.manifest import MANIFEST_NAME, Manifest, load_manifest
 from fl_rec.errors import DataError, RunError
@@ -75,17 +75,16 @@ def export(saved: SavedModel, out: Path | None = None, client: int | None = None
         RunError: the folder can't be written, or holds something else.
     """
     out = _destination(saved, out)
-    config = saved.config()
-    manifest = _manifest(data or config.runner.train_data_dir)
+    manifest = _manifest(saved, data or saved.data_dir("train_data_dir"))
     _require_parts(saved, manifest, client)
     catalogue = Catalogue.of_shards(manifest, saved.signature.get("mappings", {}), client)
     # Two seconds to import: by now the usual mistakes have been told.
     with environment.static_paddle():
-        _write(saved, config, catalogue, client, out)
+        _write(saved, catalogue, client, out)
     return out
 
 
-def _write(saved: SavedModel, config: Config, catalogue: Catalogue, client: int | None, out: Path) -> None:
+def _write(saved: SavedModel, catalogue: Catalogue, client: int | None, out: Path) -> None:
     from fl_rec import files
     from fl_rec.runs import models
 
@@ -108,7 +107,8 @@ def _write(saved: SavedModel, config: Config, catalogue: Catalogue, client: int 
                 "ids": {"users": len(catalogue.users), "items": len(catalogue.items.title), "sha256": checksums},
                 "mappings": saved.signature.get("mappings", {}),
                 "metrics": saved.metrics(client),
-                "config": config.to_dict(),
+                "config": portable(saved.signature.get("config", {})),
+                "identity": saved.signature.get("identity", {}),
             }
             models.write(net, draft, signature)
     except OSError as err:
@@ -146,13 +146,16 @@ def _is_exported(folder: Path) -> bool:
         return False
 
 
-def _manifest(data: Path) -> Manifest:
-    manifest = load_manifest(data)
+def _manifest(saved: SavedModel, data: Path | None) -> Manifest:
+    manifest = load_manifest(data) if data else None
     if manifest is None:
         raise DataError(
             "An exported model has the names of its users and items, and their history, from the shards that it was "
             f"trained with. Received: no {MANIFEST_NAME} in {data} or beside it. Let fl-rec shards "
             "FOLDER write it, or name the folder that fl-rec partition wrote: --data FOLDER"
+            if data
+            else f"trained with. Received: {saved.folder}, which lies in no run that tells where they are. Name the "
+            "folder that fl-rec partition wrote: --data FOLDER"
         )
     return manifest
 

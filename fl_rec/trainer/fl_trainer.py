@@ -246,6 +246,7 @@ class FLTrainer:
             self.role,
             self.config.runner.model_save_path or self.run_directory.model,
             self.job.mappings,
+            {"run": self.run_directory.identity, "data": self.job.checksum},
             self.net,
             self.program,
             self.private_params,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fl_rec import __version__
 from fl_rec.config import Config
+from fl_rec.config.received import portable
 from fl_rec.distillation.student import Student
 from fl_rec.errors import RunError
 from fl_rec.evaluation.metrics import EpochMetrics
+from fl_rec.files import draft_of, publish
 from fl_rec.nets.inference import InferenceNet
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.ps.exchange import Exchange
@@ -29,6 +32,7 @@ class Saving:
         role: this worker; the first writes what is shared.
         folder: where the epochs' folders go.
         mappings: see `Job.mappings`.
+        identity: the run's, and the data's; see `fl_rec.files.seal`.
         net: the model to save, as it was evaluated.
         program: has this worker's private parameters.
         private: which they are.
@@ -45,6 +49,7 @@ class Saving:
         role: Role,
         folder: Path,
         mappings: Mapping[str, str],
+        identity: Mapping[str, str],
         net: InferenceNet,
         program: TrainingProgram,
         private: PrivateParams,
@@ -53,7 +58,7 @@ class Saving:
     ) -> None:
         self.folder = folder
         self.best_epoch, self._best_figure = -1, math.nan
-        self._config, self._role, self._mappings = config, role, mappings
+        self._config, self._role, self._mappings, self._identity = config, role, mappings, identity
         self._net, self._program, self._private = net, program, private
         self._exchange, self._student = exchange, student
 
@@ -68,16 +73,10 @@ class Saving:
         Raises:
             RunError: it can't be written.
         """
-        if not self._role.is_first_worker:
-            return
-        signature: dict[str, Any] = {
-            "fl_rec": __version__,
-            "epoch": epoch,
-            "mappings": dict(self._mappings),
-            "config": self._config.to_dict(),
-            **self._student.signature(),
-        }
-        models.save(self._net, self.folder / str(epoch), signature, self._exchange.servers.save, self._private)
+        if self._role.is_first_worker:
+            folder = self.folder / str(epoch)
+            with _writing("model", folder):
+                models.begin(self._net, folder, self._exchange.servers.save, self._private)
 
     def save_private(self, epoch: int) -> None:
         """Writes this worker's private part into an epoch's model, when `save_shared` has been called by all.
@@ -87,26 +86,41 @@ class Saving:
         """
         if not self._private:
             return
-        path = models.private_path(self.folder / str(epoch), self._role.index)
-        try:
+        path = models.private_path(draft_of(self.folder / str(epoch)), self._role.index)
+        with _writing("private part", path):
             private_parts.save(path, self._private.parts(self._program))
             if self._config.distillation.students:
                 models.write_own(self._net, path, self._private)
-        except OSError as err:
-            raise RunError(
-                f"The private part must be saved, and {path} can't be written ({err.strerror or err}). Free some "
-                "space or name another runner.model_save_path."
-            ) from err
+
+    def _publish(self, epoch: int) -> None:
+        """Puts an epoch's model in its place, when all workers have written their parts."""
+        signature: dict[str, Any] = {
+            "fl_rec": __version__,
+            "epoch": epoch,
+            "mappings": dict(self._mappings),
+            "identity": {**self._identity, "epoch": epoch},
+            "config": portable(self._config.to_dict()),
+            **self._student.signature(),
+        }
+        folder = self.folder / str(epoch)
+        with _writing("model", folder):
+            models.sign(self._net, draft_of(folder), signature, self._private)
+            publish(folder)
 
     def keep_the_best(self, total: EpochMetrics, validated: bool) -> None:
-        """With validation shards, an epoch's model stays only until a better one is there; without, the last counts.
+        """Puts an epoch's model in its place, when every worker has written its private part.
 
-        Every worker must have written its private part.
+        With validation shards, it stays only until a better one is there; without, the last counts.
 
         Args:
             total: the epoch's figures of all workers.
             validated: whether there are validation shards.
+
+        Raises:
+            RunError: it can't be written.
         """
+        if self._role.is_first_worker:
+            self._publish(total.epoch)
         if not validated:
             self.best_epoch = total.epoch
             return
@@ -122,3 +136,15 @@ class Saving:
         """Whether `runner.early_stopping` says that training ends with this epoch."""
         patience = self._config.runner.early_stopping
         return bool(patience) and epoch - self.best_epoch >= patience
+
+
+@contextmanager
+def _writing(what: str, path: Path) -> Iterator[None]:
+    """RunError in place of OSError."""
+    try:
+        yield
+    except OSError as err:
+        raise RunError(
+            f"The {what} must be saved, and {path} can't be written ({err.strerror or err}). Free some space or name "
+            "another runner.model_save_path."
+        ) from err

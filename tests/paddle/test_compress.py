@@ -238,17 +238,16 @@ def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     users = net.parameter("mlp_user_embedding")
 
-    def save_tables(path: Path) -> None:
-        path.mkdir()
-        (path / "table").write_text("the servers'")
-
-    models.save(net, folder, {"epoch": 3, "metrics": {"hr": 0.7}}, save_tables, ["mlp_user_embedding"])
+    (folder / "tables").mkdir(parents=True)
+    (folder / "tables" / "table").write_text("the servers'")
     for client in (0, 1):
         rows = np.arange(client, USERS, 2)
         private_parts.save(
             models.private_path(folder, client), {"mlp_user_embedding": private_parts.Part(rows, users[rows])}
         )
     (folder / "items.csv").write_text("0,A title\n")
+    signature = {"epoch": 3, "metrics": {"hr": 0.7}, "identity": {"run": "ab", "epoch": 3, "data": "cd"}}
+    models.write(net, folder, signature, ["mlp_user_embedding"])
     return folder
 
 
@@ -339,7 +338,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "bad").mkdir()
     models.write(net, tmp_path / "bad", {})
     said = refused(capsys, tmp_path / "new", tmp_path / "bad", "--bits", 8)
-    assert "Received: mf_item_embedding with 2 weights that are not." in said
+    assert "(mf_item_embedding has 2 numbers that are not finite; a training that diverges ends so)" in said
 
 
 def test_nothing_to_prune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -380,7 +379,7 @@ def test_a_private_part_is_missing(tmp_path: Path, model: Path, capsys: pytest.C
         models.private_path(model, client).unlink()
     for options in (["--bits", 8], ["--prune", 0.5]):
         said = refused(capsys, tmp_path / "new", model, *options)
-        assert "A model with private parameters needs a worker's part of them." in said
+        assert "private/0.npz, which can't be read (No such file or directory), and is listed in model.json." in said
 
 
 def test_a_compressed_model_is_none_to_start_from(tmp_path: Path, model: Path) -> None:

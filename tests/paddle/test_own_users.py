@@ -109,8 +109,8 @@ def test_all_else_is_as_if_all_users_had_rows(config: Config, tmp_path: Path) ->
             trained(each, tmp_path)
             folder = tmp_path / str(len(made))
             folder.mkdir()
-            models.write(each.net, folder, {}, each.private)
             private_parts.save(models.private_path(folder, 0), each.private.parts(each.program))
+            models.write(each.net, folder, {}, each.private)
             files = [(folder / f"rec_static.{kind}").read_bytes() for kind in ("pdmodel", "pdiparams")]
             made.append((rows_kept(each), each.net.predict(ROWS[:2], 4).tolist(), files, models.load(folder, 0)))
     (rows, scores, files, loaded), (own_rows, own_scores, own_files, own_loaded) = made

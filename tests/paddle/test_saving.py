@@ -13,6 +13,7 @@ import pytest
 from fl_rec.errors import DataError, RunError
 from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.metrics import EpochMetrics, Evaluation
+from fl_rec.files import begin_draft
 from fl_rec.nets.own_users import ALL_USERS
 from fl_rec.runs import models, private_parts
 from fl_rec.runs.private_parts import Part
@@ -24,13 +25,14 @@ def saver(folder: Path, index: int = 0, patience: int = 0, private: Any = None, 
     config: Any = SimpleNamespace(
         runner=SimpleNamespace(early_stopping=patience),
         distillation=SimpleNamespace(students=parts.pop("students", {})),
-        to_dict=lambda: {"runner": {}},
+        to_dict=lambda: {"runner": {"seed": 3, "train_data_dir": "/data"}},
     )
     role: Any = SimpleNamespace(index=index, is_first_worker=index == 0)
     exchange: Any = SimpleNamespace(servers=SimpleNamespace(save="the servers' tables"))
     student: Any = SimpleNamespace(signature=lambda: {"public_users": [3]})
     net, program = parts.pop("net", None), parts.pop("program", None)
-    return Saving(config, role, folder, {"users.csv": "12"}, net, program, private or {}, exchange, student)
+    data = ({"users.csv": "12"}, {"run": "ab", "data": "cd"})
+    return Saving(config, role, folder, *data, net, program, private or {}, exchange, student)
 
 
 def figures(epoch: int, ndcg: float | None) -> EpochMetrics:
@@ -38,9 +40,18 @@ def figures(epoch: int, ndcg: float | None) -> EpochMetrics:
     return EpochMetrics(None, epoch, 1, 1.0, 1.0, AucBuckets.empty(2), validation=validation)
 
 
+@pytest.fixture
+def signed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What models are signed with, in place of signing them."""
+    signed: list[Any] = []
+    monkeypatch.setattr(saving.models, "sign", lambda *arguments: signed.append(arguments))
+    return signed
+
+
 def made(folder: Path, epochs: int) -> Path:
+    """Models of which all parts are written."""
     for epoch in range(epochs):
-        (folder / str(epoch)).mkdir(parents=True)
+        begin_draft(folder / str(epoch))
     return folder
 
 
@@ -48,6 +59,7 @@ def kept(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.usefixtures("signed")
 def test_without_validation_all_stay_and_the_last_counts(tmp_path: Path) -> None:
     mine = saver(made(tmp_path, 3))
     for epoch in range(3):
@@ -59,6 +71,7 @@ def test_without_validation_all_stay_and_the_last_counts(tmp_path: Path) -> None
     ("ndcgs", "best"),
     [([0.1, 0.3, 0.2], 1), ([0.3, 0.2, 0.1], 0), ([0.1, 0.2, 0.3], 2), ([0.2, 0.2, 0.2], 0)],
 )
+@pytest.mark.usefixtures("signed")
 def test_with_validation_the_best_stays(tmp_path: Path, ndcgs: list[float], best: int) -> None:
     mine = saver(made(tmp_path, 3))
     for epoch, ndcg in enumerate(ndcgs):
@@ -66,17 +79,18 @@ def test_with_validation_the_best_stays(tmp_path: Path, ndcgs: list[float], best
     assert mine.best_epoch == best and kept(tmp_path) == [str(best)]
 
 
-def test_only_the_first_worker_removes(tmp_path: Path) -> None:
+def test_only_the_first_worker_publishes_and_removes(tmp_path: Path) -> None:
     mine = saver(made(tmp_path, 2), index=1)
     for epoch, ndcg in enumerate((0.1, 0.2)):
         mine.keep_the_best(figures(epoch, ndcg), validated=True)
-    assert mine.best_epoch == 1 and kept(tmp_path) == ["0", "1"]
+    assert mine.best_epoch == 1 and kept(tmp_path) == [".0.tmp", ".1.tmp"]
 
 
+@pytest.mark.usefixtures("signed")
 def test_a_first_epoch_without_a_figure_is_kept_until_there_is_one(tmp_path: Path) -> None:
-    mine = saver(made(tmp_path, 2))
+    mine = saver(made(tmp_path, 1))
     mine.keep_the_best(figures(0, math.nan), validated=True)
-    assert mine.best_epoch == 0 and kept(tmp_path) == ["0", "1"]
+    assert mine.best_epoch == 0 and kept(tmp_path) == ["0"]
 
 
 @pytest.mark.parametrize(
@@ -90,14 +104,22 @@ def test_patience(tmp_path: Path, patience: int, epoch: int, over: bool) -> None
 
 def test_the_first_worker_writes_what_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[Any] = []
-    monkeypatch.setattr(saving.models, "save", lambda *arguments: saved.append(arguments))
+    monkeypatch.setattr(saving.models, "begin", lambda *arguments: saved.append(arguments))
     saver(tmp_path, index=1, net="a net").save_shared(4)
     assert saved == []
     saver(tmp_path, net="a net", private={"users": True}).save_shared(4)
-    ((net, folder, signature, tables, private),) = saved
+    ((net, folder, tables, private),) = saved
     assert (net, folder, tables, list(private)) == ("a net", tmp_path / "4", "the servers' tables", ["users"])
-    assert signature["epoch"] == 4 and signature["mappings"] == {"users.csv": "12"}
-    assert signature["config"] == {"runner": {}} and signature["public_users"] == [3]
+
+
+def test_the_first_worker_signs_when_all_have_written(tmp_path: Path, signed: list[Any]) -> None:
+    saver(made(tmp_path, 1), net="a net", private={"users": True}).keep_the_best(figures(0, None), validated=False)
+    ((net, folder, signature, private),) = signed
+    assert (net, folder, list(private)) == ("a net", tmp_path / ".0.tmp", ["users"])
+    assert signature["epoch"] == 0 and signature["mappings"] == {"users.csv": "12"}
+    assert signature["identity"] == {"run": "ab", "data": "cd", "epoch": 0}
+    assert signature["config"] == {"runner": {"seed": 3}}, "without paths of this machine"
+    assert signature["public_users"] == [3]
 
 
 class Private(dict[str, bool]):
@@ -110,10 +132,12 @@ class Private(dict[str, bool]):
 def test_every_worker_writes_its_private_part(tmp_path: Path) -> None:
     made(tmp_path, 4)
     saver(tmp_path, index=2).save_private(3)
-    assert kept(tmp_path / "3") == [], "nothing is private"
+    draft = tmp_path / ".3.tmp"
+    assert kept(draft) == [], "nothing is private"
     saver(tmp_path, index=2, private=Private(users=True)).save_private(3)
-    part = private_parts.load(models.private_path(tmp_path / "3", 2))
-    assert part["users"].values.tolist() == [[2.0]] and kept(tmp_path / "3" / "private") == ["2.npz"]
+    path = models.private_path(draft, 2)
+    assert private_parts.load(path)["users"].values.tolist() == [[2.0]] and kept(path.parent) == ["2.npz"]
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_worker_with_a_net_of_its_own_writes_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,11 +145,11 @@ def test_a_worker_with_a_net_of_its_own_writes_it_too(tmp_path: Path, monkeypatc
     written: list[Any] = []
     monkeypatch.setattr(saving.models, "write_own", lambda *arguments: written.append(arguments))
     saver(tmp_path, index=1, net="mine", private=Private(users=True), students={"1": {}}).save_private(0)
-    assert written == [("mine", tmp_path / "0" / "private" / "1.npz", {"users": True})]
+    assert written == [("mine", tmp_path / ".0.tmp" / "private" / "1.npz", {"users": True})]
 
 
 def test_a_part_that_can_not_be_written(tmp_path: Path) -> None:
-    (tmp_path / "0").write_text("in the way")
+    (tmp_path / ".0.tmp").write_text("in the way")
     with pytest.raises(RunError, match=r"private part must be saved, and .*1.npz can't be written .* Free some space"):
         saver(tmp_path, index=1, private=Private(users=True)).save_private(0)
 
@@ -168,8 +192,8 @@ def test_a_model_is_written_as_paddle_writes_it(net: Any, tmp_path: Path) -> Non
 
 def test_what_is_withheld_is_zero_in_the_file_and_stays_in_the_net(net: Any, tmp_path: Path) -> None:
     before = net.parameter("users")
-    models.write(net, tmp_path, {}, ["users"])
     private_parts.save(models.private_path(tmp_path, 0), {"users": Part(np.array([7]), before[[7]])})
+    models.write(net, tmp_path, {}, ["users"])
     loaded = models.load(tmp_path)
     users = loaded.parameter("users")
     assert users[7].tolist() == before[7].tolist() and np.flatnonzero(users.any(axis=1)).tolist() == [7]
