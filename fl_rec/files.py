@@ -214,6 +214,15 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def append_line(path: Path, line: str) -> None:
+    """Adds a line in one write; after one that a full disk has torn, on the next. OSError if it is torn too."""
+    with open(path, "a+b", buffering=0) as file:
+        torn = file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+        content = b"\n" * bool(torn) + line.encode() + b"\n"
+        if file.write(content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 def write_json(path: Path, content: Mapping[str, Any], mode: int = 0o666) -> None:
     """Writes indented UTF-8 JSON; see `atomic_write`."""
     with atomic_write(path, mode) as file:

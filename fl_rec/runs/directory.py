@@ -26,7 +26,7 @@ from typing import Any
 from fl_rec.errors import RunError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import read_lines
-from fl_rec.files import write_json
+from fl_rec.files import append_line, write_json
 
 RUNS = "runs"
 # What every process of a job finds in its environment: the run, and the launcher's process number.
@@ -132,10 +132,9 @@ class RunDirectory:
         return run, made
 
     def append_metrics(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Adds one line per record. Many processes may do so at once: each line is one appending write."""
-        with open(self.metrics, "ab", buffering=0) as file:
-            for record in records:
-                file.write((json.dumps(record) + "\n").encode("utf-8"))
+        """Adds one line per record. Many processes may do so at once: each line is one appending write. OSError."""
+        for record in records:
+            append_line(self.metrics, json.dumps(record))
 
     def append_table(self, table: str) -> None:
         with open(self.tables, "a", encoding="utf-8") as file:

@@ -58,7 +58,7 @@ class GraphStep(LocalStep):
         if trained != wanted:
             raise RunError(
                 f"Paddle's data feed must train every row that was written for it. Received: {trained:,} rows of "
-                f"{wanted:,} from {self._scratch}. Leave a run's files alone while it goes on."
+                f"{wanted:,}. Look into this worker's log for what the data feed says."
             )
         loss = float(self._program.value(LOSS_SUM).item())
         if not math.isfinite(loss):
@@ -67,7 +67,9 @@ class GraphStep(LocalStep):
     def _write(self, rows: Rows) -> BinaryIO:
         try:
             self._scratch.parent.mkdir(parents=True, exist_ok=True)
-            file = open(self._scratch, "wb")  # noqa: SIM115 - Paddle reads it by this handle's name
+            # Paddle reads it by this handle's name. It has no other, or a killed job would leave users' rows there.
+            file = open(self._scratch, "wb")  # noqa: SIM115
+            self._scratch.unlink()
             for lines in multislot_text(rows):
                 file.write(lines.data)
             file.flush()
@@ -106,4 +108,3 @@ class GraphStep(LocalStep):
 
     def close(self) -> None:
         self._release()
-        self._scratch.unlink(missing_ok=True)

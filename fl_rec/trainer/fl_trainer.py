@@ -236,7 +236,7 @@ class FLTrainer:
         self.private_params.remember(self.program)
         warm_start(self.config, index, self.program, self.private_params)
         self.exchange.start(self.program.main, self.program.scope)
-        scratch = self.run_directory.path / "rows" / f"{index}.txt"
+        scratch = self.run_directory.path / f".rows.{index}"
         self.local = local_training(
             self.config, self.program, self.private_params, self.exchange, self._rows, self.student, scratch
         )
