@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import shutil
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from fl_rec.errors import DataError
+
+log = logging.getLogger(__name__)
 
 _GZIP = b"\x1f\x8b"
 # Of linux/fcntl.h and linux/fs.h.
@@ -163,6 +166,19 @@ def parse_json(text: str) -> dict[str, Any]:
     return content
 
 
+def whole_line(text: str, where: str) -> dict[str, Any] | None:
+    """The JSON object of a line; None, which is told, if a full disk or a killed process has torn it.
+
+    Args:
+        where: the file and the line's number.
+    """
+    try:
+        return parse_json(text)
+    except ValueError as err:
+        log.warning("note: %s is torn, and left out (%s)", where, str(err)[:200])
+        return None
+
+
 @contextmanager
 def atomic_write(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Opens a file that takes the place of `path` when all is on the disk, and only then.
@@ -219,8 +235,8 @@ def append_line(path: Path, line: str) -> None:
     with open(path, "a+b", buffering=0) as file:
         torn = file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
         content = b"\n" * bool(torn) + line.encode() + b"\n"
-        if file.write(content) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        while content:  # a write that takes a part says nothing, and the next one why
+            content = content[file.write(content) :]
 
 
 def write_json(path: Path, content: Mapping[str, Any], mode: int = 0o666) -> None:

@@ -35,7 +35,7 @@ from fl_rec.coordinator.messages import (
 )
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
-from fl_rec.files import atomic_write, open_regular, parse_array, parse_json
+from fl_rec.files import append_line, atomic_write, open_regular, parse_array, parse_json, whole_line
 from fl_rec.outside import Count, Number, as_typed
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.tables import RULE, format_table
@@ -196,21 +196,20 @@ class RoundLog:
     def append(self, round: Round) -> None:
         # The arrays first: a line that is there has them.
         line = round.to_json(self._arrays)
-        # Buffered: an unbuffered write may take a part of the line and say nothing.
-        with open(self._path, "ab") as file:
-            file.write((line + "\n").encode("utf-8"))
+        append_line(self._path, line)
 
     def __iter__(self) -> Iterator[Round]:
-        """The rounds in order; a last line that was cut off, by a killed coordinator or a full disk, is left out."""
+        """The rounds in order; a line that was torn, by a killed coordinator or a full disk, is left out."""
         if not self._path.exists():
             return
         try:
             with open_regular(self._path) as file:
-                lines = file.read().decode("utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as err:
+                lines = file.read().decode("utf-8", "replace").split("\n")
+        except OSError as err:
             raise DataError(f"A rounds.jsonl must be readable. Received: {self._path} ({err}).") from err
-        for line in lines[:-1]:
-            yield Round.from_json(line, self._arrays)
+        for number, line in enumerate(lines[:-1], 1):
+            if whole_line(line, f"{self._path}, line {number}") is not None:
+                yield Round.from_json(line, self._arrays)
 
     def mend(self) -> None:
         """Removes a last line that was cut off, so that another can follow."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_type_hints
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
-from fl_rec.files import open_regular, parse_json
+from fl_rec.files import open_regular, whole_line
 from fl_rec.outside import Count, Number, Share, as_typed
 
 Client = Count | Literal["all"]
@@ -77,33 +77,33 @@ class _Whose:
     client: Client
 
 
-def parse_line(text: str, where: str) -> dict[str, Any]:
-    """A line of metrics.jsonl.
+def parse_line(text: str, where: str) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None, which is told, if it was torn: it is no JSON object.
 
     Args:
         where: the file and the line's number.
 
     Raises:
-        DataError: it is no JSON object, or does not tell its epoch and client, or a figure is none.
+        DataError: it does not tell its epoch and client, or a figure is none.
     """
     rule = "A line of metrics.jsonl has the figures of an epoch and a client."
-    try:
-        line = parse_json(text)
-    except ValueError as err:
-        raise DataError(f"{rule} Received: {where} ({str(err)[:200]}).") from err
+    line = whole_line(text, where)
+    if line is None:
+        return None
     as_typed(_Whose, line, rule, where)
     as_typed(_known(), {name: value for name, value in line.items() if value is not None}, rule, where)
     return line
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All lines of a metrics.jsonl, as they come. DataError if it can't be read, or as for `parse_line`."""
+    """All lines of a metrics.jsonl that are whole, as they come. DataError if it can't be read, or as `parse_line`."""
     try:
         with open_regular(path) as file:
-            lines = file.read().decode("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as err:
+            lines = file.read().decode("utf-8", "replace").split("\n")
+    except OSError as err:
         raise DataError(f"A metrics.jsonl must be readable. Received: {path} ({err}).") from err
-    return [parse_line(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    found = (parse_line(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip())
+    return [line for line in found if line is not None]
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import re
 import signal
@@ -28,7 +27,8 @@ from fl_rec.config.loading import count
 from fl_rec.data.manifest import list_shards
 from fl_rec.errors import ConfigError, JobFailed
 from fl_rec.evaluation.metrics import ALL
-from fl_rec.evaluation.records import EpochRecord, records_of
+from fl_rec.evaluation.records import EpochRecord, parse_line, records_of
+from fl_rec.files import read_json
 from fl_rec.job.built_in import built_in
 from fl_rec.job.check import check_job
 from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
@@ -175,7 +175,7 @@ def launch(
     progress(over=True)
     if failure is not None:
         raise JobFailed(failure.role, failure.reason, failure.log, run.path)
-    result = json.loads(run.result.read_text(encoding="utf-8"))
+    result = read_json(run.result)
     say(f"done      {run.result}\nmodel     {result['model']}")
     return run
 
@@ -312,8 +312,10 @@ class _EpochTail:
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
-        for line in map(json.loads, whole.splitlines()):
-            self._lines.setdefault(line["epoch"], []).append(line)
+        for text in whole.decode("utf-8", "replace").splitlines():
+            line = parse_line(text, str(self._path))
+            if line is not None:
+                self._lines.setdefault(line["epoch"], []).append(line)
         for epoch in sorted(self._lines):
             lines = in_order(self._lines[epoch])
             if lines[-1]["client"] != ALL or (len(lines) <= self._workers and not over):

@@ -196,7 +196,16 @@ def _section(tree: Any, name: str) -> Mapping[str, Any]:
 
 def _ended_well(project: Path) -> Iterator[Path]:
     """The results of runs that ended well, the newest first."""
-    return (path for path in _newest_first(project, "*/result.json") if read_json(path).get("state") == roles.DONE)
+    return (path for path in _newest_first(project, "*/result.json") if _state(path) == roles.DONE)
+
+
+def _state(path: Path) -> Any:
+    """A result's; None, which is told, if it can't be read: another run may do."""
+    try:
+        return read_json(path).get("state")
+    except DataError as err:
+        log.warning("note: %s", err)
+        return None
 
 
 def _newest_first(project: Path, pattern: str) -> list[Path]:

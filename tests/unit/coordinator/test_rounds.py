@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import resource
 from pathlib import Path
@@ -190,12 +191,17 @@ def test_only_line_that_was_cut_off(log: RoundLog, tmp_path: Path) -> None:
     assert (tmp_path / "rounds.jsonl").read_bytes() == b""
 
 
-def test_broken_line_before_the_last_is_told(log: RoundLog, tmp_path: Path) -> None:
+def test_broken_line_before_the_last_is_told(log: RoundLog, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log.append(done(0))
     with open(tmp_path / "rounds.jsonl", "a") as file:
         file.write("broken\n")
     log.append(done(2))
-    with pytest.raises(DataError, match=r"is a round. Received: 'broken'"):
+    with caplog.at_level(logging.WARNING):
+        assert numbers(log) == [0, 2], "the rest is read"
+    assert caplog.messages[0].startswith(f"note: {log._path}, line 2 is torn, and left out (Expecting value: ")
+    with open(tmp_path / "rounds.jsonl", "a") as file:
+        file.write("{}\n")
+    with pytest.raises(DataError, match=r"A line of rounds.jsonl is a round\."):
         numbers(log)
 
 

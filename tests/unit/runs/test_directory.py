@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
+import re
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +119,39 @@ def test_metrics_are_read_by_epoch_and_client(run: RunDirectory) -> None:
     found = [(each["epoch"], each["client"]) for each in run.read_metrics()]
     assert found == [(0, 2), (0, 10), (0, "all"), (1, 0), (1, 2), (1, "all")]
     assert run.read_metrics()[1]["note"] == "é"
+
+
+def test_a_torn_line_is_told_and_the_rest_is_read(run: RunDirectory, caplog: pytest.LogCaptureFixture) -> None:
+    """As a full disk leaves it, also in the middle of a letter."""
+    run.append_metrics([{"epoch": 0, "client": 0}])
+    with open(run.metrics, "ab") as file:
+        file.write('{"epoch": 0, "note": "é'.encode()[:-1])
+    run.append_metrics([{"epoch": 0, "client": 1}])
+    with caplog.at_level(logging.WARNING):
+        assert [each["client"] for each in run.read_metrics()] == [0, 1]
+    (told,) = caplog.messages
+    assert told.startswith(f"note: {run.metrics}, line 2 is torn, and left out (")
+
+
+def test_a_line_that_the_disk_has_no_room_for_is_an_error(run: RunDirectory) -> None:
+    run.append_metrics([{"epoch": 0, "client": 0}])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (run.metrics.stat().st_size + 10, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            run.append_metrics([{"epoch": 0, "client": 1}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    run.append_metrics([{"epoch": 0, "client": 2}])
+    assert [each["client"] for each in run.read_metrics()] == [0, 2]
+
+
+def test_a_run_is_its_users_own_and_has_a_name_of_its_own(run: RunDirectory, tmp_path: Path) -> None:
+    assert {each.stat().st_mode & 0o777 for each in (run.path, run.log, run.roles)} == {0o700}
+    other, _ = RunDirectory.claim(tmp_path / "other", "me")
+    assert re.fullmatch("[0-9a-f]{32}", run.identity) and run.identity != other.identity
+    (other.path / "job").write_text("me")
+    assert other.identity == "", "of an earlier version"
 
 
 def test_tables_are_set_apart_by_an_empty_line(run: RunDirectory) -> None:
