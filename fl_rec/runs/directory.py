@@ -118,7 +118,7 @@ class RunDirectory:
                 pass
             finally:
                 draft.unlink()
-            holder, *_ = marker.read_text(encoding="utf-8").splitlines()
+            holder = marker.read_text(encoding="utf-8").partition("\n")[0]
         except OSError as err:
             raise RunError(
                 f"The run directory must be writable. Received: {path} ({err.strerror}). "
