@@ -153,6 +153,9 @@ class RunnerConfig(Keys):
 
     start_timeout: PositiveFloat = key(120.0, "seconds for servers and peers to come up")
     barrier_timeout: PositiveFloat = key(3600.0, "seconds a worker waits for the slowest other")
+    heartbeat_timeout: Annotated[float, AtLeast(2)] = key(
+        30.0, "seconds without a sign of life, however busy, until a role is taken for frozen"
+    )
 
     need_dump: bool = key(False, "dump variables of every batch")
     dump_fields_path: Path | None = key(None, "folder of the dump")

@@ -85,10 +85,11 @@ class CoordinatorClient:
             )
         wait, lost_at = FIRST_WAIT, 0.0
         while True:
-            self._await_connection(wait)
+            # A coordinator that stands still is connected to by the kernel, and never greets.
+            connected = self._await_connection(wait)
             began = time.monotonic()
             try:
-                return decode_decision(self._exchange(data))
+                return decode_decision(self._exchange(data, self._answer_timeout if connected else LONGEST_WAIT))
             except MessageError as err:
                 raise RunError(f"The coordinator must answer with a decision. {err}") from err
             except grpc.RpcError as err:
@@ -97,7 +98,7 @@ class CoordinatorClient:
                         f"The coordinator refused the report of client {report.client} for round {report.round} "
                         f"({err.code().name}): {err.details()}"
                     ) from err
-                if time.monotonic() - began > KEEPALIVE + KEEPALIVE_ANSWER:
+                if connected and time.monotonic() - began > KEEPALIVE + KEEPALIVE_ANSWER:
                     lost_at = 0.0  # it was there all that time
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at + PAUSE > timeout:
@@ -109,8 +110,8 @@ class CoordinatorClient:
             time.sleep(PAUSE)
             wait = min(2 * wait, LONGEST_WAIT, max(PAUSE, lost_at + timeout - time.monotonic()))
 
-    def _exchange(self, data: bytes) -> bytes:
-        options = {"timeout": self._answer_timeout, "metadata": ((TOKEN_KEY, self._token()),)}
+    def _exchange(self, data: bytes, timeout: float) -> bytes:
+        options = {"timeout": timeout, "metadata": ((TOKEN_KEY, self._token()),)}
         call = self._send(data, **options) if len(data) <= CHUNK else self._send_chunks(split(data), **options)
         answer = bytearray()
         for chunk in call:
@@ -123,13 +124,14 @@ class CoordinatorClient:
             answer += chunk
         return bytes(answer)
 
-    def _await_connection(self, seconds: float) -> None:
+    def _await_connection(self, seconds: float) -> bool:
         # Older gRPC's (1.70, the last for Python 3.8) make connections only while somebody waits.
         ready, connected = threading.Event(), grpc.channel_ready_future(self._channel)
         connected.add_done_callback(lambda _: ready.set())
         # Its own result(seconds) goes by the clock on the wall, and waits an hour more when that is set back.
-        ready.wait(seconds)
+        found = ready.wait(seconds)
         connected.cancel()
+        return found
 
     def close(self) -> None:
         self._channel.close()

@@ -19,7 +19,7 @@ from fl_rec.coordinator.strategies import STRATEGIES, Fleet, Strategy, new_strat
 from fl_rec.errors import RunError
 from fl_rec.files import read_json, write_json
 from fl_rec.outside import Count, as_typed
-from fl_rec.runs import roles
+from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,9 @@ def coordinate(config: Config, run: RunDirectory, endpoint: str, workers: int) -
     known = Address.read(run)
     address = Address(endpoint, workers, known.token if known else secrets.token_hex(16))
     address.write(run)
+    activity.tell(run.roles, ROLE)
+    activity.beat()
+    activity.doing("serving")
     asyncio.run(_serve(config, run, address))
 
 

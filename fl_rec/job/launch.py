@@ -31,6 +31,7 @@ from fl_rec.evaluation.records import EpochRecord, parse_line, records_of
 from fl_rec.files import read_json
 from fl_rec.job.built_in import built_in
 from fl_rec.job.check import check_job
+from fl_rec.job.judge import STARTER, Patience
 from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
 from fl_rec.nets.contract import check_net
 from fl_rec.runs import roles
@@ -152,8 +153,7 @@ def launch(
                 start_new_session=True,
             )
             leader = psutil.Process(process.pid)
-            timeout = config.runner.start_timeout
-            failure = watch(run, expected, leader, timeout, lambda role: _log_of(run, role), progress)
+            failure = watch(run, expected, leader, Patience.of(config), lambda role: _log_of(run, role), progress)
             if failure is None:
                 # It stops the servers as soon as the last worker has gone.
                 with suppress(subprocess.TimeoutExpired):
@@ -235,7 +235,7 @@ def _claim(config: Config) -> RunDirectory:
 def _log_of(run: RunDirectory, role: str) -> Path:
     """The role's log, or what was said before the role was started."""
     path = log_path(run, role)
-    return path if path.exists() else run.log / "start"
+    return path if path.exists() else log_path(run, STARTER)
 
 
 def _start_command(options: LaunchOptions, workers: int, run: RunDirectory) -> list[str]:

@@ -21,6 +21,8 @@ import paddle
 from fl_rec.errors import RunError
 from fl_rec.ps.native import AllGather
 from fl_rec.ps.workarounds import (
+    CLOCK_STEP,
+    allow_long_answers,
     allow_long_messages,
     have_gloo_listen_at,
     keep_gloos_flag_in_memory,
@@ -30,7 +32,7 @@ from fl_rec.ps.workarounds import (
     raise_brpc_concurrency,
     tune_malloc,
 )
-from fl_rec.runs import roles
+from fl_rec.runs import activity, roles
 from fl_rec.runs.roles import Role
 
 if TYPE_CHECKING:
@@ -83,9 +85,10 @@ class PsRuntime:
         keep_gloos_flag_in_memory()
         have_gloo_listen_at(os.environ["POD_IP"])
         role_maker = PaddleCloudRoleMaker()
-        # Gloo's own limits are an hour for the start and 115 days for a barrier.
-        role_maker._gloo._init_timeout_seconds = math.ceil(config.runner.start_timeout)
-        role_maker._gloo._run_timeout_seconds = math.ceil(config.runner.barrier_timeout)
+        # Gloo's own limits are an hour for the start and 115 days for a barrier. It goes by the clock on the wall, so
+        # that whoever watches the job is to be the first to say that one has not come.
+        role_maker._gloo._init_timeout_seconds = math.ceil(config.runner.start_timeout) + CLOCK_STEP
+        role_maker._gloo._run_timeout_seconds = math.ceil(config.runner.barrier_timeout) + CLOCK_STEP
         if role.kind == "worker" and role.rendezvous:
             self._wait_for(role.rendezvous, "gloo's store", 0)
         fleet.init(role_maker)
@@ -95,6 +98,8 @@ class PsRuntime:
         if role.kind == "server":
             raise_brpc_concurrency()
         allow_long_messages()
+        allow_long_answers()
+        activity.beat()
         patch_barrier_table()
 
     @property
@@ -221,7 +226,7 @@ class PsRuntime:
         Args:
             what: what is waited for, for the error's text.
         """
-        with self._within_deadline(what):
+        with activity.waiting(what), self._within_deadline(what):
             self.fleet.util.barrier("worker")
 
     def gather(self, values: np.ndarray, what: str) -> np.ndarray:

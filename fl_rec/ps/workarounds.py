@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 BRPC_THREADS = 64
 # The most that protobuf takes, which many of Paddle's messages are.
 MESSAGE_BYTES = (1 << 31) - 1
+# Seconds by which a clock may be set: a day.
+CLOCK_STEP = 86400
 
 
 def tune_malloc() -> None:
@@ -110,6 +112,17 @@ def allow_long_messages() -> None:
     library = ctypes.CDLL(paddle.base.libpaddle.__file__)
     for flag in ("5fLU6419FLAGS_max_body_size", "5fLI6432FLAGS_socket_max_unwritten_bytes"):
         ctypes.c_int64.in_dll(library, f"_ZN4brpc{flag}E").value = MESSAGE_BYTES
+
+
+def allow_long_answers() -> None:
+    """A request that a server doesn't answer within 500 s is lost, and a worker then goes on without what it asked for.
+
+    brpc goes by the clock on the wall, so that all requests under way are lost when it is set forth by more. Whether a
+    server answers is watched from outside (`fl_rec.job.alive`). 2.6.2, 3.0.0.
+    """
+    library = ctypes.CDLL(paddle.base.libpaddle.__file__)
+    name = "_ZN6paddle11distributed12paddle_flags24FLAGS_pserver_timeout_msE"
+    ctypes.c_int32.in_dll(library, name).value = 1000 * CLOCK_STEP
 
 
 def leave_out(private: frozenset[str]) -> None:

@@ -125,6 +125,7 @@ class RoleStatus:
         state: "starting", "running", "done" or "failed".
         error: why it failed.
         times: when it first came to each state, in seconds since the boot, as `time.monotonic` gives them.
+        endpoint: "host:port" where it serves; a parameter server's.
     """
 
     role: str
@@ -133,6 +134,7 @@ class RoleStatus:
     state: str
     error: str
     times: Mapping[str, Number]
+    endpoint: str = ""
 
     @property
     def time(self) -> float:
@@ -180,12 +182,12 @@ def has_ended(process: psutil.Process) -> bool:
         return True
 
 
-def write_status(folder: Path, role: str, state: str, error: str = "") -> None:
+def write_status(folder: Path, role: str, state: str, error: str = "", endpoint: str = "") -> None:
     """Writes this process's status as `folder/ROLE.json`, whole or not at all."""
     target = folder / f"{role}.json"
     times = read_json(target)["times"] if target.exists() else {}
     times = {**times, state: times.get(state, time.monotonic())}
-    status = RoleStatus(role, os.getpid(), started(), state, error, times)
+    status = RoleStatus(role, os.getpid(), started(), state, error, times, endpoint)
     write_json(target, dataclasses.asdict(status))
 
 

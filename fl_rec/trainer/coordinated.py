@@ -23,6 +23,7 @@ from fl_rec.coordinator.messages import (
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.evaluation.metrics import EpochMetrics
 from fl_rec.job.check import Job
+from fl_rec.runs import activity
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.roles import Role
 from fl_rec.trainer.fl_trainer import FLTrainer
@@ -103,6 +104,7 @@ class CoordinatedTrainer(FLTrainer):
         seconds = self._device.slow_down * (time.process_time() - processor)
         if self._device.bandwidth is not None:
             seconds += (sum(self.runtime.bytes_exchanged()) - sum(before)) / self._device.bandwidth
+        activity.doing(f"taking as long for epoch {epoch} as the emulated device")
         time.sleep(max(0.0, seconds - (time.perf_counter() - start)))
         return replace(metrics, seconds=seconds)
 
@@ -178,6 +180,7 @@ class CoordinatedTrainer(FLTrainer):
         from fl_rec.coordinator.client import CoordinatorLost
 
         settings = self.config.coordinator
+        activity.doing(f"waiting for the coordinator's decision of round {report.round}")
         try:
             # Whoever has gone on without it only looks whether it is back.
             self.decision = self._client.report(report, 0 if self._lost else timeout)

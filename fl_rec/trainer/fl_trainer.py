@@ -20,7 +20,7 @@ from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.evaluator import Evaluator
 from fl_rec.evaluation.metrics import EpochMetrics, format_epoch
 from fl_rec.job.check import Job
-from fl_rec.runs import roles
+from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.roles import Role
 
@@ -73,11 +73,15 @@ class FLTrainer:
 
     def run(self) -> None:
         """Plays this server's or worker's part."""
+        activity.doing("building the network")
         self.build_network()
         if self.role.kind == "server":
-            roles.write_status(self.run_directory.roles, self.role.name, roles.RUNNING)
+            endpoint = self.role.server_endpoints[self.role.index]
+            roles.write_status(self.run_directory.roles, self.role.name, roles.RUNNING, endpoint=endpoint)
+            activity.doing("serving")
             self.runtime.run_server()
             return
+        activity.doing("joining the servers")
         self.start_worker()
         roles.write_status(self.run_directory.roles, self.role.name, roles.RUNNING)
         self.run_worker()
@@ -113,9 +117,11 @@ class FLTrainer:
         portions = self.local.portions(local_epochs, self.exchange.portions)
         for part, portion in enumerate(portions):
             self.program.begin_portion(epoch + (part + 0.5) / len(portions), self.learning_rate_factor)
+            activity.doing(f"training epoch {epoch}")
             if portion != 0:
                 self.exchange.begin()
             self.local.train(portion, f"epoch {epoch}")
+            activity.doing(f"exchanging in epoch {epoch}")
             self.exchange.merge(portion, f"epoch {epoch}, exchange {part + 1} of {len(portions)}")
         seconds = time.perf_counter() - start
         counted = self.program.counted()
@@ -138,9 +144,12 @@ class FLTrainer:
         Returns:
             the same, with the test's figures.
         """
+        activity.doing(f"ending epoch {metrics.epoch}")
         with self.exchange.settled(f"epoch {metrics.epoch}"):
+            activity.doing(f"evaluating epoch {metrics.epoch}")
             self.pull_model()
             test, validation = self.evaluator.evaluate(self.net)
+            activity.doing(f"saving epoch {metrics.epoch}")
             self.saving.save_shared(metrics.epoch)
         self.saving.save_private(metrics.epoch)
         return dataclasses.replace(metrics, test=test, validation=validation)
@@ -151,6 +160,7 @@ class FLTrainer:
         Returns:
             one entry per worker, in order.
         """
+        activity.doing(f"reporting epoch {metrics.epoch}")
         gathered = self.runtime.gather(metrics.to_vector(), f"figures of epoch {metrics.epoch}")
         everyone = [EpochMetrics.from_vector(row) for row in gathered]
         # Every worker has written its private part.
@@ -271,6 +281,7 @@ class FLTrainer:
 
     def finish(self) -> None:
         """Leaves the servers, and writes the result."""
+        activity.doing("finishing")
         self.local.close()
         self.exchange.stop()
         if self.role.is_first_worker:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from fl_rec import environment, kernels
 from fl_rec.job.watch import end_with_the_launcher, log_path
-from fl_rec.runs import roles
+from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
 
 POLL_SECONDS = 0.1
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 child = os.fork()
                 if not child:
                     reserved.close()
-                    _become(role, variables, log.fileno(), [options.script, *options.arguments])
+                    _become(run, role, variables, log.fileno(), [options.script, *options.arguments])
             if not child:
                 runpy.run_path(options.script, run_name="__main__")
                 return 0
@@ -138,10 +138,14 @@ def _reserve_port(reserved: ExitStack) -> int:
     return port
 
 
-def _become(role: str, variables: Mapping[str, str], log: int, command: Sequence[str]) -> None:
+def _become(run: RunDirectory, role: str, variables: Mapping[str, str], log: int, command: Sequence[str]) -> None:
     """Makes of a fork what fleetrun makes of a new process."""
     import numpy as np
 
+    roles.write_status(run.roles, role, roles.STARTING)
+    activity.tell(run.roles, role)
+    if not role.startswith("server"):  # the first one forks gloo's store
+        activity.beat()  # whatever the script takes its time for
     os.setsid()
     signal.signal(signal.SIGUSR1, signal.SIG_DFL)  # of end_with_the_launcher
     os.dup2(log, sys.stdout.fileno())

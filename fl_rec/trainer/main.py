@@ -18,8 +18,9 @@ from fl_rec import environment
 from fl_rec.config import Config, add_config_arguments, load_from_args
 from fl_rec.errors import FLRecError
 from fl_rec.job.check import check_job
+from fl_rec.job.judge import Patience
 from fl_rec.job.watch import FLEETRUN_MARK, start_watch
-from fl_rec.runs import roles
+from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory, default_path
 from fl_rec.runs.roles import Role
 from fl_rec.trainer.fl_trainer import FLTrainer
@@ -46,6 +47,9 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
         config = load_from_args(options)
         run = open_run(config, role)
         roles.write_status(run.roles, role.name, roles.STARTING)
+        activity.tell(run.roles, role.name)
+        if role.kind != "server":  # the first server forks gloo's store
+            activity.beat()
         # Paddle leaves files where it runs: gloo's http.log, and a description of every trainer.
         os.chdir(run.log)
         job = check_job(config, role.num_workers, role.num_coordinators)
@@ -97,5 +101,5 @@ def open_run(config: Config, role: Role) -> RunDirectory:
     began = os.stat(mark).st_mtime if os.path.isdir(mark) else fleetrun.create_time()
     run, made = RunDirectory.claim(config.runner.run_dir or default_path(config.yaml_path, began, fleetrun.pid), mark)
     if made:
-        start_watch(run, role, fleetrun, config.runner.start_timeout)
+        start_watch(run, role, fleetrun, Patience.of(config))
     return run

@@ -43,16 +43,6 @@ def test_killed_role(job: Job, role: str, start: str) -> None:
     assert finished.result["role"] == role
 
 
-def test_worker_that_stands_still(job: Job) -> None:
-    job.runner["barrier_timeout"] = 8
-    started = long_job(job).start()
-    role_process(job, "worker.1").suspend()
-    finished = job.wait(started, PROMPT)
-    assert finished.code == 1
-    assert "waited for the other workers" in finished.errors
-    assert "runner.barrier_timeout=8 s" in finished.errors
-
-
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_interrupt_ends_the_job_and_nothing_else(job: Job, start: str) -> None:
     job.environment["FL_REC_START"] = start

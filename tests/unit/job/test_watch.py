@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,11 +18,10 @@ import psutil
 import pytest
 
 from fl_rec.job import watch as watching
+from fl_rec.job.judge import Failure, Patience, first_error
 from fl_rec.job.watch import (
     FLEETRUN_MARK,
-    Failure,
     Mark,
-    _first_error,
     _stdout_of,
     log_path,
     start_watch,
@@ -32,6 +32,7 @@ from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.roles import Role
 
 DEADLINE = 30.0
+PATIENCE = Patience(DEADLINE, DEADLINE, DEADLINE, True)
 ROLES = ("server.0", "worker.0", "worker.1")
 SEGMENTATION_FAULT = """\
 I1122 20:05:30.320583  2190 brpc_ps_client.cc:733] BrpcPsClient::FinalizeWorker begin
@@ -74,7 +75,14 @@ def leader(sleeper: Spawn) -> subprocess.Popen:
 def watch(run: RunDirectory, leader: subprocess.Popen) -> Watch:
     fleetrun = psutil.Process(leader.pid)
 
-    def watch(*, start_timeout: float = DEADLINE, on_poll: Callable[[], None] = lambda: None) -> Failure | None:
+    def watch(
+        *,
+        start_timeout: float = DEADLINE,
+        heartbeat: float = DEADLINE,
+        barrier: float = DEADLINE,
+        coordinator: bool = True,
+        on_poll: Callable[[], None] = lambda: None,
+    ) -> Failure | None:
         # A watch that does not end is a failure of the test, and not a hang of the tests.
         deadline = time.monotonic() + DEADLINE
 
@@ -82,7 +90,8 @@ def watch(run: RunDirectory, leader: subprocess.Popen) -> Watch:
             assert time.monotonic() < deadline, "watch must have come to an end"
             on_poll()
 
-        return watching.watch(run, ROLES, fleetrun, start_timeout, lambda role: log_path(run, role), poll)
+        patience = Patience(start_timeout, heartbeat, barrier, coordinator)
+        return watching.watch(run, ROLES, fleetrun, patience, lambda role: log_path(run, role), poll)
 
     return watch
 
@@ -228,6 +237,7 @@ def test_killed_role(watch: Watch, set_status: SetStatus, sleeper: Spawn, run: R
         "it ended without a word: killed, or crashed in native code. "
         "First error in its log: RuntimeError: no more memory",
         log,
+        "died",
     )
 
 
@@ -388,8 +398,10 @@ def test_fleetrun_gone_without_a_worker(
     failure = watch(on_poll=poll)
     assert failure == Failure(
         "worker.1",
-        "it never came to its end. First error in its log: worker.0: error: ValueError: fc_layers: [3]",
+        "it never came to its end: what started it has ended. "
+        "First error in its log: worker.0: error: ValueError: fc_layers: [3]",
         log,
+        "died",
     )
 
 
@@ -401,7 +413,8 @@ def test_fleetrun_gone_before_the_workers_were_done(
     set_status("worker.1", roles.RUNNING)
     end(leader)
     failure = watch()
-    assert failure is not None and failure.role == "worker.1"
+    assert failure is not None and (failure.role, failure.kind) == ("starter", "died")
+    assert failure.reason.startswith("it ended before the workers that it has started")
 
 
 # -- what a log says ---------------------------------------------------------------------------------------
@@ -433,13 +446,13 @@ def test_fleetrun_gone_before_the_workers_were_done(
 def test_first_error(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "log"
     path.write_text(text, encoding="utf-8")
-    assert _first_error(path) == said
+    assert first_error(path) == said
 
 
 def test_first_error_of_a_crash_in_native_code(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text(SEGMENTATION_FAULT, encoding="utf-8")
-    assert _first_error(path) == (
+    assert first_error(path) == (
         "First error in its log: FatalError: `Segmentation fault` is detected by the operating system."
     )
 
@@ -447,18 +460,18 @@ def test_first_error_of_a_crash_in_native_code(tmp_path: Path) -> None:
 def test_first_error_is_the_message_and_not_the_line_of_code(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text(TRACEBACK, encoding="utf-8")
-    assert _first_error(path) == "First error in its log: ValueError: fc_layers: [3]"
+    assert first_error(path) == "First error in its log: ValueError: fc_layers: [3]"
 
 
 def test_log_that_is_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"\xff\xfe\nOSError: caf\xe9\n")
-    assert _first_error(path) == "First error in its log: OSError: caf\ufffd"
+    assert first_error(path) == "First error in its log: OSError: caf\ufffd"
 
 
 def test_no_log(tmp_path: Path) -> None:
-    assert _first_error(tmp_path / "none") == "It left no log."
-    assert _first_error(tmp_path) == "It left no log."
+    assert first_error(tmp_path / "none") == "It left no log."
+    assert first_error(tmp_path) == "It left no log."
 
 
 def test_names_of_logs(run: RunDirectory) -> None:
@@ -488,7 +501,7 @@ def by_hand(
     run: RunDirectory, leader: subprocess.Popen, mark: Mark, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], int]:
     monkeypatch.setenv(FLEETRUN_MARK, mark.value)
-    return lambda: watch_by_hand([str(run.path), str(leader.pid), "30", *ROLES])
+    return lambda: watch_by_hand([str(run.path), str(leader.pid), json.dumps(dataclasses.asdict(PATIENCE)), *ROLES])
 
 
 def test_by_hand_a_failure_ends_fleetrun_and_its_roles(
@@ -565,7 +578,7 @@ def test_by_hand_the_watch_is_a_process_of_its_own(
     set_status("worker.1", roles.FAILED, error="a shard is missing")
     role = Role("worker", 0, 2, ("127.0.0.1:1",), "")
     try:
-        start_watch(run, role, psutil.Process(leader.pid), DEADLINE)
+        start_watch(run, role, psutil.Process(leader.pid), PATIENCE)
         assert leader.wait(DEADLINE) == -signal.SIGTERM
         assert json.loads(run.result.read_text())["role"] == "worker.1"
         assert (run.log / "watch").read_text().startswith("fl_rec: worker.1 failed: a shard is missing\n")

@@ -1,0 +1,111 @@
+"""What a role is doing and since when, and a sign that it lives. No Paddle is imported here.
+
+A role writes it into its own small file before it begins, so that it can be read whatever the role is stuck in. The
+sign of life is the kernel's: the processor time that it counts for the process. A thread that wakes once a second takes
+some whatever the role does or waits for: where C++ holds Python's global lock, it asks for that lock 200 times a
+second. A process that is stopped takes none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+# Seconds between two signs of life.
+BEAT = 1.0
+# Of a record, which is written over the one before.
+_BYTES, _LONGEST_TEXT = 512, 100
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What a role is doing.
+
+    Attributes:
+        what: in words that go on from "while it was".
+        since: when it began, in seconds since the boot (`time.monotonic`).
+        for_others: whether it waits for the other workers.
+    """
+
+    what: str
+    since: float
+    for_others: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.what} (for {time.monotonic() - self.since:.0f} s)"
+
+
+class _Own:
+    """This process's."""
+
+    file: int | None = None
+    activity = Activity("starting", 0.0)
+    beats = False
+
+
+def tell(folder: Path, role: str) -> None:
+    """From now on this process writes down what it does, as this role. OSError."""
+    _Own.file = os.open(_path(folder, role), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    doing("starting")
+
+
+def doing(what: str) -> None:
+    """Says what is being done from now on: "training epoch 3"."""
+    _write(Activity(what, time.monotonic()))
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Waits for the other workers within; what was done before goes on after it."""
+    before = _Own.activity
+    _write(Activity(what, time.monotonic(), for_others=True))
+    yield
+    _write(before)
+
+
+def _write(activity: Activity) -> None:
+    _Own.activity = activity
+    if _Own.file is not None:
+        record = json.dumps([activity.what[:_LONGEST_TEXT], activity.since, activity.for_others], ensure_ascii=False)
+        with suppress(OSError):  # on a full disk the work goes on
+            os.pwrite(_Own.file, record.encode().ljust(_BYTES), 0)
+
+
+def read(folder: Path, role: str) -> Activity | None:
+    """What a role is doing; None if it hasn't said so."""
+    try:
+        return Activity(*json.loads(_path(folder, role).read_bytes()[:_BYTES]))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _path(folder: Path, role: str) -> Path:
+    return folder / f"{role}.activity"
+
+
+def beat() -> None:
+    """Has this process give a sign of life every `BEAT` seconds, if it doesn't yet. Call it after what forks."""
+    if _Own.beats:
+        return
+    _Own.beats = True
+
+    def beats() -> None:
+        while True:
+            time.sleep(BEAT)
+
+    threading.Thread(target=beats, name="beat", daemon=True).start()
+
+
+def processor_time(pid: int) -> float | None:
+    """Seconds of processor time that a process has taken, to the nanosecond; None if it is over."""
+    try:
+        # clock_getcpuclockid(3): Linux's number for the clock of another process.
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        return None
