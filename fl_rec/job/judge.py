@@ -165,6 +165,10 @@ class Judge:
         # What happens when a running coordinator is lost, the workers decide, as they are configured to.
         return not (name.startswith("coordinator") and self._state(name) == roles.RUNNING)
 
+    def _ends_the_job(self, name: str) -> bool:
+        """Whether a job ends when this one freezes."""
+        return self._is_needed(name) or self._patience.coordinator
+
     # -- verdicts ----------------------------------------------------------------------------------------------
 
     def _lost_role(self) -> Failure | None:
@@ -191,16 +195,16 @@ class Judge:
             return None
         first = min(failed, key=lambda each: each.time)
         # Whoever waits for one that is frozen may give up first.
-        for name in self._unfinished():
-            if self._is_stopped(name) or self._signs.silence(name) > self._patience.heartbeat / 2:
+        silent = max(self._patience.heartbeat / 2, 2 * activity.BEAT)
+        for name in filter(self._ends_the_job, self._unfinished()):
+            if self._is_stopped(name) or self._signs.silence(name) > silent:
                 said = f"{self._silence_of(name)} {first.role} said: {first.error}"
                 return self._failure(name, said, "frozen")
         return Failure(first.role, first.error, self._logs(first.role))
 
     def _frozen(self) -> Failure | None:
-        for name in self._expected:
-            needed = self._is_needed(name) or self._patience.coordinator
-            if name in self._unfinished() and needed and self._signs.silence(name) >= self._patience.heartbeat:
+        for name in filter(self._ends_the_job, self._unfinished()):
+            if self._signs.silence(name) >= self._patience.heartbeat:
                 return self._failure(name, self._silence_of(name), "frozen")
         # Later it has nothing to do but to wait, and the job does without it.
         if self._missing() and self._signs.silence(STARTER) >= self._patience.heartbeat:
