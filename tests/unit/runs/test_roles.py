@@ -152,7 +152,7 @@ def test_no_statuses(tmp_path: Path) -> None:
 def test_status_file_is_plain_json(tmp_path: Path) -> None:
     roles.write_status(tmp_path, "worker.0", roles.DONE)
     content = json.loads((tmp_path / "worker.0.json").read_text(encoding="utf-8"))
-    assert sorted(content) == ["error", "pid", "role", "started", "state", "times"]
+    assert sorted(content) == ["endpoint", "error", "pid", "role", "started", "state", "times"]
     assert list(content["times"]) == ["done"]
 
 
