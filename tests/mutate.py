@@ -58,6 +58,9 @@ TABULAR = ("unit/data/test_tabular.py",)
 EVALUATION = ("unit/evaluation",)
 SERVING = ("unit/serving/test_evaluate.py",)
 PRIVACY = ("unit/privacy",)
+FILES = ("unit/test_files.py",)
+MODELS = ("paddle/test_models.py",)
+RECEIVED = ("unit/config/test_received.py",)
 ROUNDS = ("unit/privacy/test_dp_training.py", "paddle/test_dp_training.py")
 TRAINER = ("unit/trainer",)
 PROGRAM = ("paddle/test_program.py",)
@@ -213,6 +216,18 @@ MUTANTS = [
     Mutant("plugins.py", "files.append(Path(spec.origin))", "pass", OWN_FILES),
     Mutant("plugins.py", 'if b"sys.path" in file.read_bytes():', "if False:", OWN_FILES),
     Mutant("runs/models.py", "net.users.whole(name, values.shape)", "values.shape", OWN_USERS),
+    Mutant("runs/models.py", '"net": digest(shapes)', '"net": ""', MODELS),
+    Mutant("runs/saved.py", 'where != "private" or client is None or', "client is None or", MODELS),
+    Mutant(
+        "runs/private_parts.py", "np.diff(self.rows, prepend=-1) > 0", "np.diff(self.rows, prepend=-1) >= 0", MODELS
+    ),
+    Mutant("nets/operators.py", "for block in program.blocks for op", "for block in program.blocks[:1] for op", MODELS),
+    Mutant("nets/tensors.py", "if size < 0 or left < 0:", "if left < 0:", MODELS),
+    Mutant("files.py", "found != size:", "False:", FILES),
+    Mutant("files.py", '".." not in Path(file).parts', "True", FILES),
+    Mutant("files.py", "elif _exchange(draft, folder):", "elif False:", FILES),
+    Mutant("config/received.py", "or isinstance(config[name], Mapping)", "", RECEIVED),
+    Mutant("config/received.py", "Path(path.name).absolute()", "path", RECEIVED),
     Mutant("trainer/private_params.py", "np.where(held, values, untrained)", "values", TRAINER),
     Mutant("nets/program.py", "max(0.0, 1 - epochs_done / epochs)", "1 - epochs_done / epochs", PROGRAM),
     Mutant("nets/program.py", 'if schedule == "linear" else 1.0', 'if schedule == "Linear" else 1.0', PROGRAM),
