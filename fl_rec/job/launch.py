@@ -312,8 +312,8 @@ class _EpochTail:
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
-        for text in whole.decode("utf-8", "replace").splitlines():
-            line = parse_line(text, str(self._path))
+        for written in whole.decode("utf-8", "replace").splitlines():
+            line = parse_line(written, str(self._path))
             if line is not None:
                 self._lines.setdefault(line["epoch"], []).append(line)
         for epoch in sorted(self._lines):
