@@ -51,6 +51,8 @@ class _Own:
 
 def tell(folder: Path, role: str) -> None:
     """From now on this process writes down what it does, as this role. OSError."""
+    if _Own.file is not None:
+        os.close(_Own.file)
     _Own.file = os.open(_path(folder, role), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     doing("starting")
 

@@ -104,7 +104,8 @@ def test_what_a_role_finds(run: RunDirectory, start: Callable[..., subprocess.Po
         assert each["role"] == name
         assert (each["workers"], each["leads"], each["proxy"], each["name"]) == (3, True, None, "__main__")
         assert each["argv"] == [str(tmp_path / "a script.py"), "-m", "a.yaml", "-o", "x=1"]
-        assert (each["cwd"], each["path"], each["files"]) == (str(run.log), str(tmp_path), [0, 1, 2])
+        # The last is where it tells what it does.
+        assert (each["cwd"], each["path"], each["files"]) == (str(run.log), str(tmp_path), [0, 1, 2, 3])
         if name.startswith("worker"):
             assert log_path(run, name).read_text() == f"{name} speaks\nand complains\n"
     # A server that had one would be taken for a worker of that number, of whom there may be fewer than servers.

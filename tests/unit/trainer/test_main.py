@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from fl_rec.job.judge import Patience
 from fl_rec.job.watch import FLEETRUN_MARK
 from fl_rec.runs.directory import ENVIRONMENT_KEY
 from fl_rec.runs.roles import Role
@@ -38,6 +39,7 @@ def test_roles_of_a_bare_fleetrun_agree_on_a_run_though_the_clock_is_set(
     os.utime(tmp_path / "mark", (86400.0, 86400.0))
     monkeypatch.delenv(ENVIRONMENT_KEY, raising=False)
     monkeypatch.setenv(FLEETRUN_MARK, str(tmp_path / "mark"))
+    monkeypatch.setattr(Patience, "of", lambda _: None)
     monkeypatch.setattr(sys.modules["fl_rec.trainer.main"], "start_watch", lambda *_: None)
     config = SimpleNamespace(runner=SimpleNamespace(run_dir=None, start_timeout=1.0), yaml_path=tmp_path / "job.yaml")
     paths, true_start = set(), psutil.Process.create_time
