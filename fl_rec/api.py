@@ -19,7 +19,6 @@ from fl_rec.config.written import to_override
 from fl_rec.data import prepare as prepare_command
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.evaluation.records import EpochRecord, records_of
-from fl_rec.files import read_json
 from fl_rec.job.launch import LaunchOptions, Stopped, launch
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.saved import EXPORTED, SIGNATURE, SavedModel
@@ -151,8 +150,7 @@ class Run:
         """The end of the job, as result.json has it: its figures, or who failed and why. RunError before the end."""
         if not self._directory.result.is_file():
             raise RunError(f"A run has a result when it has ended. Received: {self.path}, which has none yet.")
-        result: dict[str, Any] = read_json(self._directory.result)
-        return result
+        return self._directory.read_result()
 
     @property
     def metrics(self) -> list[EpochRecord]:

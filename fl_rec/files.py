@@ -34,6 +34,8 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _TIMES, _FREE = 100, 1 << 24
 # Bytes of a file of JSON: a manifest has some 500 a shard. And of a line.
 _LARGEST_JSON, _LONGEST_LINE = 1 << 26, 1 << 24
+# Levels in it, of which whoever copies or writes it goes down each.
+_DEEPEST = 64
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -163,7 +165,13 @@ def parse_json(text: str) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from err
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}")
-    return content
+    level: list[Any] = [content]
+    for _ in range(_DEEPEST):
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+        level = [each for each in level if isinstance(each, dict | list)]
+        if not level:
+            return content
+    raise ValueError("it is nested too deeply")
 
 
 def whole_line(text: str, where: str) -> dict[str, Any] | None:

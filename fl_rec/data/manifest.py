@@ -146,14 +146,14 @@ def _parse_manifest(path: Path) -> Manifest:
     elif version != MANIFEST_VERSION:
         raise DataError(f"A manifest must be of version {MANIFEST_VERSION}. Received: {version} in {path}. {remedy}")
     manifest = as_typed(Manifest, {**content, "folder": path.parent}, "A manifest must be complete.", path, remedy)
+    wrong = next(_contradictions(manifest), "")
+    if wrong:
+        raise DataError(f"A manifest must be complete. Received: {path} ({wrong}). {remedy}")
     for name in ("common_items", "tags"):
         if manifest.difference.get(name) is not None:
             spread = as_typed(Spread, manifest.difference[name], f"A manifest's {name} is of each shard.", path, remedy)
             if len(spread.shards) != len(manifest.shards):
                 raise DataError(f"A manifest's {name} is of each shard. Received: {path}, of others. {remedy}")
-    wrong = next(_contradictions(manifest), "")
-    if wrong:
-        raise DataError(f"A manifest must be complete. Received: {path} ({wrong}). {remedy}")
     return manifest
 
 

@@ -102,12 +102,15 @@ def _broken(slots: Sequence[np.ndarray], row: int, value: Any, kind: str, size: 
     return f"a{'n' * (kind == 'item')} {kind}'s id must be a whole number from {where}. Received: {value}. {remedy}"
 
 
-def check_pairs(pairs: np.ndarray, sizes: Sizes, name: str) -> None:
-    """DataError unless these are pairs [n, 2] of a user and an item, whole numbers of which all are below the sizes."""
-    if not (isinstance(pairs, np.ndarray) and pairs.ndim == 2 and pairs.shape[1] == 2 and pairs.dtype.kind in "iu"):
-        found = f"{pairs.dtype} {list(pairs.shape)}" if isinstance(pairs, np.ndarray) else type(pairs).__name__
-        raise DataError(f"{name} must be whole numbers [n, 2], users and items. Received: {found}. Correct the source.")
-    checked([pairs[:, :1], pairs[:, 1:], np.broadcast_to(np.int8(1), (len(pairs), 1))], sizes, name)
+def check_table(rows: Any, columns: int, sizes: Sizes, name: str) -> None:
+    """DataError unless it is an array [rows, columns] of whole numbers: a user, an item, and of three a label."""
+    if not (isinstance(rows, np.ndarray) and rows.shape == (len(rows), columns) and rows.dtype.kind in "iu"):
+        found = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, np.ndarray) else type(rows).__name__
+        raise DataError(
+            f"{name} must be whole numbers [rows, {columns}]. Received: {found}. Correct what the source returns."
+        )
+    slots = [rows[:, n : n + 1] for n in range(columns)]
+    checked([*slots, np.broadcast_to(np.int8(1), (len(rows), 1))][:3], sizes, name)
 
 
 def narrowed(slot: np.ndarray, narrowest: type[np.signedinteger[Any]]) -> np.ndarray:

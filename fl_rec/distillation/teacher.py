@@ -98,7 +98,12 @@ class Teacher:
         Raises:
             DataError: it can't be read, or is another net's.
         """
-        saved = read_arrays(path, "A teacher that goes on must be readable.")
+        rule = "A teacher that goes on must be readable."
+        saved = read_arrays(path, rule)
+        round = saved.pop("round", np.array([])).tolist()
+        finite = all(each.dtype == np.float32 and np.isfinite(each).all() for each in saved.values())
+        if not (isinstance(round, int) and round >= 0 and finite):
+            raise DataError(f"{rule} Received: {path}, without its round or with values that are no finite float32.")
         for name in self._state():
             shape = self._tensor(name).shape()
             if name not in saved or list(saved[name].shape) != shape:
@@ -108,7 +113,7 @@ class Teacher:
                     f"teacher's is of shape {shape}. Leave coordinator.options.teacher as it was, or remove the file."
                 )
             self._tensor(name).set(saved[name], paddle.CPUPlace())
-        return int(saved["round"])
+        return round
 
     def _state(self) -> Sequence[str]:
         return sorted(each.name for each in self._program.list_vars() if each.persistable and each.name != self._rate)

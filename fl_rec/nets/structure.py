@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+from fl_rec.outside import as_typed
+
 
 class Tables(NamedTuple):
     """Names of the embeddings of users and items, float32 [users, width] and [items, width] with one width."""
@@ -56,15 +58,8 @@ class Structure:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Structure:
-        """The inverse of `to_record`."""
-        product, mlp, prediction = (record[name] for name in ("product", "mlp", "prediction"))
-        return cls(
-            product and Tables(*product),
-            mlp and Tables(*mlp),
-            tuple(Layer(*layer) for layer in record["layers"]),
-            prediction and Layer(*prediction),
-            record["bias"],
-        )
+        """The inverse of `to_record`. DataError if it is none."""
+        return as_typed(cls, record, "A model's structure names its parameters by their parts.", "another")
 
     def to_record(self) -> dict[str, Any]:
         """For JSON."""

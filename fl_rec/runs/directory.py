@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fl_rec.errors import RunError
+from fl_rec.errors import DataError, RunError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import read_lines
-from fl_rec.files import append_line, write_json
+from fl_rec.files import append_line, read_json, write_json
 
 RUNS = "runs"
 # What every process of a job finds in its environment: the run, and the launcher's process number.
@@ -143,6 +143,14 @@ class RunDirectory:
     def read_metrics(self) -> list[dict[str, Any]]:
         """All records, `in_order`. DataError, with the line, if one is none."""
         return in_order(read_lines(self.metrics))
+
+    def read_result(self) -> dict[str, Any]:
+        """How the job ended: its `state`, and the rest. DataError if it can't be read, or does not tell."""
+        result = read_json(self.result)
+        texts = {name: result.get(name, "") for name in ("state", "model")}
+        if "state" not in result or not all(isinstance(each, str) for each in texts.values()):
+            raise DataError(f"A result tells how the job ended. Received: {self.result}, which does not.")
+        return result
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_json(self.result, result)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fl_rec.errors import ConfigError
-from fl_rec.files import write_arrays
+from fl_rec.errors import ConfigError, DataError
+from fl_rec.files import read_arrays, write_arrays
 from fl_rec.typed import Fraction, Keys, PositiveFloat, PositiveInt, key
 
 # Raise it when a feature or an action changes its meaning; a policy of another version is refused.
@@ -98,6 +98,27 @@ class Transition:
     next_state: np.ndarray
 
 
+def read_policy(path: Path) -> dict[str, np.ndarray]:
+    """The weights of a saved policy by name, float32. ConfigError if it can't be read, or is none."""
+    try:
+        saved = read_arrays(path, "options.policy must be a policy that ddpg or tools/pretrain_ddpg.py wrote.")
+    except DataError as err:
+        raise ConfigError(f"{err} Name another, or leave the key out to start untrained.") from err
+    version, features = (saved.pop(name, np.array([])).tolist() for name in ("version", "features"))
+    if version != VERSION or features != list(FEATURES):
+        raise ConfigError(
+            f"A policy must be of version {VERSION} and of the features {', '.join(FEATURES)}. Received: {path}, "
+            f"version {version!r:.80}, {features!r:.300}. Make it anew with tools/pretrain_ddpg.py."
+        )
+    damaged = sorted(name for name, each in saved.items() if each.dtype != np.float32 or not np.isfinite(each).all())
+    if damaged:
+        raise ConfigError(
+            f"A policy's weights must be finite float32. Received: {path}, {damaged[0]}. Name another policy, or leave "
+            "the key out to start untrained."
+        )
+    return saved
+
+
 class Agent:
     """Actor, critic, their targets and the replay memory, for any number of clients.
 
@@ -176,21 +197,7 @@ class Agent:
         Raises:
             ConfigError: it can't be read, is of another version, or has other features or layers.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                saved = {name: file[name] for name in file.files}
-        except Exception as err:  # a damaged archive may fail in any way
-            raise ConfigError(
-                f"options.policy must be a policy that ddpg or tools/pretrain_ddpg.py wrote. Received: {path} "
-                f"({type(err).__name__}: {err}). Name another, or leave the key out to start untrained."
-            ) from err
-        version, features = saved.pop("version", None), saved.pop("features", np.array([])).tolist()
-        if version != VERSION or features != list(FEATURES):
-            raise ConfigError(
-                f"A policy must be of version {VERSION} and of the features {', '.join(FEATURES)}. Received: {path}, "
-                f"version {version}, {', '.join(map(str, features))}. Make it anew with tools/pretrain_ddpg.py."
-            )
-        self.set_arrays(saved, str(path))
+        self.set_arrays(read_policy(path), str(path))
 
     def set_arrays(self, arrays: Mapping[str, np.ndarray], source: str) -> None:
         """The inverse of `arrays`. Raises `ConfigError`."""
@@ -203,14 +210,6 @@ class Agent:
                 f"A policy's layers must have the shapes of the options hidden, dense_field and dense_size: {name} "
                 f"{wanted.get(name)}. Received: {source}, {received.get(name)}. Set them as they were when it was "
                 "learned, or make one with tools/pretrain_ddpg.py."
-            )
-        damaged = sorted(
-            name for name, each in arrays.items() if each.dtype != np.float32 or not np.isfinite(each).all()
-        )
-        if damaged:
-            raise ConfigError(
-                f"A policy's weights must be finite float32. Received: {source}, {damaged[0]}. Name another policy, "
-                "or leave the key out to start untrained."
             )
         for nets in (self._nets, self._targets):
             for name, net in nets.items():

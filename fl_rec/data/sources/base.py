@@ -11,7 +11,7 @@ import numpy as np
 
 from fl_rec.data.ids import rows_of
 from fl_rec.data.partition import UserTable
-from fl_rec.data.rows import MAX_IDS, Sizes, check_pairs, checked
+from fl_rec.data.rows import MAX_IDS, Sizes, check_table
 from fl_rec.data.tags import ItemTags
 from fl_rec.errors import DataError
 
@@ -74,11 +74,10 @@ class Dataset:
                 f"{', '.join(taken)}. Rename the column."
             )
         sizes = Sizes(self.num_users, self.num_items)
-        for name, rows in (("training", self.train_rows), ("test", self.test_rows)):
+        for name, pairs, rows in (("training", self.train, self.train_rows), ("test", self.test, self.test_rows)):
+            check_table(pairs, 2, sizes, f"the {name} positives of {self.kind}")
             if rows is not None:
-                checked(np.hsplit(rows, 3), sizes, f"the {name} rows of {self.kind}")
-        for name, pairs in (("training", self.train), ("test", self.test)):
-            check_pairs(pairs, sizes, f"the {name} positives of {self.kind}")
+                check_table(rows, 3, sizes, f"the {name} rows of {self.kind}")
         if not len(self.train):
             raise DataError(
                 f"A data set must have a training row of label 1. Received: {self.kind}, without any. Add some."

@@ -124,12 +124,12 @@ def _read_numbers(table: Table, columns: Columns) -> Interactions | None:
 
 
 def _has_padded(block: bytes) -> bool:
-    """Whether a field may begin with a + or with a 0 before a digit: an id that is a text, as 007 is not 7."""
+    """Whether a field may begin with +, -0 or a 0 before a digit: an id that is a text, as 007 is not 7."""
     text = np.frombuffer(b"\n" + block + b"\n", np.uint8)
     zeros = np.flatnonzero(text == ord("0"))
     left, right = (text[zeros + step] for step in (-1, 1))
     padded = ~_DIGITS[left] & (left != ord(".")) & _DIGITS[right]
-    return b"+" in block or bool(padded.any())
+    return b"+" in block or b"-0" in block or bool(padded.any())
 
 
 _DIGITS = np.isin(np.arange(256), np.frombuffer(b"0123456789", np.uint8))
