@@ -31,7 +31,7 @@ _GZIP = b"\x1f\x8b"
 # Of linux/fcntl.h and linux/fs.h.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 # What is packed may grow so many times beyond so many bytes; of ratings in any text it is some ten times.
-_TIMES, _FREE = 100, 1 << 24
+_TIMES, _FREE = 50, 1 << 24
 # Bytes of a file of JSON: a manifest has some 500 a shard. And of a line.
 _LARGEST_JSON, _LONGEST_LINE = 1 << 26, 1 << 24
 # Levels in it, of which whoever copies or writes it goes down each.
@@ -56,18 +56,18 @@ def largest_unpacked(packed: int) -> int:
 
 
 class _Unpacked(io.RawIOBase):
-    """What is in a gzip file. OSError when it has grown too much."""
+    """What is in a gzip file. OSError when what was read of it has grown too much."""
 
-    def __init__(self, file: BinaryIO, packed: int) -> None:
-        self._file, self._left = gzip.GzipFile(fileobj=file), largest_unpacked(packed)
+    def __init__(self, packed: BinaryIO) -> None:
+        self._packed, self._file, self._size = packed, gzip.GzipFile(fileobj=packed), 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         content = self._file.read1(len(buffer))
-        self._left -= len(content)
-        if self._left < 0:
+        self._size += len(content)
+        if self._size > largest_unpacked(self._packed.tell()):
             raise OSError(
                 f"it grows to more than {_TIMES} times its size; unpack it yourself, if you trust who made it"
             )
@@ -75,24 +75,21 @@ class _Unpacked(io.RawIOBase):
         return len(content)
 
 
-def unpacking(file: BinaryIO, packed: int) -> BinaryIO:
+def unpacking(file: BinaryIO) -> BinaryIO:
     """What is in a gzip file, by how it begins, or the file itself, from its beginning.
-
-    Args:
-        packed: its bytes.
 
     Raises:
         OSError, EOFError, zlib.error: when it is read, if it is damaged, or grows more than `largest_unpacked`.
     """
     begins = file.read(len(_GZIP))
     file.seek(0)
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(file, packed), 1 << 17)) if begins == _GZIP else file
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(file), 1 << 17)) if begins == _GZIP else file
 
 
 def read_bytes(path: Path) -> bytes:
     """Return a file's content, decompressed if it is gzip. DataError if it is unreadable or empty."""
     with _told(path), open_regular(path) as file:
-        content = unpacking(file, os.fstat(file.fileno()).st_size).read()
+        content = unpacking(file).read()
     if not content.strip():
         raise DataError(f"A data file must hold at least one row. Received: {path}, which is empty. Create it again.")
     return content
@@ -102,7 +99,7 @@ def lines_of(path: Path, size: int) -> Iterator[bytes]:
     """Yields a file's whole lines, some `size` bytes of them at a time; in all else as `read_bytes`."""
     rest, empty = b"", True
     with _told(path), open_regular(path) as file:
-        content = unpacking(file, os.fstat(file.fileno()).st_size)
+        content = unpacking(file)
         while block := content.read(size):
             lines, end, rest = (rest + block).rpartition(b"\n")
             empty = False
@@ -135,7 +132,7 @@ def unpacked(content: bytes, cut_off: bool = False) -> bytes:
     """
     if cut_off and content.startswith(_GZIP):
         return zlib.decompressobj(wbits=31).decompress(content, _FREE)
-    return unpacking(io.BytesIO(content), len(content)).read()
+    return unpacking(io.BytesIO(content)).read()
 
 
 def read_json(path: Path, rule: str = "", remedy: str = "") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import logging
 import mmap
 import os
 import random
@@ -142,6 +143,7 @@ def schedule(inputs: int, only: list[str]) -> list[tuple[str, int]]:
 def _work(todo: list[tuple[str, int]], seed: int, folder: Path, progress: mmap.mmap, results: Path) -> None:
     """A child: does all, and says in shared memory where it is."""
     signal.signal(signal.SIGALRM, _alarm)
+    logging.disable()
     limit = psutil.Process().memory_info().vms + MEMORY
     with open(results, "a", buffering=1, encoding="utf-8") as out:
         start = int.from_bytes(progress[:8], "little")
@@ -181,11 +183,15 @@ def fuzz(
             time.sleep(0.02)
         done = [line for share in shares for line in share.results()]
     counts: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in READERS}
-    seconds: collections.Counter[str] = collections.Counter()
+    seconds: dict[str, list[float]] = {name: [] for name in READERS}
     for name, _, outcome, took, *_ in done:
         counts[name][outcome] += 1
-        seconds[name] += took
-    table = [[name, *(each[kind] for kind in OUTCOMES), seconds[name]] for name, each in counts.items() if each.total()]
+        seconds[name].append(took)
+    table = [
+        [name, *(each[kind] for kind in OUTCOMES), sum(seconds[name]), max(seconds[name])]
+        for name, each in counts.items()
+        if each.total()
+    ]
     failures = [Failure(name, number, damage, outcome, text) for name, number, outcome, _, damage, text in done]
     return table, [each for each in failures if each.outcome not in GOOD]
 
@@ -252,11 +258,14 @@ class _Share:
 
 def to_table(table: list[list[Any]]) -> str:
     """For people."""
-    total = ["all", *(sum(row[k] for row in table) for k in range(1, len(OUTCOMES) + 2))]
-    shown = [
-        [str(each[0]), *(f"{n:,}" if n else "-" for n in each[1:-1]), f"{each[-1]:.1f}"] for each in (*table, total)
+    columns = list(zip(*table))
+    total = ["all", *map(sum, columns[1:-1]), max(columns[-1])]
+    lines = [
+        [str(name), *(f"{count:,}" if count else "-" for count in counts), f"{seconds:.1f}", f"{slowest:.2f}"]
+        for name, *counts, seconds, slowest in (*table, total)
     ]
-    return format_table([["reader", *OUTCOMES, "seconds"], RULE, *shown[:-1], RULE, shown[-1]], left=(0,))
+    header = ["reader", *OUTCOMES, "seconds", "slowest"]
+    return format_table([header, RULE, *lines[:-1], RULE, lines[-1]], left=(0,))
 
 
 def main() -> int:
@@ -290,7 +299,7 @@ def main() -> int:
         if count > 1:
             print(f"{count} times {name} {outcome}: ... {text}")
     print(
-        f"{sum(sum(row[1:-1]) for row in table):,} inputs, {len(failures)} failed, {time.perf_counter() - began:.0f} s"
+        f"{sum(sum(row[1:-2]) for row in table):,} inputs, {len(failures)} failed, {time.perf_counter() - began:.0f} s"
     )
     return 1 if failures else 0
 

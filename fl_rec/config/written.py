@@ -95,12 +95,28 @@ class Written:
         return tidy
 
 
+# Aliases of aliases make a few lines into billions of values.
+_MOST_VALUES, _LARGEST_FILE, _DEEPEST = 100_000, 1 << 22, 64
+
+
 class Dumper(yaml.SafeDumper):
     """SafeDumper with the numbers of `_Loader`: it quotes the text "1e-3"."""
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice, of which YAML would quietly keep the last."""
+    """SafeLoader that refuses a key written twice, of which YAML would quietly keep the last, and what is nested more
+    deeply than anybody writes."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            problem = f"it is nested more than {_DEEPEST} levels deep"
+            raise yaml.composer.ComposerError(None, None, problem, self.get_mark())
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -119,10 +135,6 @@ for _yaml in (_Loader, Dumper):
     _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _exponent, list("-+0123456789"))
 
 
-# Aliases of aliases make a few lines into billions of values.
-_MOST_VALUES, _LARGEST_FILE = 100_000, 1 << 22
-
-
 def _parse_yaml(content: str, source: str) -> tuple[Any, dict[str, str]]:
     """What a YAML text holds, and where its keys stand."""
     try:
@@ -137,8 +149,6 @@ def _parse_yaml(content: str, source: str) -> tuple[Any, dict[str, str]]:
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(err, "problem", None) or err
         raise ConfigError(f"{source}: not valid YAML{where}: {str(problem)[:200]}.") from err
-    except RecursionError as err:
-        raise ConfigError(f"{source}: not valid YAML: it is nested too deeply.") from err
     except (ValueError, OverflowError, TypeError) as err:  # of a date that there is not, or a number of 5,000 digits
         raise ConfigError(f"{source}: not valid YAML: a value can't be read ({str(err)[:200]}).") from err
 

@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Lt
 
 from fl_rec.config import Config, add_config_arguments, received
 from fl_rec.coordinator.rounds import Round, RoundLog, recorded_reports
@@ -41,7 +44,7 @@ class Address:
     """
 
     endpoint: str
-    workers: Count
+    workers: Annotated[Count, Ge(1), Lt(1_000_000)]
     token: str
 
     @staticmethod

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from pydantic import StringConstraints
 
 from fl_rec.coordinator.messages import (
@@ -91,7 +91,7 @@ _Client = Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")]
 class _Line:
     """A round as a line has it; those of earlier versions have no sizes."""
 
-    round: Count
+    round: Annotated[Count, Lt(1_000_000)]
     strategy: str
     missing: tuple[Count, ...]
     seconds: Annotated[Number, Ge(0)]
@@ -235,24 +235,32 @@ def recorded_reports(run: RunDirectory) -> list[dict[int, ClientReport]]:
         return [rounds.get(number, {}) for number in range(1 + max(rounds))]
     if not run.metrics.is_file():
         raise DataError(f"A recorded run has rounds.jsonl or metrics.jsonl. Received: {run.path}, which has neither.")
-    records = [record for record in run.read_metrics() if record["client"] != ALL]
+    records = [each for each in run.read_metrics() if each["client"] != ALL]
     if not records:
         raise DataError(f"A recorded run has figures of at least one epoch. Received: {run.metrics}, with none.")
+    names = ("train_loss", "train_auc", "test_auc", "hr", "ndcg")
+    for each in records:
+        missing = [name for name in ("rows", "seconds", "test_users") if each.get(name) is None]
+        missing += [name for name in names if name not in each]
+        if missing:
+            raise DataError(
+                f"A recorded run has the figures of each client. Received: {run.metrics}, of epoch {each['epoch']} and "
+                f"client {each['client']} without {', '.join(missing)}."
+            )
     shard_rows: dict[int, int] = {}
-    for record in records:
-        shard_rows[record["client"]] = max(shard_rows.get(record["client"], 0), record["rows"])
+    for each in records:
+        shard_rows[each["client"]] = max(shard_rows.get(each["client"], 0), each["rows"])
     first = {client: ClientReport(client=client, round=0, shard_rows=rows) for client, rows in shard_rows.items()}
-    reports = [first, *({} for _ in range(1 + max(record["epoch"] for record in records)))]
-    for record in records:
-        names = ("train_loss", "train_auc", "test_auc", "hr", "ndcg")
-        figures: dict[str, Any] = {name: math.nan if record[name] is None else record[name] for name in names}
-        reports[record["epoch"] + 1][record["client"]] = ClientReport(
-            client=record["client"],
-            round=record["epoch"] + 1,
-            shard_rows=shard_rows[record["client"]],
-            rows=record["rows"],
-            seconds=record["seconds"],
-            test_users=record["test_users"],
+    reports = [first, *({} for _ in range(1 + max(each["epoch"] for each in records)))]
+    for each in records:
+        figures: dict[str, Any] = {name: math.nan if each[name] is None else each[name] for name in names}
+        reports[each["epoch"] + 1][each["client"]] = ClientReport(
+            client=each["client"],
+            round=each["epoch"] + 1,
+            shard_rows=shard_rows[each["client"]],
+            rows=each["rows"],
+            seconds=each["seconds"],
+            test_users=each["test_users"],
             **figures,
         )
     return reports

@@ -123,6 +123,11 @@ class Catalogue:
         Raises:
             DataError: a file can't be read, or is not the one that was written.
         """
+        if set(checksums) != {ITEMS, USERS, HISTORY}:
+            raise DataError(
+                f"An exported folder is used as it was written. Received: {folder}, whose model.json has no checksums of "
+                f"{ITEMS}, {USERS} and {HISTORY}. Export the model again."
+            )
         changed = changed_file(folder, checksums)
         if changed:
             raise DataError(
@@ -220,11 +225,12 @@ def _read_history(path: Path, users: np.ndarray, num_items: int) -> tuple[np.nda
     arrays = read_arrays(path, rule)
     indptr, items = (arrays.get(name, np.empty(0)) for name in ("indptr", "items"))
     whole = all(each.ndim == 1 and each.dtype.kind == "i" for each in (indptr, items))
-    if not (whole and len(indptr) == len(users) + 1 and indptr[0] == 0 and indptr[-1] == len(items)):
+    ends = whole and len(indptr) == len(users) + 1 and indptr[0] == 0 and indptr[-1] == len(items)
+    if not (ends and (indptr[1:] >= indptr[:-1]).all()):
         raise DataError(f"{rule} Received: {path}, with others than {len(users):,} users. Export the model again.")
-    whose = np.repeat(np.arange(len(users)), np.diff(indptr).clip(0))
-    good = (np.diff(indptr) >= 0).all() and (np.diff(items) > 0)[whose[1:] == whose[:-1]].all()
-    if not (good and 0 <= items.min(initial=0) <= items.max(initial=0) < num_items):
+    whose = np.repeat(np.arange(len(users)), np.diff(indptr))
+    ascending = (items[1:] > items[:-1])[whose[1:] == whose[:-1]].all()
+    if not (ascending and 0 <= items.min(initial=0) <= items.max(initial=0) < num_items):
         raise DataError(
             f"{rule} Received: {path}, with items that are not 0 to {num_items - 1:,} in order. Export again."
         )

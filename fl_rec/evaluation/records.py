@@ -10,14 +10,17 @@ from functools import cache
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
+
+from annotated_types import Lt
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.files import open_regular, whole_line
 from fl_rec.outside import Count, Number, Share, as_typed
 
-Client = Count | Literal["all"]
+Epoch = Annotated[Count, Lt(1_000_000)]
+Client = Annotated[Count, Lt(1_000_000)] | Literal["all"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class EpochRecord:
         clients: of all together, each client's record, by number.
     """
 
-    epoch: Count
+    epoch: Epoch
     client: Client
     rows: Count
     seconds: Number
@@ -73,7 +76,7 @@ _NEEDED = tuple(each.name for each in _FIELDS if each.default is dataclasses.MIS
 class _Whose:
     """What every line has."""
 
-    epoch: Count
+    epoch: Epoch
     client: Client
 
 

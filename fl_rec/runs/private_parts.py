@@ -108,6 +108,12 @@ def join(
     """
     joined = {name: np.zeros_like(value) for name, value in values.items()}
     taken: dict[str, np.ndarray] = {name: np.zeros(len(value), np.int64) for name, value in values.items()}
+    strange = sorted({name for part in parts for name in part} - values.keys())
+    if strange:
+        raise DataError(
+            f"A private part must be of the model's private parameters, {', '.join(values)}. Received: one of "
+            f"{strange[0]!r:.80}. Take the model and its private parts from one and the same epoch."
+        )
     for part in parts:
         for name, each in part.items():
             joined[name] = each.into(joined[name])

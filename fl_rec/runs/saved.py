@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fl_rec.config import Config, received
 from fl_rec.config.written import read
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.files import read_json, recover, verify
+from fl_rec.outside import Count, Inside, as_typed
 from fl_rec.runs import private_parts, roles
 from fl_rec.runs.directory import RUNS, RunDirectory
 
@@ -59,7 +60,7 @@ class SavedModel:
                 f"folder; a project's is its newest run's. Received: {path}, which "
                 f"{'has no model' if path.is_dir() else 'is no folder'}."
             )
-        return cls(folder, read_json(folder / SIGNATURE) if (folder / SIGNATURE).is_file() else {}, run)
+        return cls(folder, _signature(folder), run)
 
     @property
     def exported(self) -> bool:
@@ -118,6 +119,37 @@ class SavedModel:
         return next((each for each in self.run.read_metrics() if (each["client"], each["epoch"]) == whose), {})
 
 
+@dataclass(frozen=True)
+class _Exported:
+    """What an exported model serves; see `fl_rec.serving.export`."""
+
+    users: Count = 0
+    items: Count = 0
+    sha256: Mapping[Inside, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Signature:
+    """What may stand in a model.json, and is read from it."""
+
+    epoch: Count | None = None
+    client: Count | Literal["all"] | None = None
+    feeds: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    public_users: tuple[Count, ...] = ()
+    mappings: Mapping[Inside, str] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    ids: _Exported | None = None
+
+
+def _signature(folder: Path) -> dict[str, Any]:
+    """A model's model.json; empty without one. DataError if it is another's."""
+    path = folder / SIGNATURE
+    content = read_json(path) if path.is_file() else {}
+    as_typed(_Signature, content, f"A {SIGNATURE} tells of a saved model.", path, _REMEDY)
+    return content
+
+
 def read_signature(folder: Path, client: int | None = None) -> dict[str, Any]:
     """What a model's model.json says, when its files were found to be those that were written with it.
 
@@ -130,7 +162,7 @@ def read_signature(folder: Path, client: int | None = None) -> dict[str, Any]:
         DataError: a file is missing or was changed, or a private part is none of the model's.
     """
     parts = private_parts.clients(folder) if client is None else [client]
-    content = read_json(folder / SIGNATURE) if (folder / SIGNATURE).is_file() else {}
+    content = _signature(folder)
     if "identity" not in content:
         if not content and (folder / "private").is_dir():
             raise DataError(
@@ -202,7 +234,7 @@ def _ended_well(project: Path) -> Iterator[Path]:
 def _state(path: Path) -> Any:
     """A result's; None, which is told, if it can't be read: another run may do."""
     try:
-        return read_json(path).get("state")
+        return RunDirectory(path.parent).read_result()["state"]
     except DataError as err:
         log.warning("note: %s", err)
         return None
@@ -213,7 +245,7 @@ def _newest_first(project: Path, pattern: str) -> list[Path]:
 
 
 def _model_of(run: RunDirectory) -> Path:
-    result = read_json(run.result) if run.result.is_file() else {"state": "not ended"}
+    result = run.read_result() if run.result.is_file() else {"state": "not ended"}
     if result.get("state") != roles.DONE or "model" not in result:
         raise DataError(
             f"A run's model is there when the run has ended well. Received: {run.path}, of state "

@@ -71,7 +71,7 @@ class Recommender:
                 "Recommendations need an exported model, which has the names of users and items. Received: "
                 f"{saved.folder}, which is a run's own. Export it: fl-rec export {folder}"
             )
-        self.catalogue = Catalogue.read(saved.folder, saved.signature["ids"]["sha256"])
+        self.catalogue = Catalogue.read(saved.folder, saved.signature["ids"].get("sha256", {}))
         with environment.static_paddle():
             from fl_rec.runs import models
 

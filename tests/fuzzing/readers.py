@@ -789,7 +789,9 @@ def seal_export(files: Files) -> None:
 def export(folder: Path) -> None:
     (folder / "rec_static.pdmodel").write_bytes(b"model")
     saved = SavedModel.open(folder)
-    found = catalogue.Catalogue.read(saved.folder, saved.signature["ids"]["sha256"])
+    if not saved.exported:
+        return
+    found = catalogue.Catalogue.read(saved.folder, saved.signature["ids"].get("sha256", {}))
     items = len(found.items.title)
     ids_are_below(found.users, 10**8, "users")
     sound(len(set(found.users.tolist())) == len(found.users) == len(found.original_users), "users")

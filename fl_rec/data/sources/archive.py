@@ -21,15 +21,13 @@ class TableFile:
     name: str
     """Its path, for errors."""
     opened: Callable[[], BinaryIO]
-    size: Callable[[], int]
-    """Its bytes."""
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
         """Open it at its start, unpacked if it is gzip. DataError if it can't be read, now or until it is closed."""
         try:
             with self.opened() as raw:
-                yield unpacking(raw, self.size())
+                yield unpacking(raw)
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, UnicodeError) as err:
             raise DataError(
                 f"A data file must be readable. Received: {self.name} ({err}). Check path and download."
@@ -65,7 +63,7 @@ class Files:
         if self._zip is None:
             return _on_disk(self.path / found)
         archive, member = self._zip, self._zip.getinfo(found)
-        return TableFile(str(self.path / found), lambda: _opened(archive, member), lambda: member.file_size)
+        return TableFile(str(self.path / found), lambda: _opened(archive, member))
 
     def read(self, name: str) -> bytes:
         """Return a file's content. DataError if there is none, or it can't be read or is empty."""
@@ -120,4 +118,4 @@ def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> BinaryIO:
 
 
 def _on_disk(path: Path) -> TableFile:
-    return TableFile(str(path), lambda: open_regular(path), lambda: path.stat().st_size)
+    return TableFile(str(path), lambda: open_regular(path))
