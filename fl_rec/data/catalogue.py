@@ -125,8 +125,8 @@ class Catalogue:
         """
         if set(checksums) != {ITEMS, USERS, HISTORY}:
             raise DataError(
-                f"An exported folder is used as it was written. Received: {folder}, whose model.json lacks checksums of "
-                f"{ITEMS}, {USERS} and {HISTORY}. Export the model again."
+                f"An exported folder is used as it was written. Received: {folder}, whose model.json lacks checksums "
+                f"of {ITEMS}, {USERS} and {HISTORY}. Export the model again."
             )
         changed = changed_file(folder, checksums)
         if changed:

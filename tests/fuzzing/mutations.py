@@ -383,6 +383,12 @@ def _packed(rng: random.Random, files: Files, name: str) -> str:
     return how
 
 
+def make_bombs() -> None:
+    """Has them made once, before processes are forked that use them."""
+    _gzip_bomb()
+    _zeros()
+
+
 @functools.cache
 def _gzip_bomb() -> bytes:
     """Three million bytes, of which `BOMB` zeros come."""
