@@ -389,7 +389,7 @@ def play(cell: Cell, folder: Path, data: Manifest, expected: Mapping[int, Sequen
 
 def undisturbed(folder: Path, data: Manifest) -> dict[int, Sequence[Any]]:
     """The figures of a job without and with a coordinator."""
-    expected = {}
+    expected: dict[int, Sequence[Any]] = {}
     for coordinators in (0, 1):
         job = Job(folder / f"undisturbed-{coordinators}", data, "nobody", "", coordinators)
         job.start()

@@ -51,7 +51,7 @@ class Held:
 
 
 def _held_once(call: Any, what: str) -> Any:
-    held = []
+    held: list[bool] = []
 
     def wrapped(*arguments: Any) -> Any:
         if not held and (not what or str(arguments[-1]).startswith(what)):
