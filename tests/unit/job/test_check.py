@@ -439,9 +439,10 @@ def test_rows_come_from_the_manifest_and_not_from_the_files(load_job: LoadJob) -
 def test_embeddings_that_no_memory_holds(load_job: LoadJob) -> None:
     """A claim of many users, before any process asks for their rows."""
     many = 10**12
-    mlp = ("hyper_parameters.mode=NCF_MLP", "hyper_parameters.fc_layers=[64, 8]")
-    text = refusal(load_job(f"hyper_parameters.num_users={many}", *mlp))
+    config = load_job()
+    mlp = ("hyper_parameters.mode=NCF_MLP", "hyper_parameters.fc_layers=[64, 8]", f"hyper_parameters.num_users={many}")
+    text = refusal(load_job_again(config, *mlp))
     assert text.startswith("The embeddings of all workers must fit into this machine's memory, ")
     assert f"Received: hyper_parameters.num_users={many}, num_items=3, which take 128000 GB in 2 workers." in text
-    everybody = refusal(load_job(f"hyper_parameters.num_users={many}", "runner.private_params=[]", *mlp))
-    assert "which take 256000 GB in 2 workers." in everybody
+    everybodys = refusal(load_job_again(config, *mlp, "runner.private_params=[]"))
+    assert "which take 256000 GB in 2 workers." in everybodys
