@@ -59,6 +59,7 @@ EVALUATION = ("unit/evaluation",)
 SERVING = ("unit/serving/test_evaluate.py",)
 PRIVACY = ("unit/privacy",)
 FILES = ("unit/test_files.py",)
+BAD_INPUT = ("unit/test_bad_input.py",)
 MODELS = ("paddle/test_models.py",)
 RECEIVED = ("unit/config/test_received.py",)
 ROUNDS = ("unit/privacy/test_dp_training.py", "paddle/test_dp_training.py")
@@ -87,6 +88,21 @@ MUTANTS = [
     Mutant("data/rows.py", "(slot >= 0) & (slot < size)", "(slot > 0) & (slot < size)", TEXT),
     Mutant("data/rows.py", "(slot >= 0) & (slot < size)", "(slot >= 0) & (slot <= size)", TEXT),
     Mutant("data/rows.py", "line {line + row}", "line {row + 1}", TEXT),
+    Mutant("data/rows.py", "slot.max() < size", "slot.max() <= size", BAD_INPUT),
+    Mutant("data/rows.py", "LARGEST_ID + 1 if size is None else size", "size or LARGEST_ID + 1", BAD_INPUT),
+    Mutant("data/reader.py", "self._verify(shard, content)", "pass", BAD_INPUT),
+    Mutant("data/reader.py", "if (rows, positives) != expected:", "if rows != expected[0]:", BAD_INPUT),
+    Mutant("data/manifest.py", "if total not in (None, added):", "if False:", BAD_INPUT),
+    Mutant("data/meta.py", "if said != there:", "if said < there:", BAD_INPUT),
+    Mutant("data/ids.py", 'or text.lower() == "nan"', "", BAD_INPUT),
+    Mutant("data/sources/base.py", "if not len(self.train):", "if False:", BAD_INPUT),
+    Mutant("outside.py", 'or ".." in path.parts', "", BAD_INPUT),
+    Mutant("files.py", "if self._size > largest_unpacked(self._packed.tell()):", "if False:", BAD_INPUT),
+    Mutant("files.py", "if member.file_size > largest_unpacked(member.compress_size):", "if False:", BAD_INPUT),
+    Mutant("files.py", "if claimed != there and not", "if not", BAD_INPUT),
+    Mutant("files.py", "if not stat.S_ISREG(kind):", "if False:", BAD_INPUT),
+    Mutant("config/written.py", "if size is None or size > _MOST_VALUES:", "if size is None:", BAD_INPUT),
+    Mutant("nets/check.py", "users * (1 if own else workers)", "users", ("unit/job/test_check.py",)),
     Mutant("data/reader.py", "if not _UNPACKS.match(self.shell):", "if self.shell == AS_IS:", READER),
     Mutant("data/text.py", "len(str(max(highest, -lowest)))", "len(str(highest))", TEXT),
     Mutant("steps/graph.py", "if rows is not self._written:", "if not self._written:", STEPS),

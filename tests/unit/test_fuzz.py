@@ -1,0 +1,17 @@
+"""Thousands of damaged and hostile inputs to every reader of outside data, two at a time; see tests/fuzz.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+FUZZ = Path(__file__).parents[1] / "fuzz.py"
+
+
+def test_damaged_inputs() -> None:
+    """No traceback, no wrong acceptance, no input over a GiB or 5 seconds."""
+    command = [sys.executable, str(FUZZ), "--inputs", "20000"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    assert " inputs, 0 failed" in done.stdout
