@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from fl_rec.data.blocks import ahead
 from fl_rec.data.catalogue import ITEMS, USERS, write_items, write_users
 from fl_rec.data.ids import rows_of
 from fl_rec.data.manifest import Manifest
@@ -289,7 +290,7 @@ def prepare(args: argparse.Namespace) -> None:
         train, test = map(private, train), private(test)
         if valid is not None:
             valid = private(valid)
-    written = Counted(train)
+    written = Counted(ahead(train))
     with stage(f"write {args.out}") as counts, output():
         # meta.json vouches for the others: it goes first and comes last.
         valid_file = args.out / "big_valid" / "valid_data.csv"

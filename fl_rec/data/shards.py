@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fl_rec.data.blocks import ahead
 from fl_rec.data.catalogue import read_items, read_users
 from fl_rec.data.difference import difference, to_table
 from fl_rec.data.manifest import (
@@ -313,7 +314,7 @@ def generate(
             first = next(groups := grouped(blocks, str(train_file)))
             group_size = first.shape[1]
             blocks = (each.reshape(-1, 3) for each in chain([first], groups))
-        split = {"train": Split(blocks, dealt, meta.num_items, group_size)}
+        split = {"train": Split(ahead(blocks), dealt, meta.num_items, group_size)}
         for kind, name in (("test", "big_test/test_data.csv"), ("validation", "big_valid/valid_data.csv")):
             if kind == "test" or (data / name).is_file():
                 split[kind] = Split(csv_blocks(data / name, sizes), dealt, meta.num_items)
