@@ -19,6 +19,7 @@ import logging
 import mmap
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -45,6 +46,8 @@ MEMORY, SECONDS, LONGEST_TEXT = 1 << 30, 5.0, 4000
 HANGS = 60.0
 OUTCOMES = ("accepted", "refused", "traceback", "wrong", "memory", "slow", "text")
 GOOD = OUTCOMES[:2]
+# What is said of a user's source that fails in any way; ours are not to.
+UNFORESEEN = re.compile(r"The source \S+ failed: ")
 
 
 class Slow(BaseException):
@@ -111,8 +114,8 @@ def outcome_of(name: str, folder: Path, show: bool = False) -> tuple[str, str]:
             outcome, text = "memory", _where(err)
         elif any(isinstance(each, Slow) for each in chain):
             outcome, text = "slow", _where(err)
-        elif not isinstance(err, FLRecError):
-            outcome, text = "traceback", f"{type(err).__name__}: {str(err)[:150]} ({_where(err)})"
+        elif not isinstance(err, FLRecError) or UNFORESEEN.match(str(err)):
+            outcome, text = "traceback", f"{type(err).__name__}: {str(err)[:200]} ({_where(err.__cause__ or err)})"
         else:
             outcome, text = "refused", str(err)
             if not 20 < len(text) < LONGEST_TEXT or "Traceback" in text:
@@ -277,6 +280,7 @@ def main() -> int:
     parser.add_argument("--readers", nargs="+", choices=sorted(READERS), metavar="READER", help=", ".join(READERS))
     parser.add_argument("--only", metavar="READER:NUMBER", help="one input again, written into ./fuzz-input")
     options = parser.parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if options.only:
         name, _, number = options.only.partition(":")
         files, damage = damaged(name, int(number), options.seed)

@@ -94,7 +94,7 @@ MUTANTS = [
     Mutant("data/reader.py", "if (rows, positives) != expected:", "if rows != expected[0]:", BAD_INPUT),
     Mutant("data/manifest.py", "if total not in (None, added):", "if False:", BAD_INPUT),
     Mutant("data/meta.py", "if said != there:", "if said < there:", BAD_INPUT),
-    Mutant("data/ids.py", 'or text.lower() == "nan"', "", BAD_INPUT),
+    Mutant("data/ids.py", '"\\0" not in joined and', "", BAD_INPUT),
     Mutant("data/sources/base.py", "if not len(self.train):", "if False:", BAD_INPUT),
     Mutant("outside.py", 'or ".." in path.parts', "", BAD_INPUT),
     Mutant("files.py", "if self._size > largest_unpacked(self._packed.tell()):", "if False:", BAD_INPUT),
