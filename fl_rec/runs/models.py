@@ -11,6 +11,7 @@ What is private is zero in the inference model. The folder is there when all wor
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ def write(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private
     """Writes a model into a folder that is there, and its signature, which binds together all that is in it by then.
 
     Args:
-        signature: what goes into model.json besides what the net says; its `identity` if it has one.
+        signature: what goes into model.json besides what the net says; its `identity` if it has one; and in `data` the
+            folders of what it was trained with, see `SavedModel.data_dirs`, of which is written where they lie from
+            here.
         private_names: as of `begin`.
 
     Raises:
@@ -67,7 +70,15 @@ def sign(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private_
     """Writes the signature of a model whose files are all in the folder; as `write`."""
     shapes = {name: list(each) for name, each in _shapes(net).items()}
     identity = {"run": "", "epoch": None, "data": "", **signature.get("identity", {}), "net": digest(shapes)}
-    seal(folder, SIGNATURE, {**_described(net, private_names), **signature, "identity": identity})
+    data = {name: _from(folder, path) for name, path in signature.get("data", {}).items()}
+    content = {**_described(net, private_names), **signature, "identity": identity, "data": data}
+    seal(folder, SIGNATURE, content)
+
+
+def _from(folder: Path, path: Path) -> str | None:
+    """A path as it is written in a file of a folder: relative; None if they have nothing in common but the root."""
+    folder, path = folder.resolve(), path.resolve()
+    return None if os.path.commonpath([folder, path]) == os.sep else os.path.relpath(path, folder)
 
 
 def _described(net: InferenceNet, private_names: Collection[str]) -> dict[str, Any]:

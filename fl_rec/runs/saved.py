@@ -28,6 +28,9 @@ SIGNATURE = "model.json"
 EXPORTED = "exported"
 
 
+DATA_DIRS = ("train_data_dir", "test_data_dir")
+
+
 @dataclass(frozen=True)
 class SavedModel:
     """A folder with a model: of an epoch, or exported.
@@ -92,19 +95,28 @@ class SavedModel:
                 f"A saved model tells its configuration in {SIGNATURE}. Received: {self.folder}, without one. Name it: "
                 "-m FILE"
             )
-        folders = {name: self.data_dir(name) for name in ("train_data_dir", "test_data_dir")}
-        runner = {**folders, **_section(self.signature["config"], "runner")}
-        tree = {**self.signature["config"], "runner": {**runner, "train_data_dir": runner["train_data_dir"] or "."}}
+        folders = {name: str(path) for name, path in self.data_dirs.items()}
+        runner = {"train_data_dir": ".", **_section(self.signature["config"], "runner"), **folders}
+        tree = {**self.signature["config"], "runner": runner}
         # The net is in the model itself.
         return received.from_tree(tree, self.folder / SIGNATURE, overrides, ["runner.pipe_command"])
 
-    def data_dir(self, name: str) -> Path | None:
-        """A folder of the data that it was trained with, `train_data_dir` or `test_data_dir`; None if nothing tells."""
-        trees = [self.signature.get("config")]
-        if self.run is not None and self.run.config.is_file():
-            trees.append(read(self.run.config)[0])
-        found = (_section(tree, "runner").get(name) for tree in trees)
-        return next((Path(each) for each in found if isinstance(each, str)), None)
+    @property
+    def data_dirs(self) -> dict[str, Path]:
+        """The folders of the data that it was trained with, `train_data_dir` and `test_data_dir`; without those that
+        nothing tells: its run, if it lies in one, and how they lie from it."""
+        ran = read(self.run.config)[0] if self.run is not None and self.run.config.is_file() else {}
+        told = {
+            name: self.folder / path for name, path in _section(self.signature, "data").items() if isinstance(path, str)
+        }
+        # Of earlier versions.
+        old = _section(self.signature.get("config"), "runner")
+        found: dict[str, Path] = {}
+        for name in DATA_DIRS:
+            for path in (_section(ran, "runner").get(name), told.get(name), old.get(name)):
+                if isinstance(path, str | Path) and "\0" not in str(path):
+                    found.setdefault(name, Path(path).resolve())
+        return found
 
     @property
     def clients(self) -> list[int]:

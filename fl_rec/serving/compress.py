@@ -120,6 +120,7 @@ def compress(
     # Of the new model `write` tells the first four, and `compression` the figures.
     outdated = ("feeds", "private", "paddle", "structure", "metrics", "files")
     signature = {name: each for name, each in model.signature.items() if name not in outdated}
+    signature["data"] = model.data_dirs
     try:
         with files.drafted(out) as draft:
             _copy_others(model.folder, draft, bool(private_names))

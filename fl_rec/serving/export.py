@@ -75,7 +75,7 @@ def export(saved: SavedModel, out: Path | None = None, client: int | None = None
         RunError: the folder can't be written, or holds something else.
     """
     out = _destination(saved, out)
-    manifest = _manifest(saved, data or saved.data_dir("train_data_dir"))
+    manifest = _manifest(saved, data or saved.data_dirs.get("train_data_dir"))
     _require_parts(saved, manifest, client)
     catalogue = Catalogue.of_shards(manifest, saved.signature.get("mappings", {}), client)
     # Two seconds to import: by now the usual mistakes have been told.
@@ -109,6 +109,7 @@ def _write(saved: SavedModel, catalogue: Catalogue, client: int | None, out: Pat
                 "metrics": saved.metrics(client),
                 "config": portable(saved.signature.get("config", {})),
                 "identity": saved.signature.get("identity", {}),
+                "data": saved.data_dirs,
             }
             models.write(net, draft, signature)
     except OSError as err:

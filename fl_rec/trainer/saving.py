@@ -21,6 +21,7 @@ from fl_rec.nets.program import TrainingProgram
 from fl_rec.ps.exchange import Exchange
 from fl_rec.runs import models, private_parts
 from fl_rec.runs.roles import Role
+from fl_rec.runs.saved import DATA_DIRS
 from fl_rec.trainer.private_params import PrivateParams
 
 
@@ -100,6 +101,7 @@ class Saving:
             "mappings": dict(self._mappings),
             "identity": {**self._identity, "epoch": epoch},
             "config": portable(self._config.to_dict()),
+            "data": {name: path for name in DATA_DIRS if (path := getattr(self._config.runner, name))},
             **self._student.signature(),
         }
         folder = self.folder / str(epoch)

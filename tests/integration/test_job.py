@@ -98,8 +98,7 @@ def assert_saved_is_evaluated(finished: Finished, shards: Path, tmp_path: Path) 
     """The model is saved whole, and evaluated again from what was saved."""
     model = assert_saved_scores_are_the_logged_ones(finished, shards, tmp_path)
     tables = {path.name for path in (model / "tables").iterdir()}
-    assert "mlp_item_embedding" in tables, "the servers' sparse table is saved"
-    assert len(tables) == 2, "and the dense one"
+    assert {"mlp_item_embedding", "mlp_fc_0.w", "prediction.b"} <= tables and len(tables) == 9, "sparse and dense ones"
 
     epochs = ("runner.infer_start_epoch=1", "runner.infer_end_epoch=3")
     where = f"runner.infer_load_path={finished.run.model}"

@@ -23,7 +23,7 @@ from fl_rec.trainer.saving import Saving
 
 def saver(folder: Path, index: int = 0, patience: int = 0, private: Any = None, **parts: Any) -> Saving:
     config: Any = SimpleNamespace(
-        runner=SimpleNamespace(early_stopping=patience),
+        runner=SimpleNamespace(early_stopping=patience, train_data_dir=folder / "data", test_data_dir=None),
         distillation=SimpleNamespace(students=parts.pop("students", {})),
         to_dict=lambda: {"runner": {"seed": 3, "train_data_dir": "/data"}},
     )
@@ -119,7 +119,7 @@ def test_the_first_worker_signs_when_all_have_written(tmp_path: Path, signed: li
     assert signature["epoch"] == 0 and signature["mappings"] == {"users.csv": "12"}
     assert signature["identity"] == {"run": "ab", "data": "cd", "epoch": 0}
     assert signature["config"] == {"runner": {"seed": 3}}, "without paths of this machine"
-    assert signature["public_users"] == [3]
+    assert signature["public_users"] == [3] and signature["data"] == {"train_data_dir": tmp_path / "data"}
 
 
 class Private(dict[str, bool]):

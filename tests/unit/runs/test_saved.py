@@ -173,3 +173,19 @@ def test_an_epochs_model_has_no_names(runs: Path, capsys: pytest.CaptureFixture[
     run = make_run(runs / "a")
     assert cli.main(["recommend", "--user", "1", "--model", str(run)]) == 2
     assert f"which is a run's own. Export it: fl-rec export {run}" in capsys.readouterr().err
+
+
+def test_where_its_data_is(tmp_path: Path) -> None:
+    """As its run tells, or as it lies from the model, or as an earlier version wrote it."""
+    lies = {"train_data_dir": "../data/train", "test_data_dir": None}
+    model = SavedModel.open(make_model(tmp_path / "model", data=lies, config={"runner": {"seed": 3}}))
+    assert model.data_dirs == {"train_data_dir": tmp_path / "data" / "train"}
+    assert model.config().runner.train_data_dir == tmp_path / "data" / "train"
+    old = {"runner": {"train_data_dir": "/old/train", "test_data_dir": "/old/test"}}
+    model = SavedModel.open(make_model(tmp_path / "old", config=old))
+    assert model.data_dirs == {"train_data_dir": Path("/old/train"), "test_data_dir": Path("/old/test")}
+    run = make_run(tmp_path / "run")
+    (run / "config.yaml").write_text("runner: {train_data_dir: /its/train}\n")
+    assert SavedModel.open(run).data_dirs == {"train_data_dir": Path("/its/train")}
+    model = SavedModel.open(make_model(tmp_path / "moved", config={"runner": {}}))
+    assert model.data_dirs == {} and model.config().runner.test_data_dir is None
