@@ -16,6 +16,8 @@ from fl_rec.data.sources.archive import TableFile
 from fl_rec.errors import ConfigError, DataError
 
 _SEPARATORS = ("::", "\t", ",", ";", "|")
+# Rows that a Parquet file may have, beside any few: one of as many equal ones as it likes takes a hundred bytes.
+_ROWS_PER_BYTE, _FREE_ROWS = 8, 1 << 22
 # Stands for a separator of several letters, which no reader takes.
 UNIT = "\x1f"
 
@@ -143,9 +145,16 @@ def parquet_file(raw: Any, name: str) -> Any:
     except ImportError as err:
         raise ConfigError(f"Parquet is read by pyarrow. Received: {name}. pip install 'fl_rec[parquet]'") from err
     try:
-        return parquet.ParquetFile(raw)
+        found = parquet.ParquetFile(raw)
     except ArrowInvalid as err:
         raise DataError(f"A Parquet file must be readable. Received: {name} ({err}). Check path and download.") from err
+    rows, size = found.metadata.num_rows, raw.seek(0, io.SEEK_END)
+    if rows > max(_FREE_ROWS, _ROWS_PER_BYTE * size):
+        raise DataError(
+            f"A Parquet file takes more than a bit for each row. Received: {name}, {rows:,} rows in {size:,} bytes. "
+            "Write it as CSV, if you trust who made it."
+        )
+    return found
 
 
 def _plain(value: Any) -> str:

@@ -351,6 +351,15 @@ def test_parquet_by_any_type_of_column(tmp_path: Path) -> None:
     assert "A Parquet file must be readable. Received: " in refusal(tmp_path / "b.parquet")
 
 
+def test_parquet_of_few_bytes_and_many_rows(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="Parquet is an extra: pip install 'fl_rec[parquet]'")
+    from pyarrow import parquet
+
+    path, rows = tmp_path / "t.parquet", (1 << 22) + 1
+    parquet.write_table(pa.table({"user": pa.array(np.zeros(rows, np.int8)), "item": np.zeros(rows, np.int8)}), path)
+    assert f"Received: {path}, 4,194,305 rows in {path.stat().st_size:,} bytes." in refusal(path)
+
+
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     path = write(tmp_path / "a.parquet", "PAR1")
