@@ -21,6 +21,10 @@ class RunError(FLRecError):
     """A training or evaluation run could not start, stopped early or produced something unusable."""
 
 
+class Diverged(RunError):
+    """Training gave what is no learning: numbers that are not finite or beyond sense, or a model that tells nothing."""
+
+
 class JobFailed(RunError):
     """A job was started, and one of its roles failed.
 

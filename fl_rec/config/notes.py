@@ -27,9 +27,11 @@ def notes_of(config: Config, num_coordinators: int) -> list[str]:
         notes += [
             f"runner.{name}={getattr(runner, name)} has no effect without synchronised exchanges: set "
             "runner.exchanges_per_epoch."
-            for name in ("aggregation", "server_learning_rate")
+            for name in ("aggregation", "server_learning_rate", "clip_update")
             if getattr(runner, name) != default[name]
         ]
+    if runner.trim != default["trim"] and runner.aggregation != "trimmed_mean":
+        notes.append(f"runner.trim={runner.trim:g} has no effect: set runner.aggregation=trimmed_mean.")
     if config.privacy.clip is None and config.privacy != PrivacyConfig():
         notes.append("privacy.* has no effect without privacy.clip: set it, such as to 1.")
     if config.privacy.clip is not None:

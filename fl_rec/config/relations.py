@@ -99,6 +99,12 @@ ALWAYS = (
 # What a job that trains needs.
 TRAINING = (
     Relation(
+        ("privacy.delta",),
+        lambda delta: delta < 1,
+        "privacy.delta must be above 0 and below 1: with 1, nothing at all is guaranteed. Received: {}. Set it well "
+        "below 1 / users, such as to 1e-5.",
+    ),
+    Relation(
         (_SYNC,),
         lambda mode: mode != "sync",
         "runner.sync_mode=sync does not work: its program has a send_barrier operator, which dies of SIGSEGV because "
@@ -133,6 +139,15 @@ TRAINING = (
         lambda clip, exchanges: clip is None or exchanges > 0,
         "privacy.clip needs runner.exchanges_per_epoch: without it Paddle's communicator sends while a worker trains, "
         "and leaves no place for clipping and noise. Received: {1}. Set it to 1 or more, or leave privacy.clip out.",
+    ),
+    *(
+        Relation(
+            ("privacy.clip", "privacy.public_start", key),
+            lambda clip, public, model: clip is None or public or model is None,
+            f"privacy.clip can't say what {key} has cost the users whom that model was trained on. Received: {{2}}. "
+            f"Leave {key} out; or, if none of this data's users is among them, set privacy.public_start=true.",
+        )
+        for key in ("runner.warmup_model_path", "hyper_parameters.pretrained_gmf")
     ),
     _needs("privacy.clip", "hyper_parameters.optimizer.class", "sgd", "others carry one user's rows to the next"),
     _needs(

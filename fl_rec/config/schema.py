@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJso
 
 from fl_rec.typed import (
     AtLeast,
+    AtMost,
     Fraction,
     Keys,
     NonNegativeFloat,
@@ -103,8 +104,19 @@ class RunnerConfig(Keys):
     exchanges_per_epoch: NonNegativeInt = key(
         0, "geo: synchronised exchanges of all workers in an epoch; 0: each when it comes to it"
     )
-    aggregation: Literal["mean", "weighted", "sum"] = key(
-        "mean", "what a synchronised exchange makes of the workers' changes; weighted: by rows"
+    aggregation: Literal["mean", "weighted", "sum", "trimmed_mean", "median"] = key(
+        "mean",
+        "what a synchronised exchange makes of the workers' changes; weighted: by rows; trimmed_mean, median: number "
+        "by number, so that few can't move it far",
+    )
+    trim: Annotated[float, AtLeast(0), AtMost(0.49)] = key(
+        0.1, "trimmed_mean: share of the clients, rounded up, whose numbers are left out at either end"
+    )
+    clip_update: PositiveFloat | None = key(
+        None, "L2 norm to which a client's changes in a synchronised exchange are scaled down; null: none"
+    )
+    on_divergence: Literal["stop", "warn"] = key(
+        "stop", "when training diverges, or a client's changes or figures can't be: end, or go on without them"
     )
     server_learning_rate: PositiveFloat = key(1.0, "factor of what a synchronised exchange changes")
     private_params: tuple[str, ...] | None = key(
@@ -238,6 +250,9 @@ class PrivacyConfig(Keys):
         1.0, "standard deviation of the noise on every coordinate, over clip; 0: only clipped"
     )
     delta: Probability = key(1e-5, "delta for which epsilon is told; keep it well below 1 / users")
+    public_start: bool = key(
+        False, "the model that training starts from was trained on none of the users, and costs none of them privacy"
+    )
     users_per_exchange: Probability | None = key(
         None, "chance of each user to be drawn for an exchange; null: 1 / runner.exchanges_per_epoch"
     )

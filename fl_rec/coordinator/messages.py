@@ -22,6 +22,10 @@ JOIN, WAIT, FINISH = "JOIN", "WAIT", "FINISH"
 STATES = (JOIN, WAIT, FINISH)
 
 
+# Above it, floats are no counts any more.
+LARGEST_COUNT = 2**53
+
+
 # What an array of a message may consist of; it keeps Python objects out.
 DTYPES = ("float16", "float32", "float64", "int8", "uint8", "int32", "int64")
 
@@ -97,11 +101,20 @@ class ClientReport:
     def __post_init__(self) -> None:
         for name in ("client", "round", "shard_rows", "rows", "test_users", "bytes_sent", "bytes_received"):
             value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-            _require(name, value, whole or (value is None and name.startswith("bytes")), "a whole number, 0 or more")
+            whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_COUNT
+            fits = whole or (value is None and name.startswith("bytes"))
+            _require(name, value, fits, "a whole number from 0 to 2^53")
         _require("seconds", self.seconds, _is_number(self.seconds) and 0 <= self.seconds < math.inf, "0 or more")
-        for name in ("train_loss", "train_auc", "test_auc", "hr", "ndcg"):
-            _require(name, getattr(self, name), _is_number(getattr(self, name), nan=True), "a number, or NaN")
+        _require(
+            "train_loss",
+            self.train_loss,
+            _is_number(self.train_loss, nan=True) and not math.isinf(self.train_loss),
+            "a finite number, or NaN",
+        )
+        for name in ("train_auc", "test_auc", "hr", "ndcg"):
+            value = getattr(self, name)
+            fits = _is_number(value, nan=True) and not (value < 0 or value > 1)
+            _require(name, value, fits, "a number from 0 to 1, or NaN")
         _check_extra(self.extra)
 
     @property

@@ -16,6 +16,7 @@ from typing import Annotated
 from annotated_types import Ge, Lt
 
 from fl_rec.config import Config, add_config_arguments, received
+from fl_rec.coordinator.claims import limits_of
 from fl_rec.coordinator.rounds import Round, RoundLog, recorded_reports
 from fl_rec.coordinator.service import Coordinator, new_server
 from fl_rec.coordinator.strategies import STRATEGIES, Fleet, Strategy, new_strategy
@@ -168,6 +169,10 @@ async def _serve(config: Config, run: RunDirectory, address: Address) -> None:
         with suppress(OSError):  # on a full disk the clients must hear of it all the same
             roles.write_status(run.roles, ROLE, roles.FAILED, str(err))
 
+    def doubt(text: str) -> None:
+        log.warning("%s", text)
+        run.append_table(f"note: {text}")
+
     coordinator = Coordinator(
         lambda: strategy_of(config, fleet),
         settings.strategy,
@@ -176,6 +181,8 @@ async def _serve(config: Config, run: RunDirectory, address: Address) -> None:
         show,
         fail,
         config.runner.compress_report,
+        limits_of(config, address.workers),
+        doubt if config.runner.on_divergence == "warn" else None,
     )
     await coordinator.start()
     server, _ = await new_server(coordinator, address.endpoint, address.token, settings.max_message_bytes)

@@ -13,7 +13,8 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
@@ -22,7 +23,8 @@ from typing import Any
 import grpc
 
 from fl_rec.config import CoordinatorConfig
-from fl_rec.coordinator.messages import FINISH, ClientReport, Decision, MessageError, check_fields
+from fl_rec.coordinator.claims import Limits, strange
+from fl_rec.coordinator.messages import FINISH, WAIT, ClientReport, Decision, MessageError, check_fields
 from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.coordinator.strategies import Strategy
 from fl_rec.coordinator.wire import CALL, SERVICE, TOKEN_KEY, channel_options, decode_report, encode, split
@@ -32,6 +34,11 @@ log = logging.getLogger(__name__)
 
 # Characters of a refusal. It travels in a header, and those are lost beyond 8 KiB.
 LONGEST_REASON = 800
+# A client whose connection broke asks again before the coordinator has seen that it broke.
+CALLS_OF_A_CLIENT = 3
+# Messages that come in at a time, beside one of each client, and seconds for each.
+MORE_MESSAGES, RECEIVE_SECONDS = 4, 20.0
+POLL_SECONDS = 0.05
 
 
 class Refused(FLRecError):
@@ -55,6 +62,9 @@ class Coordinator:
         on_round: told of each round, after it was written and before it is answered.
         on_failure: told why the strategy failed, before the clients are.
         compression: runner.compress_report, for the decisions.
+        limits: what each client's reports can't be above; empty where nothing is known.
+        doubted: is told why a report can't be, which counts as none, so that its client waits; None: it is refused,
+            which ends its client.
 
     Attributes:
         failure: set when the strategy has failed, after which no report is accepted.
@@ -69,13 +79,20 @@ class Coordinator:
         on_round: Callable[[Round], None] = lambda _: None,
         on_failure: Callable[[Exception], None] = lambda _: None,
         compression: str = "none",
+        limits: Sequence[Limits] = (),
+        doubted: Callable[[str], None] | None = None,
     ) -> None:
+        self._limits, self._tell_doubt = limits, doubted
         self._new_strategy, self._strategy_name = new_strategy, strategy_name
         self._settings, self._rounds, self._on_round, self._on_failure = settings, rounds, on_round, on_failure
         self._compression = compression
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._reports: dict[int, ClientReport] = {}
         self._report_bytes: dict[int, int] = {}
+        self._doubts: dict[int, str] = {}
+        # Calls that wait, by client; and clients that say that they are ahead, with their round.
+        self._waiting: Counter[int] = Counter()
+        self._ahead: dict[int, int] = {}
         # As they travel: encoded once, told as often as need be.
         self._decided: Mapping[int, bytes] = {}
         # Clients that went on without a coordinator are ahead of it when it comes, or comes back.
@@ -103,45 +120,97 @@ class Coordinator:
             MessageError: it is no report.
             Refused: the report is of another round, or of nobody who is expected.
         """
+        client, answer = await self._take(data)
+        del data  # what waits holds no message
+        if isinstance(answer, bytes):
+            return answer
+        if self._waiting[client] >= CALLS_OF_A_CLIENT:
+            raise Refused(
+                grpc.StatusCode.UNAVAILABLE,
+                f"A client waits in one call. Received: {CALLS_OF_A_CLIENT + 1} of client {client}.",
+            )
+        self._waiting[client] += 1
+        try:
+            # One client that hangs up must not cancel the others' answer.
+            answers = await asyncio.shield(answer)
+        finally:
+            self._waiting[client] -= 1
+        return answers[client]
+
+    async def _take(self, data: bytes) -> tuple[int, bytes | asyncio.Future[Mapping[int, bytes]]]:
+        """The client of a report, and its answer, or what becomes it."""
         report = decode_report(data)
+        client = report.client
         if self.failure.done():
             raise Refused(grpc.StatusCode.ABORTED, str(self.failure.exception()))
-        if report.client not in self._strategy.standing:
+        if client not in self._strategy.standing:
             raise Refused(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"Clients are 0 to {self._strategy.fleet.clients - 1}. Received: a report of {report.client}.",
+                f"Clients are 0 to {self._strategy.fleet.clients - 1}. Received: a report of {client}.",
             )
         try:
             check_fields(report, self._settings.report_fields)
         except MessageError as err:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(err)) from err
-        if report.round == self._round - 1 and report.client in self._decided:
-            return self._decided[report.client]
+        if report.round == self._round - 1 and client in self._decided:
+            return client, self._decided[client]
+        if report.round > self._round and self._may_skip and report.round <= self._strategy.fleet.epochs:
+            await self._wait_ahead(report)
         self._check_round(report)
-        if report.client not in self._reports:
-            self._reports[report.client] = report
-            self._report_bytes[report.client] = len(data)
-            if len(self._reports) == 1:
+        if client not in self._reports and client not in self._doubts:
+            doubt = self._doubt(report)
+            if doubt:
+                self._doubts[client] = doubt
+            else:
+                self._reports[client] = report
+                self._report_bytes[client] = len(data)
+            if len(self._reports) + len(self._doubts) == 1:
                 self._first = time.monotonic()
                 self._timer = self._loop.call_later(self._settings.round_timeout, self._decide)
-            if self._expected <= set(self._reports):
+            if self._expected <= {*self._reports, *self._doubts}:
                 self._decide()
-        # One client that hangs up must not cancel the others' answer.
-        answers = await asyncio.shield(self._answer)
-        return answers[report.client]
+        return client, self._answer
+
+    def _doubt(self, report: ClientReport) -> str:
+        """What of a report can't be. Raises Refused if such a report ends its client."""
+        limits = self._limits[report.client] if self._limits else Limits()
+        received = strange(report, self._strategy.standing[report.client], limits, report.round == self._told + 1)
+        if not received:
+            return ""
+        text = f"A report must be what can be. Received from client {report.client}: {received}."
+        if self._tell_doubt is None:
+            raise Refused(
+                grpc.StatusCode.INVALID_ARGUMENT, f"{text} Look at that client, or set runner.on_divergence=warn."
+            )
+        self._tell_doubt(f"round {report.round}: {text} It waits.")
+        return received
+
+    async def _wait_ahead(self, report: ClientReport) -> None:
+        """Clients that went on without a coordinator are ahead of it when it comes, or comes back, and all alike: one
+        alone is not believed."""
+        self._ahead[report.client] = report.round
+        deadline = time.monotonic() + self._settings.round_timeout
+        while report.round > self._round and self._may_skip and not self._reports and time.monotonic() < deadline:
+            alike = sum(number == report.round for number in self._ahead.values())
+            if 2 * alike > len(self._expected):
+                log.info("clients went on without a coordinator: round %d follows %d", report.round, self._round - 1)
+                self._round, self._decided = report.round, {}
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+    @property
+    def clients(self) -> int:
+        """How many there are."""
+        return self._strategy.fleet.clients
 
     def close(self) -> None:
         """Lets go of the clients that wait; they try again until `coordinator_timeout`."""
-        if self._reports and not self._answer.done():
+        if (self._reports or self._doubts) and not self._answer.done():
             self._answer.set_exception(Refused(grpc.StatusCode.UNAVAILABLE, "The coordinator ends."))
 
     def _check_round(self, report: ClientReport) -> None:
-        ahead = report.round > self._round
-        if ahead and self._may_skip and not self._reports and report.round <= self._strategy.fleet.epochs:
-            log.info("clients went on without a coordinator: round %d follows %d", report.round, self._round - 1)
-            self._round, self._decided = report.round, {}
-        elif report.round != self._round:
-            which = "has not begun" if ahead else "is over"
+        if report.round != self._round:
+            which = "has not begun" if report.round > self._round else "is over"
             raise Refused(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"Reports are of round {self._round}. Received: one of round {report.round} from client "
@@ -161,11 +230,13 @@ class Coordinator:
 
     async def _finish_round(self) -> None:
         number, reports, answer = self._round, dict(self._reports), self._answer
-        report_bytes = dict(self._report_bytes)
-        missing = tuple(sorted(self._expected - set(reports)))
+        report_bytes, doubts = dict(self._report_bytes), dict(self._doubts)
+        missing = tuple(sorted(self._expected - {*reports, *doubts}))
         try:
             limit = self._settings.round_timeout
-            decisions, answers = await asyncio.wait_for(self._in_thread(self._next_round, reports, number), limit)
+            decisions, answers = await asyncio.wait_for(
+                self._in_thread(self._next_round, reports, doubts, number), limit
+            )
             done = Round(
                 number,
                 self._strategy_name,
@@ -184,7 +255,8 @@ class Coordinator:
             return
         self._decided = answers
         self._expected -= set(done.clients(FINISH))
-        self._round, self._reports, self._report_bytes = number + 1, {}, {}
+        self._round, self._reports, self._report_bytes, self._doubts = number + 1, {}, {}, {}
+        self._told = number
         self._may_skip, self._deciding = False, None
         self._answer = self._loop.create_future()
         if not answer.done():
@@ -216,12 +288,17 @@ class Coordinator:
             self._strategy.told(past.decisions, number)
             decisions = past.decisions
         self._decided = self._encode(decisions)
+        self._told = number
         return number + 1
 
     def _next_round(
-        self, reports: Mapping[int, ClientReport], number: int
+        self, reports: Mapping[int, ClientReport], doubts: Mapping[int, str], number: int
     ) -> tuple[Mapping[int, Decision], Mapping[int, bytes]]:
-        decisions = self._strategy.next_round(reports, number)
+        decisions = self._strategy.propose(reports, number)
+        for client, received in doubts.items():
+            if decisions[client].next_state != FINISH:
+                decisions[client] = Decision(WAIT, reason=f"its report can't be: {received}")
+        self._strategy.told(decisions, number)
         return decisions, self._encode(decisions)
 
     def _encode(self, decisions: Mapping[int, Decision]) -> dict[int, bytes]:
@@ -257,6 +334,8 @@ async def new_server(
         RunError: the port is taken.
     """
 
+    intake = _Intake(max_message_bytes, coordinator.clients + MORE_MESSAGES)
+
     async def report(chunks: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         shown = dict(context.invocation_metadata()).get(TOKEN_KEY, "")
         try:
@@ -264,7 +343,7 @@ async def new_server(
                 raise Refused(
                     grpc.StatusCode.UNAUTHENTICATED, "A client shows the token of its run. Received: another, or none."
                 )
-            answer = await coordinator.answer(await _join(chunks, max_message_bytes))
+            answer = await coordinator.answer(await intake.read(chunks))
             if len(answer) > max_message_bytes:
                 raise Refused(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -293,15 +372,49 @@ async def new_server(
     return server, port
 
 
-async def _join(chunks: AsyncIterator[bytes], limit: int) -> bytes:
-    message = bytearray()
-    async for chunk in chunks:
-        if len(message) + len(chunk) > limit:
+class _Intake:
+    """Takes messages in, each within RECEIVE_SECONDS. Who floods it floods itself out: beyond so many messages or bytes
+    at a time, what has been told for longest, or is the longest, is told no more; a client's report is whole at once.
+
+    Args:
+        limit: longest message, in bytes.
+        most: messages at a time, and `limit` times as many bytes.
+    """
+
+    def __init__(self, limit: int, most: int) -> None:
+        self._limit, self._most = limit, most
+        self._open: dict[asyncio.Future[bytes], bytearray] = {}  # in the order in which they came
+
+    async def read(self, chunks: AsyncIterator[bytes]) -> bytes:
+        """A whole message. Raises Refused."""
+        if len(self._open) >= self._most:
+            next(iter(self._open)).cancel()
+        message = bytearray()
+        reading = asyncio.ensure_future(self._join(chunks, message))
+        self._open[reading] = message
+        try:
+            await asyncio.wait({reading}, timeout=RECEIVE_SECONDS)
+        finally:
+            del self._open[reading]
+        if not reading.done() or reading.cancelled():
+            reading.cancel()
             raise Refused(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"A report must be at most coordinator.max_message_bytes={limit} long. Received: "
-                f"{len(message) + len(chunk)} bytes or more. Make the fields of report_fields() smaller, or raise the "
-                "limit.",
+                grpc.StatusCode.UNAVAILABLE,
+                f"A report must be told within {RECEIVE_SECONDS:g} s, and sooner while others tell as much. "
+                f"Received: {len(message)} bytes and no end.",
             )
-        message += chunk
-    return bytes(message)
+        return reading.result()
+
+    async def _join(self, chunks: AsyncIterator[bytes], message: bytearray) -> bytes:
+        async for chunk in chunks:
+            if len(message) + len(chunk) > self._limit:
+                raise Refused(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"A report must be at most coordinator.max_message_bytes={self._limit} long. Received: "
+                    f"{len(message) + len(chunk)} bytes or more. Make the fields of report_fields() smaller, or raise "
+                    "the limit.",
+                )
+            message += chunk
+            if sum(map(len, self._open.values())) > self._most * self._limit:
+                max(self._open, key=lambda each: len(self._open[each])).cancel()
+        return bytes(message)

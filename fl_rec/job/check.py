@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from fl_rec.coordinator import check as coordinator
 from fl_rec.data import check as data
 from fl_rec.data.manifest import MANIFEST_NAME, ShardFile
 from fl_rec.distillation import proxy as distillation
+from fl_rec.evaluation.claims import Known
 from fl_rec.files import sha256_of
 from fl_rec.nets import check as nets
 from fl_rec.privacy import mechanism as privacy
@@ -33,6 +34,7 @@ class Job:
         notes: what the user should know of a setting that has no effect, or another than it seems.
         mappings, clients: see `Manifest`; empty without one.
         checksum: the manifest's SHA-256; empty without one.
+        known: what each worker's figures can't be above.
     """
 
     config: Config
@@ -45,6 +47,7 @@ class Job:
     mappings: Mapping[str, str]
     clients: tuple[str, ...]
     checksum: str
+    known: tuple[Known, ...]
 
 
 def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Job:
@@ -69,8 +72,21 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
         validation,
         job.deal_rows(config),
         job.stated(config),
-        (*told, *data.notes_of(config, job)),
+        (*told, *data.notes_of(config, job), *privacy.notes_of(config, job)),
         job.manifest.mappings if job.manifest else {},
         job.manifest.clients if job.manifest else (),
         sha256_of(job.manifest.folder / MANIFEST_NAME) if job.manifest else "",
+        _known(config["hyper_parameters.num_users"], job.stated(config), test, validation),
     )
+
+
+def _known(users: int, stated: Mapping[Path, ShardFile], *shards: Sequence[Sequence[Path]]) -> tuple[Known, ...]:
+    """For each worker, by its test and validation shards."""
+
+    def of(files: Sequence[Path]) -> tuple[int, int | None]:
+        found = [stated[path] for path in files if path in stated]
+        if len(found) < len(files):
+            return users, None
+        return min(users, sum(each.users for each in found)), sum(each.rows for each in found)
+
+    return tuple(Known(*of(test), of(validation)[0]) for test, validation in zip(*shards))

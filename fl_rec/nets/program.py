@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fl_rec.config import Config
-from fl_rec.errors import ConfigError, RunError
+from fl_rec.errors import ConfigError, Diverged, RunError
 from fl_rec.nets import graph
 from fl_rec.nets.contract import attribute, new_model
 from fl_rec.nets.penalties import add_penalties
@@ -50,9 +50,9 @@ def scheduled(schedule: str, epochs_done: float, epochs: int) -> float:
     return max(0.0, 1 - epochs_done / epochs) if schedule == "linear" else 1.0
 
 
-def diverged(received: str) -> RunError:
+def diverged(received: str) -> Diverged:
     """The error of a training whose scores are no numbers any more."""
-    return RunError(
+    return Diverged(
         f"Training must keep scores finite, and this one diverged. Received: {received}. Lower the learning rate "
         "(hyper_parameters.optimizer.learning_rate), or see whether the exchange diverges."
     )
@@ -217,7 +217,7 @@ class TrainingProgram:
             title: what is trained.
 
         Raises:
-            RunError: training diverged.
+            Diverged: scores are NaN.
         """
         try:
             yield
@@ -245,6 +245,12 @@ class TrainingProgram:
             self.set_value(name, np.full_like(self.value(name), rate * factor))
         for name, anchor in self._anchors.items():
             self.set_value(anchor, self.value(name))
+        self._before = {name: self.value(name) for name in self.statistics}
+
+    def uncount_portion(self) -> None:
+        """Takes out of the statistics what was counted since `begin_portion`."""
+        for name, values in self._before.items():
+            self.set_value(name, values)
 
     def counted(self) -> Counted:
         """What was trained since `begin_epoch`.

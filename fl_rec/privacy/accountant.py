@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from fl_rec.config import Config
-from fl_rec.errors import ConfigError
+from fl_rec.errors import ConfigError, RunError
+from fl_rec.files import read_json, write_json
 
 NO_ACCOUNTANT = (
     "privacy.clip needs dp-accounting, which computes epsilon. Received: no such package in this Python. Install it "
@@ -88,6 +90,48 @@ class Spent:
     def to_record(self) -> dict[str, Any]:
         """All of it, as JSON takes it."""
         return asdict(self)
+
+
+class Ledger:
+    """The exchanges that a worker has paid for in a run, on disk before they are sent: who has seen what a run sent
+    before it broke off has seen it, though it goes on from before.
+
+    Args:
+        path: the file; it need not be there.
+        config: the job's.
+
+    Attributes:
+        exchanges: how many there were.
+
+    Raises:
+        ConfigError: those that the file tells of were paid for by other settings.
+    """
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self._path = path
+        self._terms = {
+            "noise_multiplier": config.privacy.noise_multiplier,
+            "users_per_exchange": users_per_exchange(config),
+        }
+        content = read_json(path) if path.is_file() else {**self._terms, "exchanges": 0}
+        self.exchanges: int = content.pop("exchanges")
+        if content != self._terms:
+            raise ConfigError(
+                f"The privacy spent is told of exchanges that are all alike, and this run has had {self.exchanges} "
+                f"with {content}. Received: {self._terms}. Set them as they were, or begin a new run."
+            )
+
+    def pay(self) -> None:
+        """For one exchange more. Raises RunError: it can't be written."""
+        self.exchanges += 1
+        try:
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            write_json(self._path, {**self._terms, "exchanges": self.exchanges})
+        except OSError as err:
+            raise RunError(
+                f"What privacy has been spent is written before it is, and {self._path} can't be ({err.strerror}). "
+                "Free some space, or name another runner.run_dir."
+            ) from err
 
 
 def require_accountant() -> None:

@@ -13,7 +13,7 @@ from fl_rec.errors import ConfigError, DataError
 from fl_rec.nets import graph
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.privacy import accountant, mechanism
-from fl_rec.privacy.accountant import Spent
+from fl_rec.privacy.accountant import Ledger, Spent
 from fl_rec.privacy.mechanism import Change
 
 
@@ -33,15 +33,18 @@ class DpTraining:
         program: initialised, without `send` operators. It is changed: from now on it is for this only.
         private: names of the private parameters, all of them tables looked up by the user's id.
         rows: this worker's rows.
+        ledger: of this worker.
 
     Attributes:
-        exchanges: how many it was trained for.
+        exchanges: of how many the model is; those of a run that broke off and goes on are paid for besides.
 
     Raises:
         ConfigError: the net is one whose users' changes can't be told apart.
     """
 
-    def __init__(self, config: Config, program: TrainingProgram, private: Collection[str], rows: TrainingRows) -> None:
+    def __init__(
+        self, config: Config, program: TrainingProgram, private: Collection[str], rows: TrainingRows, ledger: Ledger
+    ) -> None:
         import paddle
 
         if config.privacy.clip is None:
@@ -52,7 +55,7 @@ class DpTraining:
         self._rows = rows
         self._inputs = {feed.name: graph.dtype_of(feed) for feed in program.feeds}
         self._pass, self._users = -1, _Users([np.empty((0, 1), np.int64) for _ in program.feeds])
-        self.exchanges = 0
+        self.exchanges, self._ledger = 0, ledger
         _require_stateless(program, private)
         self._steps = graph.take_out_sgd(program.main, private)
         # Who knew the coins of a dropout would know in whose step they fell.
@@ -65,6 +68,10 @@ class DpTraining:
         """
         return np.random.default_rng()
 
+    def begin_epoch(self, epoch: int) -> None:
+        """What is trained from now on is of this epoch."""
+        self.exchanges = epoch * self._config.runner.exchanges_per_epoch
+
     def train(self) -> None:
         """Trains for the next exchange."""
         generator = self.new_generator()
@@ -76,10 +83,11 @@ class DpTraining:
         for name, values in model.items():
             self._program.set_value(name, (values + total[name]).astype(np.float32))
         self.exchanges += 1
+        self._ledger.pay()
 
     def spent(self) -> Spent:
-        """The guarantee of the exchanges so far."""
-        return Spent.of(self._config, self.exchanges)
+        """The guarantee of the exchanges so far, of a run that has broken off and goes on those of both."""
+        return Spent.of(self._config, self._ledger.exchanges)
 
     def _epoch(self) -> _Users:
         """This epoch's rows of every user."""

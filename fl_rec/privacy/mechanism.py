@@ -8,14 +8,17 @@ the noise to its own users' sum, so that nobody need be trusted to add it later.
 The guarantee is (epsilon, delta)-differential privacy for one user more or less, with all of that user's rows, against
 whoever sees what the workers send and the models that come of it, in all exchanges together: the servers, the other
 workers, and who gets the shared model. A user is in one worker only, as `fl-rec partition` deals them out, so that the
-guarantee of a worker's users is everybody's. A user's own private parameters may remember earlier exchanges: whether
-the user is drawn is independent of them, so that each is still a sampled Gaussian mechanism, given those before.
+guarantee of a worker's users is everybody's; workers compare before they train (`fl_rec.privacy.one_worker_each`). An
+exchange is paid for before it is sent, whatever becomes of the run (`fl_rec.privacy.accountant.Ledger`). A user's own
+private parameters may remember earlier exchanges: whether the user is drawn is independent of them, so that each is
+still a sampled Gaussian mechanism, given those before.
 
 It does not cover
 - the figures of metrics.jsonl, result.json and the tables: counts of rows, losses, AUC, HR, NDCG and seconds, which
   workers tell each other as they are, and with validation shards the choice of the last epoch and the best by them;
 - the worker itself, which has its users' rows, and writes their private parameters to the run's folder;
-- what a model that training starts from has been trained on, and the numbers of users and items;
+- what a model that training starts from has been trained on, which is why it must be declared to be public
+  (`privacy.public_start`), and the numbers of users and items;
 - whoever can tell how numpy rounds its noise, which is drawn in floating point and not by a cryptographic generator
   (Mironov, "On significance of the least significant bits for differential privacy", 2012).
 """
@@ -38,6 +41,17 @@ def check(config: Config, _job: Facts) -> Config:
     if config.privacy.clip is not None and config.privacy.noise_multiplier:
         accountant.require_accountant()
     return config
+
+
+def notes_of(config: Config, _job: Facts) -> list[str]:
+    """What the user should know of a guarantee that is less than it seems."""
+    privacy, users = config.privacy, config.hyper_parameters.num_users
+    if privacy.clip is None or not users or privacy.delta <= 1 / users:
+        return []
+    return [
+        f"privacy.delta={privacy.delta:g} is above 1 / {users:,} users: publishing all rows of one user in "
+        f"{1 / privacy.delta:,.0f} would keep such a promise. Set it well below {1 / users:.1g}."
+    ]
 
 
 class Change(NamedTuple):

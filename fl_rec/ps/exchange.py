@@ -6,119 +6,25 @@ tools/fl_exchange_example.py.
 
 from __future__ import annotations
 
-import contextlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import paddle
 from paddle.base import core
 
-from fl_rec.errors import ConfigError
+from fl_rec.errors import ConfigError, Diverged
 from fl_rec.nets import graph
+from fl_rec.ps import changes
+from fl_rec.ps.base import ROBUST, Exchange, NoExchange, Shared
 from fl_rec.ps.model import GRADIENT, ServerModel, Tables
 from fl_rec.ps.push import Push
 from fl_rec.ps.registry import EXCHANGES, exchange_name
 from fl_rec.ps.runtime import PsRuntime
 from fl_rec.ps.workarounds import let_geo_forget
 
-
-class Exchange(ABC):
-    """A worker's side of the exchange.
-
-    A worker calls `start`; in each epoch, for each portion of its rows, `begin` before it trains and `merge` after it;
-    at the epoch's end `settled`, within which `pull` and `servers` give the model that all have made; and at the end
-    `stop`. All workers call all of these in the same order, but for `begin`, which a worker that trains nothing leaves
-    out. A server only reads `k_steps`.
-
-    Args:
-        runtime: this process's end of the parameter server.
-
-    Attributes:
-        k_steps: what Paddle's `a_sync_configs` calls so; above 0 is GEO.
-        send_every: batches after which those who train outside of Paddle's program call `changed`; 0: never.
-        servers: the servers' model, after `start`.
-    """
-
-    k_steps, send_every = 1, 0
-    servers: ServerModel
-
-    def __init__(self, runtime: PsRuntime) -> None:
-        self.runtime = runtime
-        self.config = runtime.config
-
-    @property
-    def portions(self) -> int:
-        """Portions of an epoch, each ended by `merge`; 0: an epoch is one, and `merge` does nothing."""
-        return 0
-
-    @abstractmethod
-    def start(self, program: paddle.static.Program, scope: Any) -> None:
-        """Connects to every server, and starts from one common model.
-
-        Args:
-            program: the training program, after `create_optimizer`.
-            scope: the initialised parameters. The first worker's go to the servers, all other workers' are replaced.
-        """
-
-    def begin(self) -> None:
-        """What is trained from now on is for the servers' model."""
-        return
-
-    def changed(self, rows: Mapping[str, np.ndarray]) -> None:
-        """What was trained since the last call; see `send_every`.
-
-        Args:
-            rows: of each shared embedding, by its name: their numbers, int [n], none twice.
-        """
-        return
-
-    def merge(self, rows: int, what: str) -> None:
-        """The end of a portion, which all workers reach together.
-
-        Args:
-            rows: how many this worker has trained since the last time; 0 if it waited.
-            what: what ends, for an error's text.
-        """
-        return
-
-    @contextlib.contextmanager
-    def settled(self, what: str) -> Iterator[None]:
-        """Everything that any worker has learned is on the servers, and nothing moves until the block ends."""
-        self.flush()
-        self.runtime.barrier(f"{what}: all flushed")
-        yield
-        self.runtime.barrier(f"{what}: all evaluated")
-
-    def flush(self) -> None:
-        """Returns when all that this worker has sent has arrived."""
-        return
-
-    def pull(self, program: paddle.static.Program, scope: Any) -> None:
-        """Copies the servers' model into the parameters of a program; see `ServerModel.pull`."""
-        self.servers.pull(program, scope)
-
-    def stop(self) -> None:
-        """Takes leave; the first worker stops the servers when all have come this far."""
-        self.runtime.barrier("the end of training")
-        self.hang_up()
-        self.runtime.barrier("the last communicator's end")
-        self.runtime.stop_worker()
-
-    def hang_up(self) -> None:
-        """Ends what still sends."""
-        return
-
-
-class NoExchange(Exchange):
-    """Nothing is shared: workers only meet in barriers and sums."""
-
-    def start(self, program: paddle.static.Program, scope: Any) -> None:
-        handle = self.runtime.handle
-        sends, _, _ = self.runtime.connect(scope)
-        self.servers = ServerModel(handle._worker, Tables.of(handle.context, sends), program)
-        self.runtime.barrier("every worker's start")
+__all__ = ["Async", "Exchange", "Geo", "NoExchange", "Shared", "SynchronousGeo", "new_exchange"]
 
 
 class Async(Exchange):
@@ -145,51 +51,8 @@ class Async(Exchange):
         self._exchanging = False
 
 
-class Shared(Exchange):
-    """By the servers' tables of GEO, which add up what they are sent."""
-
-    # What GEO's communicator sends is divided by this.
-    divisor = 1
-
-    def start(self, program: paddle.static.Program, scope: Any) -> None:
-        """Paddle's own `_init_worker` for GEO, without its two ways to hang.
-
-        There every worker calls `init_params`, which waits in the server's barrier table; a worker that wakes late
-        misses its release and waits for ever (5 of 6 starts with ten workers on two cores). Here the first worker
-        pushes, gloo's barrier tells the others, and all pull.
-        """
-        from paddle.distributed.communicator import Communicator
-
-        self._program, self._scope, handle = program, scope, self.runtime.handle
-        self._contexts, dense, description = self.runtime.connect(scope)
-        trainer = handle.context["trainer"]
-        options = {
-            "need_global_step": "0",
-            "trainer_id": 1,
-            "trainers": self.divisor,
-            "barrier_table_id": handle.ps_desc_builder.barrier_table_id,
-        }
-        self.tables = Tables.of(handle.context, self._contexts)
-        self.servers = ServerModel(handle._worker, self.tables, program)
-        # Of the handle too: the `send` operators ask it for the communicator.
-        self.communicator = handle._communicator = Communicator(trainer.mode, options, trainer.get_communicator_flags())
-        self.communicator.init_with_ctx(self._contexts, dense, description, handle.string_hosts, scope)
-        self.require_exchangeable()
-        if self.runtime.role.is_first_worker:
-            handle._init_all_params([scope], self._contexts, dense)
-            for name, table in self.tables.sparse.items():
-                self.communicator.communicator_.push_sparse_param(name, table, scope)
-        self.runtime.barrier("the first worker's initial parameters")
-        self.take_over()
-        self.runtime.barrier("every worker's start")
-
-    def require_exchangeable(self) -> None:
-        """Raises ConfigError if these tables can't be exchanged so."""
-        return
-
-    def take_over(self) -> None:
-        """Copies the servers' model into this worker's."""
-        self.servers.pull(self._program, self._scope)
+# What a worker of GEO has seen of its parameters: they are sound, have become unsound by its own doing, or by others'.
+_SOUND, _OWN, _RECEIVED = 0.0, 1.0, 2.0
 
 
 class Geo(Shared):
@@ -204,10 +67,12 @@ class Geo(Shared):
         self.k_steps = self.send_every = self.config.runner.geo_step
         self.divisor = runtime.role.num_workers
         self._exchanging = self._behind = False
+        self._seen = (_SOUND, 0.0)
 
     def start(self, program: paddle.static.Program, scope: Any) -> None:
         super().start(program, scope)
         self._build_sends(program)
+        self._since = time.monotonic()
 
     def require_exchangeable(self) -> None:
         if not self.tables.sparse:
@@ -232,14 +97,55 @@ class Geo(Shared):
                 # What GEO's division has left over of its last steps was meant for the model of that time: pushed now,
                 # on top of what the others did meanwhile, it has an NCF-MLP collapse within a few epochs.
                 self.take_over()
+            if not self._sound():
+                raise Diverged("A worker must train from parameters that are finite and within sense.")
             self.communicator.start()
         self._exchanging, self._behind = True, False
 
+    def spoilt(self, err: Diverged) -> None:
+        """Sends no more, and notes whether it was this worker's own doing, for the epoch's end."""
+        print(f"{self.runtime.role.name}: {err}", flush=True)
+        if self._seen[0] == _SOUND:
+            own = changes.sound(changes.norm(self.servers.values()))
+            self._seen = (_OWN if own else _RECEIVED, time.monotonic() - self._since)
+        self.hang_up()
+        self._exchanging = False
+
     def flush(self) -> None:
+        if self._exchanging and not self._sound():
+            self.spoilt(Diverged("A worker must send parameters that are finite and within sense."))
         if self._exchanging:
             self.flush_queue()
             self.communicator.stop()
         self._exchanging, self._behind = False, not self._exchanging
+
+    def meet(self, what: str) -> None:
+        """Waits until all workers have come this far.
+
+        Paddle's communicator sends by itself, so that one worker's numbers are everybody's before it can be asked.
+
+        Raises:
+            Diverged: a worker's parameters are no learning; it names the one that they came from.
+        """
+        seen, seconds = self.runtime.gather(np.array(self._seen), what).T
+        self._since = time.monotonic()
+        if not seen.any():
+            return
+        first = int(np.where(seen == seen[seen > _SOUND].min(), seconds, np.inf).argmin())
+        others = ", ".join(f"worker.{k}" for k in np.flatnonzero(seen == _OWN) if k != first)
+        how = (
+            f"worker.{first}'s own training gave others" + (f" (later that of {others} too)" if others else "")
+            if seen[first] == _OWN
+            else f"others came from the servers, to worker.{first} first, and no worker says that they were its own"
+        )
+        raise Diverged(
+            f"{what.partition(':')[0]}: training must keep a net's parameters finite and within sense, and diverged. "
+            f"Received: {how}. Look at that worker's rows and settings, or lower the learning rate "
+            f"(hyper_parameters.optimizer.learning_rate). {ROBUST}"
+        )
+
+    def _sound(self) -> Any:
+        return changes.sound(changes.norm(graph.live(self._scope, name) for name in self.tables.names))
 
     def hang_up(self) -> None:
         if self._exchanging:
@@ -296,11 +202,16 @@ class SynchronousGeo(Shared):
     The servers' model takes in each worker's changes times its `share`. With shares that add up to 1 it becomes the
     weighted mean of the workers', as in FedAvg (arXiv:1602.05629), exact but for the rounding of float32. Override
     `share` for another rule.
+
+    Who has changed what is no learning, or more than float32 holds, sends nothing, is named to all, and by
+    `runner.on_divergence` the run ends, or it begins anew from the common model.
     """
 
     def __init__(self, runtime: PsRuntime) -> None:
         super().__init__(runtime)
         let_geo_forget()
+        self._spoilt = False
+        self._remarks: dict[str, None] = {}  # in order, each once
 
     @property
     def portions(self) -> int:
@@ -324,19 +235,104 @@ class SynchronousGeo(Shared):
             block._remove_op(index)
         self.push = Push(self.communicator.communicator_, self._contexts, self.tables)
         self._base = self.shared_parameters()
+        states = {name for one in graph.optimizers(program).values() for name in one.state.values()}
+        # Of moments nothing is kept: they begin at 0. The powers of Adam's betas are one number each.
+        self._states = {name: value if value.size == 1 else 0.0 for name, value in self._copies(states).items()}
+        self._private = {each.name for each in program.all_parameters()} - set(self._base)
+
+    def spoilt(self, err: Diverged) -> None:
+        """Notes it for `merge`."""
+        print(f"{self.runtime.role.name}: {err}", flush=True)
+        self._spoilt = True
+
+    def remarks(self) -> list[str]:
+        told, self._remarks = list(self._remarks), {}
+        return told
 
     def merge(self, rows: int, what: str) -> None:
-        everyone = self.runtime.gather(np.array([rows], np.float64), f"{what}: everyone's rows")[:, 0]
         if rows:
-            share = np.float32(self.config.runner.server_learning_rate * self.share(rows, everyone))
             for name, base in self._base.items():  # in its place: a large table is not to be there once more
                 np.subtract(graph.live(self._scope, name), base, out=base)
-                base *= share
-            self.push(self._base)
+        length = np.nan if self._spoilt else changes.norm(self._base.values()) if rows else 0.0
+        told = self.runtime.gather(np.array([rows, length], np.float64), f"{what}: everyone's rows")
+        everyone, lengths = told.T
+        self.judge(everyone, lengths, what)
+        self.send(everyone, lengths, what)
         self.runtime.barrier(f"{what}: all sent")
         self.take_over()
         for name, base in self._base.items():
             base[...] = graph.live(self._scope, name)
+        self.look_at_pulled(what)
+        if not changes.sound(lengths[self.runtime.role.index]):
+            self._begin_anew()
+        self._spoilt = False
+
+    def judge(self, everyone: np.ndarray, lengths: np.ndarray, what: str) -> None:
+        """Leaves out who has changed what is no learning, and names who is far from all others.
+
+        Args:
+            everyone: float64 [workers], the rows that they have trained; set to 0 of those who are left out.
+            lengths: float64 [workers], the norms of their changes.
+
+        Raises:
+            Diverged: there is one to leave out, and runner.on_divergence is stop.
+        """
+        refused = ~changes.sound(lengths)
+        everyone[refused] = 0
+        self.name_outliers("changes", lengths, everyone)
+        if not refused.any():
+            return
+        named = ", ".join(f"worker.{worker}" for worker in np.flatnonzero(refused))
+        text = (
+            f"{what}: changes must be finite, and shorter than {changes.LARGEST:g}. Received: others from {named}, "
+            "which reached nobody."
+        )
+        if self.config.runner.on_divergence == "stop":
+            raise Diverged(
+                f"{text} Look at the rows and settings there, lower the learning rate "
+                "(hyper_parameters.optimizer.learning_rate), or go on without: runner.on_divergence=warn."
+            )
+        self._remarks[f"{text} It begins anew from the common model."] = None
+
+    def look_at_pulled(self, what: str) -> None:
+        """Raises Diverged if what the servers hold, now in `_base`, is no learning."""
+        if not changes.sound(changes.norm(self._base.values())):
+            raise Diverged(
+                f"{what}: what the servers hold must be finite and within sense, and is not, though every worker says "
+                f"that its changes are: one of them sends what it does not tell. {ROBUST}"
+            )
+
+    def name_outliers(self, what: str, lengths: np.ndarray, everyone: np.ndarray) -> None:
+        """Names who is far from all others, once an epoch.
+
+        Args:
+            what: something of each client's whose `lengths`, float64 [workers], are compared.
+            everyone: see `judge`.
+        """
+        for worker in np.flatnonzero(changes.outliers(lengths, everyone > 0)):
+            far = f"more than {changes.OUTLIER:g} times as long as the others' median"
+            self._remarks[f"worker.{worker}'s {what} were {far}."] = None
+
+    def send(self, everyone: np.ndarray, lengths: np.ndarray, what: str) -> None:
+        """Has the servers take in what this worker has changed, which is in `_base`; for the arguments see `judge`."""
+        rows, length = int(everyone[self.runtime.role.index]), lengths[self.runtime.role.index]
+        if rows:
+            runner = self.config.runner
+            factor = runner.server_learning_rate * self.share(rows, everyone) * changes.clip(length, runner.clip_update)
+            for base in self._base.values():
+                base *= np.float32(factor)
+            self.push(self._base)
+
+    def _begin_anew(self) -> None:
+        """Optimizers as at the start, and private numbers that are no numbers 0."""
+        for name, value in self._states.items():
+            graph.live(self._scope, name)[...] = value
+        for name in self._private:
+            values = graph.live(self._scope, name)
+            values[~(np.abs(values) <= changes.LARGEST)] = 0
+
+    def _copies(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        return {name: graph.live(self._scope, name).copy() for name in names}
 
     def pull(self, program: paddle.static.Program, scope: Any) -> None:
         """Copies what the last exchange has brought, which is the servers' model."""
@@ -345,7 +341,7 @@ class SynchronousGeo(Shared):
 
     def shared_parameters(self) -> dict[str, np.ndarray]:
         """A copy of what this worker has of every parameter that the servers hold."""
-        return {name: graph.live(self._scope, name).copy() for name in self.tables.names}
+        return self._copies(self.tables.names)
 
 
 def new_exchange(runtime: PsRuntime, shares: bool) -> Exchange:

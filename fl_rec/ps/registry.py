@@ -16,6 +16,7 @@ EXCHANGES: Registry[Any] = Registry(
     {
         "geo": "fl_rec.ps.exchange:Geo",
         "synchronous_geo": "fl_rec.ps.exchange:SynchronousGeo",
+        "robust_geo": "fl_rec.ps.robust:RobustGeo",
         "async": "fl_rec.ps.exchange:Async",
     },
     base="fl_rec.ps.exchange:Exchange",
@@ -23,9 +24,10 @@ EXCHANGES: Registry[Any] = Registry(
 
 
 def exchange_name(config: Config) -> str:
-    """The configured exchange: `runner.exchange`, or else what `sync_mode` and `exchanges_per_epoch` say."""
+    """The configured exchange: `runner.exchange`, or else what the other keys of `runner` say."""
     runner = config.runner
-    geo = "synchronous_geo" if runner.exchanges_per_epoch else "geo"
+    synchronous = "robust_geo" if runner.aggregation in ("trimmed_mean", "median") else "synchronous_geo"
+    geo = synchronous if runner.exchanges_per_epoch else "geo"
     return runner.exchange or ("async" if runner.sync_mode == "async" else geo)
 
 

@@ -44,6 +44,7 @@ class LocalStep(ABC):
 
         Raises:
             RunError: not all of them could be trained.
+            Diverged: what came of it is not finite.
         """
 
     def close(self) -> None:

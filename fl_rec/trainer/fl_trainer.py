@@ -15,8 +15,9 @@ from typing import Any
 from fl_rec import environment
 from fl_rec.data.reader import Reader
 from fl_rec.distillation.student import new_student
-from fl_rec.errors import ConfigError, RunError
+from fl_rec.errors import ConfigError, Diverged, RunError
 from fl_rec.evaluation.auc import AucBuckets
+from fl_rec.evaluation.claims import Divergence, believable
 from fl_rec.evaluation.evaluator import Evaluator
 from fl_rec.evaluation.metrics import EpochMetrics, format_epoch
 from fl_rec.job.check import Job
@@ -58,6 +59,7 @@ class FLTrainer:
         self.run_directory = run
         self.history: list[dict[str, Any]] = []
         self.learning_rate_factor = 1.0
+        self.divergence = Divergence()
         self.student = new_student(job.config)
         self.runtime = PsRuntime(role, job.config, run.roles)
 
@@ -84,7 +86,10 @@ class FLTrainer:
         activity.doing("joining the servers")
         self.start_worker()
         roles.write_status(self.run_directory.roles, self.role.name, roles.RUNNING)
-        self.run_worker()
+        try:
+            self.run_worker()
+        except Diverged as err:
+            raise Diverged(f"{err} {self.saving.last_good}") from err
         self.finish()
 
     # -- the epochs of a worker ----------------------------------------------------------------------------------
@@ -118,9 +123,13 @@ class FLTrainer:
         for part, portion in enumerate(portions):
             self.program.begin_portion(epoch + (part + 0.5) / len(portions), self.learning_rate_factor)
             activity.doing(f"training epoch {epoch}")
-            if portion != 0:
-                self.exchange.begin()
-            self.local.train(portion, f"epoch {epoch}")
+            try:
+                if portion != 0:
+                    self.exchange.begin()
+                self.local.train(portion, f"epoch {epoch}")
+            except Diverged as err:
+                self.program.uncount_portion()
+                self.exchange.spoilt(err)
             activity.doing(f"exchanging in epoch {epoch}")
             self.exchange.merge(portion, f"epoch {epoch}, exchange {part + 1} of {len(portions)}")
         seconds = time.perf_counter() - start
@@ -158,21 +167,35 @@ class FLTrainer:
         """Tells every worker every worker's figures, and writes them down.
 
         Returns:
-            one entry per worker, in order.
+            one entry per worker, in order; see `fl_rec.evaluation.claims.believable`.
+
+        Raises:
+            Diverged: training does not learn any more, and runner.on_divergence is stop.
         """
         activity.doing(f"reporting epoch {metrics.epoch}")
         gathered = self.runtime.gather(metrics.to_vector(), f"figures of epoch {metrics.epoch}")
-        everyone = [EpochMetrics.from_vector(row) for row in gathered]
-        # Every worker has written its private part.
-        self.saving.keep_the_best(self.total(everyone), self.evaluator.validates)
+        everyone, notes = believable(gathered, metrics, self.job.known)
+        signs = self.divergence.signs(self.total(everyone), everyone)
+        stops = bool(signs) and self.config.runner.on_divergence == "stop"
+        notes = [*self.exchange.remarks(), *notes, *(f"training has diverged: {sign}" for sign in signs)]
+        if not stops:
+            # Every worker has written its private part.
+            self.saving.keep_the_best(self.total(everyone), self.evaluator.validates)
         self.run_directory.append_metrics([metrics.to_record()])
         if self.role.is_first_worker:
             total = {**self.total(everyone).to_record(), **self.local.figures()}
             self.history.append(total)
             self.run_directory.append_metrics([total])
             table = format_epoch(everyone, f"epoch {metrics.epoch + 1} of {self.config.runner.epochs}{self.local}")
+            table = "\n".join([table, *(f"note: {note}" for note in notes)])
             print(table, flush=True)
             self.run_directory.append_table(table)
+        if stops:
+            raise Diverged(
+                f"Training must go on learning, and diverged in epoch {metrics.epoch}. Received: {'; '.join(signs)}. "
+                "Lower the learning rate (hyper_parameters.optimizer.learning_rate), see whether the exchange or a "
+                "client diverges, or go on all the same: runner.on_divergence=warn."
+            )
         return everyone
 
     def apply(self, everyone: Sequence[EpochMetrics]) -> bool:
@@ -246,10 +269,19 @@ class FLTrainer:
         self.private_params.remember(self.program)
         warm_start(self.config, index, self.program, self.private_params)
         self.exchange.start(self.program.main, self.program.scope)
-        scratch = self.run_directory.path / f".rows.{index}"
+            activity.doing(f"training epoch {epoch}")
+            try:
+                if portion != 0:
+                    self.exchange.begin()
+                self.local.train(portion, f"epoch {epoch}")
+            except Diverged as err:
+                self.program.uncount_portion()
+                self.exchange.spoilt(err)
+            activity.doing(f"exchanging in epoch {epoch}")
         self.local = local_training(
-            self.config, self.program, self.private_params, self.exchange, self._rows, self.student, scratch
+            self.config, self.program, self.private_params, self.exchange, self._rows, self.student, scratch, ledger
         )
+        self.local.check(self.private_params.users, index, self.runtime.gather)
         self.net = self._scoring.net(self.private_params.users, self.local.structure)
         self.saving = Saving(
             self.config,

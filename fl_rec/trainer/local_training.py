@@ -11,6 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fl_rec.config import Config
 from fl_rec.data.reader import Reader
 from fl_rec.data.rows import Rows, SameRows, TrainingRows
@@ -21,7 +23,9 @@ from fl_rec.errors import ConfigError, DataError
 from fl_rec.nets.own_users import AllUsers
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.nets.structure import Structure
+from fl_rec.privacy.accountant import Ledger
 from fl_rec.privacy.dp_training import DpTraining
+from fl_rec.privacy.one_worker_each import Gather, require_one_worker_each
 from fl_rec.steps.base import LocalStep
 from fl_rec.steps.choice import new_step
 from fl_rec.steps.compiled_step import Receiver
@@ -70,6 +74,19 @@ class LocalTraining(ABC):
     def structure(self) -> Structure | None:
         """See `LocalStep`."""
         return None
+
+    def check(self, users: AllUsers, worker: int, gather: Gather) -> None:
+        """What all workers' rows together must be; all call it before they train.
+
+        Args:
+            users: who have rows in the program's tables.
+            worker: this worker's number.
+            gather: see `PsRuntime.gather`.
+
+        Raises:
+            DataError: they are not.
+        """
+        return
 
     def begin_epoch(self, epoch: int) -> None:
         """Makes the rows of an epoch ready."""
@@ -152,11 +169,19 @@ class DpPasses(LocalTraining):
     Args:
         training: what trains.
         rows: this worker's rows.
+        num_users: one above the largest id of a user.
     """
 
-    def __init__(self, training: DpTraining, rows: TrainingRows) -> None:
+    def __init__(self, training: DpTraining, rows: TrainingRows, num_users: int) -> None:
         super().__init__(rows)
-        self.training = training
+        self.training, self._num_users = training, num_users
+
+    def check(self, users: AllUsers, worker: int, gather: Gather) -> None:
+        own = users.ids(np.unique(self.rows.of_pass(0)[0]))
+        require_one_worker_each(own, self._num_users, worker, gather)
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.training.begin_epoch(epoch)
 
     def portions(self, local_epochs: float, exchanges: int) -> Sequence[int]:
         if local_epochs != 1.0:
@@ -188,6 +213,7 @@ def local_training(
     rows: TrainingRows,
     student: Student,
     scratch: Path,
+    ledger: Path,
 ) -> LocalTraining:
     """How a worker trains by its configuration.
 
@@ -197,12 +223,14 @@ def local_training(
         exchange: the worker's, which has started.
         rows: see `training_rows`.
         scratch: a file for the local step's own use.
+        ledger: where differential privacy writes what it has spent.
 
     Raises:
         ConfigError: the net is one that can't be trained so.
     """
     if config.privacy.clip is not None:
-        return DpPasses(DpTraining(config, program, private, rows), rows)
+        training = DpTraining(config, program, private, rows, Ledger(ledger, config))
+        return DpPasses(training, rows, config["hyper_parameters.num_users"])
     step = new_step(config, program, exchange, scratch)
     print(f"local step: {step}", flush=True)
     return Passes(rows, step, student)

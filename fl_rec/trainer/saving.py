@@ -68,6 +68,11 @@ class Saving:
         """The folder of the epoch that is kept."""
         return self.folder / str(self.best_epoch)
 
+    @property
+    def last_good(self) -> str:
+        """For an error: where the model of the last epoch is that was reported."""
+        return f"The last good model is {self.best_model}." if self.best_epoch >= 0 else "No epoch gave a good model."
+
     def save_shared(self, epoch: int) -> None:
         """Writes what all workers share of an epoch's model; the first worker does, within `Exchange.settled`.
 

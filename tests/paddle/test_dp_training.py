@@ -16,6 +16,7 @@ from fl_rec.config import Config
 from fl_rec.data.rows import Rows
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.nets.program import TrainingProgram
+from fl_rec.privacy.accountant import Ledger
 from fl_rec.privacy.dp_training import DpTraining
 from fl_rec.trainer.private_params import private_parameters
 
@@ -67,12 +68,14 @@ class Worker:
     program: TrainingProgram
     private: Sequence[str]
     rows: Passes
+    folder: Path
 
     def __post_init__(self) -> None:
         self.start = self.parameters()
 
     def open(self) -> DpTraining:
-        return DpTraining(self.config, self.program, self.private, self.rows)  # type: ignore[arg-type]
+        ledger = Ledger(self.folder / "privacy" / "0.json", self.config)
+        return DpTraining(self.config, self.program, self.private, self.rows, ledger)  # type: ignore[arg-type]
 
     def parameters(self) -> dict[str, np.ndarray]:
         return {name: self.program.value(name) for name in self.program.names}
@@ -118,7 +121,7 @@ def worker(folder: Path, net: str = "static_model.py", **settings: Any) -> Itera
         private = list(private_parameters(config, program.main, program.feeds[0].name))
         program.minimise(None, counts=False)
         program.initialise()
-        yield Worker(config, program, private, Passes(rows_of()))
+        yield Worker(config, program, private, Passes(rows_of()), folder)
 
 
 def changes(each: Worker) -> dict[str, np.ndarray]:

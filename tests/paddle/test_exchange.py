@@ -3,6 +3,9 @@ tests/integration/test_private.py."""
 
 from __future__ import annotations
 
+import math
+import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +14,12 @@ import numpy as np
 import paddle
 import pytest
 
-from fl_rec.errors import ConfigError, RunError
+from fl_rec.errors import ConfigError, Diverged, RunError
 from fl_rec.ps.exchange import Async, Exchange, Geo, NoExchange, SynchronousGeo, new_exchange
 from fl_rec.ps.model import Tables
 from fl_rec.ps.push import Push
 from fl_rec.ps.registry import check, exchange_name
+from fl_rec.ps.robust import RobustGeo
 from fl_rec.trainer import FLTrainer
 
 EXAMPLE = Path(__file__).parents[2] / "tools" / "fl_exchange_example.py"
@@ -24,7 +28,7 @@ EXAMPLE = Path(__file__).parents[2] / "tools" / "fl_exchange_example.py"
 class Runtime:
     """A worker's end of the parameter server, which only says what it was asked."""
 
-    def __init__(self, everyone: list[float] | None = None, **runner: Any) -> None:
+    def __init__(self, everyone: Any = None, **runner: Any) -> None:
         self.calls: list[Any] = []
         settings = {
             "sync_mode": "geo",
@@ -33,19 +37,24 @@ class Runtime:
             "exchange": None,
             "aggregation": "mean",
             "server_learning_rate": 1.0,
+            "clip_update": None,
+            "trim": 0.1,
+            "on_divergence": "stop",
             **runner,
         }
         self.config: Any = SimpleNamespace(runner=SimpleNamespace(**settings), yaml_path=Path("/nowhere/job.yaml"))
-        self.role = SimpleNamespace(num_workers=3, index=0, is_first_worker=True)
+        self.role = SimpleNamespace(num_workers=3, index=0, is_first_worker=True, name="worker.0")
         self.handle = SimpleNamespace(_worker=SimpleNamespace(client_flush=lambda: self.calls.append("client flush")))
-        self._everyone = everyone or []
+        # What the others tell, each time.
+        self._others: list[Any] = list(everyone or [])
 
     def barrier(self, what: str) -> None:
         self.calls.append(what)
 
     def gather(self, values: np.ndarray, what: str) -> np.ndarray:
-        self.calls.append(f"gather {values.tolist()}")
-        return np.array(self._everyone, np.float64)[:, None]
+        self.calls.append(f"gather {what}")
+        others = self._others.pop(0) if self._others else [[0.0] * len(values)] * 2
+        return np.array([values, *others], np.float64)
 
     def stop_worker(self) -> None:
         self.calls.append("stop worker")
@@ -79,9 +88,10 @@ def joined(kind: type[Geo], runtime: Runtime) -> Any:
     for name, value in {"items": np.ones((4, 2)), "w": np.array([1.0, 2.0])}.items():
         scope.var(name).get_tensor().set(value.astype(np.float32), paddle.CPUPlace())
     exchange._scope = scope
-    if kind is SynchronousGeo:
-        exchange._base = exchange.shared_parameters()
+    if issubclass(kind, SynchronousGeo):
+        exchange._base, exchange._states, exchange._private = exchange.shared_parameters(), {}, set()
         return exchange
+    exchange.servers.values, exchange._since = lambda: iter([np.ones(2, np.float32)]), 0.0
     exchange._batch, exchange._no_rows = "batch", "no rows"
     exchange._batch_scope, exchange._no_rows_scope = paddle.static.Scope(), paddle.static.Scope()
     queued = exchange._batch_scope.var("items@GRAD").get_selected_rows()
@@ -109,6 +119,7 @@ def change(exchange: Any, name: str, place: int | tuple[int, int], by: float) ->
     [
         ({}, True, Geo, 7, 7, 0),
         ({"exchanges_per_epoch": 4}, True, SynchronousGeo, 1, 0, 4),
+        ({"exchanges_per_epoch": 4, "aggregation": "median"}, True, RobustGeo, 1, 0, 4),
         ({"sync_mode": "async"}, True, Async, 0, 0, 0),
         ({"exchange": "geo", "exchanges_per_epoch": 4}, True, Geo, 7, 7, 0),
         ({"exchanges_per_epoch": 4}, False, NoExchange, 1, 0, 0),
@@ -128,7 +139,7 @@ def test_what_a_worker_sends_is_divided_once() -> None:
 
 
 def test_one_of_ones_own() -> None:
-    runtime = Runtime(everyone=[4.0, 16.0, 0.0], exchange=f"{EXAMPLE}:RootOfRows", exchanges_per_epoch=2)
+    runtime = Runtime(exchange=f"{EXAMPLE}:RootOfRows", exchanges_per_epoch=2)
     exchange: Any = new_exchange(runtime, True)  # type: ignore[arg-type]
     assert type(exchange).__name__ == "RootOfRows" and exchange.portions == 2
     assert exchange.share(4, np.array([4.0, 16.0, 0.0])) == pytest.approx(1 / 3)
@@ -161,7 +172,7 @@ def test_a_worker_sends_while_it_trains_and_stops_before_all_meet() -> None:
         runtime.calls.append("inside")
     # Each is one empty batch and then as many as make a round of it; so the queue has been emptied twice, and more.
     flushed = [[], "no rows"] * 3
-    assert runtime.calls == [*flushed, "stop", "epoch 0: all flushed", "inside", "epoch 0: all evaluated"]
+    assert runtime.calls == [*flushed, "stop", "gather epoch 0: all flushed", "inside", "epoch 0: all evaluated"]
     runtime.calls.clear()
     exchange.begin()
     assert runtime.calls == ["start"], "it has missed nothing"
@@ -216,7 +227,8 @@ def test_shares(aggregation: str, rows: int, share: float) -> None:
 
 
 def test_the_servers_take_in_the_share_of_what_was_changed() -> None:
-    runtime = Runtime(everyone=[30.0, 0.0, 10.0], aggregation="weighted", server_learning_rate=0.5)
+    others = [[0.0, 0.0], [10.0, 7.0]]
+    runtime = Runtime(everyone=[others], aggregation="weighted", server_learning_rate=0.5)
     exchange = joined(SynchronousGeo, runtime)
     exchange.begin()
     change(exchange, "items", 2, 8.0)
@@ -224,7 +236,7 @@ def test_the_servers_take_in_the_share_of_what_was_changed() -> None:
     exchange.merge(30, "epoch 0")
     factor = 0.5 * 30 / 40
     assert runtime.calls == [
-        "gather [30.0]",
+        "gather epoch 0: everyone's rows",
         {"items": [[0, 0], [0, 0], [8 * factor] * 2, [0, 0]], "w": [0, 16 * factor]},
         "epoch 0: all sent",
         "pull",
@@ -245,11 +257,11 @@ def test_what_the_last_exchange_has_pulled_is_the_servers_model() -> None:
 
 
 def test_who_waited_sends_nothing_and_takes_over_what_the_others_learned() -> None:
-    runtime = Runtime(everyone=[0.0, 5.0, 5.0])
+    runtime = Runtime(everyone=[[[5.0, 1.0], [5.0, 1.0]]])
     exchange = joined(SynchronousGeo, runtime)
     change(exchange, "items", 0, 1.0)
     exchange.merge(0, "epoch 0")
-    assert runtime.calls == ["gather [0.0]", "epoch 0: all sent", "pull"]
+    assert runtime.calls == ["gather epoch 0: everyone's rows", "epoch 0: all sent", "pull"]
     assert value(exchange, "items")[0].tolist() == [2, 2]
 
 
@@ -267,6 +279,181 @@ def test_between_exchanges_nothing_is_sent() -> None:
         "the last communicator's end",
         "stop worker",
     ]
+
+
+# --- What is no learning -------------------------------------------------------------------------------
+
+
+STOPS = "changes must be finite, and shorter than 1e[+]12. Received: others from worker.0, which reached nobody."
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -1e30, 1e13])
+def test_changes_that_are_no_learning_reach_nobody(poison: float) -> None:
+    runtime = Runtime(everyone=[[[5.0, 1.0], [5.0, 1.0]]] * 2)
+    exchange = joined(SynchronousGeo, runtime)
+    change(exchange, "items", (2, 1), poison)
+    with pytest.raises(Diverged, match=f"epoch 0: {STOPS} .*runner.on_divergence=warn"):
+        exchange.merge(30, "epoch 0")
+    assert runtime.calls == ["gather epoch 0: everyone's rows"], "nothing was sent"
+
+
+def test_or_the_others_go_on() -> None:
+    runtime = Runtime(everyone=[[[5.0, 1.0], [5.0, 1.0]]], on_divergence="warn")
+    exchange = joined(SynchronousGeo, runtime)
+    adam = {
+        "items_moment": np.full((4, 2), np.nan),
+        "items_power": np.array([0.1]),
+        "users": np.array([np.nan, 3, 1e30]),
+    }
+    for name, values in adam.items():
+        exchange._scope.var(name).get_tensor().set(values.astype(np.float32), paddle.CPUPlace())
+    exchange._states, exchange._private = {"items_moment": 0.0, "items_power": np.float32([0.9])}, {"users"}
+    exchange.spoilt(Diverged("a loss of nan"))
+    exchange.servers.pull = lambda *_: change(exchange, "w", 0, 1.0)  # what the others learned
+    exchange.merge(30, "epoch 0, exchange 1 of 2")
+    assert [call for call in runtime.calls if isinstance(call, dict)] == []
+    assert exchange._base["w"].tolist() == value(exchange, "w").tolist() == [2, 2]
+    assert value(exchange, "items_moment").tolist() == [[0, 0]] * 4, "its optimizer begins anew"
+    assert value(exchange, "items_power").tolist() == pytest.approx([0.9])
+    assert value(exchange, "users").tolist() == [0, 3, 0]
+    (remark,) = exchange.remarks()
+    assert re.fullmatch(f"epoch 0, exchange 1 of 2: {STOPS} It begins anew from the common model.", remark)
+    assert exchange.remarks() == []
+    runtime._others = [[[5.0, 1.0], [5.0, 1.0]]]
+    change(exchange, "w", 1, 3.0)
+    exchange.merge(30, "epoch 0, exchange 2 of 2")
+    assert runtime.calls[-3] == {"items": [[0, 0]] * 4, "w": [0, 1]}, "it is one of three again"
+
+
+def test_the_share_of_who_is_refused_goes_to_the_others() -> None:
+    runtime = Runtime(everyone=[[[5.0, math.nan], [5.0, 1.0]]], on_divergence="warn")
+    exchange = joined(SynchronousGeo, runtime)
+    change(exchange, "w", 0, 8.0)
+    exchange.merge(30, "epoch 0")
+    assert runtime.calls[1] == {"items": [[0, 0]] * 4, "w": [4, 0]}
+
+
+def test_who_does_not_tell_is_noticed_by_what_is_pulled() -> None:
+    exchange = joined(SynchronousGeo, Runtime(everyone=[[[5.0, 1.0], [5.0, 1.0]]], on_divergence="warn"))
+    exchange.servers.pull = lambda *_: change(exchange, "items", (0, 0), math.nan)
+    with pytest.raises(Diverged, match="one of them sends what it does not tell. With .*runner.aggregation=median"):
+        exchange.merge(30, "epoch 0")
+
+
+def test_a_clients_changes_are_clipped() -> None:
+    runtime = Runtime(everyone=[[[5.0, 9.0], [0.0, 0.0]]], clip_update=2.0)
+    exchange = joined(SynchronousGeo, runtime)
+    change(exchange, "w", 0, 8.0)
+    exchange.merge(30, "epoch 0")
+    assert runtime.calls[1] == {"items": [[0, 0]] * 4, "w": [1, 0]}, "8 is scaled to 2, of which half"
+
+
+def test_who_is_far_from_all_others_is_named_once() -> None:
+    others = [[5.0, 1.0], [5.0, 2.0], [5.0, 26.0], [0.0, 99.0]]
+    exchange = joined(SynchronousGeo, Runtime(everyone=[others] * 2))
+    for _ in range(2):
+        change(exchange, "w", 0, 8.0)
+        exchange.merge(30, "epoch 0")
+    assert exchange.remarks() == ["worker.3's changes were more than 5 times as long as the others' median."]
+
+
+@pytest.mark.parametrize(
+    ("servers", "others", "told"),
+    [
+        (1.0, [[0, 0], [2, 0.5]], "worker.0's own training gave others. Look"),
+        (1.0, [[0, 0], [1, 0.5]], r"worker.2's own training gave others \(later that of worker.0 too\). Look"),
+        (math.nan, [[0, 0], [2, 0.5]], "others came from the servers, to worker.2 first, and no worker says"),
+    ],
+)
+def test_geo_ends_the_epoch_and_names_whose_doing_it_was(servers: float, others: list[Any], told: str) -> None:
+    runtime = Runtime(everyone=[others])
+    exchange = joined(Geo, runtime)
+    exchange._since = time.monotonic() - 10
+    exchange.servers.values = lambda: iter([np.full(3, servers, np.float32)])
+    exchange.begin()
+    change(exchange, "items", 1, math.nan)
+    runtime.calls.clear()
+    with pytest.raises(Diverged, match=f"^epoch 0: training must keep .* and diverged. Received: {told}"):
+        with exchange.settled("epoch 0"):
+            pass
+    assert runtime.calls == ["stop", "gather epoch 0: all flushed"], "what was queued is not waited for"
+
+
+def test_geo_does_not_begin_with_what_is_no_learning() -> None:
+    runtime = Runtime()
+    exchange = joined(Geo, runtime)
+    change(exchange, "w", 1, 1e30)
+    with pytest.raises(Diverged, match="A worker must train from parameters that are finite"):
+        exchange.begin()
+    assert runtime.calls == []
+
+
+def test_what_the_servers_hold_is_looked_at() -> None:
+    exchange = joined(Geo, Runtime())
+    exchange.servers.tables = exchange.tables
+    program = training_program()
+    exchange.servers.pull = (
+        lambda _, scope: scope.var("w").get_tensor().set(np.full((4, 2), np.nan, np.float32), paddle.CPUPlace())
+    )
+    with pytest.raises(Diverged, match="What the servers hold must be finite"):
+        exchange.pull(program, exchange._scope)
+
+
+def test_others_end_at_once() -> None:
+    with pytest.raises(Diverged, match="a loss of nan"):
+        NoExchange(Runtime()).spoilt(Diverged("a loss of nan"))  # type: ignore[arg-type]
+
+
+# --- Robust --------------------------------------------------------------------------------------------
+
+
+class Together(Runtime):
+    """Of workers whose exchanges are played one after another: what each of them tells is known beforehand."""
+
+    def __init__(self, index: int, told: list[np.ndarray], **runner: Any) -> None:
+        super().__init__(**runner)
+        self.role = SimpleNamespace(num_workers=len(told[0]), index=index, is_first_worker=index == 0, name="")
+        self._told = list(told)
+
+    def gather(self, values: np.ndarray, what: str) -> np.ndarray:
+        told = self._told.pop(0).copy()
+        assert told[self.role.index].tobytes() == values.tobytes(), what
+        return told
+
+
+def test_the_extremes_of_a_number_do_not_count() -> None:
+    by = [1.0, 2.0, 3.0, 4.0, 500.0]
+    packed = np.zeros((5, 2), np.float32)
+    packed[:, 0] = by
+    told = [
+        np.array([[10, each] for each in by], np.float64),
+        np.zeros((5, 4)),
+        packed.view(np.float64),
+    ]
+    for index, aggregation, wanted in ((0, "median", 3.0), (0, "trimmed_mean", 3.0), (2, "median", None)):
+        runtime = Together(index, told, aggregation=aggregation, exchanges_per_epoch=1, server_learning_rate=2.0)
+        exchange = joined(RobustGeo, runtime)
+        change(exchange, "w", 0, by[index])
+        exchange.merge(10, "epoch 0")
+        pushed = [call for call in runtime.calls if isinstance(call, dict)]
+        expected = [{"items": [[0, 0]] * 4, "w": [2 * wanted, 0]}] if wanted else []
+        assert pushed == expected, "the first sends for all"
+        assert exchange.remarks() == ["worker.4's changes were more than 5 times as long as the others' median."]
+
+
+def test_who_says_another_norm_than_it_sends_is_refused() -> None:
+    by = [1.0, 2.0, 3.0]
+    packed = np.zeros((3, 2), np.float32)
+    packed[:, 0] = by
+    refused = packed.copy()
+    refused[1, 0] = 2.0
+    told = [np.array([[10, 1], [10, 0.5], [10, 3]], np.float64), *[np.zeros((3, 4)), packed.view(np.float64)] * 2]
+    runtime = Together(0, told, aggregation="trimmed_mean", exchanges_per_epoch=1, on_divergence="warn")
+    exchange = joined(RobustGeo, runtime)
+    change(exchange, "w", 0, by[0])
+    exchange.merge(10, "epoch 0")
+    assert runtime.calls[0] == {"items": [[0, 0]] * 4, "w": [2, 0]}, "of 1 and 3"
+    assert "from worker.1, which reached nobody" in exchange.remarks()[0]
 
 
 # --- The others ----------------------------------------------------------------------------------------
@@ -344,7 +531,7 @@ def started(
     monkeypatch.setattr("paddle.distributed.communicator.Communicator", Started)
     monkeypatch.setattr("fl_rec.ps.exchange.Tables.of", lambda *_: Tables(sparse, {2: ("w",)}))
     pulled = SimpleNamespace(pull=lambda *_: runtime.calls.append("pull"))
-    monkeypatch.setattr("fl_rec.ps.exchange.ServerModel", lambda *_: pulled)
+    monkeypatch.setattr("fl_rec.ps.base.ServerModel", lambda *_: pulled)
     monkeypatch.setattr("fl_rec.ps.exchange.Push", lambda *_: runtime.calls.append("pushes by itself"))
     trainer = SimpleNamespace(mode="GEO", get_communicator_flags=dict)
     runtime.handle = SimpleNamespace(

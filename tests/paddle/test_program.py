@@ -312,7 +312,7 @@ def test_rows_with_fresh_negatives(config: Config, shard: Path, capsys: pytest.C
         assert drawn[0] == drawn[1] != drawn[2], "each client draws its own, and the same whenever it is asked"
         assert sorted(row[0] for row in drawn[0]) == [0, 2]
         rows, scratch = rows_of(config, program, shard), shard.with_name("rows")
-        local = local_training(config, program, (), RememberingExchange(), rows, Student(), scratch)
+        local = local_training(config, program, (), RememberingExchange(), rows, Student(), scratch, scratch)
         assert isinstance(local, Passes)
         assert "local step: compiled\n" in capsys.readouterr().out
         program.begin_epoch()
@@ -351,6 +351,7 @@ def test_passes_with_differential_privacy(config: Config, shard: Path) -> None:
             rows_of(config, program, shard, 5),
             Student(),
             shard.with_name("rows"),
+            shard.with_name("privacy") / "0.json",
         )
         assert isinstance(local, DpPasses)
         assert local.portions(1.0, 2) == [1, 1], "how many users are drawn is not told"

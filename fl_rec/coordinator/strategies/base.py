@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -58,6 +59,15 @@ class Standing:
     last_joined: int = -1
 
 
+def outliers(values: Mapping[int, float], factor: float = 10.0) -> set[int]:
+    """The clients whose value is so many times the median of them all; of fewer than four there are none."""
+    finite = {client: value for client, value in values.items() if math.isfinite(value)}
+    if len(finite) < 4:
+        return set()
+    limit = factor * abs(float(np.median(list(finite.values()))))
+    return {client for client, value in finite.items() if value > limit > 0}
+
+
 class NoOptions(Keys):
     """A strategy with nothing to set."""
 
@@ -76,6 +86,7 @@ class Strategy(ABC):
         options: an `Options`.
         standing: what is known of each client, for all of them.
         finished: the clients that were told to FINISH.
+        excluded: the clients that `exclude` was called for, and why.
     """
 
     Options: type[Keys] = NoOptions
@@ -85,6 +96,7 @@ class Strategy(ABC):
         self.options: Any = self.Options() if options is None else options
         self.standing = {client: Standing() for client in fleet}
         self.finished: set[int] = set()
+        self.excluded: dict[int, str] = {}
 
     @property
     def report_fields(self) -> Mapping[str, tuple[int, ...]]:
@@ -103,6 +115,15 @@ class Strategy(ABC):
         Returns:
             decisions by client. Who is left out waits.
         """
+
+    def exclude(self, client: int, reason: str) -> None:
+        """From now on a client waits, whatever `decide` says: it trains nothing, so that nothing of it reaches the
+        servers any more. What it has changed before is in the model, and stays there.
+
+        Args:
+            reason: for people; it stands in each round's table.
+        """
+        self.excluded[client] = reason
 
     def random(self, round: int) -> np.random.Generator:
         """Random numbers of a round, the same whenever it is asked for."""
@@ -179,6 +200,8 @@ class Strategy(ABC):
             return Decision(FINISH, reason="finished before")
         if round >= self.fleet.epochs:
             return Decision(FINISH, reason="that was the last epoch")
+        if client in self.excluded:
+            return Decision(WAIT, reason=f"excluded: {self.excluded[client]}")
         if client in decided:
             return decided[client]
         return Decision(WAIT, reason="not chosen" if client in reports else "no report in time")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fl_rec.coordinator.messages import JOIN, ClientReport, Decision
-from fl_rec.coordinator.strategies.base import Strategy
+from fl_rec.coordinator.messages import JOIN, WAIT, ClientReport, Decision
+from fl_rec.coordinator.strategies.base import Strategy, outliers
 from fl_rec.typed import Fraction, Keys, PositiveFloat, PositiveInt, key
 
 
@@ -27,6 +27,7 @@ class Utility(Strategy):
 
     The utility of a client is rows times root mean squared loss in Oort; a report has the mean loss, which takes its
     place. Long not seen, it grows: sqrt(0.1 ln(round) / round last trained) of the highest utility is added.
+    Who claims ten times the others' median loss or more is not believed to be of that use, and waits.
     """
 
     Options = Options
@@ -36,9 +37,12 @@ class Utility(Strategy):
         needed = self.epoch_seconds()
         wanted = float(np.quantile([needed[client] for client in reports], options.speed_quantile))
         losses = {client: self._loss(client) for client in reports}
+        far = outliers(losses)
+        waits = {client: Decision(WAIT, reason=f"a loss of {losses[client]:.3g} is beyond belief") for client in far}
+        losses = {client: loss for client, loss in losses.items() if client not in far}
         known = [client for client, loss in losses.items() if math.isfinite(loss)]
         new = [client for client, loss in losses.items() if not math.isfinite(loss)]
-        k = min(options.k, len(reports))
+        k = min(options.k, len(losses))
         share = max(options.exploration_least, options.exploration * options.exploration_decay**round)
         explored = min(len(new), max(round_half_up(share * k), k - len(known)))
 
@@ -53,7 +57,7 @@ class Utility(Strategy):
         for client in draw(speeds, explored, random):
             never = self.standing[client].trained is None
             chosen[client] = Decision(JOIN, reason="not trained yet" if never else "its loss is not known")
-        return chosen
+        return {**chosen, **waits}
 
     def _loss(self, client: int) -> float:
         """When it last trained; NaN if it never did."""

@@ -219,17 +219,19 @@ def test_report_is_no_decision() -> None:
 
 
 @pytest.mark.parametrize("name", ["client", "round", "shard_rows", "rows", "test_users", "bytes_sent"])
-@pytest.mark.parametrize("value", [-1, True, 1.0, "1", [1], float("nan"), np.zeros(2)])
+@pytest.mark.parametrize("value", [-1, 2**53 + 1, True, 1.0, "1", [1], float("nan"), np.zeros(2)])
 def test_count_that_is_none(name: str, value: Any) -> None:
     shown = "an array of float64" if isinstance(value, np.ndarray) else repr(value)
     assert text_of(decode_report, report_with(**{name: value})) == (
-        f"{name} must be a whole number, 0 or more. Received: {shown}."
+        f"{name} must be a whole number from 0 to 2^53. Received: {shown}."
     )
 
 
 def test_only_bytes_may_be_unknown() -> None:
     assert decode_report(report_with(bytes_sent=None)).bytes_sent is None
-    assert text_of(decode_report, report_with(rows=None)) == "rows must be a whole number, 0 or more. Received: None."
+    assert (
+        text_of(decode_report, report_with(rows=None)) == "rows must be a whole number from 0 to 2^53. Received: None."
+    )
 
 
 @pytest.mark.parametrize("value", [-0.5, math.inf, math.nan, True, "1", None, np.zeros(1)])
@@ -237,11 +239,17 @@ def test_seconds_that_are_none(value: Any) -> None:
     assert text_of(decode_report, report_with(seconds=value)).startswith("seconds must be 0 or more. Received: ")
 
 
-@pytest.mark.parametrize("name", ["train_loss", "train_auc", "test_auc", "hr", "ndcg"])
-@pytest.mark.parametrize("value", [True, "0.5", None, np.zeros(1)])
-def test_figure_that_is_none(name: str, value: Any) -> None:
+@pytest.mark.parametrize("name", ["train_auc", "test_auc", "hr", "ndcg"])
+@pytest.mark.parametrize("value", [True, "0.5", None, np.zeros(1), -0.1, 1.1, math.inf])
+def test_share_that_is_none(name: str, value: Any) -> None:
     text = text_of(decode_report, report_with(**{name: value}))
-    assert text.startswith(f"{name} must be a number, or NaN. Received: ")
+    assert text.startswith(f"{name} must be a number from 0 to 1, or NaN. Received: ")
+
+
+@pytest.mark.parametrize("value", [True, "0.5", None, np.zeros(1), math.inf, -math.inf])
+def test_loss_that_is_none(value: Any) -> None:
+    text = text_of(decode_report, report_with(train_loss=value))
+    assert text.startswith("train_loss must be a finite number, or NaN. Received: ")
 
 
 @pytest.mark.parametrize("name", ["capacity", "bandwidth"])

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import pytest
 
 from fl_rec.config import CoordinatorConfig
 from fl_rec.coordinator import service
+from fl_rec.coordinator.claims import Limits
 from fl_rec.coordinator.client import CoordinatorClient, CoordinatorLost
 from fl_rec.coordinator.messages import FINISH, JOIN, WAIT, ClientReport, Decision, MessageError
 from fl_rec.coordinator.rounds import Round, RoundLog
@@ -113,6 +114,8 @@ def serve(run: Callable[..., Any], tmp_path: Path) -> Iterator[Serve]:
         options: Mapping[str, Any] = {},
         limit: int = LIMIT,
         compression: str = "none",
+        limits: Sequence[Limits] = (),
+        doubted: Callable[[str], None] | None = None,
         **settings: Any,
     ) -> Served:
         def make() -> Strategy:
@@ -121,7 +124,9 @@ def serve(run: Callable[..., Any], tmp_path: Path) -> Iterator[Serve]:
 
         config = CoordinatorConfig(**{"round_timeout": DEADLINE, **settings})
         rounds = RoundLog(tmp_path / "rounds.jsonl")
-        coordinator = Coordinator(make, "a test's", config, rounds, on_round, compression=compression)
+        coordinator = Coordinator(
+            make, "a test's", config, rounds, on_round, compression=compression, limits=limits, doubted=doubted
+        )
         started.append(Served(run, coordinator, endpoint, rounds, limit))
         return started[-1]
 
@@ -908,22 +913,74 @@ def test_restart_after_the_end(serve: Serve, play: Any) -> None:
 
 @pytest.mark.parametrize("before", [0, 2])
 def test_clients_that_went_on_without_it(serve: Serve, ask: Ask, play: Any, before: int) -> None:
-    served = serve()
+    served = serve(clients=3)
     for round in range(before):
-        play(served, round)
+        play(served, round, clients=3)
     served.stop()
-    again = serve()
-    first = ask(again, 0, 5)
-    again.heard(1)
+    again = serve(clients=3)
+    first, second = ask(again, 0, 5), ask(again, 2, 5)
+    again.heard(2)
     # What was decided before is no answer to the round before this one.
     assert text_of(ask(again, 1, 4)).endswith(
         "(FAILED_PRECONDITION): Reports are of round 5. Received: one of round 4 from client 1, which is over."
     )
     assert "one of round 6 from client 1, which has not begun" in text_of(ask(again, 1, 6))
-    assert ask(again, 1, 5).result(DEADLINE).reason == first.result(DEADLINE).reason == "round 5"
+    answers = ask(again, 1, 5), first, second
+    assert [answer.result(DEADLINE).reason for answer in answers] == ["round 5"] * 3
     assert "which has not begun" in text_of(ask(again, 1, 8)), "only at the start"
-    play(again, 6)
+    play(again, 6, clients=3)
     assert [each.round for each in again.rounds] == [*range(before), 5, 6]
+
+
+def test_one_alone_is_not_ahead(serve: Serve, ask: Ask, play: Any) -> None:
+    served = serve(clients=3)
+    alone = ask(served, 1, 7)
+    wait_until("its report", lambda: served.coordinator._ahead == {1: 7})
+    others = [ask(served, client, 0) for client in (0, 2)]
+    assert "of round 0. Received: one of round 7 from client 1, which has not begun" in text_of(alone)
+    assert ask(served, 1, 0).result(DEADLINE).reason == "round 0"
+    assert [other.result(DEADLINE).reason for other in others] == ["round 0"] * 2
+
+
+def test_a_report_that_cannot_be_ends_its_client(serve: Serve, ask: Ask) -> None:
+    served = serve(limits=[Limits(100, 10), Limits(100, 10)])
+    for fields, received in (
+        ({"shard_rows": 2**53}, "shard_rows=9,007,199,254,740,992 of a shard of 100"),
+        ({"test_users": 11}, "test_users=11 of a test shard of 10"),
+        ({"rows": 5}, "train_loss=nan of 5 rows"),
+    ):
+        text = text_of(ask(served, 1, 0, **fields))
+        assert f"(INVALID_ARGUMENT): A report must be what can be. Received from client 1: {received}. Look" in text
+    futures = [ask(served, client, 0, shard_rows=100) for client in range(2)]
+    assert [future.result(DEADLINE).reason for future in futures] == ["round 0"] * 2
+    assert "shard_rows=99, after 100 before" in text_of(ask(served, 0, 1, shard_rows=99))
+
+
+def test_or_counts_as_none(serve: Serve, ask: Ask) -> None:
+    doubts: list[str] = []
+    served = serve(limits=[Limits(100, 10)] * 3, clients=3, doubted=doubts.append)
+    futures = [ask(served, client, 0, shard_rows=rows) for client, rows in enumerate([100, 101, 7])]
+    decisions = [future.result(DEADLINE) for future in futures]
+    assert [each.next_state for each in decisions] == [JOIN, WAIT, JOIN]
+    assert decisions[1].reason == "its report can't be: shard_rows=101 of a shard of 100"
+    assert doubts == [
+        "round 0: A report must be what can be. Received from client 1: shard_rows=101 of a shard of 100. It waits."
+    ]
+    futures = [
+        ask(served, client, 1, shard_rows=rows, rows=rows, train_loss=0.5) for client, rows in enumerate([100, 99, 7])
+    ]
+    assert "rows=99 of a round in which it had to wait" in futures[1].result(DEADLINE).reason
+    assert [(each.missing, sorted(each.reports)) for each in served.rounds] == [((), [0, 2])] * 2
+
+
+def test_a_client_waits_in_few_calls(serve: Serve, ask: Ask) -> None:
+    served = serve()
+    calls = [ask(served, 0, 0) for _ in range(service.CALLS_OF_A_CLIENT + 1)]
+    wait_until("a refusal", lambda: any(call.done() for call in calls))
+    (refused,) = [call for call in calls if call.done()]
+    assert "A client waits in one call. Received: 4 of client 0." in text_of(refused, CoordinatorLost)
+    assert ask(served, 1, 0).result(DEADLINE).reason == "round 0"
+    assert [call.result(DEADLINE).reason for call in calls if call is not refused] == ["round 0"] * 3
 
 
 def test_nobody_is_ahead_of_the_last_round(serve: Serve, ask: Ask) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fl_rec.config import Config
-from fl_rec.errors import ConfigError
+from fl_rec.config import Config, relations
+from fl_rec.errors import ConfigError, DataError
 from fl_rec.job.check import check_job
 from fl_rec.privacy import accountant
-from fl_rec.privacy.accountant import Spent, epsilon
-from fl_rec.privacy.mechanism import Change, add, add_noise, clipped, norm
+from fl_rec.privacy.accountant import Ledger, Spent, epsilon
+from fl_rec.privacy.mechanism import Change, add, add_noise, clipped, norm, notes_of
+from fl_rec.privacy.one_worker_each import require_one_worker_each
 
 LoadJob = Callable[..., Config]
 PRIVATE = ("privacy.clip=0.5", "runner.exchanges_per_epoch=4", "hyper_parameters.optimizer.class=sgd")
@@ -273,3 +277,87 @@ def test_settings_without_an_effect(load_job: LoadJob) -> None:
         "all of the user's rows, from the model exchanged last."
         for name, value in others.items()
     )
+
+
+# -- what the guarantee assumes -----------------------------------------------------------------------------
+
+
+class Meeting:
+    """Workers in threads, and everything that they told."""
+
+    def __init__(self, workers: int) -> None:
+        self._barrier, self._row, self.told = threading.Barrier(workers, timeout=30), [None] * workers, []
+
+    def of(self, worker: int) -> Callable[[np.ndarray, str], np.ndarray]:
+        def gather(values: np.ndarray, _what: str) -> np.ndarray:
+            self._row[worker] = values.copy()
+            self._barrier.wait()
+            everyone = np.array(self._row)
+            if self._barrier.wait() == 0:
+                self.told.append(everyone)
+            return everyone
+
+        return gather
+
+
+def compared(*users: Sequence[int], num_users: int) -> tuple[list[str], list[np.ndarray]]:
+    meeting = Meeting(len(users))
+
+    def play(worker: int) -> str:
+        try:
+            require_one_worker_each(np.array(users[worker], int), num_users, worker, meeting.of(worker))
+        except DataError as err:
+            return str(err)
+        return ""
+
+    with ThreadPoolExecutor(len(users)) as pool:
+        return list(pool.map(play, range(len(users)))), meeting.told
+
+
+def test_users_in_several_workers_are_found() -> None:
+    users = num_users = 70_000  # two blocks
+    found, _ = compared(range(0, 30), range(30, users), [], num_users=num_users)
+    assert found == [""] * 3
+    found, told = compared([5, 66_000, 3], [66_000, 9], [5, 66_000], num_users=num_users)
+    assert len(set(found)) == 1 and "Received: 2 users with rows in several. Deal" in found[0]
+    # What travels looks like chance: as good as no user tells a 0 or a 1.
+    masked = np.concatenate([each.ravel() for each in told if each.shape[1] > 1000])
+    assert np.count_nonzero(masked < 2) < 5 and 0.49 < np.mean(masked > 2**31) < 0.51
+    # The same users tell something else the next time.
+    assert not np.array_equal(told[1], compared([5, 66_000, 3], [66_000, 9], [5, 66_000], num_users=num_users)[1][1])
+
+
+def test_what_was_spent_is_not_forgotten(tmp_path: Path) -> None:
+    config = privacy_config(tmp_path)
+    path = tmp_path / "privacy" / "3.json"
+    for paid in range(3):
+        ledger = Ledger(path, config)
+        assert ledger.exchanges == paid
+        ledger.pay()
+    with pytest.raises(ConfigError, match=r"this run has had 3 with .*Received: .*'noise_multiplier': 0.5"):
+        Ledger(path, config.replace(**{"privacy.noise_multiplier": 0.5}))
+
+
+def test_a_delta_that_is_none(tmp_path: Path) -> None:
+    config = privacy_config(tmp_path).replace(**{"privacy.delta": 1.0})
+    with pytest.raises(ConfigError, match="privacy.delta must be above 0 and below 1: with 1, nothing at all"):
+        relations.check(relations.TRAINING, config)
+    told = privacy_config(tmp_path).replace(**{"privacy.delta": 1e-2, "hyper_parameters.num_users": 1000})
+    (note,) = notes_of(told, None)  # type: ignore[arg-type]
+    assert note.startswith("privacy.delta=0.01 is above 1 / 1,000 users: publishing all rows of one user in 100 would")
+    assert notes_of(told.replace(**{"privacy.delta": 1e-3}), None) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["runner.warmup_model_path", "hyper_parameters.pretrained_gmf"])
+def test_a_model_to_start_from_is_said_to_be_public(tmp_path: Path, key: str) -> None:
+    config = privacy_config(tmp_path).replace(**{key: tmp_path})
+    with pytest.raises(ConfigError, match=f"privacy.clip can't say what {key} has cost the users"):
+        relations.check(relations.TRAINING, config)
+    relations.check(relations.TRAINING, config.replace(**{"privacy.public_start": True}))
+
+
+def privacy_config(tmp_path: Path) -> Config:
+    path = tmp_path / "job.yaml"
+    path.write_text("runner: {train_data_dir: data}\n", encoding="utf-8")
+    keys = {"privacy.clip": 1.0, "runner.exchanges_per_epoch": 2, "hyper_parameters.optimizer.class": "sgd"}
+    return Config.load(path).replace(**keys)

@@ -1,0 +1,94 @@
+"""Jobs in which one client sends or says what can't be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .conftest import ROOT, Job
+
+ATTACKS = ROOT / "benchmarks" / "poison_trainer.py"
+NET = ROOT / "models" / "ncf" / "fl_mf.py"
+ATTACKER = 1
+
+# As the benchmark's; from epoch 1 on, and of its test users it says whatever it likes.
+LIAR = f"""
+import dataclasses, sys
+sys.path.insert(0, {str(ATTACKS.parent)!r})
+from poison_trainer import Attacked, main
+
+class Liar(Attacked):
+    '''Attacks, and says that all of its 10^9 users are served.'''
+
+    def attack(self):
+        if self.history or self.saving.best_epoch >= 0:
+            super().attack()
+
+    def evaluate(self, metrics):
+        metrics = super().evaluate(metrics)
+        if self.role.index != self.extra["attacker"]:
+            return metrics
+        test = dataclasses.replace(metrics.test, users=10**9, hits=10**9, ndcg_sum=1e9)
+        return dataclasses.replace(metrics, test=test)
+
+if __name__ == "__main__":
+    sys.exit(main(Liar))
+"""
+
+
+def prepare(job: Job, attack: str, **runner: object) -> None:
+    job.runner.update(model_path=str(NET), epochs=3, resample_negatives=4, **runner)
+    job.hyper_parameters["optimizer"] = {"class": "sgd", "learning_rate": 20.0}
+    job.hyper_parameters["extra"] = {"std": 0.1, "attacker": ATTACKER, "attack": attack, "target": 7, "boost": 3.0}
+    (job.folder / "liar.py").write_text(LIAR)
+    job.arguments += ["--script", job.folder / "liar.py"]
+
+
+def test_the_others_go_on_without_a_client_whose_changes_and_figures_cannot_be(job: Job) -> None:
+    prepare(job, "nan", exchanges_per_epoch=2, on_divergence="warn")
+    finished = job.succeed()
+    hr = [each["hr"] for each in finished.records("all")]
+    assert all(0.1 < each < 0.9 for each in hr) and hr[2] > hr[0] * 0.8, hr
+    tables = job.run.tables.read_text()
+    lie = "note: worker.1's figures of epoch 0 can't be, and count for nothing. Received: 1,000,000,000 of "
+    assert lie in tables
+    for part in (1, 2):
+        assert (
+            f"note: epoch 2, exchange {part} of 2: changes must be finite, and shorter than 1e+12. Received: others "
+            "from worker.1, which reached nobody. It begins anew from the common model.\n" in tables
+        )
+    exposed = [json.loads((job.run.path / f"exposure.{client}.json").read_text()) for client in range(3)]
+    assert all(0 <= each["exposed"] < each["users"] for each in exposed)
+
+
+def test_or_the_job_ends_and_keeps_the_last_good_model(job: Job) -> None:
+    prepare(job, "huge", exchanges_per_epoch=2, aggregation="median")
+    finished = job.finish()
+    assert finished.code == 1
+    assert "epoch 1, exchange 1 of 2: changes must be finite" in finished.errors
+    assert "others from worker.1, which reached nobody." in finished.errors
+    assert f"The last good model is {job.run.model / '0'}." in finished.errors
+    assert [each.name for each in sorted(job.run.model.iterdir())] == ["0"]
+
+
+def test_plain_geo_ends_the_epoch_and_names_the_client(job: Job) -> None:
+    prepare(job, "nan", geo_step=5)
+    finished = job.finish()
+    assert finished.code == 1
+    assert "epoch 1: training must keep a net's parameters finite and within sense, and diverged." in finished.errors
+    assert "Received: worker.1's own training gave others" in finished.errors
+    assert f"The last good model is {job.run.model / '0'}." in finished.errors
+
+
+def test_plain_geo_notices_what_a_client_does_not_tell(job: Job) -> None:
+    prepare(job, "lie", geo_step=5)
+    finished = job.finish()
+    assert finished.code == 1
+    assert "runner.aggregation=median" in finished.errors and "The last good model is " in finished.errors
+
+
+def test_a_learning_rate_that_is_far_too_large_ends_the_job(job: Job, shards: Path) -> None:
+    job.hyper_parameters["optimizer"] = {"class": "sgd", "learning_rate": 1e6}
+    finished = job.finish()
+    assert finished.code == 1
+    assert "lower the learning rate" in finished.errors.lower()
