@@ -17,13 +17,13 @@ from fl_rec.data.reader import Reader
 from fl_rec.distillation.student import new_student
 from fl_rec.errors import ConfigError, Diverged, RunError
 from fl_rec.evaluation.auc import AucBuckets
-from fl_rec.evaluation.claims import Divergence, believable
 from fl_rec.evaluation.evaluator import Evaluator
 from fl_rec.evaluation.metrics import EpochMetrics, format_epoch
 from fl_rec.job.check import Job
 from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.roles import Role
+from fl_rec.trainer.watch import Watch
 
 
 class FLTrainer:
@@ -59,7 +59,7 @@ class FLTrainer:
         self.run_directory = run
         self.history: list[dict[str, Any]] = []
         self.learning_rate_factor = 1.0
-        self.divergence = Divergence()
+        self.watch = Watch(job)
         self.student = new_student(job.config)
         self.runtime = PsRuntime(role, job.config, run.roles)
 
@@ -174,11 +174,9 @@ class FLTrainer:
         """
         activity.doing(f"reporting epoch {metrics.epoch}")
         gathered = self.runtime.gather(metrics.to_vector(), f"figures of epoch {metrics.epoch}")
-        everyone, notes = believable(gathered, metrics, self.job.known)
-        signs = self.divergence.signs(self.total(everyone), everyone)
-        stops = bool(signs) and self.config.runner.on_divergence == "stop"
-        notes = [*self.exchange.remarks(), *notes, *(f"training has diverged: {sign}" for sign in signs)]
-        if not stops:
+        everyone, notes, error = self.watch.look(gathered, metrics, self.total)
+        notes = [*self.exchange.remarks(), *notes]
+        if error is None:
             # Every worker has written its private part.
             self.saving.keep_the_best(self.total(everyone), self.evaluator.validates)
         self.run_directory.append_metrics([metrics.to_record()])
@@ -190,12 +188,8 @@ class FLTrainer:
             table = "\n".join([table, *(f"note: {note}" for note in notes)])
             print(table, flush=True)
             self.run_directory.append_table(table)
-        if stops:
-            raise Diverged(
-                f"Training must go on learning, and diverged in epoch {metrics.epoch}. Received: {'; '.join(signs)}. "
-                "Lower the learning rate (hyper_parameters.optimizer.learning_rate), see whether the exchange or a "
-                "client diverges, or go on all the same: runner.on_divergence=warn."
-            )
+        if error is not None:
+            raise error
         return everyone
 
     def apply(self, everyone: Sequence[EpochMetrics]) -> bool:
@@ -269,15 +263,7 @@ class FLTrainer:
         self.private_params.remember(self.program)
         warm_start(self.config, index, self.program, self.private_params)
         self.exchange.start(self.program.main, self.program.scope)
-            activity.doing(f"training epoch {epoch}")
-            try:
-                if portion != 0:
-                    self.exchange.begin()
-                self.local.train(portion, f"epoch {epoch}")
-            except Diverged as err:
-                self.program.uncount_portion()
-                self.exchange.spoilt(err)
-            activity.doing(f"exchanging in epoch {epoch}")
+        scratch, ledger = (self.run_directory.path / name for name in (f".rows.{index}", f"privacy/{index}.json"))
         self.local = local_training(
             self.config, self.program, self.private_params, self.exchange, self._rows, self.student, scratch, ledger
         )
