@@ -42,18 +42,20 @@ class Attacked(FLTrainer):
         if self.role.index != self.extra["attacker"]:
             return
         exchange: Any = self.exchange
-        merge, gather = exchange.merge, self.runtime.gather
+        train, gather = self.local.train, self.runtime.gather
 
-        def merge_attacked(rows: int, what: str) -> None:
-            self.attack()
-            merge(rows, what)
+        def train_and_attack(portion: int, title: str) -> None:
+            train(portion, title)
+            if portion:
+                self.attack()
 
         def gather_lies(values: np.ndarray, what: str) -> np.ndarray:
             return gather(np.array([values[0], 1.0]) if what.endswith("everyone's rows") else values, what)
 
-        exchange.merge = merge_attacked
+        self.local.train = train_and_attack  # type: ignore[method-assign]
         if self.extra["attack"] == "lie":
-            self.runtime.gather, exchange._sound = gather_lies, lambda: True  # type: ignore[method-assign]
+            self.runtime.gather = gather_lies  # type: ignore[method-assign]
+            exchange._sound = lambda *_: True
 
     def train_epoch(self, epoch: int, local_epochs: float = 1.0) -> EpochMetrics:
         absent = self.extra["attack"] == "absent" and self.role.index == self.extra["attacker"]

@@ -144,8 +144,10 @@ class Geo(Shared):
             f"(hyper_parameters.optimizer.learning_rate). {ROBUST}"
         )
 
-    def _sound(self) -> Any:
-        return changes.sound(changes.norm(graph.live(self._scope, name) for name in self.tables.names))
+    def _sound(self, rows: Mapping[str, np.ndarray] | None = None) -> Any:
+        """Whether these rows of tables are learning; None: everything that is shared."""
+        live = {name: graph.live(self._scope, name) for name in (self.tables.names if rows is None else rows)}
+        return changes.sound(changes.norm(each if rows is None else each[rows[name]] for name, each in live.items()))
 
     def hang_up(self) -> None:
         if self._exchanging:
@@ -164,6 +166,9 @@ class Geo(Shared):
         self._executor = paddle.static.Executor(paddle.CPUPlace())
 
     def changed(self, rows: Mapping[str, np.ndarray]) -> None:
+        """As `Exchange.changed`. Raises Diverged, and sends none, if one of them is no learning."""
+        if not self._sound(rows):
+            raise Diverged("A worker must send rows that are finite and within sense.")
         for name in self.tables.sparse:
             changed = self._batch_scope.var(name + GRADIENT).get_selected_rows()
             changed.set_rows(rows[name].tolist() if name in rows else [])
