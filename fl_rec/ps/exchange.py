@@ -167,7 +167,7 @@ class Geo(Shared):
 
     def changed(self, rows: Mapping[str, np.ndarray]) -> None:
         """As `Exchange.changed`. Raises Diverged, and sends none, if one of them is no learning."""
-        if not self._sound(rows):
+        if not self._sound({name: rows[name] for name in self.tables.sparse if name in rows}):
             raise Diverged("A worker must send rows that are finite and within sense.")
         for name in self.tables.sparse:
             changed = self._batch_scope.var(name + GRADIENT).get_selected_rows()
