@@ -73,6 +73,9 @@ RUNS = ("unit/runs", "unit/job/test_built_in.py")
 OWN_FILES = ("unit/nets/test_contract.py",)
 SAVING = ("paddle/test_saving.py",)
 EXCHANGE = ("paddle/test_exchange.py",)
+CLAIMS = ("unit/evaluation/test_claims.py",)
+SERVICE = ("unit/coordinator/test_service.py",)
+STRATEGIES = ("unit/coordinator/test_strategies.py",)
 API = ("unit/test_api.py", "unit/evaluation/test_records.py")
 
 MUTANTS = [
@@ -251,18 +254,28 @@ MUTANTS = [
     Mutant("nets/program.py", "np.full_like(self.value(name), rate * factor)", "self.value(name) * factor", PROGRAM),
     # -- ps/exchange -----------------------------------------------------------------------------------------
     Mutant("ps/exchange.py", "1 / np.count_nonzero(everyone)", "1 / len(everyone)", EXCHANGE),
-    Mutant("ps/exchange.py", "base *= share", "base *= 1", EXCHANGE),
+    Mutant("ps/exchange.py", "base *= np.float32(factor)", "base *= 1", EXCHANGE),
     Mutant("ps/exchange.py", "base[...] = graph.live(self._scope, name)", "pass", EXCHANGE),
     Mutant("ps/exchange.py", "False, not self._exchanging", "False, self._exchanging", EXCHANGE),
-    Mutant(
-        "ps/exchange.py",
-        "        if rows:\n            share",
-        "        if True:\n            share",
-        EXCHANGE,
-    ),
+    Mutant("ps/exchange.py", "        if rows:\n            runner", "        if True:\n            runner", EXCHANGE),
+    Mutant("ps/exchange.py", "everyone[refused] = 0", "pass", EXCHANGE),
+    Mutant("ps/exchange.py", "self.share(rows, everyone) * changes.clip(", "self.share(rows, everyone) * (", EXCHANGE),
+    Mutant("ps/exchange.py", "np.nan if self._spoilt else", "", EXCHANGE),
+    Mutant("ps/exchange.py", "_OWN if own else _RECEIVED", "_OWN", EXCHANGE),
+    Mutant("ps/exchange.py", "            self._begin_anew()", "            pass", EXCHANGE),
+    Mutant("ps/changes.py", "np.abs(length) <= LARGEST", "length <= LARGEST", EXCHANGE),
+    Mutant("ps/changes.py", "(clients - 1) // 2)", "clients)", EXCHANGE),
+    Mutant("ps/robust.py", "lengths[lying] = np.nan", "break", EXCHANGE),
+    Mutant("evaluation/claims.py", "0 <= figures.hits <= figures.users", "True", CLAIMS),
+    Mutant("evaluation/claims.py", "test.tied == test.users", "test.tied", CLAIMS),
+    Mutant("evaluation/claims.py", "* self.FAR_BELOW < self._best", "< self._best", CLAIMS),
+    Mutant("privacy/one_worker_each.py", "worker < other", "True", PRIVACY),
+    Mutant("privacy/accountant.py", "self.exchanges += 1", "pass", PRIVACY),
+    Mutant("coordinator/service.py", "2 * alike > len(self._expected)", "True", SERVICE),
+    Mutant("coordinator/strategies/base.py", "if client in self.excluded:", "if False:", STRATEGIES),
     Mutant("ps/exchange.py", "in range(3)", "in range(1)", EXCHANGE),
     Mutant("ps/exchange.py", "_sends(ops, self.k_steps - 1)", "_sends(ops, self.k_steps)", EXCHANGE),
-    Mutant("ps/exchange.py", "    divisor = 1", "    divisor = 2", EXCHANGE),
+    Mutant("ps/base.py", "    divisor = 1", "    divisor = 2", EXCHANGE),
     Mutant("ps/push.py", "change.any(axis=1)", "change.all(axis=1)", EXCHANGE),
     Mutant("ps/push.py", "change[changed[part]]", "change[part]", EXCHANGE),
     Mutant("ps/model.py", "min(start + step, rows)", "start + 1", EXCHANGE),

@@ -7,6 +7,7 @@ runs/NAME/roles/           each role's status, from which the launcher judges th
 runs/NAME/metrics.jsonl    one line per worker and epoch, and one for all together
 runs/NAME/rounds.jsonl     with a coordinator: one line per round, every report and every decision
 runs/NAME/coordinator/     its address; arrays/, the large arrays of rounds.jsonl; what a strategy keeps
+runs/NAME/privacy/K.json   with differential privacy: what worker K has spent of it, before it is spent
 runs/NAME/tables.txt       the same for people, one table per epoch
 runs/NAME/model/EPOCH/     the model as it was evaluated
 runs/NAME/result.json      the end of the job: its figures, or who failed and why

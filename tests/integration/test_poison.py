@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+
+from fl_rec.data.manifest import load_manifest
 
 from .conftest import ROOT, Job
 
@@ -92,3 +95,20 @@ def test_a_learning_rate_that_is_far_too_large_ends_the_job(job: Job, shards: Pa
     finished = job.finish()
     assert finished.code == 1
     assert "lower the learning rate" in finished.errors.lower()
+
+
+def test_no_privacy_is_told_where_users_are_in_several_shards(job: Job, shards: Path, tmp_path: Path) -> None:
+    for kind in ("fl_train_data", "fl_test_data"):
+        shutil.copytree(shards / kind, tmp_path / kind)
+        job.runner[f"{kind.split('_')[1]}_data_dir"] = str(tmp_path / kind)
+    one, other, *_ = sorted((tmp_path / "fl_train_data").rglob("*.txt"))
+    line = one.read_text().splitlines()[0]
+    other.write_text(other.read_text() + line + "\n")
+    manifest = load_manifest(shards)
+    assert manifest is not None
+    job.hyper_parameters.update(num_users=manifest.num_users, num_items=manifest.num_items)
+    job.hyper_parameters["optimizer"] = {"class": "sgd", "learning_rate": 5.0}
+    job.runner.update(exchanges_per_epoch=1)
+    finished = job.finish("-o", "privacy.clip=0.1")
+    assert finished.code == 1 and not finished.records("all")
+    assert "needs each user's rows in one training shard. Received: 1 users with rows in several." in finished.errors
