@@ -322,7 +322,7 @@ def test_or_the_others_go_on() -> None:
     runtime._others = [[[5.0, 1.0], [5.0, 1.0]]]
     change(exchange, "w", 1, 3.0)
     exchange.merge(30, "epoch 0, exchange 2 of 2")
-    assert runtime.calls[-3] == {"items": [[0, 0]] * 4, "w": [0, 1]}, "it is one of three again"
+    assert runtime.calls[-2] == {"items": [[0, 0]] * 4, "w": [0, 1]}, "it is one of three again"
 
 
 def test_the_share_of_who_is_refused_goes_to_the_others() -> None:
@@ -407,6 +407,16 @@ def test_others_end_at_once() -> None:
 # --- Robust --------------------------------------------------------------------------------------------
 
 
+def pull_what_is_wanted(exchange: Any, beside: float = 0.0) -> None:
+    """The servers have what the first worker has sent, and what somebody else has."""
+
+    def pull(_program: Any, scope: Any) -> None:
+        for name, values in exchange._wanted.items():
+            scope.var(name).get_tensor().set(values + np.float32(beside), paddle.CPUPlace())
+
+    exchange.servers.pull = pull
+
+
 class Together(Runtime):
     """Of workers whose exchanges are played one after another: what each of them tells is known beforehand."""
 
@@ -433,12 +443,25 @@ def test_the_extremes_of_a_number_do_not_count() -> None:
     for index, aggregation, wanted in ((0, "median", 3.0), (0, "trimmed_mean", 3.0), (2, "median", None)):
         runtime = Together(index, told, aggregation=aggregation, exchanges_per_epoch=1, server_learning_rate=2.0)
         exchange = joined(RobustGeo, runtime)
+        pull_what_is_wanted(exchange)
         change(exchange, "w", 0, by[index])
         exchange.merge(10, "epoch 0")
+        assert value(exchange, "w").tolist() == [1 + 2 * 3, 2]
         pushed = [call for call in runtime.calls if isinstance(call, dict)]
         expected = [{"items": [[0, 0]] * 4, "w": [2 * wanted, 0]}] if wanted else []
         assert pushed == expected, "the first sends for all"
-        assert exchange.remarks() == ["worker.4's changes were more than 5 times as long as the others' median."]
+        far = "more than 5 times as long as the others' median."
+        assert exchange.remarks() == [f"worker.4's changes were {far}", f"worker.4's changes of a row of w were {far}"]
+
+
+def test_what_is_sent_beside_is_noticed() -> None:
+    packed = np.float32([[1, 0], [2, 0], [3, 0]])
+    told = [np.array([[10, each] for each in (1, 2, 3)], np.float64), np.zeros((3, 4)), packed.view(np.float64)]
+    exchange = joined(RobustGeo, Together(0, told, aggregation="median", exchanges_per_epoch=1))
+    pull_what_is_wanted(exchange, 0.01)
+    change(exchange, "w", 0, 1.0)
+    with pytest.raises(Diverged, match="Received: another items, w, which somebody has sent there beside"):
+        exchange.merge(10, "epoch 0")
 
 
 def test_who_says_another_norm_than_it_sends_is_refused() -> None:
@@ -450,6 +473,7 @@ def test_who_says_another_norm_than_it_sends_is_refused() -> None:
     told = [np.array([[10, 1], [10, 0.5], [10, 3]], np.float64), *[np.zeros((3, 4)), packed.view(np.float64)] * 2]
     runtime = Together(0, told, aggregation="trimmed_mean", exchanges_per_epoch=1, on_divergence="warn")
     exchange = joined(RobustGeo, runtime)
+    pull_what_is_wanted(exchange)
     change(exchange, "w", 0, by[0])
     exchange.merge(10, "epoch 0")
     assert runtime.calls[0] == {"items": [[0, 0]] * 4, "w": [2, 0]}, "of 1 and 3"
