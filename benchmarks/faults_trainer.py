@@ -37,7 +37,7 @@ class Held:
         places = {
             "training": (self.local, "train"),
             "exchange": (self.exchange, "merge"),
-            "evaluation": (self.evaluator, "evaluate"),
+            "evaluation": (self, "pull_model"),
             "save": (self.saving, "save_shared"),
             "report": (self.runtime, "gather"),
             "finish": (self.exchange, "stop"),

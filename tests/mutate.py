@@ -58,6 +58,7 @@ TABULAR = ("unit/data/test_tabular.py",)
 EVALUATION = ("unit/evaluation",)
 SERVING = ("unit/serving/test_evaluate.py",)
 PRIVACY = ("unit/privacy",)
+ALIVE = ("unit/job/test_alive.py", "unit/job/test_judge.py", "unit/runs/test_activity.py", "unit/runs/test_roles.py")
 FILES = ("unit/test_files.py",)
 BAD_INPUT = ("unit/test_bad_input.py",)
 MODELS = ("paddle/test_models.py",)
@@ -247,6 +248,21 @@ MUTANTS = [
     Mutant("files.py", "elif _exchange(draft, folder):", "elif False:", FILES),
     Mutant("config/received.py", "or isinstance(config[name], Mapping)", "", RECEIVED),
     Mutant("config/received.py", "Path(path.name).absolute()", "path", RECEIVED),
+    Mutant("runs/roles.py", "started(self.pid) == self.started and", "", ALIVE),
+    Mutant("runs/roles.py", "time.monotonic())}", "time.time())}", ALIVE),
+    Mutant("runs/activity.py", "time.sleep(BEAT)", "time.sleep(600 * BEAT)", ALIVE),
+    Mutant("runs/activity.py", "    _write(before)", "    pass", ALIVE),
+    Mutant("job/alive.py", "min(now - self._looked, LONGEST_STEP)", "now - self._looked", ALIVE),
+    Mutant("job/alive.py", "(moved and not question.answers)", "moved", ALIVE),
+    Mutant("job/judge.py", "self._is_stopped(name) or self._signs.silence(name) > silent", "False", ALIVE),
+    Mutant("job/judge.py", "each is not None and each.for_others", "each is not None", ALIVE),
+    Mutant("job/judge.py", "self._missing() and self._signs", "self._signs", ALIVE),
+    Mutant(
+        "job/judge.py",
+        "name not in self._statuses or (name not in self._ended and",
+        "(name not in self._ended and",
+        ALIVE,
+    ),
     Mutant("trainer/private_params.py", "np.where(held, values, untrained)", "values", TRAINER),
     Mutant("nets/program.py", "max(0.0, 1 - epochs_done / epochs)", "1 - epochs_done / epochs", PROGRAM),
     Mutant("nets/program.py", 'if schedule == "linear" else 1.0', 'if schedule == "Linear" else 1.0', PROGRAM),

@@ -81,7 +81,7 @@ def test_a_worker_takes_no_other_jobs_server(process: str, tmp_path: Path) -> No
             endpoint = f"127.0.0.1:{listener.getsockname()[1]}"
             runtime.role = SimpleNamespace(name="worker.3", server_endpoints=(endpoint,))
             pid = os.getpid() if process == "ours" else sleeper.pid
-            status = RoleStatus("server.0", pid, roles.started(pid), "starting", "", {})
+            status = RoleStatus("server.0", pid, roles.started(pid), "starting", "", {"starting": 1.0})
             (tmp_path / "server.0.json").write_text(json.dumps(dataclasses.asdict(status)))
             if process == "ours":
                 runtime.wait_for_servers()

@@ -70,6 +70,9 @@ def test_a_job_is_judged_by_its_promises(faults: Any, job: Any) -> None:
 def test_exit_code_0_with_other_figures_is_no_success(faults: Any, job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for figures, outcome in (
         ([(0, 9, 0.5, 0.6, 0.1, 0.2)], "goes on"),
+        ([(0, 9, 0.501, 0.601, 0.1, 0.2)], "goes on"),
+        ([(0, 8, 0.5, 0.6, 0.1, 0.2)], "other figures"),
+        ([(0, 9, 0.5, 0.6, 0.1, 0.2), (1, 9, 0.5, 0.6, 0.1, 0.2)], "other figures"),
         ([(0, 9, 0.5, 0.5, 0.1, 0.2)], "other figures"),
         ([], "other figures"),
     ):

@@ -105,6 +105,7 @@ def test_job_that_fails(
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == {
         "state": "failed",
         "role": "worker.1",
+        "kind": "failed",
         "error": "the reader exited with 1",
         "log": str(log),
     }
