@@ -27,6 +27,7 @@ from fl_rec.config.schema import (
 )
 from fl_rec.config.written import KEYS, Dumper, Written, parse_override, read, unknown_key
 from fl_rec.errors import ConfigError
+from fl_rec.files import atomic_write
 from fl_rec.typed import error_of, problems_of, rule_of, to_plain, validate
 
 
@@ -177,14 +178,14 @@ class Config(Mapping[str, Any]):
         return copy.deepcopy(self._plain)
 
     def dump(self, path: str | Path) -> None:
-        """Write the resolved configuration as YAML, which `load` reads back to an equal one.
+        """Write the resolved configuration as YAML, which `load` reads back to an equal one, whole or not at all.
 
         Raises:
             ConfigError: the file cannot be written.
         """
         try:
-            with open(path, "w", encoding="utf-8") as file:
-                yaml.dump(self._plain, file, Dumper, sort_keys=False, allow_unicode=True)
+            with atomic_write(Path(path)) as file:
+                yaml.dump(self._plain, file, Dumper, sort_keys=False, allow_unicode=True, encoding="utf-8")
         except OSError as err:
             raise ConfigError(f"{path}: the configuration cannot be saved: {err.strerror}.") from err
 

@@ -1,6 +1,7 @@
 """The run directory: where a job writes its configuration, logs, metrics, result and model. A project is a folder with
 a configuration; its runs are in `runs` beside it.
 
+runs/NAME/job              whose it is, and what tells the run from all others
 runs/NAME/config.yaml      the resolved configuration
 runs/NAME/log/             each role's log
 runs/NAME/roles/           each role's status, from which the launcher judges the job
