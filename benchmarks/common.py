@@ -363,7 +363,7 @@ def run_job(
     """
     run = RunDirectory(path)
     mark = Mark(ENVIRONMENT_KEY, str(run.path))
-    command = _command(run, data, overrides, servers, coordinators, config, script)
+    command = job_command(run, data, overrides, servers, coordinators, config, script)
     expected = roles.role_names(data.num_shards, servers, coordinators)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
         started, clock = time.time(), time.monotonic()
@@ -441,15 +441,16 @@ def run_side_by_side(jobs: Sequence[Callable[[threading.Event], T]], width: int)
     return [future.result() for future in futures]
 
 
-def _command(
+def job_command(
     run: RunDirectory,
     data: Manifest,
     overrides: Mapping[str, Any],
-    servers: int,
-    coordinators: int,
-    config: Path,
-    script: Path | None,
+    servers: int = 1,
+    coordinators: int = 0,
+    config: Path = CONFIG,
+    script: Path | None = None,
 ) -> list[str]:
+    """What `run_job` starts; see there."""
     keys = {
         "runner.run_dir": str(run.path),
         "runner.train_data_dir": str(data.folder / TRAIN_FOLDER),

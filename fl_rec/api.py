@@ -19,7 +19,8 @@ from fl_rec.config.written import to_override
 from fl_rec.data import prepare as prepare_command
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.evaluation.records import EpochRecord, records_of
-from fl_rec.job.launch import LaunchOptions, Stopped, launch
+from fl_rec.job.launch import LaunchOptions, launch
+from fl_rec.job.signals import Stopped
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.saved import EXPORTED, SIGNATURE, SavedModel
 from fl_rec.serving.export import export
@@ -30,25 +31,29 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: str | Path,
+    config: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
     workers: int | None = None,
-    servers: int = 1,
+    servers: int | None = None,
     coordinator: bool = False,
     script: str | Path | None = None,
+    resume: str | Path | Run | None = None,
+    max_restarts: int = 0,
     on_epoch: Callable[[EpochRecord], object] | None = None,
     verbose: bool = True,
 ) -> Run:
     """Runs a job from start to end, as `fl-rec run` does.
 
     Args:
-        config: the YAML file.
+        config: the YAML file; None with `resume`, for the configuration of the run.
         overrides: values by their dotted keys, such as {"runner.epochs": 3}; relative paths start at the YAML's folder.
         workers: how many; None for as many as there are shards.
-        servers: how many parameter servers.
-        coordinator: whether there is one.
+        servers: how many parameter servers; None for 1, or with `resume` for as many as there were.
+        coordinator: whether there is one; a run that is resumed has one if it had one.
         script: the training script; None for the one that fits.
+        resume: a run, or its folder, to go on with after its last checkpoint; None for a new one.
+        max_restarts: how often the job goes on by itself, after the last checkpoint, when a process of it was lost.
         on_epoch: called in this thread after each epoch with the record of all clients together, which has each
             client's in its `clients`. An exception that it raises ends the job, and is raised here.
         verbose: whether to print the settings, and a table after each epoch.
@@ -62,13 +67,20 @@ def train(
         KeyboardInterrupt: by Ctrl-C or another signal, after all processes of the job have ended. Python tells only
             the main thread of it: in another one the job goes on.
     """
+    run = None if resume is None else Path(resume.path if isinstance(resume, Run) else resume).absolute()
+    if config is None:
+        if run is None:
+            raise ConfigError("fl_rec.train needs a configuration, or a run to go on with. Received: neither.")
+        config = RunDirectory(run).config
     options = LaunchOptions(
         config_yaml=Path(config),
         overrides=tuple(to_override(name, value) for name, value in (overrides or {}).items()),
         worker_num=workers,
-        server_num=servers,
+        server_num=servers or (1 if run is None else 0),
         coordinator_num=int(coordinator),
         script=None if script is None else Path(script),
+        resume=run,
+        max_restarts=max_restarts,
     )
     say = partial(print, flush=True) if verbose else _say_nothing
     try:

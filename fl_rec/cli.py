@@ -22,6 +22,7 @@ COMMANDS = {
         "fl_rec.job.launch",
         "start a job's servers and workers, watch them, and judge the run; without -m, the built-in job",
     ),
+    "resume": ("fl_rec.job.resume", "go on with a run that has ended too early, or that is to have more epochs"),
     "coordinator": (
         "fl_rec.coordinator.process",
         "start a run's lost coordinator again, or try a strategy on a recorded run",

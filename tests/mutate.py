@@ -63,6 +63,8 @@ FILES = ("unit/test_files.py",)
 BAD_INPUT = ("unit/test_bad_input.py",)
 MODELS = ("paddle/test_models.py",)
 RECEIVED = ("unit/config/test_received.py",)
+RESUME = ("unit/runs/test_training_state.py", "unit/job/test_attempts.py", "unit/trainer/test_away.py")
+CHECKPOINTS = ("paddle/test_checkpoints.py",)
 ROUNDS = ("unit/privacy/test_dp_training.py", "paddle/test_dp_training.py")
 TRAINER = ("unit/trainer",)
 PROGRAM = ("paddle/test_program.py",)
@@ -163,11 +165,25 @@ MUTANTS = [
     ),
     Mutant("data/partition.py", "2 * count > len(users)", "count > len(users)", PARTITION),
     Mutant("data/partition.py", "(total + weight[value], members", "(total, members", PARTITION),
+    # -- checkpoints -----------------------------------------------------------------------------------------
+    Mutant("runs/training_state.py", "epochs(run)[:-keep]", "epochs(run)[: -keep - 1]", RESUME),
+    Mutant("runs/training_state.py", "reversed(epochs(run))", "epochs(run)", RESUME),
+    Mutant("runs/training_state.py", "lengths.get(path.name, 0)", "len(path.read_bytes())", RESUME),
+    Mutant("runs/training_state.py", '.npz", arrays, 0o600)', '.npz", arrays)', RESUME),
+    Mutant("runs/training_state.py", "        path.unlink()\n", "        pass\n", RESUME),
+    Mutant("runs/directory.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH", RESUME),
+    Mutant("job/attempts.py", "math.inf if again else 1 +", "1 +", RESUME),
+    Mutant("job/attempts.py", "_OF_A_WORKER * by_loss", "_OF_A_WORKER", RESUME),
+    Mutant("trainer/away.py", "epoch < self._until", "epoch <= self._until", RESUME),
+    Mutant("trainer/checkpoints.py", "or epoch + 1 == self._runner.epochs", "", CHECKPOINTS),
+    Mutant("trainer/checkpoints.py", "if name not in shared}", "}", CHECKPOINTS),
+    Mutant("data/rows.py", "self._pass, self._next = number, row", "self._pass, self._next = number, 0", CHECKPOINTS),
+    Mutant("steps/graph.py", "paddle.seed(int(", "(int(", CHECKPOINTS),
     # -- from Python -----------------------------------------------------------------------------------------
     Mutant("job/launch.py", "path if number == 1 else", "path if number else", API),
     Mutant("job/launch.py", "len(lines) <= self._workers and", "len(lines) < self._workers and", API),
     Mutant("job/launch.py", "self._offset += len(whole)", "self._offset += len(text)", API),
-    Mutant("job/launch.py", "class Stopped(KeyboardInterrupt)", "class Stopped(Exception)", API),
+    Mutant("job/signals.py", "class Stopped(KeyboardInterrupt)", "class Stopped(Exception)", API),
     Mutant("job/launch.py", "except BaseException as err:", "except Exception as err:", API),
     Mutant("api.py", "(best.epoch, None)", "(best.epoch, there.client)", API),
     Mutant("evaluation/records.py", "tuple(of_epoch) if", "tuple(records) if", API),

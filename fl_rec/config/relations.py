@@ -125,6 +125,19 @@ TRAINING = (
     ),
     _needs("runner.resample_negatives", _SPLIT, True, "a worker draws for the positives of its shard"),
     _needs("runner.exchanges_per_epoch", _SYNC, "geo", "only GEO's workers have a model that they exchange"),
+    Relation(
+        ("runner.on_worker_loss", "runner.exchanges_per_epoch"),
+        lambda loss, exchanges: loss != "continue" or exchanges > 0,
+        "runner.on_worker_loss={} needs synchronised exchanges, in which a worker can be missing: without them each "
+        "sends its changes divided by the number of all workers. Received: runner.exchanges_per_epoch={}. Set it to 1 "
+        "or more, or runner.on_worker_loss to restart.",
+    ),
+    Relation(
+        ("runner.on_worker_loss", "runner.save_interval"),
+        lambda loss, interval: loss == "stop" or interval > 0,
+        "runner.on_worker_loss={} goes on from a checkpoint. Received: runner.save_interval={}, by which there is "
+        "none. Set it to 1 or more, or runner.on_worker_loss to stop.",
+    ),
     _needs("runner.private_params", _SYNC, "geo", "with async every parameter is the servers'"),
     _needs("runner.private_params", _SPLIT, True, "a worker's own parameters know its own shard only"),
     Relation(

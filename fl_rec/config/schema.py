@@ -163,6 +163,14 @@ class RunnerConfig(Keys):
     infer_start_epoch: NonNegativeInt = key(0, "first epoch whose saved model is evaluated")
     infer_end_epoch: NonNegativeInt | None = key(None, "epoch to stop before; null: evaluate one epoch")
 
+    save_interval: NonNegativeInt = key(1, "epochs between two checkpoints, from which fl-rec resume goes on; 0: none")
+    keep_checkpoints: PositiveInt = key(2, "checkpoints that stay, the newest ones")
+    on_worker_loss: Literal["stop", "restart", "continue"] = key(
+        "stop",
+        "when a worker's process is lost: the job ends, or goes on from its last checkpoint, with all workers or, in "
+        "that epoch, without the lost one",
+    )
+
     start_timeout: PositiveFloat = key(120.0, "seconds for servers and peers to come up")
     barrier_timeout: PositiveFloat = key(3600.0, "seconds a worker waits for the slowest other")
     heartbeat_timeout: Annotated[float, AtLeast(2)] = key(

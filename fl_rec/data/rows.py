@@ -165,6 +165,17 @@ class TrainingRows:
         """Rows of one pass."""
         return self._source.count
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """The pass, and the row in it, that come next."""
+        return self._pass, self._next
+
+    def go_to(self, number: int, row: int) -> None:
+        """Has these come next."""
+        self._pass, self._next = number, row
+        if row:  # the rest of a pass is of when it was drawn
+            self.of_pass(number)
+
     def of_pass(self, number: int) -> Rows:
         """All rows of a pass, drawn once if it is asked for again."""
         if number != self._drawn:

@@ -57,6 +57,14 @@ class Student:
         """Before the rows of an epoch are read."""
         return
 
+    def state(self) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps of it."""
+        return {}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on from it, before the rest of a pass is drawn."""
+        return
+
     def require_no_overlap(self, users: np.ndarray, what: str) -> None:
         """DataError if the figures of these users would know what was trained; see `ProxySet`."""
         return
@@ -120,6 +128,13 @@ class DistilledStudent(Student):
     def begin_epoch(self, epoch: int) -> None:
         self._rows.begin(epoch, self.soft_targets)
 
+    def state(self) -> dict[str, np.ndarray]:
+        round, targets = self._rows.drawn
+        return {"student_round": np.array(round), **({} if targets is None else {"student_targets": targets})}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self._rows.begin(int(state["student_round"]), state.get("student_targets"))
+
     def require_no_overlap(self, users: np.ndarray, what: str) -> None:
         self.proxy.require_no_overlap(users, what)
 
@@ -173,6 +188,8 @@ class DistilledRows:
         self._own, self._proxy, self._seed, self._users = own, proxy, seed, users
         self._round = 0
         self._targets: np.ndarray | None = None
+        # The round and the targets of the last reading.
+        self.drawn: tuple[int, np.ndarray | None] = (0, None)
         self.count = own.count + proxy.shape[0]
 
     def begin(self, round: int, targets: np.ndarray | None) -> None:
@@ -186,6 +203,7 @@ class DistilledRows:
 
     def epoch(self, number: int) -> Rows:
         """As `FreshNegatives.epoch`."""
+        self.drawn = self._round, self._targets
         own, rows = self._own.epoch(number), self._proxy.rows(self._round)
         targets = np.full((self.count, self._proxy.shape[1]), NO_TARGET, np.int32)
         if self._targets is not None:

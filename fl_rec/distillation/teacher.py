@@ -31,7 +31,7 @@ class Teacher:
 
     def __init__(self, config: Config, learning_rate: float, label_weight: float, batch_size: int) -> None:
         self._batch_size, self._learning_rate = batch_size, learning_rate
-        self._random = np.random.default_rng(config.runner.seed)
+        self._seed = config.runner.seed
         graph.static_mode()
         self._program, startup = paddle.static.Program(), paddle.static.Program()
         self._program.random_seed = startup.random_seed = config.runner.seed
@@ -57,7 +57,9 @@ class Teacher:
         """How many numbers it learns."""
         return sum(int(np.prod(each.shape)) for each in self._program.all_parameters())
 
-    def train(self, rows: Rows, probabilities: np.ndarray, epochs: int, rate_factor: float = 1.0) -> None:
+    def train(
+        self, rows: Rows, probabilities: np.ndarray, epochs: int, rate_factor: float = 1.0, round: int = 0
+    ) -> None:
         """Passes over a round's rows.
 
         Args:
@@ -65,12 +67,13 @@ class Teacher:
             probabilities: float [n, group], what the clients together think.
             epochs: how many.
             rate_factor: of the learning rate.
+            round: by which the order is drawn, so that a teacher that goes on draws as one that never stopped.
         """
         rate = np.array([self._learning_rate * rate_factor], np.float32)
         self._tensor(self._rate).set(rate, paddle.CPUPlace())
-        wanted = probabilities.astype(np.float32)
+        wanted, random = probabilities.astype(np.float32), np.random.default_rng([self._seed, round])
         for _ in range(epochs):
-            order = self._random.permutation(len(rows.items))
+            order = random.permutation(len(rows.items))
             for start in range(0, len(order), self._batch_size):
                 batch = order[start : start + self._batch_size]
                 feed = {**self._feed(rows, batch), "clients_probability": wanted[batch]}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -115,6 +116,14 @@ class Divergence:
     def __init__(self) -> None:
         self._first_loss = math.nan
         self._best = 0.0
+
+    def go_on(self, totals: Iterable[Mapping[str, Any]]) -> None:
+        """Knows the epochs of a run that is resumed, by their records."""
+        for each in totals:
+            loss, hit_rate = (each.get(name) for name in ("train_loss", "hr"))
+            if loss is not None and not math.isfinite(self._first_loss):
+                self._first_loss = loss
+            self._best = max(self._best, hit_rate or 0.0)
 
     def signs(self, total: EpochMetrics, everyone: Sequence[EpochMetrics]) -> list[str]:
         """What says that it does not, in words.

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,14 +27,24 @@ from fl_rec.data.manifest import list_shards
 from fl_rec.errors import ConfigError, JobFailed
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import EpochRecord, parse_line, records_of
-from fl_rec.files import read_json
+from fl_rec.job import attempts
 from fl_rec.job.built_in import built_in
-from fl_rec.job.check import check_job
-from fl_rec.job.judge import STARTER, Patience
+from fl_rec.job.check import Job, check_job
+from fl_rec.job.judge import STARTER, Failure, Patience
+from fl_rec.job.signals import Stopped, signals_as_exceptions
 from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
 from fl_rec.nets.contract import check_net
 from fl_rec.runs import roles
-from fl_rec.runs.directory import ENVIRONMENT_KEY, LAUNCHER_KEY, RunDirectory, default_path, in_order
+from fl_rec.runs.directory import (
+    AWAY_KEY,
+    ENVIRONMENT_KEY,
+    LAUNCHER_KEY,
+    RESUME_KEY,
+    Launch,
+    RunDirectory,
+    default_path,
+    in_order,
+)
 from fl_rec.tables import cut
 
 # What starts the roles, by START_KEY: one process that imports Paddle and forks them, or fleetrun.
@@ -59,9 +68,11 @@ class LaunchOptions:
     Attributes:
         config_yaml, overrides: as for every tool, `-m` and `-o`.
         worker_num: None for as many as there are shards.
-        server_num, coordinator_num: how many of each.
+        server_num, coordinator_num: how many of each; 0 servers in a run that is resumed: as many as it had.
         servers: "host:port,..." for the servers; None lets the system choose.
         script: the training script; None for the one that fits `coordinator_num`.
+        resume: the run to go on with, absolute; None for a new one.
+        max_restarts: how often the job goes on by itself when a process of it was lost.
     """
 
     config_yaml: Path
@@ -71,10 +82,18 @@ class LaunchOptions:
     coordinator_num: int = 0
     servers: str | None = None
     script: Path | None = None
+    resume: Path | None = None
+    max_restarts: int = 0
 
     @property
     def training_script(self) -> Path:
         return self.script or DEFAULT_SCRIPTS[self.coordinator_num]
+
+    @property
+    def own_script(self) -> str:
+        """See `fl_rec.runs.directory.Launch`."""
+        script = self.training_script.resolve()
+        return "" if script in DEFAULT_SCRIPTS else str(script)
 
 
 def launch(
@@ -98,13 +117,35 @@ def launch(
         Stopped: a signal has ended the job.
     """
     environment.check()
-    config = Config.load(options.config_yaml, options.overrides)
+    if options.resume is not None:
+        options = attempts.filled_in(options)
+    config = attempts.configuration(options)
     workers = options.worker_num or len(list_shards(config.runner.train_data_dir, "train_data_dir"))
     job = check_job(config, workers, options.coordinator_num)
     _check_options(options)
     check_net(config.runner.model_path, options.training_script.resolve().parent)
-    run = _claim(config)
-    job.config.dump(run.config)
+    run = _claim(config) if options.resume is None else RunDirectory(options.resume)
+    with run.held():
+        epoch = None if options.resume is None else attempts.take_up(run, job)
+        job.config.dump(run.config)
+        if options.config_yaml == run.config:  # which now has them
+            options = dataclasses.replace(options, overrides=())
+        Launch(workers, options.server_num, options.coordinator_num, options.own_script).write(run)
+        _describe(options, workers, job, run, say)
+        if options.resume is not None:
+            say(f"{attempts.said(epoch)}\n")
+        restarts = attempts.Restarts(job.config.runner, options.max_restarts)
+        while (failure := _play(options, workers, job, run, restarts.environment(epoch), say, on_epoch)) is not None:
+            if not restarts.are_left(failure):
+                raise JobFailed(failure.role, failure.reason, failure.log, run.path)
+            epoch = attempts.go_back(run)
+            say(f"{failure}\nrestart   {restarts.count(failure, epoch)}\n{attempts.said(epoch)}\n")
+    result = run.read_result()
+    say(f"done      {run.result}\nmodel     {result['model']}")
+    return run
+
+
+def _describe(options: LaunchOptions, workers: int, job: Job, run: RunDirectory, say: Callable[[str], None]) -> None:
     say(job.config.describe())
     for note in job.notes:
         say(f"note: {note}")
@@ -117,6 +158,24 @@ def launch(
     say(f"roles     {options.server_num} server(s), {workers} worker(s), {options.coordinator_num} coordinator(s)")
     say(f"run       {run.path}\nlogs      {run.log}\n")
 
+
+def _play(
+    options: LaunchOptions,
+    workers: int,
+    job: Job,
+    run: RunDirectory,
+    variables: Mapping[str, str],
+    say: Callable[[str], None],
+    on_epoch: Callable[[EpochRecord], object] | None,
+) -> Failure | None:
+    """One start of the job's processes, until they have ended.
+
+    Args:
+        variables: of their environment, by which they begin; see `attempts.Restarts`.
+
+    Returns:
+        who failed; None if nobody did.
+    """
     mark = Mark(ENVIRONMENT_KEY, str(run.path))
     expected = roles.role_names(workers, options.server_num, options.coordinator_num)
     show = _TableTail(run, say)
@@ -127,10 +186,11 @@ def launch(
         if told is not None:
             told(over)
 
+    others = {*roles.of_paddle(), RESUME_KEY, AWAY_KEY}
     with (
         tempfile.TemporaryDirectory(prefix="fl_rec_") as scratch,
         open(run.log / "start", "wb") as start_log,
-        _signals_as_exceptions() as ignore_signals,
+        signals_as_exceptions() as ignore_signals,
     ):
         try:
             # Or else ten workers would wait for the first of them to do so.
@@ -138,9 +198,10 @@ def launch(
             process = subprocess.Popen(
                 _start_command(options, workers, run),
                 env={
-                    **{name: value for name, value in os.environ.items() if name not in left_over},
+                    **{name: value for name, value in os.environ.items() if name not in others},
                     mark.name: mark.value,
                     LAUNCHER_KEY: str(os.getpid()),
+                    **variables,
                     # Gloo's store and fleetrun leave temporary files behind when they are ended.
                     "TMPDIR": scratch,
                     **kernels.cache_environment(scratch),
@@ -153,7 +214,8 @@ def launch(
                 start_new_session=True,
             )
             leader = psutil.Process(process.pid)
-            failure = watch(run, expected, leader, Patience.of(config), lambda role: _log_of(run, role), progress)
+            patience = Patience.of(job.config)
+            failure = watch(run, expected, leader, patience, lambda role: _log_of(run, role), progress)
             if failure is None:
                 # It stops the servers as soon as the last worker has gone.
                 with suppress(subprocess.TimeoutExpired):
@@ -165,7 +227,7 @@ def launch(
             mark.end()
             reason = str(err) if isinstance(err, Stopped) else f"stopped by {err!r}"
             with suppress(OSError):  # A full disk must not hide why the run ended.
-                run.write_result({"state": roles.FAILED, "error": reason})
+                run.write_interrupted({"state": roles.FAILED, "error": reason})
             raise
         finally:
             ignore_signals()
@@ -173,11 +235,7 @@ def launch(
     if failure is not None:
         write_failure(run, failure)
     progress(over=True)
-    if failure is not None:
-        raise JobFailed(failure.role, failure.reason, failure.log, run.path)
-    result = read_json(run.result)
-    say(f"done      {run.result}\nmodel     {result['model']}")
-    return run
+    return failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -186,8 +244,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--worker_num", type=count, metavar="N", help="workers, one per shard; default: the number of shards"
     )
-    parser.add_argument("--server_num", type=count, default=1, metavar="N", help="parameter servers; default: 1")
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with a run, as fl-rec resume does; -m: its own configuration"
+    )
+    add_launch_arguments(parser)
+    parser.add_argument("--server_num", type=count, metavar="N", help="parameter servers; default: 1, or as it had")
     parser.add_argument("--coordinator_num", type=int, choices=(0, 1), default=0, help="coordinators; default: 0")
+
+
+def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what a run that is resumed may be given anew."""
     parser.add_argument(
         "--servers",
         metavar="HOST:PORT,...",
@@ -198,19 +264,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="training script; default: the one in tools/ with or without a coordinator",
     )
+    parser.add_argument(
+        "--max_restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how often to go on from the last checkpoint when a process was lost; default: 0",
+    )
 
 
 def command(options: argparse.Namespace) -> int:
     """Plays `fl-rec run`: 0 if every role did its part, 1 if not; 128 + the signal if one ended it."""
-    job = LaunchOptions(
-        config_yaml=Path(options.config_yaml) if options.config_yaml else built_in(),
+    if options.resume:
+        return play(resumed(options.resume, options))
+    return play(
+        LaunchOptions(
+            config_yaml=Path(options.config_yaml) if options.config_yaml else built_in(),
+            overrides=tuple(options.opt),
+            worker_num=options.worker_num,
+            server_num=options.server_num or 1,
+            coordinator_num=options.coordinator_num,
+            servers=options.servers,
+            script=options.script,
+            max_restarts=options.max_restarts,
+        )
+    )
+
+
+def resumed(run: Path, options: argparse.Namespace) -> LaunchOptions:
+    """To go on with a run, by the arguments of `fl-rec run` or `fl-rec resume`."""
+    run = run.absolute()
+    return LaunchOptions(
+        config_yaml=Path(options.config_yaml) if options.config_yaml else RunDirectory(run).config,
         overrides=tuple(options.opt),
         worker_num=options.worker_num,
-        server_num=options.server_num,
-        coordinator_num=options.coordinator_num,
+        server_num=options.server_num or 0,
         servers=options.servers,
         script=options.script,
+        resume=run,
+        max_restarts=options.max_restarts,
     )
+
+
+def play(job: LaunchOptions) -> int:
+    """As `command`."""
     try:
         launch(job, say=partial(print, flush=True))
     except JobFailed as err:
@@ -287,7 +384,7 @@ class _TableTail:
     """Shows what has been added to tables.txt since the last call."""
 
     def __init__(self, run: RunDirectory, say: Callable[[str], None]) -> None:
-        self._path, self._say, self._offset = run.tables, say, 0
+        self._path, self._say, self._offset = run.tables, say, run.tables.stat().st_size
 
     def __call__(self) -> None:
         with open(self._path, encoding="utf-8") as file:
@@ -302,7 +399,8 @@ class _EpochTail:
     """Hands over the record of each epoch of which every worker has written its own since the last call."""
 
     def __init__(self, run: RunDirectory, workers: int, on_epoch: Callable[[EpochRecord], object]) -> None:
-        self._path, self._workers, self._on_epoch, self._offset = run.metrics, workers, on_epoch, 0
+        self._path, self._workers, self._on_epoch = run.metrics, workers, on_epoch
+        self._offset = self._path.stat().st_size
         self._lines: dict[int, list[dict[str, Any]]] = {}
 
     def __call__(self, over: bool = False) -> None:
@@ -322,45 +420,3 @@ class _EpochTail:
                 return
             del self._lines[epoch]
             self._on_epoch(records_of(lines)[-1])
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal has ended the job. No error, or an on_epoch that catches errors would go on."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.number = number
-
-
-@contextmanager
-def _signals_as_exceptions() -> Iterator[Callable[[], None]]:
-    """Yields what has them ignored from then on: clearing up must not be interrupted.
-
-    Only the main thread can change what signals do; in another one they stay as they are.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-
-    def ignore() -> None:
-        for each in kept:
-            signal.signal(each, signal.SIG_IGN)
-
-    def stop(number: int, _frame: object) -> None:
-        ignore()
-        raise Stopped(number)
-
-    # What is ignored stays so: nohup has the job outlive its terminal. And None is a handler that is not Python's.
-    kept = {
-        each: handler
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        for handler in [signal.getsignal(each)]
-        if handler not in (signal.SIG_IGN, None)
-    }
-    for each in kept:
-        signal.signal(each, stop)
-    try:
-        yield ignore
-    finally:
-        for each, handler in kept.items():
-            signal.signal(each, handler)

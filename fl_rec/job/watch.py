@@ -123,7 +123,7 @@ def watch(
 
 def write_failure(run: RunDirectory, failure: Failure) -> None:
     with suppress(OSError):  # It has been told; a full disk may be what failed.
-        run.write_result(
+        run.write_interrupted(
             {
                 "state": roles.FAILED,
                 "role": failure.role,
@@ -143,7 +143,7 @@ def end_with_the_launcher() -> None:
             return
         Mark(ENVIRONMENT_KEY, str(run.path)).end()
         with suppress(OSError):
-            run.write_result({"state": roles.FAILED, "error": "the launcher was killed"})
+            run.write_interrupted({"state": roles.FAILED, "error": "the launcher was killed"})
         os._exit(1)
 
     signal.signal(signal.SIGUSR1, look)

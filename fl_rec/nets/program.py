@@ -19,6 +19,7 @@ from fl_rec.errors import ConfigError, Diverged, RunError
 from fl_rec.nets import graph
 from fl_rec.nets.contract import attribute, new_model
 from fl_rec.nets.penalties import add_penalties
+from fl_rec.nets.tensors import persistent
 
 # Variables that add up over an epoch.
 LOSS_SUM, ROWS = "fl_rec_loss_sum", "fl_rec_rows"
@@ -190,6 +191,17 @@ class TrainingProgram:
         self.scope.find_var(name).get_tensor().set(values, paddle.CPUPlace())
         if name in self._masks:
             self.set_value(self._masks[name], (values != 0).astype(values.dtype))
+
+    @property
+    def kept(self) -> list[str]:
+        """What training goes on from: parameters, what their optimizers keep, and what the net itself does."""
+        others = {*self.statistics, *self._rates, *self._anchors.values(), *self._masks.values()}
+        return [name for name in persistent(self.main) if name not in others and not name.endswith("@GRAD")]
+
+    def restore(self, values: Mapping[str, np.ndarray]) -> None:
+        """Sets variables of `kept` to what they were, of their shape and dtype; masks stay as they are."""
+        for name, each in values.items():
+            graph.live(self.scope, name)[...] = each
 
     def predict(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """What the net scores, float32 [rows, group]; nothing is trained.

@@ -127,6 +127,10 @@ class Exchange(ABC):
                 f"own is: one of them sends what it does not tell. {ROBUST}"
             )
 
+    def shared(self) -> Mapping[str, np.ndarray]:
+        """The servers' model, float32 by parameter; call it within `settled`."""
+        return dict(self.servers.values())
+
     def stop(self) -> None:
         """Takes leave; the first worker stops the servers when all have come this far."""
         self.runtime.barrier("the end of training")

@@ -106,7 +106,7 @@ class Geo(Shared):
         """Sends no more, and notes whether it was this worker's own doing, for the epoch's end."""
         print(f"{self.runtime.role.name}: {err}", flush=True)
         if self._seen[0] == _SOUND:
-            own = changes.sound(changes.norm(self.servers.values()))
+            own = changes.sound(changes.norm(values for _, values in self.servers.values()))
             self._seen = (_OWN if own else _RECEIVED, time.monotonic() - self._since)
         self.hang_up()
         self._exchanging = False
@@ -343,6 +343,9 @@ class SynchronousGeo(Shared):
         """Copies what the last exchange has brought, which is the servers' model."""
         for name in {parameter.name for parameter in program.all_parameters()} & set(self._base):
             graph.live(scope, name)[...] = self._base[name]
+
+    def shared(self) -> Mapping[str, np.ndarray]:
+        return self._base
 
     def shared_parameters(self) -> dict[str, np.ndarray]:
         """A copy of what this worker has of every parameter that the servers hold."""

@@ -75,13 +75,13 @@ class ServerModel:
         for name in names & set(self.tables.sparse):
             self._pull_sparse(name, graph.live(scope, name))
 
-    def values(self) -> Iterator[np.ndarray]:
-        """Everything that the servers hold, float32, one parameter at a time."""
-        yield from self.pull_dense().values()
+    def values(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Everything that the servers hold, float32, one parameter at a time, with its name."""
+        yield from self.pull_dense().items()
         for name in self.tables.sparse:
             values: np.ndarray = np.empty(self._shapes[name], np.float32)
             self._pull_sparse(name, values)
-            yield values
+            yield name, values
 
     def pull_dense(self) -> dict[str, np.ndarray]:
         """The dense parameters: name -> float32 array."""

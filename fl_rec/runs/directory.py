@@ -11,17 +11,21 @@ runs/NAME/coordinator/     its address; arrays/, the large arrays of rounds.json
 runs/NAME/privacy/K.json   with differential privacy: what worker K has spent of it, before it is spent
 runs/NAME/tables.txt       the same for people, one table per epoch
 runs/NAME/model/EPOCH/     the model as it was evaluated
+runs/NAME/checkpoint/      what a run is resumed from, an epoch each
+runs/NAME/launch.json      with what the job was started, besides its configuration
 runs/NAME/result.json      the end of the job: its figures, or who failed and why
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,37 @@ from fl_rec.files import append_line, read_json, write_json
 RUNS = "runs"
 # What every process of a job finds in its environment: the run, and the launcher's process number.
 ENVIRONMENT_KEY, LAUNCHER_KEY = "FL_REC_RUN_DIR", "FL_REC_LAUNCHER"
+# And the epoch from whose checkpoint it goes on, if it is resumed.
+RESUME_KEY = "FL_REC_RESUME"
+# Workers that were lost, and the epoch with which each comes back: "3:7,5:4".
+AWAY_KEY = "FL_REC_AWAY"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """With what a job was started, besides its configuration.
+
+    Attributes:
+        workers, servers, coordinators: how many of each.
+        script: the training script; "" for the one that fits `coordinators`.
+    """
+
+    workers: int
+    servers: int
+    coordinators: int
+    script: str = ""
+
+    def write(self, run: RunDirectory) -> None:
+        write_json(run.launch, asdict(self))
+
+    @classmethod
+    def read(cls, run: RunDirectory) -> Launch:
+        """DataError if there is none that can be read."""
+        content = read_json(run.launch, "A run that is resumed tells with what it was started.", "Start a new run.")
+        found = [content.get(each.name) for each in fields(cls)]
+        if not all(isinstance(value, kind) for value, kind in zip(found, (int, int, int, str))):
+            raise DataError(f"A launch.json has numbers of workers, servers and coordinators. Received: {run.launch}.")
+        return cls(*found)
 
 
 @dataclass(frozen=True)
@@ -84,6 +119,20 @@ class RunDirectory:
         lines = (self.path / "job").read_text(encoding="utf-8").splitlines()
         return lines[1] if len(lines) > 1 else ""
 
+    @property
+    def checkpoint(self) -> Path:
+        """What the run is resumed from; see `fl_rec.runs.training_state`."""
+        return self.path / "checkpoint"
+
+    @property
+    def launch(self) -> Path:
+        return self.path / "launch.json"
+
+    @property
+    def records(self) -> tuple[Path, ...]:
+        """What only ever grows while a job goes on."""
+        return self.metrics, self.rounds, self.tables
+
     @classmethod
     def claim(cls, path: Path, owner: str) -> tuple[RunDirectory, bool]:
         """Makes a run directory, or joins the one that another role of the same job has just made.
@@ -133,6 +182,30 @@ class RunDirectory:
             )
         return run, made
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other launchers from the run. RunError if one has it."""
+        with open(self.path / "job", "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as err:
+                raise RunError(
+                    f"A run has one job at a time. Received: {self.path}, whose job goes on. Wait for its end, or "
+                    "start a run of its own."
+                ) from err
+            yield
+
+    def set_aside(self) -> None:
+        """Has the next attempt find no logs, statuses and result of the last one, which go to log/before-N. OSError."""
+        number = 1
+        while (kept := self.log / f"before-{number}").exists():
+            number += 1
+        kept.mkdir(parents=True)
+        for path in (*self.log.iterdir(), self.result, self.roles):
+            if path.exists() and not path.name.startswith("before-"):
+                path.rename(kept / path.name)
+        self.roles.mkdir()
+
     def append_metrics(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Adds one line per record. Many processes may do so at once: each line is one appending write. OSError."""
         for record in records:
@@ -146,6 +219,10 @@ class RunDirectory:
         """All records, `in_order`. DataError, with the line, if one is none."""
         return in_order(read_lines(self.metrics))
 
+    def read_totals(self) -> list[dict[str, Any]]:
+        """The records of all clients together, by epoch."""
+        return [record for record in self.read_metrics() if record["client"] == ALL]
+
     def read_result(self) -> dict[str, Any]:
         """How the job ended: its `state`, and the rest. DataError if it can't be read, or does not tell."""
         result = read_json(self.result)
@@ -156,6 +233,14 @@ class RunDirectory:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_json(self.result, result)
+
+    def write_interrupted(self, why: Mapping[str, Any]) -> None:
+        """The result of a job that has not come to its end: why, and the figures of the epochs that it had. OSError."""
+        try:
+            totals = self.read_totals()
+        except DataError:  # which must not hide why the job ended
+            totals = []
+        self.write_result({**why, **({"last": totals[-1], "epochs": totals} if totals else {})})
 
 
 def in_order(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

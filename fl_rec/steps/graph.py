@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from fl_rec.config import Config
 from fl_rec.data.rows import Rows
 from fl_rec.data.text import multislot_text
@@ -35,6 +37,10 @@ class GraphStep(LocalStep):
         self._file: BinaryIO | None = None
 
     def begin_epoch(self, epoch: int) -> None:
+        import paddle
+
+        # Dropout's coins of an epoch are the same in a run that is resumed, where Paddle's generator is a new one.
+        paddle.seed(int(np.random.SeedSequence([self._runner.seed, epoch]).generate_state(1)[0]))
         if self._runner.need_dump and self._runner.dump_fields_path is not None:
             folder = self._runner.dump_fields_path / f"epoch_{epoch}"
             graph.dump(self._program.main, folder, self._runner.dump_fields, self._runner.dump_param)

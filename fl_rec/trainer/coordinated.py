@@ -20,6 +20,7 @@ from fl_rec.coordinator.messages import (
     Field,
     check_fields,
 )
+from fl_rec.coordinator.wire import decode_report, encode
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.evaluation.metrics import EpochMetrics
 from fl_rec.job.check import Job
@@ -73,6 +74,7 @@ class CoordinatedTrainer(FLTrainer):
             )
             self._lost = False
             self._bytes = (0, 0)
+            self._report: ClientReport | None = None
             self.decision = Decision()
 
     # -- the steps of a worker ---------------------------------------------------------------------------------
@@ -80,7 +82,8 @@ class CoordinatedTrainer(FLTrainer):
     def run_worker(self) -> None:
         """Asks what to do in the first epoch, and goes on epoch by epoch."""
         # Until its first word, a coordinator may take as long to come up as everybody else.
-        self._ask(self.client_report(None), self.config.runner.start_timeout)
+        if self.decision.next_state != FINISH:  # as it may be in a run that is resumed
+            self._ask(self._report or self.client_report(None), self.config.runner.start_timeout)
         if self._go_on():
             super().run_worker()
 
@@ -114,10 +117,21 @@ class CoordinatedTrainer(FLTrainer):
         Raises:
             RunError: the coordinator refused the report; or is lost, and coordinator.on_coordinator_loss is stop.
         """
+        self._report = None if self.decision.next_state == FINISH else self.client_report(metrics)
         everyone = super().report(metrics)
-        if self.decision.next_state != FINISH:
-            self._ask(self.client_report(metrics), self.config.coordinator.coordinator_timeout)
+        if self._report is not None:
+            self._ask(self._report, self.config.coordinator.coordinator_timeout)
         return everyone
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The report that comes next, as it travels; none if the client has finished."""
+        return {} if self._report is None else {"report": np.frombuffer(encode(self._report), np.uint8)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        if "report" in state:
+            self._report = decode_report(state["report"].tobytes())
+        else:
+            self.decision = Decision(FINISH)
 
     def apply(self, everyone: Sequence[EpochMetrics]) -> bool:
         """Goes on until every client has finished."""

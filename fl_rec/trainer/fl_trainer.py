@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fl_rec import environment
 from fl_rec.data.reader import Reader
@@ -24,6 +24,9 @@ from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.roles import Role
 from fl_rec.trainer.watch import Watch
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class FLTrainer:
@@ -45,6 +48,7 @@ class FLTrainer:
         evaluator: its test and validation rows; see `fl_rec.evaluation.evaluator.Evaluator`.
         saving: its share of the saved models; see `fl_rec.trainer.saving.Saving`.
         net: the model as the servers held it at the last `evaluate`; see `fl_rec.nets.inference.InferenceNet`.
+        checkpoints: what a run is resumed from; see `fl_rec.trainer.checkpoints.NoCheckpoints`.
         history: the figures of all workers together, one record an epoch; the first worker's.
     """
 
@@ -96,7 +100,7 @@ class FLTrainer:
 
     def run_worker(self) -> None:
         """Trains, evaluates and reports, epoch by epoch. Override it to change what a client does."""
-        for epoch in range(self.config.runner.epochs):
+        for epoch in self.epochs:
             metrics = self.train_epoch(epoch)
             metrics = self.evaluate(metrics)
             everyone = self.report(metrics)
@@ -114,8 +118,9 @@ class FLTrainer:
             rows, seconds, loss and the AUC buckets of this epoch alone.
 
         Raises:
-            RunError: not every row could be trained.
+            RunError: not every row could be trained; or the run is resumed, and was further.
         """
+        self.beginning.require(epoch)
         self.program.begin_epoch()
         self.local.begin_epoch(epoch)
         start = time.perf_counter()
@@ -160,11 +165,12 @@ class FLTrainer:
             test, validation = self.evaluator.evaluate(self.net)
             activity.doing(f"saving epoch {metrics.epoch}")
             self.saving.save_shared(metrics.epoch)
+            self.checkpoints.save_shared(metrics.epoch)
         self.saving.save_private(metrics.epoch)
         return dataclasses.replace(metrics, test=test, validation=validation)
 
     def report(self, metrics: EpochMetrics) -> list[EpochMetrics]:
-        """Tells every worker every worker's figures, and writes them down.
+        """Tells every worker every worker's figures, writes them down, and completes the epoch's checkpoint.
 
         Returns:
             one entry per worker, in order; see `fl_rec.evaluation.claims.believable`.
@@ -173,13 +179,14 @@ class FLTrainer:
             Diverged: training does not learn any more, and runner.on_divergence is stop.
         """
         activity.doing(f"reporting epoch {metrics.epoch}")
+        self.run_directory.append_metrics([metrics.to_record()])
+        self.checkpoints.save_own(metrics.epoch, self)
         gathered = self.runtime.gather(metrics.to_vector(), f"figures of epoch {metrics.epoch}")
         everyone, notes, error = self.watch.look(gathered, metrics, self.total)
         notes = [*self.exchange.remarks(), *notes]
         if error is None:
-            # Every worker has written its private part.
+            # Every worker has written its parts.
             self.saving.keep_the_best(self.total(everyone), self.evaluator.validates)
-        self.run_directory.append_metrics([metrics.to_record()])
         if self.role.is_first_worker:
             total = {**self.total(everyone).to_record(), **self.local.figures()}
             self.history.append(total)
@@ -190,6 +197,7 @@ class FLTrainer:
             self.run_directory.append_table(table)
         if error is not None:
             raise error
+        self.checkpoints.complete(metrics.epoch)
         return everyone
 
     def apply(self, everyone: Sequence[EpochMetrics]) -> bool:
@@ -200,6 +208,14 @@ class FLTrainer:
             validation shards' figures have not been better for `runner.early_stopping` epochs.
         """
         return not self.saving.patience_is_over(everyone[0].epoch)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What you have a checkpoint keep of this worker, besides what the trainer itself does."""
+        return {}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes what `state` gave at the end of the last epoch of a run that is resumed; nothing is trained yet."""
+        return
 
     @staticmethod
     def total(everyone: Sequence[EpochMetrics]) -> EpochMetrics:
@@ -254,38 +270,40 @@ class FLTrainer:
 
     def start_worker(self) -> None:
         """Initialises the parameters and joins the servers."""
+        from fl_rec.trainer.away import unless_lost
+        from fl_rec.trainer.checkpoints import beginning, new_checkpoints
         from fl_rec.trainer.local_training import local_training
-        from fl_rec.trainer.saving import Saving
+        from fl_rec.trainer.saving import new_saving
         from fl_rec.trainer.warm_start import warm_start
 
         index = self.role.index
         self.program.initialise(self._feed)
         self.private_params.remember(self.program)
         warm_start(self.config, index, self.program, self.private_params)
+        self.beginning = beginning(self.run_directory, self.role)
+        self.beginning.give_parameters(self.program)
         self.exchange.start(self.program.main, self.program.scope)
         scratch, ledger = (self.run_directory.path / name for name in (f".rows.{index}", f"privacy/{index}.json"))
-        self.local = local_training(
+        local = local_training(
             self.config, self.program, self.private_params, self.exchange, self._rows, self.student, scratch, ledger
         )
-        self.local.check(self.private_params.users, index, self.runtime.gather)
+        local.check(self.private_params.users, index, self.runtime.gather)
+        self.local, self.evaluator = unless_lost(index, local, self.evaluator)
         self.net = self._scoring.net(self.private_params.users, self.local.structure)
-        self.saving = Saving(
-            self.config,
-            self.role,
-            self.config.runner.model_save_path or self.run_directory.model,
-            self.job.mappings,
-            {"run": self.run_directory.identity, "data": self.job.checksum},
-            self.net,
-            self.program,
-            self.private_params,
-            self.exchange,
-            self.student,
-        )
+        self.saving = new_saving(self)
+        self.checkpoints = new_checkpoints(self)
+        self.beginning.give_rest(self)
 
     def pull_model(self) -> None:
         """Copies the servers' model, and this worker's private part, into `net`; call it within `exchange.settled`."""
         self.exchange.pull(self.net.program, self.net.scope)
         self.private_params.put_into(self.net, self.program)
+
+    @property
+    def epochs(self) -> range:
+        """Those that are to be trained, from 0 but in a run that is resumed."""
+        first, patience_is_over = self.beginning.epoch, self.saving.patience_is_over(self.beginning.epoch - 1)
+        return range(first, first if patience_is_over else self.config.runner.epochs)
 
     @property
     def shard_rows(self) -> int:
@@ -303,22 +321,24 @@ class FLTrainer:
         self.local.close()
         self.exchange.stop()
         if self.role.is_first_worker:
-            if not self.history:
-                raise RunError(
-                    "A run reports at least one epoch, and this one reported none: run_worker must call report."
-                )
-            self.run_directory.write_result(
-                {
-                    "state": roles.DONE,
-                    "workers": self.role.num_workers,
-                    "servers": len(self.role.server_endpoints),
-                    "model": str(self.saving.best_model),
-                    "last": self.history[-1],
-                    "best": next(each for each in self.history if each["epoch"] == self.saving.best_epoch),
-                    "epochs": self.history,
-                    **self.local.result(),
-                }
-            )
+            self.run_directory.write_result(_result(self))
 
     def _shards_of(self, shards: Sequence[Sequence[Path]]) -> Sequence[Path]:
         return shards[self.role.index] if shards else ()
+
+
+def _result(trainer: FLTrainer) -> dict[str, Any]:
+    """Of a run that ends well. RunError if no epoch was reported."""
+    history, saving = trainer.history, trainer.saving
+    if not history:
+        raise RunError("A run reports at least one epoch, and this one reported none: run_worker must call report.")
+    return {
+        "state": roles.DONE,
+        "workers": trainer.role.num_workers,
+        "servers": len(trainer.role.server_endpoints),
+        "model": str(saving.best_model),
+        "last": history[-1],
+        "best": next(each for each in history if each["epoch"] == saving.best_epoch),
+        "epochs": history,
+        **trainer.local.result(),
+    }

@@ -33,6 +33,8 @@ IMPORTED = (
     "fl_rec.trainer",
     "fl_rec.ps.exchange",
     "fl_rec.nets.inference",
+    "fl_rec.trainer.away",
+    "fl_rec.trainer.checkpoints",
     "fl_rec.trainer.local_training",
     "fl_rec.trainer.private_params",
     "fl_rec.trainer.saving",

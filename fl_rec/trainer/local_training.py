@@ -109,6 +109,20 @@ class LocalTraining(ABC):
             title: for the lines of progress.
         """
 
+    def state(self) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps of it: `rows`, int64 [rows of a pass, the pass, the row in it that comes next]."""
+        return {"rows": np.array([self.rows.count, *self.rows.position])}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on where it was. DataError if it had other rows."""
+        count, number, row = state["rows"].tolist()
+        if count != self.rows.count:
+            raise DataError(
+                f"A run goes on with the rows that it had. Received: {self.rows.count:,} of a pass over a worker's "
+                f"training shard, and they were {count:,}. Name the data that it began with, or start a new run."
+            )
+        self.rows.go_to(number, row)
+
     def figures(self) -> Mapping[str, Any]:
         """What this way of training adds to the figures of an epoch."""
         return {}
@@ -155,6 +169,13 @@ class Passes(LocalTraining):
     def train(self, portion: int, title: str) -> None:
         for rows in self.rows.take(portion):
             self._step.train(rows, title)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {**super().state(), **self._student.state()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self._student.restore(state)
+        super().restore(state)
 
     def result(self) -> Mapping[str, Any]:
         return {"local_step": self._step.record()}

@@ -19,9 +19,10 @@ from fl_rec.config import Config, add_config_arguments, load_from_args
 from fl_rec.errors import FLRecError
 from fl_rec.job.check import check_job
 from fl_rec.job.judge import Patience
+from fl_rec.job.launch import DEFAULT_SCRIPTS
 from fl_rec.job.watch import FLEETRUN_MARK, start_watch
 from fl_rec.runs import activity, roles
-from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory, default_path
+from fl_rec.runs.directory import ENVIRONMENT_KEY, Launch, RunDirectory, default_path
 from fl_rec.runs.roles import Role
 from fl_rec.trainer.fl_trainer import FLTrainer
 
@@ -87,6 +88,11 @@ def _left_over() -> str:
     return f"\nfleetrun was started with variables of another Paddle job: unset {', '.join(names)}." if names else ""
 
 
+def _own_script() -> str:
+    script = Path(sys.argv[0]).resolve()
+    return "" if script in DEFAULT_SCRIPTS else str(script)
+
+
 def open_run(config: Config, role: Role) -> RunDirectory:
     """The run directory of this job: the launcher's, or one named after the fleetrun that started this process.
 
@@ -101,5 +107,6 @@ def open_run(config: Config, role: Role) -> RunDirectory:
     began = os.stat(mark).st_mtime if os.path.isdir(mark) else fleetrun.create_time()
     run, made = RunDirectory.claim(config.runner.run_dir or default_path(config.yaml_path, began, fleetrun.pid), mark)
     if made:
+        Launch(role.num_workers, len(role.server_endpoints), role.num_coordinators, _own_script()).write(run)
         start_watch(run, role, fleetrun, Patience.of(config))
     return run

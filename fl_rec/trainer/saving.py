@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fl_rec import __version__
 from fl_rec.config import Config
@@ -23,6 +23,9 @@ from fl_rec.runs import models, private_parts
 from fl_rec.runs.roles import Role
 from fl_rec.runs.saved import DATA_DIRS
 from fl_rec.trainer.private_params import PrivateParams
+
+if TYPE_CHECKING:
+    from fl_rec.trainer.fl_trainer import FLTrainer
 
 
 class Saving:
@@ -59,6 +62,7 @@ class Saving:
     ) -> None:
         self.folder = folder
         self.best_epoch, self._best_figure = -1, math.nan
+        self._worse: list[int] = []
         self._config, self._role, self._mappings, self._identity = config, role, mappings, identity
         self._net, self._program, self._private = net, program, private
         self._exchange, self._student = exchange, student
@@ -114,6 +118,15 @@ class Saving:
             models.sign(self._net, draft_of(folder), signature, self._private)
             publish(folder)
 
+    @property
+    def best(self) -> tuple[int, float]:
+        """The epoch whose model is kept, and its figure; NaN if there is none."""
+        return self.best_epoch, self._best_figure
+
+    def go_on(self, best: tuple[int, float]) -> None:
+        """Has this be the best one so far, in a run that is resumed."""
+        self.best_epoch, self._best_figure = best
+
     def keep_the_best(self, total: EpochMetrics, validated: bool) -> None:
         """Puts an epoch's model in its place, when every worker has written its private part.
 
@@ -136,8 +149,14 @@ class Saving:
             worse = total.epoch
         else:
             worse, self.best_epoch, self._best_figure = self.best_epoch, total.epoch, figure
-        if self._role.is_first_worker and worse >= 0:
-            shutil.rmtree(self.folder / str(worse), ignore_errors=True)
+        self._worse.append(worse)
+
+    def remove_worse(self) -> None:
+        """Removes the models that `keep_the_best` keeps no longer; every worker must have written its private part."""
+        if self._role.is_first_worker:
+            for epoch in self._worse:
+                shutil.rmtree(self.folder / str(epoch), ignore_errors=True)
+        self._worse.clear()
 
     def patience_is_over(self, epoch: int) -> bool:
         """Whether `runner.early_stopping` says that training ends with this epoch."""
@@ -155,3 +174,19 @@ def _writing(what: str, path: Path) -> Iterator[None]:
             f"The {what} must be saved, and {path} can't be written ({err.strerror or err}). Free some space or name "
             "another runner.model_save_path."
         ) from err
+
+
+def new_saving(trainer: FLTrainer) -> Saving:
+    """A worker's, when its net and its exchange are there."""
+    return Saving(
+        trainer.config,
+        trainer.role,
+        trainer.config.runner.model_save_path or trainer.run_directory.model,
+        trainer.job.mappings,
+        {"run": trainer.run_directory.identity, "data": trainer.job.checksum},
+        trainer.net,
+        trainer.program,
+        trainer.private_params,
+        trainer.exchange,
+        trainer.student,
+    )

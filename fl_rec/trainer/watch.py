@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,10 @@ class Watch:
     def __init__(self, job: Job) -> None:
         self._known, self._stops = job.known, job.config.runner.on_divergence == "stop"
         self._divergence = Divergence()
+
+    def go_on(self, totals: Iterable[Mapping[str, Any]]) -> None:
+        """See `Divergence.go_on`."""
+        self._divergence.go_on(totals)
 
     def look(
         self, gathered: np.ndarray, own: EpochMetrics, total: Callable[[Sequence[EpochMetrics]], EpochMetrics]

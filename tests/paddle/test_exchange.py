@@ -91,7 +91,7 @@ def joined(kind: type[Geo], runtime: Runtime) -> Any:
     if issubclass(kind, SynchronousGeo):
         exchange._base, exchange._states, exchange._private = exchange.shared_parameters(), {}, set()
         return exchange
-    exchange.servers.values, exchange._since = lambda: iter([np.ones(2, np.float32)]), 0.0
+    exchange.servers.values, exchange._since = lambda: iter([("table", np.ones(2, np.float32))]), 0.0
     exchange._batch, exchange._no_rows = "batch", "no rows"
     exchange._batch_scope, exchange._no_rows_scope = paddle.static.Scope(), paddle.static.Scope()
     queued = exchange._batch_scope.var("items@GRAD").get_selected_rows()
@@ -369,7 +369,7 @@ def test_geo_ends_the_epoch_and_names_whose_doing_it_was(servers: float, others:
     runtime = Runtime(everyone=[others])
     exchange = joined(Geo, runtime)
     exchange._since = time.monotonic() - 10
-    exchange.servers.values = lambda: iter([np.full(3, servers, np.float32)])
+    exchange.servers.values = lambda: iter([("table", np.full(3, servers, np.float32))])
     exchange.begin()
     change(exchange, "items", 1, math.nan)
     runtime.calls.clear()

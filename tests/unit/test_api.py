@@ -141,7 +141,9 @@ def test_what_on_epoch_raises_ends_the_job(make_job: MakeJob, fleetrun: Fleetrun
     with pytest.raises(ValueError, match="enough"):
         fl_rec.train(make_job(), on_epoch=enough, verbose=False)
     assert len(told) == 1
-    assert fl_rec.Run(tmp_path / "run").result == {"state": "failed", "error": "stopped by ValueError('enough')"}
+    result = fl_rec.Run(tmp_path / "run").result
+    assert result["state"] == "failed" and result["error"] == "stopped by ValueError('enough')"
+    assert [each["epoch"] for each in result["epochs"]] == [0, 1], "the figures that it had"
     assert Mark("FL_REC_RUN_DIR", str(tmp_path / "run")).processes() == []
 
 

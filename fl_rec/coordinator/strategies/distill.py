@@ -140,6 +140,7 @@ class Distill(Strategy):
                 self._combine(reports),
                 self.options.first_epochs if first else self.options.epochs,
                 1 / (1 + round - self.options.start),
+                round,
             )
             self._learned = round
             if path is not None:

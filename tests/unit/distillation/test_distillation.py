@@ -410,7 +410,7 @@ class FakeTeacher:
         self.known = 0
         made.append(self)
 
-    def train(self, rows: Any, probabilities: np.ndarray, epochs: int, rate_factor: float = 1.0) -> None:
+    def train(self, rows: Any, probabilities: np.ndarray, epochs: int, rate_factor: float, round: int) -> None:
         self.lessons.append((rows, probabilities, epochs, rate_factor))
         self.known += 1
 

@@ -18,6 +18,7 @@ from fl_rec import cli, environment
 from fl_rec.config import Config
 from fl_rec.job import launch
 from fl_rec.job.launch import LaunchOptions
+from fl_rec.job.signals import signals_as_exceptions
 from fl_rec.job.watch import (
     Failure,
     Mark,
@@ -110,6 +111,50 @@ def test_job_that_fails(
         "log": str(log),
     }
     assert Mark("FL_REC_RUN_DIR", str(tmp_path / "run")).processes() == []
+
+
+def test_a_run_goes_on(
+    make_job: Callable[..., Path], fleetrun: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    fleetrun([*ALL_DONE[:2], ("worker.1", "failed", "why")], metrics=[{"epoch": 0, "client": "all", "hr": 0.5}])
+    assert run_cli(capsys, "-m", make_job(), "--server_num", 1)[0] == 1
+    run = RunDirectory(tmp_path / "run")
+    broken = json.loads(run.result.read_text())
+    assert broken["epochs"] == [{"epoch": 0, "client": "all", "hr": 0.5}] and broken["error"] == "why"
+    fleetrun(ALL_DONE)
+    for arguments in (["resume", run.path, "-o", "runner.epochs=7"], ["run", "--resume", run.path]):
+        assert cli.main([*map(str, arguments)]) == 0
+        out = capsys.readouterr().out
+        assert "roles     1 server(s), 2 worker(s), 0 coordinator(s)\n" in out
+        assert "\nresumed   from the beginning: there is no checkpoint yet\n" in out
+        assert run.tables.read_text() == "epoch 0: AUC 0.7\n\n" and run.metrics.read_text() == ""
+        assert Config.load(run.config).runner.epochs == 7
+    assert json.loads((run.log / "before-1" / "result.json").read_text()) == broken
+    assert json.loads((run.log / "before-2" / "result.json").read_text())["state"] == "done"
+
+
+@pytest.mark.parametrize(("lost", "most", "code"), [(1, 1, 0), (2, 2, 0), (2, 1, 1), (1, 0, 1)])
+def test_a_job_that_lost_a_process_goes_on_by_itself(
+    make_job: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    lost: int,
+    most: int,
+    code: int,
+) -> None:
+    failures = [Failure("server.0", "it ended without a word", tmp_path, "died")] * lost
+
+    def play(options: LaunchOptions, workers: int, job: Any, run: RunDirectory, *_others: Any) -> Failure | None:
+        (run.log / "start").write_text("")
+        run.write_result({"state": "failed"} if failures else {"state": "done", "model": "the/model"})
+        return failures.pop() if failures else None
+
+    monkeypatch.setattr(launch, "_play", play)
+    found, out, err = run_cli(capsys, "-m", make_job(), "--max_restarts", most)
+    assert found == code and ("server.0 failed: it ended without a word" in err) == bool(code)
+    assert [f"restart   {number} of {most}\n" in out for number in (1, 2)] == [most > 0, most > 1]
+    assert len(list((tmp_path / "run" / "log").glob("before-*"))) == min(lost, most)
 
 
 def test_failure_is_told_though_the_disk_is_full(
@@ -364,7 +409,7 @@ def test_signal_ends_the_job_and_nothing_else(
 
 
 def test_second_signal_does_not_interrupt_the_clearing_up() -> None:
-    with pytest.raises(launch.Stopped, match="stopped by SIGTERM"), launch._signals_as_exceptions():
+    with pytest.raises(launch.Stopped, match="stopped by SIGTERM"), signals_as_exceptions():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(DEADLINE)
@@ -401,7 +446,7 @@ def test_ignored_signal_stays_ignored() -> None:
     # nohup ./fl_run.sh & ... and the terminal is closed.
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with launch._signals_as_exceptions():
+        with signals_as_exceptions():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)

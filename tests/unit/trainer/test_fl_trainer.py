@@ -40,13 +40,19 @@ def worker(parts: Parts, index: int = 0, workers: int = 2, epochs: int = 4, run:
     role = Role("worker", index, workers, ("127.0.0.1:1",), "127.0.0.1:2")
     counted = SimpleNamespace(rows=7, loss_sum=3.5, positives=np.array([0, 2, 1]), negatives=np.array([4, 0, 0]))
     config = SimpleNamespace(runner=SimpleNamespace(epochs=epochs, top_k=5))
-    settled = SimpleNamespace(__enter__=None)
     vars(trainer).update(
         config=config,
         role=role,
         run_directory=run,
         history=[],
         learning_rate_factor=0.5,
+        beginning=SimpleNamespace(epoch=0, require=lambda epoch: None),
+        saving=SimpleNamespace(patience_is_over=lambda epoch: False),
+        checkpoints=SimpleNamespace(
+            save_shared=parts.noted("checkpoint"),
+            save_own=parts.noted("own part"),
+            complete=parts.noted("complete"),
+        ),
         program=SimpleNamespace(
             begin_epoch=parts.noted("count anew"),
             begin_portion=parts.noted("begin portion"),
@@ -59,7 +65,6 @@ def worker(parts: Parts, index: int = 0, workers: int = 2, epochs: int = 4, run:
         ),
         exchange=SimpleNamespace(portions=3, begin=parts.noted("begin"), merge=parts.noted("merge")),
     )
-    del settled
     return trainer
 
 
@@ -120,6 +125,7 @@ def test_a_model_is_saved_while_nothing_moves() -> None:
         ("put private", trainer.net, trainer.program),
         ("evaluate", trainer.net),
         ("save", 3),
+        ("checkpoint", 3),
         ("on again",),
         ("save private", 3),
     ]
@@ -151,7 +157,8 @@ def test_the_first_worker_writes_what_all_have(tmp_path: Path, index: int) -> No
     trainer.local = Local()
     told = trainer.report(everyone[index])
     assert [each.rows for each in told] == [10, 20]
-    (gathered, kept) = parts.calls
+    own, gathered, kept, complete = parts.calls
+    assert own == ("own part", 1, trainer) and complete == ("complete", 1)
     np.testing.assert_array_equal(gathered[1], everyone[index].to_vector())
     assert gathered[2] == "figures of epoch 1"
     assert kept[1].hit_rate == 3 / 8 and kept[2] is True
@@ -189,6 +196,14 @@ def test_all_epochs_if_nobody_says_otherwise() -> None:
     trainer.apply = lambda everyone: True
     trainer.run_worker()
     assert epochs == [0, 1, 2]
+
+
+def test_a_run_that_is_resumed_trains_what_is_left() -> None:
+    trainer = worker(Parts([]))
+    trainer.beginning = SimpleNamespace(epoch=2)
+    assert trainer.epochs == range(2, 4)
+    trainer.saving = SimpleNamespace(patience_is_over=lambda epoch: epoch == 1)
+    assert list(trainer.epochs) == []
 
 
 @pytest.mark.parametrize("over", [True, False])

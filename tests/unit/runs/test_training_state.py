@@ -1,0 +1,169 @@
+"""What a run is resumed from: whole or not at all, and a folder as it was then."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fl_rec.errors import DataError
+from fl_rec.runs import roles, training_state
+from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.training_state import TrainingState
+
+IDENTITY = {"run": "a", "net": "b", "data": "c"}
+
+
+def write(run: RunDirectory, epoch: int, keep: int = 2, best: tuple[int, float] = (0, math.nan)) -> None:
+    """A checkpoint of two workers, and the records that come before it."""
+    run.append_metrics([{"epoch": epoch, "client": "all", "hr": epoch / 10}])
+    run.append_table(f"epoch {epoch}")
+    training_state.write_shared(run, epoch, {"items": np.full((2, 3), epoch, np.float32)})
+    for worker in range(2):
+        parts = {"program": {"users": np.array([worker + 0.5])}, "local": {"rows": np.array([epoch, 1])}, "trainer": {}}
+        training_state.write_own(run, epoch, worker, parts)
+    training_state.complete(run, epoch, best, IDENTITY, keep)
+
+
+def test_what_is_written_is_read(run: RunDirectory) -> None:
+    write(run, 4, best=(3, 0.25))
+    state = TrainingState.read(run, 4)
+    assert state.epoch == 4 and state.best == (3, 0.25)
+    assert state.content["identity"] == {**IDENTITY, "epoch": 4}
+    assert state.shared()["items"].tolist() == [[4, 4, 4]] * 2
+    assert state.own(1)["program"]["users"].tolist() == [1.5] and state.own(0)["local"]["rows"].tolist() == [4, 1]
+    assert "trainer" not in state.own(0)
+
+
+def test_a_figure_that_is_none(run: RunDirectory) -> None:
+    write(run, 0)
+    best = TrainingState.read(run, 0).best
+    assert best[0] == 0 and math.isnan(best[1])
+
+
+def test_only_this_user_can_read_a_workers_part(run: RunDirectory) -> None:
+    write(run, 0)
+    folder = run.checkpoint / "0"
+    assert [oct(path.stat().st_mode & 0o777) for path in (folder, folder / "worker", folder / "worker" / "1.npz")] == [
+        "0o700",
+        "0o700",
+        "0o600",
+    ]
+
+
+def test_the_oldest_go(run: RunDirectory) -> None:
+    for epoch in range(11):
+        write(run, epoch, keep=3)
+    assert training_state.epochs(run) == [8, 9, 10], "by number, not by name"
+    newest = training_state.newest(run)
+    assert newest is not None and newest.epoch == 10
+
+
+def test_none_yet(run: RunDirectory) -> None:
+    assert training_state.epochs(run) == [] and training_state.newest(run) is None
+
+
+def test_a_checkpoint_that_was_broken_off_is_none(run: RunDirectory) -> None:
+    write(run, 0)
+    training_state.write_shared(run, 1, {"items": np.zeros(1)})
+    training_state.write_own(run, 1, 0, {"program": {"users": np.zeros(1)}})
+    assert training_state.epochs(run) == [0]
+    write(run, 1)
+    assert training_state.epochs(run) == [0, 1], "what was left of it is in nobody's way"
+    assert sorted(path.name for path in run.checkpoint.iterdir()) == ["0", "1"]
+
+
+@pytest.mark.parametrize("file", ["shared.npz", "worker/1.npz", "checkpoint.json"])
+def test_the_one_before_a_damaged_one_is_taken(run: RunDirectory, file: str) -> None:
+    write(run, 0)
+    write(run, 1)
+    path = run.checkpoint / "1" / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 64
+    path.write_bytes(content[:-2] if file.endswith("json") else content)
+    with pytest.raises(DataError, match="A checkpoint must be whole"):
+        TrainingState.read(run, 1)
+    newest = training_state.newest(run)
+    assert newest is not None and newest.epoch == 0
+
+
+def test_a_workers_part_that_is_missing(run: RunDirectory) -> None:
+    write(run, 0)
+    (run.checkpoint / "0" / "worker" / "1.npz").unlink()
+    with pytest.raises(DataError, match=r"Received: .*1.npz"):
+        TrainingState.read(run, 0)
+
+
+def test_going_back(run: RunDirectory) -> None:
+    run.coordinator.mkdir()
+    (run.coordinator / "address.json").write_text("{}")
+    (run.coordinator / "teacher.npz").write_text("of epoch 0")
+    run.rounds.write_text("round 0\n")
+    write(run, 0)
+    before = {path: path.read_bytes() for path in run.records}
+    # What the next epoch leaves when it is broken off.
+    run.append_metrics([{"epoch": 1, "client": 0}])
+    run.append_table("epoch 1")
+    run.rounds.write_text("round 0\nround 1\nrou")
+    (run.coordinator / "teacher.npz").write_text("of epoch 1")
+    (run.coordinator / "policy.npz").write_text("new")
+    (run.log / "workerlog.0").write_text("trouble")
+    roles.write_status(run.roles, "worker.0", roles.FAILED, "trouble")
+    run.write_result({"state": "failed"})
+    training_state.go_back(run, training_state.newest(run))
+    assert {path: path.read_bytes() for path in run.records} == before
+    assert (run.coordinator / "teacher.npz").read_text() == "of epoch 0"
+    assert sorted(path.name for path in run.coordinator.iterdir()) == ["address.json", "teacher.npz"]
+    assert not run.result.exists() and list(run.roles.iterdir()) == []
+    kept = run.log / "before-1"
+    assert [path.name for path in run.log.iterdir()] == ["before-1"]
+    assert (kept / "workerlog.0").read_text() == "trouble"
+    assert json.loads((kept / "result.json").read_text()) == {"state": "failed"}
+    assert roles.read_statuses(kept / "roles")["worker.0"].error == "trouble"
+
+
+def test_going_back_again_and_to_the_beginning(run: RunDirectory) -> None:
+    write(run, 0)
+    (run.log / "start").write_text("first")
+    training_state.go_back(run, None)
+    assert run.metrics.read_text() == run.tables.read_text() == "" and not run.rounds.exists()
+    (run.log / "start").write_text("second")
+    training_state.go_back(run, None)
+    assert [(run.log / f"before-{number}" / "start").read_text() for number in (1, 2)] == ["first", "second"]
+
+
+def test_records_that_are_shorter_than_they_were(run: RunDirectory) -> None:
+    write(run, 0)
+    length = run.metrics.stat().st_size
+    run.metrics.write_bytes(run.metrics.read_bytes()[:-1])
+    with pytest.raises(
+        DataError, match=rf"Received: .*metrics.jsonl of {length - 1} bytes, of which there were {length}"
+    ):
+        training_state.go_back(run, training_state.newest(run))
+
+
+def test_an_interrupted_run_keeps_its_figures(run: RunDirectory) -> None:
+    run.write_interrupted({"state": "failed", "error": "why"})
+    assert json.loads(run.result.read_text()) == {"state": "failed", "error": "why"}
+    totals = [{"epoch": epoch, "client": "all", "hr": 0.1} for epoch in range(2)]
+    run.append_metrics([{"epoch": 0, "client": 0}, *totals, {"epoch": 2, "client": 0}])
+    run.write_interrupted({"state": "failed", "error": "why"})
+    assert json.loads(run.result.read_text()) == {
+        "state": "failed",
+        "error": "why",
+        "last": totals[1],
+        "epochs": totals,
+    }
+
+
+def test_one_launcher_at_a_time(run: RunDirectory, tmp_path: Path) -> None:
+    from fl_rec.errors import RunError
+
+    with run.held():
+        with pytest.raises(RunError, match="A run has one job at a time"), run.held():
+            pytest.fail("two have it")
+    with run.held():
+        pass
