@@ -148,7 +148,8 @@ def adopt(
 
 def _require_no_other_manifest(folder: Path) -> None:
     path = folder / MANIFEST_NAME
-    if path.is_file() and read_json(path).get("source", {}).get("kind") != KIND:
+    source = read_json(path).get("source") if path.is_file() else {"kind": KIND}
+    if not isinstance(source, dict) or source.get("kind") != KIND:
         raise DataError(
             f"fl-rec shards writes the manifest of shards that have none. Received: {path}, which fl-rec partition "
             "wrote. Check them with fl-rec partition --verify, or remove it first."

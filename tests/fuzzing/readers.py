@@ -418,6 +418,7 @@ def foreign() -> Files:
         **{f"train/part-{k}": multislot(of_shard(trained_rows(), k)) for k in range(SHARDS)},
         **{f"test/part-{k}": multislot(of_shard(ranked_rows(), k)) for k in range(SHARDS)},
         "items.csv": prepared()["items.csv"],
+        "manifest.json": b'{"source": {"kind": "shards"}}',
     }
 
 
@@ -497,6 +498,20 @@ def job_data(folder: Path) -> None:
                 pairs = ungrouped(slots)
                 fresh = FreshNegatives(pairs, sizes[1] or 0, 2, 1, 1)
                 ids_are_below(fresh.epoch(0)[1], sizes[1] or 0, "negatives")
+
+
+@reader(a_job, 4, seal_manifest)
+def verified_shards(folder: Path) -> None:
+    """fl-rec partition --verify, and what it prints."""
+    manifest = shards.verify(folder / "data")
+    shards.describe_shards(manifest, "verified")
+    for name in ("users.csv", "items.csv"):
+        content = (folder / "data" / name).read_bytes()
+        sound(manifest.mappings.get(name) in (None, hashlib.sha256(content).hexdigest()), name)
+    files = [getattr(shard, kind) for shard in manifest.shards for kind in ("train", "test")]
+    for file in files:
+        content = (folder / "data" / file.file).read_bytes()
+        sound(hashlib.sha256(content).hexdigest() == file.sha256, file.file)
 
 
 def wide() -> Files:
