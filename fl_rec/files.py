@@ -185,7 +185,7 @@ def whole_line(text: str, where: str) -> dict[str, Any] | None:
 
 
 @contextmanager
-def atomic_write(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, mode: int = 0o666, sync: bool = True) -> Iterator[BinaryIO]:
     """Opens a file that takes the place of `path` when all is on the disk, and only then.
 
     Several processes may do so at once: the last one's stays. OSError, which names `path`, if it can't be written.
@@ -193,6 +193,7 @@ def atomic_write(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     Args:
         path: its folder is made if it is not there.
         mode: who may read and write it, before the process's umask.
+        sync: false for what nobody needs when the machine has stopped, and in a draft, of which `publish` syncs all.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -201,9 +202,11 @@ def atomic_write(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(draft, path)
-        _sync(path.parent)
+        if sync:
+            _sync(path.parent)
     except OSError as err:
         if err.filename in (None, str(draft)):
             err.filename, err.filename2 = str(path), None
@@ -244,9 +247,9 @@ def append_line(path: Path, line: str) -> None:
             content = content[file.write(content) :]
 
 
-def write_json(path: Path, content: Mapping[str, Any], mode: int = 0o666) -> None:
+def write_json(path: Path, content: Mapping[str, Any], mode: int = 0o666, sync: bool = True) -> None:
     """Writes indented UTF-8 JSON; see `atomic_write`."""
-    with atomic_write(path, mode) as file:
+    with atomic_write(path, mode, sync) as file:
         file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
 
 
@@ -303,11 +306,11 @@ def check_growth(member: zipfile.ZipInfo) -> None:
         )
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any], mode: int = 0o666) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Any], mode: int = 0o666, sync: bool = True) -> None:
     """Writes an .npz; see `atomic_write`."""
     import numpy as np  # a tenth of a second, that a command which only looks at files need not take
 
-    with atomic_write(path, mode) as file:
+    with atomic_write(path, mode, sync) as file:
         np.savez(file, **arrays)
 
 

@@ -60,7 +60,7 @@ class Arrays:
         name = hashlib.sha256(content).hexdigest()
         path = self._path(name)
         if not path.exists():
-            with atomic_write(path) as draft:
+            with atomic_write(path, sync=False) as draft:
                 draft.write(content)
         return name
 

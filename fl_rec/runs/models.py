@@ -107,7 +107,7 @@ def write_own(net: InferenceNet, path: Path, private_names: Collection[str]) -> 
     folder = path.with_suffix("")
     folder.mkdir(0o700, exist_ok=True)
     _write_files(net, folder, private_names)
-    write_json(folder / SIGNATURE, _described(net, private_names))
+    write_json(folder / SIGNATURE, _described(net, private_names), sync=False)
 
 
 def private_path(folder: Path, client: int) -> Path:

@@ -71,10 +71,10 @@ def clients(folder: Path) -> list[int]:
 
 
 def save(path: Path, parts: Mapping[str, Part]) -> None:
-    """Writes a worker's parts, whole or not at all. OSError if that can't be done."""
+    """Writes a worker's parts into a model's draft, whole or not at all. OSError if that can't be done."""
     arrays = {f"{name}/values": part.values for name, part in parts.items()}
     arrays.update({f"{name}/rows": part.rows for name, part in parts.items() if part.rows is not None})
-    write_arrays(path, arrays, 0o600)
+    write_arrays(path, arrays, 0o600, sync=False)
 
 
 def load(path: Path) -> dict[str, Part]:

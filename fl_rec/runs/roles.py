@@ -188,7 +188,7 @@ def write_status(folder: Path, role: str, state: str, error: str = "", endpoint:
     times = read_json(target)["times"] if target.exists() else {}
     times = {**times, state: times.get(state, time.monotonic())}
     status = RoleStatus(role, os.getpid(), started(), state, error, times, endpoint)
-    write_json(target, dataclasses.asdict(status))
+    write_json(target, dataclasses.asdict(status), sync=False)
 
 
 def read_statuses(folder: Path) -> dict[str, RoleStatus]:

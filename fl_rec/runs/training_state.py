@@ -79,7 +79,7 @@ def write_shared(run: RunDirectory, epoch: int, arrays: Mapping[str, np.ndarray]
     """Begins a checkpoint with what all workers share, and what the coordinator's strategy keeps. OSError."""
     draft = begin_draft(run.checkpoint / str(epoch), 0o700)
     (draft / WORKERS).mkdir(0o700)
-    write_arrays(draft / SHARED, arrays)
+    write_arrays(draft / SHARED, arrays, sync=False)
     for path in strategy_files(run):
         (draft / COORDINATOR).mkdir(exist_ok=True)
         shutil.copyfile(path, draft / COORDINATOR / path.name)
@@ -92,7 +92,7 @@ def write_own(run: RunDirectory, epoch: int, worker: int, parts: Mapping[str, Ma
         parts: arrays by their names, by the part of the worker that they are of.
     """
     arrays = {f"{part}/{name}": values for part, own in parts.items() for name, values in own.items()}
-    write_arrays(draft_of(run.checkpoint / str(epoch)) / WORKERS / f"{worker}.npz", arrays, 0o600)
+    write_arrays(draft_of(run.checkpoint / str(epoch)) / WORKERS / f"{worker}.npz", arrays, 0o600, sync=False)
 
 
 def complete(run: RunDirectory, epoch: int, best: tuple[int, float], identity: Mapping[str, Any], keep: int) -> None:

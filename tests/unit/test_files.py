@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -58,6 +59,38 @@ def test_a_draft_of_a_killed_writer_gives_nobody_its_mode(tmp_path: Path) -> Non
         file.write(b"word")
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "secret").read_bytes() == b"word" and not draft.exists()
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What has come to the disk, in order."""
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.readlink(f"/proc/self/fd/{number}")))
+    return synced
+
+
+def test_what_is_written_is_on_the_disk(tmp_path: Path, synced: list[str]) -> None:
+    write_json(tmp_path / "a.json", {})
+    assert synced == [f"{tmp_path}/.a.json.{os.getpid()}.tmp", str(tmp_path)], "the content, and then the name"
+    synced.clear()
+    write_json(tmp_path / "b.json", {}, sync=False)
+    assert synced == []
+    with drafted(tmp_path / "folder") as draft:
+        (draft / "below").mkdir()
+        (draft / "below" / "file").touch()
+    names = [str(Path(each).relative_to(tmp_path)) for each in synced]
+    assert sorted(names[:3]) == [".folder.tmp", ".folder.tmp/below", ".folder.tmp/below/file"] and names[3:] == ["."]
+
+
+def test_what_does_not_come_to_the_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_number: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    write_json(tmp_path / "a.json", {"old": 1})
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_json(tmp_path / "a.json", {"new": 1})
+    assert read_json(tmp_path / "a.json") == {"old": 1} and len(list(tmp_path.iterdir())) == 1
 
 
 def test_two_writers_do_not_meet(tmp_path: Path) -> None:
