@@ -75,7 +75,10 @@ class Mark:
                     # One that is stopped would be polite when somebody has it go on, and not before.
                     polite = time.monotonic() < politely and process.status() not in STOPPED
                     process.terminate() if polite else process.kill()
-            psutil.wait_procs(alive, timeout=max(0.2, politely - time.monotonic()))
+            # psutil.wait_procs would wait for zombies too, and whoever is to reap them may take its time.
+            until = max(politely, time.monotonic() + 0.2)
+            while time.monotonic() < until and not all(map(roles.has_ended, alive)):
+                time.sleep(0.02)
 
 
 def log_path(run: RunDirectory, role: str) -> Path:

@@ -166,6 +166,19 @@ def test_end_kills_who_will_not_go_and_spares_the_bystander(
     assert mark.processes() == []
 
 
+def test_end_does_not_wait_for_those_who_reap(mark: Mark, spawn: Spawn, bare_python: tuple[str, ...]) -> None:
+    """A parent that never asks keeps a zombie, as a container's first process may."""
+    code = f"""import os, subprocess, time
+child = subprocess.Popen(["sleep", "60"], env={{**os.environ, "FL_REC_TEST_MARK": {mark.value!r}}})
+print("ready", flush=True)
+time.sleep(60)"""
+    ready(spawn(*bare_python, code))
+    start = time.monotonic()
+    mark.end()
+    assert time.monotonic() - start < watching.GRACE_SECONDS
+    assert mark.processes() == []
+
+
 def test_end_of_a_job_that_has_ended(mark: Mark) -> None:
     start = time.monotonic()
     mark.end()
