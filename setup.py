@@ -16,8 +16,11 @@ shipped = {f"fl_rec.shipped.{folder.replace('/', '.')}": folder for folder in fo
 # The accountant of differential privacy.
 dp = ["dp-accounting>=0.4.3"]
 
+# A source of data in Parquet.
+parquet = ["pyarrow>=14"]
+
 # Two at a time: jobs of the integration tests mostly wait. The wheel's test builds with the setuptools that is there.
-test = ["hypothesis>=6", "pytest>=7", "pytest-xdist>=3", "setuptools>=70.1", *dp]
+test = ["hypothesis>=6", "pytest>=7", "pytest-xdist>=3", "setuptools>=70.1", *dp, *parquet]
 
 setup(
     name="fl_rec",
@@ -66,8 +69,7 @@ setup(
     extras_require={
         "paddle2": ["paddlepaddle==2.6.2", "numpy<2"],
         "dp": dp,
-        # A source of data in Parquet.
-        "parquet": ["pyarrow>=14"],
+        "parquet": parquet,
         "test": test,
         # What fl_run.sh lint runs.
         "dev": [*test, "import-linter==2.17", "mypy==1.18.2", "ruff==0.14.0", "types-PyYAML", "types-psutil"],
