@@ -82,6 +82,29 @@ def test_ids_may_be_as_long_as_int64_has_digits_for(blank: str) -> None:
         parse_csv_rows(f"{largest + 1},{blank}7,1\n".encode(), "x")
 
 
+def test_every_digit_counts_at_every_place(tmp_path: Path) -> None:
+    """numpy 1 multiplies bytes by a small number as bytes: user 900 was user 132 once."""
+    numbers = [digit * 10**place for place in range(18) for digit in range(1, 10)]
+    lines = [f"{number},{10**18 - 1 - number},1\n" for number in numbers]
+    assert parse_csv_rows("".join(lines).encode(), "x").tolist() == [[n, 10**18 - 1 - n, 1] for n in numbers]
+    groups = b"".join(b"1 %d 2 %d 7\n" % (number, number) for number in numbers)
+    users, items = parse_multislot(groups, 2)
+    assert users.ravel().tolist() == numbers and items.tolist() == [[number, 7] for number in numbers]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_ids_beyond_what_small_types_hold_are_written(tmp_path: Path, dtype: type) -> None:
+    ids = [place + step for place in (0, 10**2, 2**7, 2**8, 10**3, 2**15, 2**16, 10**5) for step in (0, 1, 9)]
+    rows = np.array([[user, item, 1] for user, item in zip(ids, reversed(ids))], dtype)
+    write_rows(tmp_path / "rows.csv", rows, LAYOUTS["csv"])
+    assert (tmp_path / "rows.csv").read_text() == "".join(f"{user},{item},1\n" for user, item, _ in rows.tolist())
+    assert read_rows(tmp_path / "rows.csv").tolist() == rows.tolist()
+    slots = np.hsplit(rows.astype(np.int64), 3)
+    assert [each.tolist() for each in parse_multislot(b"".join(map(bytes, multislot_text(slots))), 3)] == [
+        each.tolist() for each in slots
+    ]
+
+
 def test_missing_and_damaged_files_keep_their_cause(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must be readable. Received: .*absent") as missing:
         read_bytes(tmp_path / "absent")
