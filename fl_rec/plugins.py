@@ -6,6 +6,7 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import traceback
@@ -154,7 +155,12 @@ def absolute(name: str, folder: Path) -> str:
     source, _, attribute = name.rpartition(":")
     if not source.endswith(".py"):
         return name
-    return f"{(folder / Path(source).expanduser()).resolve()}:{attribute}"
+    return f"{path_from(folder, source).resolve()}:{attribute}"
+
+
+def path_from(folder: Path, written: str) -> Path:
+    """A path that somebody wrote; with `~` as it is where there is no such home, as for a user whom no file knows."""
+    return folder / os.path.expanduser(written)
 
 
 def check_imports(path: Path, what: str, folders: Iterable[Path] = ()) -> None:
@@ -248,7 +254,7 @@ def _require_file(name: str, what: str, folder: Path | None) -> Path | None:
     source = name.rpartition(":")[0]
     if not source.endswith(".py"):
         return None
-    path = (folder or Path()) / Path(source).expanduser()
+    path = path_from(folder or Path(), source)
     if not path.is_file():
         raise ConfigError(
             f"{_capital(what)} must be importable. Received: {name!r}; there is no file {path.resolve()}. "

@@ -41,7 +41,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from fl_rec.errors import ConfigError
-from fl_rec.plugins import did_you_mean
+from fl_rec.plugins import did_you_mean, path_from
 
 __all__ = [
     "Above",
@@ -345,7 +345,7 @@ def _path(value: Any, info: ValidationInfo) -> Path:
     if not isinstance(value, (str, Path)) or not str(value).strip():
         raise ValueError
     folder: Path = (info.context or {}).get("folder", Path())
-    return (folder / Path(value).expanduser()).resolve()
+    return path_from(folder, str(value)).resolve()
 
 
 def _mapping(value: Any) -> dict[Any, Any]:

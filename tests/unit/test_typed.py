@@ -70,6 +70,7 @@ def refusal(cls: type[Keys], values: Any) -> str:
         ("file", "x/y", FOLDER / "x/y"),
         ("file", "/x", Path("/x")),
         ("file", "~/x", Path.home() / "x"),
+        ("file", "~nobody-of-this-name/x", FOLDER / "~nobody-of-this-name" / "x"),
         ("on", "True", True),
         ("on", 0, False),
         ("share", 1, 1.0),
