@@ -33,7 +33,7 @@ import numpy as np
 import psutil
 from usage import Known, Usage, end, watch
 
-from fl_rec import environment
+from fl_rec import environment, one_thread_each
 from fl_rec.config import Config
 from fl_rec.data.manifest import (
     PUBLIC_FOLDER,
@@ -53,6 +53,9 @@ from fl_rec.job.watch import Mark
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
 from fl_rec.tables import RULE, format_table
+
+# As under fl-rec, also what a benchmark compares a job with.
+one_thread_each()
 
 CONFIG = PROJECT / "configs" / "config_fl.yaml"
 BEST_CONFIG = PROJECT / "configs" / "ml1m_best.yaml"

@@ -26,12 +26,24 @@ if TYPE_CHECKING:
     from fl_rec.serving.recommend import Recommendation, Recommender
 
 # Paddle 3.0.0 runs static programs through PIR unless told otherwise before it is first imported: its auc then returns
-# other values, the parameter server's passes fail, and saved programs can't be read. And a job is ten processes, each
-# of which would start as many threads as there are cores. Where Paddle was imported first, as in somebody's notebook,
-# jobs are other processes, and `fl_rec.environment.static_paddle` is for what is done in this one.
+# other values, the parameter server's passes fail, and saved programs can't be read. Where Paddle was imported first,
+# as in a notebook, jobs are other processes, and `fl_rec.environment.static_paddle` is for what is done in this one.
 _os.environ["FLAGS_enable_pir_api"] = "0"
-for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    _os.environ.setdefault(_name, "1")
+
+
+def one_thread_each() -> None:
+    """Has libraries that are yet to be loaded compute in one thread, unless the user says otherwise.
+
+    A job is ten processes, each of which would start as many threads as there are cores; and sums don't depend on how
+    many there are.
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        _os.environ.setdefault(name, "1")
+
+
+# A process of a job, started by our launcher or a bare fleetrun. What imports the package otherwise keeps its threads.
+if {"FL_REC_RUN_DIR", "TRAINING_ROLE"} & _os.environ.keys():
+    one_thread_each()
 
 __version__ = "0.1.0"
 __all__ = [

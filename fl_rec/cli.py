@@ -11,7 +11,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from fl_rec import one_thread_each
 from fl_rec.errors import FLRecError
+
+one_thread_each()  # before a command's module loads numpy
 
 # Each module has add_arguments(parser), and command(options), which returns the exit code.
 COMMANDS = {

@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from fl_rec import one_thread_each
+
+# Of processes that run tests there are as many as cores.
+one_thread_each()
+
 
 @pytest.fixture(scope="session", autouse=True)
 def heeded_signals() -> Iterator[None]:

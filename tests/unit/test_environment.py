@@ -15,6 +15,7 @@ import pytest
 
 from fl_rec import environment
 from fl_rec.errors import RunError
+from fl_rec.runs.directory import ENVIRONMENT_KEY
 
 Pretend = Callable[..., list]
 
@@ -117,3 +118,27 @@ def test_importing_paddle_makes_no_folder_at_home(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["another"]
     os.makedirs(folder)
     assert folder.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("imported", "variables", "threads"),
+    [
+        ("fl_rec", {}, [None, None]),
+        ("fl_rec.api", {}, [None, None]),
+        ("fl_rec", {"TRAINING_ROLE": "TRAINER"}, ["1", "1"]),
+        ("fl_rec", {ENVIRONMENT_KEY: "a run", "OMP_NUM_THREADS": "4"}, ["4", "1"]),
+        ("fl_rec.cli", {}, ["1", "1"]),
+    ],
+)
+def test_threads_are_few_in_processes_of_ours(
+    imported: str, variables: dict[str, str], threads: list[str | None]
+) -> None:
+    """Jobs and commands; a program that imports the package keeps its own."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    others = ("MKL_NUM_THREADS", "TRAINING_ROLE", ENVIRONMENT_KEY)
+    plain = {name: value for name, value in os.environ.items() if name not in (*names, *others)}
+    program = f"import os, {imported}; print(list(map(os.environ.get, {names})))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**plain, **variables}, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == (f"{threads}\n", "")
