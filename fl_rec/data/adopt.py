@@ -30,8 +30,9 @@ from fl_rec.data.manifest import (
     ShardFile,
     list_files,
 )
+from fl_rec.data.output import writing
 from fl_rec.data.rows import MAX_IDS, Sizes
-from fl_rec.data.shards import count_rows, output
+from fl_rec.data.shards import count_rows
 from fl_rec.data.tags import ItemTags
 from fl_rec.data.text import read_slots, ungrouped
 from fl_rec.errors import DataError
@@ -119,7 +120,7 @@ def adopt(
     positives: np.ndarray = np.zeros((len(paths["train"]), num_items), np.int64)
     for row, counted in zip(positives, found["train"]):
         row[counted.items] = counted.liked
-    with output():
+    with writing(folder):
         mappings = {name: _copied(path, folder / name) for name, path in ((ITEMS, items), (USERS, users)) if path}
         files = [[counted.file for counted in found[kind]] for kind in ("train", "test", "validation") if found[kind]]
         manifest = Manifest(

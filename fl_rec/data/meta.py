@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,26 @@ class Meta:
         return {**self.source, "seed": self.seed, "num_neg": self.num_neg, "test_negative": self.test_negative}
 
 
-def require_prepared(data: Path) -> None:
-    """DataError if a folder has no meta.json."""
-    if not (data / "meta.json").is_file():
-        raise DataError(f"--data must be a folder that fl-rec prepare wrote. Received: {data}, without meta.json.")
+@contextmanager
+def unchanged(data: Path) -> Iterator[None]:
+    """For what reads a folder. DataError if it has no meta.json, as while it is written, or another one at the end."""
+    before = _content(data)
+    yield
+    if _content(data) != before:
+        raise DataError(
+            f"What is read must not be written meanwhile. Received: {data}, which another fl-rec prepare has made "
+            f"anew. {_REMEDY}"
+        )
+
+
+def _content(data: Path) -> bytes:
+    try:
+        return (data / "meta.json").read_bytes()
+    except OSError as err:
+        remedy = " Let the one end that writes there now, or run it again." if (data / "big_train").is_dir() else ""
+        raise DataError(
+            f"--data must be a folder that fl-rec prepare wrote. Received: {data}, without meta.json.{remedy}"
+        ) from err
 
 
 def read_meta(data: Path, num_users: int, num_items: int) -> Meta:

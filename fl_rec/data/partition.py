@@ -67,13 +67,13 @@ class UserTable:
         return self.item_tags.counts(user, item, len(self))
 
 
-def require_column(name: str, columns: Collection[str]) -> None:
-    """DataError, which lists all columns that users have, if there is none of this name."""
+def require_column(name: str, columns: Collection[str], table: str = "the table of users") -> None:
+    """DataError, which lists all columns that there are, if none has this name."""
     if name not in columns:
         hint = f"{did_you_mean(name, columns)} The columns: {', '.join(columns)}.".strip()
         if not columns:
             hint = "There is no such table: prepare the data with --users FILE."
-        raise DataError(f"A column must be one of the table of users. Received: {name!r}. {hint}")
+        raise DataError(f"A column must be one of {table}. Received: {name!r}. {hint}")
 
 
 @dataclass(frozen=True)
@@ -229,8 +229,10 @@ def taste(
 def _distances(points: np.ndarray, centres: int, rng: np.random.Generator) -> np.ndarray:
     """Distances float64 [points, centres] to the centres that k-means finds."""
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    # Sums depend on how many threads add them, and so may shards.
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")  # of fewer different points than centres
         found = KMeans(centres, n_init=4, random_state=int(rng.integers(2**31))).fit(points)
         distances: np.ndarray = found.transform(points)

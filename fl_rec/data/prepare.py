@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from fl_rec.data.blocks import ahead
 from fl_rec.data.catalogue import ITEMS, USERS, write_items, write_users
 from fl_rec.data.ids import rows_of
 from fl_rec.data.manifest import Manifest
+from fl_rec.data.output import stage, writing
 from fl_rec.data.partition import by_column, find_partitioner, require_column
 from fl_rec.data.sampling import (
     TEST_NEGATIVES,
@@ -40,11 +41,10 @@ from fl_rec.data.shards import (
     check_seed,
     describe_shards,
     generate,
-    output,
-    stage,
 )
 from fl_rec.data.sources.archive import table_file
 from fl_rec.data.sources.base import Dataset, with_items, with_users
+from fl_rec.data.sources.columns import NoColumn
 from fl_rec.data.sources.movielens import read_movielens_users
 from fl_rec.data.sources.registry import load_source, recognise
 from fl_rec.data.sources.tables import Table
@@ -163,36 +163,6 @@ def _count_ranked(kind: str, rows: np.ndarray) -> dict[str, int]:
     }
 
 
-def describe(
-    dataset: Dataset,
-    name: str,
-    train: Counted,
-    test: np.ndarray,
-    valid: np.ndarray | None,
-    public: np.ndarray | None,
-    args: argparse.Namespace,
-) -> dict[str, Any]:
-    """Return the content of meta.json."""
-    given = "sampled" if dataset.test_rows is None else "source"
-    if args.test_negative is not None:
-        given = args.test_negative.name
-    return {
-        "source": {"kind": dataset.kind, "name": name},
-        "partitioner": dataset.partitioner,
-        "seed": args.seed,
-        "num_neg": args.num_neg if dataset.train_rows is None else None,
-        "test_negative": given,
-        "num_users": dataset.num_users,
-        "num_items": dataset.num_items,
-        "train_rows": train.rows,
-        "train_positives": train.positives,
-        **_count_ranked("test", test),
-        **({} if valid is None else _count_ranked("validation", valid)),
-        **({} if public is None else {"public_users": len(np.unique(public[:, 0])), "public_positives": len(public)}),
-        **dataset.notes,
-    }
-
-
 # What --columns may say of the interactions, and of the table of items.
 _SOURCE_ROLES, _ITEM_ROLES = ("user", "item", "time", "value"), ("title", "tags")
 
@@ -214,7 +184,12 @@ def read_source(args: argparse.Namespace) -> Dataset:
         items = read_items(table, _of(table, columns), args.tag_separator)
     if args.client_column is not None and in_table and (users is None or args.client_column not in users.columns):
         options["client"] = args.client_column
-    dataset = load_source(args.source, args.seed, options)
+    try:
+        dataset = load_source(args.source, args.seed, options)
+    except NoColumn as err:
+        if users is not None and err.role == "client":
+            require_column(args.client_column, (*users.columns, *err.has), "the table of users, or of interactions")
+        raise
     if users is not None:
         dataset = with_users(dataset, users)
         _say_unknown(args.users, dataset.original_user, users.original_id, "users")
@@ -256,8 +231,18 @@ def _columns(text: str) -> dict[str, str]:
     return columns
 
 
-def prepare(args: argparse.Namespace) -> None:
-    """Do everything that the command line asks for; FLRecError if it can't be done."""
+class Made(NamedTuple):
+    """A data set, and its rows as they are to be written; those of training are made meanwhile."""
+
+    dataset: Dataset
+    train: Blocks
+    test: np.ndarray
+    valid: np.ndarray | None
+    public: np.ndarray | None
+
+
+def make(args: argparse.Namespace) -> Made:
+    """Do all but write what the command line asks for; FLRecError if it can't be done."""
     with stage(f"read {args.source}") as counts:
         dataset = read_source(args)
         if args.client_column is not None:
@@ -290,24 +275,51 @@ def prepare(args: argparse.Namespace) -> None:
         train, test = map(private, train), private(test)
         if valid is not None:
             valid = private(valid)
-    written = Counted(ahead(train))
-    with stage(f"write {args.out}") as counts, output():
+    return Made(dataset, train, test, valid, public)
+
+
+def describe(made: Made, train: Counted, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the content of meta.json."""
+    dataset, public = made.dataset, made.public
+    given = "sampled" if dataset.test_rows is None else "source"
+    if args.test_negative is not None:
+        given = args.test_negative.name
+    return {
+        "source": {"kind": dataset.kind, "name": Path(args.source).name},
+        "partitioner": dataset.partitioner,
+        "seed": args.seed,
+        "num_neg": args.num_neg if dataset.train_rows is None else None,
+        "test_negative": given,
+        "num_users": dataset.num_users,
+        "num_items": dataset.num_items,
+        "train_rows": train.rows,
+        "train_positives": train.positives,
+        **_count_ranked("test", made.test),
+        **({} if made.valid is None else _count_ranked("validation", made.valid)),
+        **({} if public is None else {"public_users": len(np.unique(public[:, 0])), "public_positives": len(public)}),
+        **dataset.notes,
+    }
+
+
+def write(args: argparse.Namespace, made: Made) -> None:
+    """Write all files into --out. OSError."""
+    written = Counted(ahead(made.train))
+    with stage(f"write {args.out}") as counts:
         # meta.json vouches for the others: it goes first and comes last.
         valid_file = args.out / "big_valid" / "valid_data.csv"
         public_file = args.out / "big_public" / "public_data.csv"
         for stale in (args.out / "meta.json", valid_file, public_file):
             stale.unlink(missing_ok=True)
         write_rows(args.out / "big_train" / "train_data.csv", written, LAYOUTS["csv"])
-        write_rows(args.out / "big_test" / "test_data.csv", test, LAYOUTS["csv"])
-        if valid is not None:
-            write_rows(valid_file, valid, LAYOUTS["csv"])
-        if public is not None:
-            write_rows(public_file, public, LAYOUTS["csv"])
-        write_users(args.out / "users.csv", dataset)
-        write_items(args.out / "items.csv", dataset.items)
-        name = Path(args.source).name
-        write_json(args.out / "meta.json", describe(dataset, name, written, test, valid, public, args))
-        counts["rows"] = written.rows + len(test) + (0 if valid is None else len(valid))
+        write_rows(args.out / "big_test" / "test_data.csv", made.test, LAYOUTS["csv"])
+        if made.valid is not None:
+            write_rows(valid_file, made.valid, LAYOUTS["csv"])
+        if made.public is not None:
+            write_rows(public_file, made.public, LAYOUTS["csv"])
+        write_users(args.out / "users.csv", made.dataset)
+        write_items(args.out / "items.csv", made.dataset.items)
+        write_json(args.out / "meta.json", describe(made, written, args))
+        counts["rows"] = written.rows + len(made.test) + (0 if made.valid is None else len(made.valid))
 
 
 def _without(rows: np.ndarray, users: np.ndarray) -> np.ndarray:
@@ -397,7 +409,7 @@ def command(args: argparse.Namespace) -> int:
 
 
 def play(args: argparse.Namespace) -> Manifest | None:
-    """As `prepare`, of arguments that are yet to be checked, and cuts the rows into shards if they say how.
+    """Makes rows and writes them, and cuts them into shards if the arguments, which are yet to be checked, say how.
 
     What is logged is the caller's affair. Returns the shards' manifest; None without shards.
     """
@@ -416,12 +428,14 @@ def play(args: argparse.Namespace) -> Manifest | None:
         find_partitioner(partitioner)  # before the work
     for given in filter(None, (args.source, args.users, args.items)):
         _require_other_file(Path(given), args.out)
-    prepare(args)
-    if partitioner is None and args.num_shards is None:
-        return None
-    manifest = generate(args.out, args.out / SHARDS_NAME, args.num_shards, partitioner, "multislot", args.seed)
-    job = args.out / JOB_NAME
-    with output():
+    made = make(args)
+    with writing(args.out):
+        write(args, made)
+        del made  # shards take as much memory again
+        if partitioner is None and args.num_shards is None:
+            return None
+        manifest = generate(args.out, args.out / SHARDS_NAME, args.num_shards, partitioner, "multislot", args.seed)
+        job = args.out / JOB_NAME
         if not write_starter(job, Path(SHARDS_NAME), args.validation):
             log.info("%s is kept as it was", job)
     return manifest

@@ -8,12 +8,10 @@ and users.csv and, last, manifest.json, which vouches for them. All rows of a us
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import hashlib
 import logging
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import chain, pairwise
 from pathlib import Path
@@ -38,7 +36,8 @@ from fl_rec.data.manifest import (
     check_shards,
     load_manifest,
 )
-from fl_rec.data.meta import read_meta, require_prepared
+from fl_rec.data.meta import read_meta, unchanged
+from fl_rec.data.output import stage, writing
 from fl_rec.data.partition import PARTITIONERS, Dealt, find_partitioner
 from fl_rec.data.rows import Sizes
 from fl_rec.data.sampling import Stream, generator
@@ -48,35 +47,10 @@ from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import atomic_write, changed_file, read_bytes, write_json
 from fl_rec.typed import to_plain
 
-log = logging.getLogger(__name__)
-
-
 # 4 MB.
 _ROWS_PER_PART = 1 << 19
 
 SHARDS_NAME = "fl_data"
-
-
-@contextlib.contextmanager
-def stage(title: str) -> Iterator[dict[str, int]]:
-    """Log ``title``, the counts that the caller puts into the yielded dict, and the seconds that it took."""
-    counts: dict[str, int] = {}
-    start = time.perf_counter()
-    yield counts
-    text = ", ".join(f"{count:,} {what}" for what, count in counts.items())
-    log.info("%s: %s (%.1f s)", title, text or "done", time.perf_counter() - start)
-
-
-@contextlib.contextmanager
-def output() -> Iterator[None]:
-    """Tells of what a data tool can't write. DataError."""
-    try:
-        yield
-    except OSError as err:
-        raise DataError(
-            f"An output file must be writable. Received: {err.filename} ({err.strerror or err}). "
-            "Check permissions and free space, or choose another --out."
-        ) from err
 
 
 class ShardRows:
@@ -295,8 +269,7 @@ def generate(
     Everything that can be wrong with the input is found before the first file is written.
     """
     named = find_partitioner(partitioner) if partitioner else None
-    with stage(f"read {data}") as counts:
-        require_prepared(data)
+    with stage(f"read {data}") as counts, unchanged(data):
         users, tags = read_users(data / "users.csv"), ItemTags.of(read_items(data / "items.csv").tags)
         meta = read_meta(data, len(users), tags.num_items)
         partition = named or find_partitioner(meta.partitioner)
@@ -325,7 +298,7 @@ def generate(
     for kind in split:
         require_rows(split[kind].shards, _TITLES[kind], dealt.clients)
     unplaced = np.zeros(len(users), bool) if dealt.unplaced is None else dealt.unplaced
-    with output():
+    with writing(out):
         train, test, *others = ((shard.take() for shard in each.shards) for each in split.values())
         shards = write_shards(out, train, test, LAYOUTS[layout], seed, others[0] if others else None, group_size)
         public_shard = None if public is None else write_public(out, public, LAYOUTS[layout])

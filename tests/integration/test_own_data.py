@@ -19,7 +19,7 @@ import fl_rec as package
 from fl_rec.data.manifest import load_manifest
 from fl_rec.runs.directory import RunDirectory
 
-from .conftest import TIMEOUT, clean_environment
+from .conftest import ROOT, TIMEOUT, clean_environment
 
 REGIONS = ("north", "south", "west")
 KINDS = ("bikes", "cups", "tea")
@@ -133,7 +133,7 @@ def test_what_is_wrong_is_told_before_the_work(here: Path) -> None:
     tables = ("prepare", "--source", "clicks.csv", "--columns", "user=customer,item=sku,time=ts", "--out", "other")
     refused = fl_rec(here, *tables, "--users", "customers.csv", "--client_column", "regoin")
     assert (refused.returncode, refused.stdout) == (2, "") and not (here / "other").exists()
-    assert "must have the column client=regoin. Received: ts, customer, sku, stars. Correct --client_" in refused.stderr
+    assert "Received: 'regoin'. Did you mean region? The columns: region, ts, customer, sku, stars.\n" in refused.stderr
     refused = fl_rec(here, *tables, "--client_column", "region", "--partitioner", "iid")
     assert "--client_column is the partitioner by_column. Received: --partitioner iid beside it." in refused.stderr
 
@@ -143,6 +143,8 @@ def test_the_same_from_python_in_ten_lines(here: Path) -> None:
     example = inspect.getdoc(package).split("\n\n", 1)[1].split("\n\nWhat a program needs")[0]
     program = textwrap.dedent(example)
     assert len(program.splitlines()) == 10
+    for name in ("README.md", "README.zh-CN.md"):
+        assert f"```python\n{program}\n```" in (ROOT / name).read_text(encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, cwd=here,
         env=clean_environment(),

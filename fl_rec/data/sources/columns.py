@@ -24,6 +24,19 @@ KNOWN: Mapping[str, Sequence[str]] = {
 _ENDINGS: Mapping[str, str | tuple[str, ...]] = {"item": "id", "title": ("title", "name")}
 
 
+class NoColumn(DataError):
+    """A table lacks a column that somebody named.
+
+    Attributes:
+        role: what the column was to be.
+        has: the columns that there are.
+    """
+
+    def __init__(self, message: str, role: str, has: Sequence[str]) -> None:
+        super().__init__(message)
+        self.role, self.has = role, has
+
+
 @dataclass(frozen=True)
 class Columns:
     """Places of a table's columns, from 0, by what they are; and whether the first line is a header."""
@@ -50,7 +63,8 @@ def columns_of(
         name: of the table, for errors.
 
     Raises:
-        DataError: a column that is given is not there, or one that is needed is neither given nor known by its name.
+        NoColumn: a column that is given is not there.
+        DataError: nor is the number of one, or one that is needed is neither given nor known by its name.
     """
     given = {role: column for role, column in given.items() if role in roles and column}
     if given and all(map(str.isdigit, given.values())):
@@ -93,4 +107,5 @@ def _place(first: Sequence[str], column: str, role: str, name: str) -> int:
             return names.index(column)
     remedy = "--client_column, or give the table of --users that has it" if role == "client" else "--columns"
     hint = did_you_mean(column, short) or f"Correct {remedy}."
-    raise DataError(f"{name} must have the column {role}={column}. Received: {', '.join(first[:12])}. {hint}")
+    message = f"{name} must have the column {role}={column}. Received: {', '.join(first[:12])}. {hint}"
+    raise NoColumn(message, role, short)

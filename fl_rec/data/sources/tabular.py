@@ -11,7 +11,7 @@ import numpy as np
 from fl_rec.data.ids import checked_ids
 from fl_rec.data.sources.archive import Files, table_file
 from fl_rec.data.sources.base import Dataset, Items, Users
-from fl_rec.data.sources.columns import columns_of
+from fl_rec.data.sources.columns import Columns, columns_of
 from fl_rec.data.sources.interactions import read_interactions, to_dataset
 from fl_rec.data.sources.tables import Table
 from fl_rec.errors import DataError
@@ -40,8 +40,10 @@ def tabular(
     """
     given = {"user": user, "item": item, "time": time, "value": value}
     table = Table(table_file(path), separator_of(separator))
+    both = ("user", "client")
+    columns = columns_of(table.first, {"user": user, "client": client}, both, both, table.file.name) if client else None
     read = read_interactions(table, given, min_value is not None)
-    users = _first_values(table, user, client) if client else None
+    users = None if columns is None else _first_values(table, columns, client)
     return to_dataset("table", read, min_value, min_interactions, users)
 
 
@@ -63,11 +65,8 @@ def recbole(seed: int, *, path: Path, min_value: float | None = None, min_intera
     )
 
 
-def _first_values(table: Table, user: str, client: str) -> Users:
+def _first_values(table: Table, columns: Columns, client: str) -> Users:
     """What a column of interactions says of each user in their first line; a warning if others say something else."""
-    columns = columns_of(
-        table.first, {"user": user, "client": client}, ("user", "client"), ("user", "client"), table.file.name
-    )
     rows = table.rows()
     if columns.header:
         next(rows)

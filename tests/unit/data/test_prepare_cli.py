@@ -769,6 +769,12 @@ def test_a_column_of_the_interactions_may_be_the_client(play: Play, tmp_path: Pa
     ) in result.stderr
     wrong = play("prepare.py", "--source", "clicks.csv", "--client_column", "region", "--out", "out", cwd=tmp_path)
     assert wrong.returncode == 2 and "must have the column client=region. Received: customer, sku" in wrong.stderr
+    options = ("--users", "customers.csv", "--client_column", "regoin", "--out", "out")
+    wrong = play("prepare.py", "--source", "clicks.csv", *options, cwd=tmp_path)
+    assert wrong.returncode == 2 and wrong.stderr.endswith(
+        "error: A column must be one of the table of users, or of interactions. Received: 'regoin'. "
+        "Did you mean region? The columns: region, customer, sku, ts, stars.\n"
+    )
 
 
 @pytest.mark.parametrize(
