@@ -16,6 +16,7 @@ from .conftest import PROMPT, TIMEOUT, Job, clean_environment
 
 # As a notebook's kernel: no file, a running event loop, Paddle imported before and in use; one cell trains twice.
 NOTEBOOK = """
+import zlib  # as a kernel has long before: after Paddle 2.6.2 it crashes at its first use, whoever imports it
 import paddle
 import asyncio, contextlib, io, json, logging, sys, threading
 import fl_rec
