@@ -425,7 +425,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
     seen: dict[Cell, Seen] = {}
     for number, cell in enumerate(cells, 1):
         seen[cell] = play(cell, folder / f"cell-{number}", data, expected)
-        mark = "" if seen[cell].outcome == cell.outcome else f", documented: {cell.outcome}"
+        mark = f", documented: {cell.outcome}" if _is_wrong(cell, seen[cell]) else ""
         say(f"{number:3} of {len(cells)}  {cell.name}: {seen[cell].outcome} ({seen[cell].seconds:.1f} s){mark}")
     wrong = [f"{cell.name}: {each.outcome}, documented: {cell.outcome}\n{each.said}" for cell, each in _wrong(seen)]
     reached = [each for each in seen.values() if each.outcome != NOT_REACHED]
@@ -441,14 +441,18 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
     return Report(_matrix(seen), figures, wrong)
 
 
+def _is_wrong(cell: Cell, seen: Seen) -> bool:
+    return seen.outcome not in (*cell.outcome.split(" or "), NOT_REACHED)
+
+
 def _wrong(seen: Mapping[Cell, Seen]) -> Iterator[tuple[Cell, Seen]]:
-    return ((cell, each) for cell, each in seen.items() if each.outcome not in (cell.outcome, NOT_REACHED))
+    return ((cell, each) for cell, each in seen.items() if _is_wrong(cell, each))
 
 
 def _matrix(seen: Mapping[Cell, Seen]) -> str:
     def shown(cell: Cell) -> str:
         each = seen[cell]
-        wrong = each.outcome not in (cell.outcome, NOT_REACHED)
+        wrong = _is_wrong(cell, each)
         return f"{'! ' if wrong else ''}{each.outcome} {each.seconds:.1f}"
 
     phases = list(dict.fromkeys(cell.phase for cell in seen if cell.role))
