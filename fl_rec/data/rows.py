@@ -106,11 +106,11 @@ def check_table(rows: Any, columns: int, sizes: Sizes, name: str) -> None:
     """DataError unless it is an array [rows, columns] of whole numbers: a user, an item, and of three a label."""
     if not (isinstance(rows, np.ndarray) and rows.shape == (len(rows), columns) and rows.dtype.kind in "iu"):
         found = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, np.ndarray) else type(rows).__name__
-        raise DataError(
-            f"{name} must be whole numbers [rows, {columns}]. Received: {found}. Correct what the source returns."
-        )
-    slots = [rows[:, n : n + 1] for n in range(columns)]
-    checked([*slots, np.broadcast_to(np.int8(1), (len(rows), 1))][:3], sizes, name)
+        raise DataError(f"{name} must be whole numbers [rows, {columns}]. Received: {found}. Correct what makes them.")
+    limits = [LARGEST_ID + 1 if size is None else size for size in sizes]
+    if not all(map(_all_in_range, rows.T, (*limits, 2))):
+        slots = [rows[:, n : n + 1] for n in range(columns)]
+        checked([*slots, np.ones((len(rows), 1), np.int8)][:3], sizes, name)  # which says where
 
 
 def narrowed(slot: np.ndarray, narrowest: type[np.signedinteger[Any]]) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fl_rec.data.rows import ANY_SIZES, Rows, checked, narrowed
+from fl_rec.data.rows import ANY_SIZES, Rows, check_table, narrowed
 from fl_rec.data.text import parse_table
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import read_bytes
@@ -254,7 +254,7 @@ class FreshNegatives:
             )
         if num_neg < 1:
             raise ConfigError(f"num_neg must be at least 1. Received: {num_neg}. The usual value is 4.")
-        rows = np.concatenate(checked(np.hsplit(rows, 3), ANY_SIZES, "training rows"), axis=1)
+        check_table(rows, 3, ANY_SIZES, "training rows")
         positives = rows[rows[:, 2] == 1, :2]
         if not len(positives):
             raise DataError(

@@ -177,8 +177,8 @@ def test_manifest_that_claims_what_can_not_be(tmp_path: Path, changes: dict[str,
 
 def test_rows_for_fresh_negatives_that_are_none() -> None:
     rows = np.array([[0, 1, 1], [0, 1.5, 1]])
-    assert refusal(lambda: FreshNegatives(rows, 9, 2, 1, 1)).startswith(
-        "training rows, line 2: an item's id must be a whole number from 0 up. Received: 1.5."
+    assert refusal(lambda: FreshNegatives(rows, 9, 2, 1, 1)) == (
+        "training rows must be whole numbers [rows, 3]. Received: float64 [2, 3]. Correct what makes them."
     )
     assert "a label must be 0 or 1. Received: 2" in refusal(lambda: FreshNegatives(np.array([[0, 1, 2]]), 9, 2, 1, 1))
 

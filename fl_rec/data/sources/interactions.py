@@ -129,7 +129,7 @@ def _has_padded(block: bytes) -> bool:
     zeros = np.flatnonzero(text == ord("0"))
     left, right = (text[zeros + step] for step in (-1, 1))
     padded = ~_DIGITS[left] & (left != ord(".")) & _DIGITS[right]
-    return b"+" in block or b"-0" in block or bool(padded.any())
+    return b"+" in block or (b"-" in block and b"-0" in block) or bool(padded.any())
 
 
 _DIGITS = np.isin(np.arange(256), np.frombuffer(b"0123456789", np.uint8))
