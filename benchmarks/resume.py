@@ -189,7 +189,7 @@ def _kills(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list
     # A job whose epochs take less than its start, so that every phase is hit.
     data = open_data(None, folder)
     epochs = 2 * args.kills
-    overrides = {"runner.epochs": epochs, "runner.exchanges_per_epoch": 3}
+    overrides = {"runner.epochs": epochs, "runner.exchanges_per_epoch": 3, "runner.reproducible": True}
     unbroken = _must(run_job(folder / "unbroken", data, overrides, args.timeout, config=args.config))
     start = unbroken.seconds - sum(each["seconds"] for each in unbroken.epochs)
     each_epoch = (unbroken.known_after[-1] - unbroken.known_after[0]) / max(1, epochs - 1)
@@ -203,7 +203,7 @@ def _kills(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list
 
 
 def _distance(args: argparse.Namespace, folder: Path, data: Manifest) -> tuple[dict[str, Any], list[str]]:
-    overrides = {"runner.epochs": args.epochs}
+    overrides = {"runner.epochs": args.epochs, "runner.reproducible": True}
     unbroken = _must(run_job(folder / "unbroken", data, overrides, args.timeout, config=args.config))
     run = RunDirectory(folder / "killed")
     job = Job(run, job_command(run, data, overrides, config=args.config))

@@ -27,7 +27,7 @@ def notes_of(config: Config, num_coordinators: int) -> list[str]:
         notes += [
             f"runner.{name}={getattr(runner, name)} has no effect without synchronised exchanges: set "
             "runner.exchanges_per_epoch."
-            for name in ("aggregation", "server_learning_rate", "clip_update")
+            for name in ("aggregation", "server_learning_rate", "clip_update", "reproducible")
             if getattr(runner, name) != default[name]
         ]
     if runner.trim != default["trim"] and runner.aggregation != "trimmed_mean":

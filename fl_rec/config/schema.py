@@ -118,6 +118,9 @@ class RunnerConfig(Keys):
     on_divergence: Literal["stop", "warn"] = key(
         "stop", "when training diverges, or a client's changes or figures can't be: end, or go on without them"
     )
+    reproducible: bool = key(
+        False, "have workers send one after another in a synchronised exchange: the same seed, the same run bit for bit"
+    )
     server_learning_rate: PositiveFloat = key(1.0, "factor of what a synchronised exchange changes")
     private_params: tuple[str, ...] | None = key(
         None, "geo: parameters that never leave their worker, by name, * for any text; null: the users' embeddings"

@@ -320,13 +320,21 @@ class SynchronousGeo(Shared):
 
     def send(self, everyone: np.ndarray, lengths: np.ndarray, what: str) -> None:
         """Has the servers take in what this worker has changed, which is in `_base`; for the arguments see `judge`."""
-        rows, length = int(everyone[self.runtime.role.index]), lengths[self.runtime.role.index]
-        if rows:
-            runner = self.config.runner
-            factor = runner.server_learning_rate * self.share(rows, everyone) * changes.clip(length, runner.clip_update)
+        index, runner = self.runtime.role.index, self.config.runner
+        if rows := int(everyone[index]):
+            clipped = changes.clip(lengths[index], runner.clip_update)
+            factor = runner.server_learning_rate * self.share(rows, everyone) * clipped
             for base in self._base.values():
                 base *= np.float32(factor)
-            self.push(self._base)
+        if not runner.reproducible:
+            if rows:
+                self.push(self._base)
+            return
+        # One after another: a server adds up what comes as it comes, and a sum of float32 depends on the order.
+        for worker in np.flatnonzero(everyone):
+            if worker == index:
+                self.push(self._base)
+            self.runtime.barrier(f"{what}: worker.{worker} has sent")
 
     def _begin_anew(self) -> None:
         """Optimizers as at the start, and private numbers that are no numbers 0."""

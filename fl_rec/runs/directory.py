@@ -64,8 +64,8 @@ class Launch:
     def read(cls, run: RunDirectory) -> Launch:
         """DataError if there is none that can be read."""
         content = read_json(run.launch, "A run that is resumed tells with what it was started.", "Start a new run.")
-        found = [content.get(each.name) for each in fields(cls)]
-        if not all(isinstance(value, kind) for value, kind in zip(found, (int, int, int, str))):
+        found: list[Any] = [content.get(each.name) for each in fields(cls)]
+        if [type(value) for value in found] != [int, int, int, str]:
             raise DataError(f"A launch.json has numbers of workers, servers and coordinators. Received: {run.launch}.")
         return cls(*found)
 

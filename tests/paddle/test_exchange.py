@@ -40,6 +40,7 @@ class Runtime:
             "clip_update": None,
             "trim": 0.1,
             "on_divergence": "stop",
+            "reproducible": False,
             **runner,
         }
         self.config: Any = SimpleNamespace(runner=SimpleNamespace(**settings), yaml_path=Path("/nowhere/job.yaml"))
@@ -244,6 +245,19 @@ def test_the_servers_take_in_the_share_of_what_was_changed() -> None:
     assert exchange._base["w"].tolist() == value(exchange, "w").tolist(), "the next difference is to what was pulled"
 
 
+@pytest.mark.parametrize("others", [[[0.0, 0.0], [10.0, 7.0]], [[10.0, 7.0], [10.0, 7.0]]])
+def test_one_after_another(others: list[list[float]]) -> None:
+    runtime = Runtime(everyone=[others], reproducible=True)
+    exchange = joined(SynchronousGeo, runtime)
+    exchange.begin()
+    change(exchange, "w", 1, 16.0)
+    exchange.merge(30, "epoch 0")
+    told = [call if isinstance(call, str) else "sends" for call in runtime.calls]
+    senders = [0, 2] if not others[0][0] else [0, 1, 2]
+    turns = [f"epoch 0: worker.{worker} has sent" for worker in senders]
+    assert told == ["gather epoch 0: everyone's rows", "sends", *turns, "epoch 0: all sent", "pull"]
+
+
 def test_what_the_last_exchange_has_pulled_is_the_servers_model() -> None:
     exchange = joined(SynchronousGeo, Runtime())
     change(exchange, "w", 0, 1.0)
@@ -322,7 +336,8 @@ def test_or_the_others_go_on() -> None:
     runtime._others = [[[5.0, 1.0], [5.0, 1.0]]]
     change(exchange, "w", 1, 3.0)
     exchange.merge(30, "epoch 0, exchange 2 of 2")
-    assert runtime.calls[-2] == {"items": [[0, 0]] * 4, "w": [0, 1]}, "it is one of three again"
+    sent = [call for call in runtime.calls if isinstance(call, dict)]
+    assert sent == [{"items": [[0, 0]] * 4, "w": [0, 1]}], "it is one of three again"
 
 
 def test_the_share_of_who_is_refused_goes_to_the_others() -> None:

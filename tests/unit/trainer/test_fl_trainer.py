@@ -153,6 +153,8 @@ def test_the_first_worker_writes_what_all_have(tmp_path: Path, index: int) -> No
     ]
     trainer.runtime = SimpleNamespace(gather=parts.noted("gather", np.stack([each.to_vector() for each in everyone])))
     trainer.saving = SimpleNamespace(keep_the_best=parts.noted("keep"))
+    trainer.watch = SimpleNamespace(look=lambda gathered, own, total: (everyone, ["a note"], None))
+    trainer.exchange.remarks = lambda: ["a remark"]
     trainer.evaluator = SimpleNamespace(validates=True)
     trainer.local = Local()
     told = trainer.report(everyone[index])
@@ -167,6 +169,7 @@ def test_the_first_worker_writes_what_all_have(tmp_path: Path, index: int) -> No
     if index == 0:
         assert trainer.history == [records[1]] and records[1]["epsilon"] == 1.5 and records[1]["rows"] == 30
         assert run.tables.read_text().startswith("epoch 2 of 4: epsilon 1.5\n")
+        assert run.tables.read_text().endswith("\nnote: a remark\nnote: a note\n\n")
     else:
         assert trainer.history == [] and run.tables.read_text() == ""
 
@@ -230,6 +233,7 @@ def test_a_workers_net_may_be_its_own_and_a_servers_is_the_jobs(
     runtime = SimpleNamespace(PsRuntime=lambda role, config, statuses: (role, config))
     monkeypatch.setitem(sys.modules, "fl_rec.ps.runtime", runtime)
     monkeypatch.setattr("fl_rec.trainer.fl_trainer.new_student", lambda config: "a student")
+    monkeypatch.setattr("fl_rec.trainer.fl_trainer.Watch", lambda job: "a watch")
     role = Role(kind, 3, 4, ("127.0.0.1:1",), "127.0.0.1:2")
     trainer: Any = FLTrainer(SimpleNamespace(config=config), role, RunDirectory(Path("run")))  # type: ignore[arg-type]
     assert clients == asked and trainer.config == ("the client's" if asked else config)
