@@ -17,17 +17,28 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Strict
 
 from fl_rec.errors import DataError
 from fl_rec.files import atomic_write, begin_draft, draft_of, publish, read_arrays, seal, verify, write_arrays
+from fl_rec.outside import Count, Inside, Number, as_typed
 from fl_rec.runs.directory import RunDirectory
 
 SEAL, SHARED, WORKERS, COORDINATOR = "checkpoint.json", "shared.npz", "worker", "coordinator"
 _RULE = "A checkpoint must be whole."
 _OTHERS = "Remove it, and fl-rec resume takes the one before, or begins anew."
+
+
+@dataclass(frozen=True)
+class _Content:
+    """A checkpoint.json, beside the checksums."""
+
+    epoch: Count
+    best: tuple[Annotated[int, Strict()], Number | None]
+    lengths: Mapping[Inside, Count]
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,10 @@ class TrainingState:
             worker: who goes by it, and has others look at the others' parts; None for all.
         """
         folder, own = run.checkpoint / str(epoch), f"{WORKERS}/{worker}.npz"
-        return cls(folder, verify(folder, SEAL, _RULE, _OTHERS, lambda file: worker is None or file in (SHARED, own)))
+        content = verify(folder, SEAL, _RULE, _OTHERS, lambda file: worker is None or file in (SHARED, own))
+        if as_typed(_Content, content, _RULE, folder / SEAL, _OTHERS).epoch != epoch:
+            raise DataError(f"{_RULE} Received: {folder / SEAL}, of another epoch. {_OTHERS}")
+        return cls(folder, content)
 
     @property
     def epoch(self) -> int:
@@ -162,12 +176,13 @@ def go_back(run: RunDirectory, to: TrainingState | None) -> None:
 
 
 def _cut(path: Path, length: int) -> None:
-    with open(path, "rb") as file:
-        content = file.read(length)
-    if len(content) < length:
+    size = path.stat().st_size
+    if size < length:
         raise DataError(
-            f"A run that is resumed has its records. Received: {path} of {len(content):,} bytes, of which there were "
+            f"A run that is resumed has its records. Received: {path} of {size:,} bytes, of which there were "
             f"{length:,} when its checkpoint was written. Copy a run with all of its files."
         )
+    with open(path, "rb") as file:
+        content = file.read(length)
     with atomic_write(path) as file:
         file.write(content)

@@ -84,7 +84,7 @@ class Resumption(Beginning):
         program.restore(values)
 
     def give_rest(self, trainer: FLTrainer) -> None:
-        trainer.local.restore(self._own[LOCAL])
+        trainer.local.restore(self._own.get(LOCAL, {}))
         trainer.saving.go_on(self._state.best)
         totals = trainer.run_directory.read_totals()
         trainer.watch.go_on(totals)

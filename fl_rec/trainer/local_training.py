@@ -115,7 +115,13 @@ class LocalTraining(ABC):
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Goes on where it was. DataError if it had other rows."""
-        count, number, row = state["rows"].tolist()
+        kept = state.get("rows", np.empty(0))
+        if kept.shape != (3,) or kept.dtype.kind != "i" or kept.min() < 0:
+            raise DataError(
+                f"A worker's checkpoint has its place in its rows. Received: {kept.dtype} {list(kept.shape)}. Remove the "
+                "checkpoint, and fl-rec resume takes the one before, or begins anew."
+            )
+        count, number, row = kept.tolist()
         if count != self.rows.count:
             raise DataError(
                 f"A run goes on with the rows that it had. Received: {self.rows.count:,} of a pass over a worker's "

@@ -6,6 +6,7 @@ it has accepted what is not sound by a look that shares no code with it.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -41,9 +42,10 @@ from fl_rec.data.sources.tables import Table
 from fl_rec.data.sources.tabular import read_items, read_users
 from fl_rec.data.text import read_slots, ungrouped
 from fl_rec.distillation.proxy import ProxySet
+from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.nets.structure import Structure
-from fl_rec.runs import private_parts, roles
+from fl_rec.runs import private_parts, roles, training_state
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.saved import SavedModel
 from tests.fuzzing.mutations import Files
@@ -822,6 +824,48 @@ def export(folder: Path) -> None:
 def policy(folder: Path) -> None:
     for name, weights in ddpg_agent.read_policy(folder / "policy.npz").items():
         sound(weights.dtype == np.float32 and np.isfinite(weights).all(), name)
+
+
+def a_checkpoint() -> Files:
+    with tempfile.TemporaryDirectory() as name:
+        run, _ = RunDirectory.claim(Path(name) / "run", "me")
+        run.append_metrics([record(ALL, 0)])
+        training_state.write_shared(run, 3, {"items": np.ones((ITEMS, 4), np.float32)})
+        for worker in range(SHARDS):
+            parts_of = {"program": {"users": np.ones(4, np.float32)}, "local": {"rows": np.array([9, 1, 0])}}
+            training_state.write_own(run, 3, worker, parts_of)
+        training_state.complete(run, 3, (2, 0.5), {"run": "a", "net": "b", "data": "c"}, 2)
+        return {
+            path.relative_to(run.path).as_posix(): path.read_bytes()
+            for path in (run.metrics, *run.checkpoint.rglob("*"))
+            if path.is_file()
+        }
+
+
+def seal_checkpoint(files: Files) -> None:
+    with contextlib.suppress(Exception):
+        content = json.loads(files["checkpoint/3/checkpoint.json"])
+        for name in content["files"]:
+            kept = files[f"checkpoint/3/{name}"]
+            content["files"][name] = [len(kept), hashlib.sha256(kept).hexdigest()]  # type: ignore[arg-type]
+        files["checkpoint/3/checkpoint.json"] = json.dumps(content).encode()
+
+
+@reader(a_checkpoint, 6, seal_checkpoint)
+def checkpoint(folder: Path) -> None:
+    run = RunDirectory(folder)
+    epochs = training_state.epochs(run)
+    state = training_state.newest(run)
+    if state is None:
+        raise DataError("There is no checkpoint that is whole.")
+    sound(state.epoch in epochs and type(state.best[0]) is int, "epoch")
+    for name, values in {**state.shared(), **state.own(0).get("program", {})}.items():
+        sound(isinstance(values, np.ndarray), name)
+    before = run.metrics.read_bytes() if run.metrics.is_file() else b""
+    run.log.mkdir(exist_ok=True)
+    training_state.go_back(run, state)
+    if run.metrics.is_file():
+        sound(before.startswith(run.metrics.read_bytes()), "records")
 
 
 # -- messages ---------------------------------------------------------------------------------------------------
