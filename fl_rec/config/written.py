@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from fl_rec.config.schema import ABSENT, RENAMED, Sections
 from fl_rec.errors import ConfigError
-from fl_rec.files import open_regular
+from fl_rec.packed import open_regular
 from fl_rec.plugins import nearest
 from fl_rec.typed import Keys, keys_of, to_plain
 

@@ -35,8 +35,9 @@ from fl_rec.coordinator.messages import (
 )
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
-from fl_rec.files import append_line, atomic_write, open_regular, parse_array, parse_json, whole_line
+from fl_rec.files import append_line, atomic_write, parse_json, whole_line
 from fl_rec.outside import Count, Number, as_typed
+from fl_rec.packed import open_regular, parse_array
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.tables import RULE, format_table
 

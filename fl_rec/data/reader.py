@@ -25,7 +25,7 @@ from fl_rec.data.manifest import ShardFile
 from fl_rec.data.rows import ANY_SIZES, Rows, Sizes, checked, narrowed
 from fl_rec.data.text import count_slots, multislot_blocks
 from fl_rec.errors import ConfigError, DataError
-from fl_rec.files import open_regular, unpacked
+from fl_rec.packed import open_regular, unpacked
 
 AS_IS = "cat"
 

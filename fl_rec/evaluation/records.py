@@ -16,8 +16,9 @@ from annotated_types import Lt
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
-from fl_rec.files import open_regular, whole_line
+from fl_rec.files import whole_line
 from fl_rec.outside import Count, Number, Share, as_typed
+from fl_rec.packed import open_regular
 
 Epoch = Annotated[Count, Lt(1_000_000)]
 Client = Annotated[Count, Lt(1_000_000)] | Literal["all"]

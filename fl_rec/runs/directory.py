@@ -25,7 +25,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from fl_rec.errors import DataError, RunError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import read_lines
 from fl_rec.files import append_line, read_json, write_json
+from fl_rec.outside import Count, as_typed
 
 RUNS = "runs"
 # What every process of a job finds in its environment: the run, and the launcher's process number.
@@ -52,9 +53,9 @@ class Launch:
         script: the training script; "" for the one that fits `coordinators`.
     """
 
-    workers: int
-    servers: int
-    coordinators: int
+    workers: Count
+    servers: Count
+    coordinators: Count
     script: str = ""
 
     def write(self, run: RunDirectory) -> None:
@@ -63,11 +64,8 @@ class Launch:
     @classmethod
     def read(cls, run: RunDirectory) -> Launch:
         """DataError if there is none that can be read."""
-        content = read_json(run.launch, "A run that is resumed tells with what it was started.", "Start a new run.")
-        found: list[Any] = [content.get(each.name) for each in fields(cls)]
-        if [type(value) for value in found] != [int, int, int, str]:
-            raise DataError(f"A launch.json has numbers of workers, servers and coordinators. Received: {run.launch}.")
-        return cls(*found)
+        rule = "A run that is resumed tells with what it was started."
+        return as_typed(cls, read_json(run.launch, rule, "Start a new run."), rule, run.launch, "Start a new run.")
 
 
 @dataclass(frozen=True)

@@ -118,8 +118,8 @@ class LocalTraining(ABC):
         kept = state.get("rows", np.empty(0))
         if kept.shape != (3,) or kept.dtype.kind != "i" or kept.min() < 0:
             raise DataError(
-                f"A worker's checkpoint has its place in its rows. Received: {kept.dtype} {list(kept.shape)}. Remove the "
-                "checkpoint, and fl-rec resume takes the one before, or begins anew."
+                f"A worker's checkpoint has its place in its rows. Received: {kept.dtype} {list(kept.shape)}. Remove "
+                "the checkpoint, and fl-rec resume takes the one before, or begins anew."
             )
         count, number, row = kept.tolist()
         if count != self.rows.count:

@@ -29,8 +29,9 @@ from fl_rec.data.sources.base import Dataset, Items, from_interactions
 from fl_rec.data.sources.registry import load_source
 from fl_rec.data.text import multislot_text, parse_multislot, parse_table, read_rows
 from fl_rec.errors import ConfigError, DataError, FLRecError
-from fl_rec.files import read_arrays, read_bytes, read_json, unpacked
+from fl_rec.files import read_arrays, read_bytes, read_json
 from fl_rec.outside import as_typed
+from fl_rec.packed import unpacked
 from tests.fuzzing import mutations
 from tests.fuzzing.readers import READERS
 

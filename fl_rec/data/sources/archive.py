@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from fl_rec.errors import DataError
-from fl_rec.files import check_growth, open_regular, unpacking
+from fl_rec.packed import check_growth, open_regular, unpacking
 
 
 @dataclass(frozen=True)
