@@ -110,7 +110,12 @@ def _portable(value: Any) -> Any:
         return portable(value)
     if isinstance(value, list):
         return [_portable(each) for each in value if not _is_path(each)]
-    return _FOLDER.sub("", value) if isinstance(value, str) else value
+    return without_folders(value) if isinstance(value, str) else value
+
+
+def without_folders(text: str) -> str:
+    """A text of whose paths the names stay."""
+    return _FOLDER.sub("", text)
 
 
 def _is_path(value: Any) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 
 from fl_rec import environment
+from fl_rec.config.received import without_folders
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.nets import graph
 from fl_rec.runs.saved import PREFIX, SIGNATURE, SavedModel, read_signature
@@ -99,7 +100,8 @@ def compress(
     net = models.load(model.folder, client)
     record: dict[str, Any] = {"bits": bits, "prune": share}
     _, matrices = split(net)
-    tested, record["not_tested"] = _tested(model, data)
+    tested, why = _tested(model, data)
+    record["not_tested"] = why
     before = _measured(model.folder, net, tested)
     if share is not None:
         pruned = {
@@ -129,7 +131,8 @@ def compress(
             new = models.load(draft, client)
             after = _measured(draft, new, evaluate(SavedModel.open(draft), None, data) if tested else {})
             record.update(before=dataclasses.asdict(before), after=dataclasses.asdict(after))
-            content = {**SavedModel.open(draft).signature, "compression": record}
+            told = {**record, "not_tested": why and without_folders(why)}
+            content = {**SavedModel.open(draft).signature, "compression": told}
             files.write_json(draft / SIGNATURE, content)
     except OSError as err:
         raise RunError(

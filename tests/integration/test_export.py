@@ -239,8 +239,8 @@ def test_mistakes_of_a_recommendation(commands: Commands, exported: Path, traine
 
 
 CUT_OFF = {
-    "rec_static.pdiparams": "A saved model must be whole.",
-    "rec_static.pdmodel": "A saved model must be whole.",
+    "rec_static.pdiparams": "A saved model is used as it was written, all of its files from one epoch.",
+    "rec_static.pdmodel": "A saved model is used as it was written, all of its files from one epoch.",
     "users.csv": "An exported folder is used as it was written.",
     "history.npz": "An exported folder is used as it was written.",
     "model.json": "A model.json must be readable JSON.",

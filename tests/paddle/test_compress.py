@@ -287,6 +287,7 @@ def test_a_saved_model_becomes_a_model_for_scoring(
     assert record["after"]["hr"] is None
     out = capsys.readouterr().out
     assert "not evaluated: A saved model tells its configuration in model.json." in out
+    assert f"Received: {model}, without one" in out and "Received: model, without one" in record["not_tested"]
     assert f"{size:,}" in out
 
 
