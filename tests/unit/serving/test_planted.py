@@ -20,7 +20,7 @@ from fl_rec.config import Config
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import read_arrays
 from fl_rec.runs import private_parts
-from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.directory import Launch, RunDirectory
 
 MakeJob = Callable[..., Path]
 PLANTED = "has code or a command run, and a run or a model may be somebody else's"
@@ -116,6 +116,35 @@ def test_a_strategy_of_a_run(
         (place / "fl_planted.py").write_text(CODE.format(str(planted)))
     assert cli.main(["coordinator", str(run.path), *again]) == 2
     assert f"{run.config}: {key} {PLANTED}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["runner.pipe_command", "runner.model_path", "runner.exchange", "hyper_parameters.loss", "coordinator.strategy"],
+)
+def test_a_run_that_is_to_go_on(
+    key: str, planted: Path, tmp_path: Path, make_job: MakeJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    section, name = key.split(".")
+    file = folder / "fl_planted.py"
+    values = {"pipe_command": f"touch {planted}; cat", "model_path": str(file)}
+    run = run_with(make_job, folder, **{section: {name: values.get(name, f"{file}:Planted")}})
+    Launch(2, 1, 0).write(run)
+    file.write_text(CODE.format(str(planted)))
+    assert cli.main(["resume", str(run.path)]) == 2
+    assert f"{run.config}: {key} {PLANTED}" in capsys.readouterr().err
+
+
+def test_a_training_script_of_a_run(
+    planted: Path, tmp_path: Path, make_job: MakeJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_with(make_job, tmp_path / "run")
+    script = run.path / "trainer.py"
+    script.write_text(CODE.format(str(planted)))
+    Launch(2, 1, 0, str(script)).write(run)
+    assert cli.main(["resume", str(run.path)]) == 2
+    assert f"which is run only if you name it: --script {script}" in capsys.readouterr().err
 
 
 def test_a_net_of_a_run_is_none_of_its_coordinators(
