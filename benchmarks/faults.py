@@ -238,10 +238,10 @@ def judge(job: Job, cell: Cell, code: int | None, seconds: float, target: str, e
         outcome = "lost"
     elif result.get("kind") in ("died", "frozen"):
         outcome = str(result["kind"])
-        if target and result.get("role") != target:
-            outcome = f"{outcome}, but {result.get('role')}"
     elif "Traceback" in said or ("error" not in said and "failed" not in said):
         outcome = "unclear"
+    if target and outcome in ("died", "frozen", "error") and result.get("role", target) != target:
+        outcome += f", but {result['role']}"
     if seconds > PROMPT.get(outcome, LONGEST):
         outcome += f" after {seconds:.1f} s"
     return Seen(outcome, seconds, said)
@@ -355,7 +355,15 @@ def play_machine(cell: Cell, folder: Path, data: Manifest, expected: Mapping[int
         elif cell.fault == "file size limit":
             job.prefix = ["prlimit", "--fsize=24576"]
         elif cell.fault == "slow connection":
-            job.prefix = namespace("--net", script="ip link set lo up && tc qdisc add dev lo root netem delay 20ms")
+            job.prefix = namespace("--net", script="ip link set lo up")
+
+            def strike() -> None:
+                blink = "ip link set lo down; sleep 0.2; ip link set lo up"
+                in_namespace(job, blink)
+                job.go_on()
+                with suppress(NotReached, psutil.NoSuchProcess):  # the job is over
+                    while job.ended(0.3) is None:
+                        in_namespace(job, blink)
         elif cell.fault in ("cut connection", "lost connection"):
             job.prefix = namespace("--net", script="ip link set lo up")
             target = "server.0" if cell.fault == "lost connection" else ""
@@ -372,6 +380,7 @@ def play_machine(cell: Cell, folder: Path, data: Manifest, expected: Mapping[int
             (folder / "site" / "sitecustomize.py").write_text(CLOCK.format(step=step, flag=str(flag)))
             job.environment["PYTHONPATH"] = f"{folder / 'site'}{os.pathsep}{PROJECT}"
         elif cell.fault == "out of memory":
+            target = "worker.1"
 
             def strike() -> None:
                 worker = psutil.Process(job.pid("worker.1"))

@@ -51,6 +51,8 @@ def channel_options() -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", CHUNK),
         ("grpc.keepalive_time_ms", int(KEEPALIVE * 1000)),
         ("grpc.keepalive_timeout_ms", int(KEEPALIVE_ANSWER * 1000)),
+        # Or else the ping itself is waited for, a minute long (seen in 1.85).
+        ("grpc.http2.ping_timeout_ms", int(KEEPALIVE_ANSWER * 1000)),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", int(KEEPALIVE * 1000 / 2)),
         # Two coordinators on one port would share its clients.

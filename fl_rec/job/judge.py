@@ -30,6 +30,9 @@ STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 # With less than this a log may have been cut off, and a status not been written.
 FULL_DISK_BYTES = 32 * 1024
 
+# How long a role may take to tell its error after others have seen that it is gone.
+TELLING_SECONDS = 3.0
+
 # "ValueError: ..." where a line begins, and neither `raise ValueError(...)` nor Paddle's "Error Message Summary:".
 _ERROR_LINE = re.compile(r"^[\w.]*(Error|Exception)\b(:|$)|terminate called|Check failed|\berror:|^Killed|^Aborted")
 
@@ -193,14 +196,25 @@ class Judge:
         failed = [each for each in self._statuses.values() if each.state == roles.FAILED]
         if not failed:
             return None
-        first = min(failed, key=lambda each: each.time)
+        # Who waited for the other workers and gave up tells of what has happened to one of them.
+        first = min(failed, key=lambda each: (self._waits(each.role), each.time))
         # Whoever waits for one that is frozen may give up first.
         silent = max(self._patience.heartbeat / 2, 2 * activity.BEAT)
         for name in filter(self._ends_the_job, self._unfinished()):
             if self._is_stopped(name) or self._signs.silence(name) > silent:
                 said = f"{self._silence_of(name)} {first.role} said: {first.error}"
                 return self._failure(name, said, "frozen")
-        return Failure(first.role, first.error, self._logs(first.role))
+        absent = [name for name in self._workers if name in self._unfinished() and not self._waits(name)]
+        if not self._waits(first.role) or not absent:
+            return Failure(first.role, first.error, self._logs(first.role))
+        if time.monotonic() - first.time < TELLING_SECONDS:
+            return None  # who did not come may be about to tell why
+        doing = activity.read(self._run.roles, absent[0])
+        return self._failure(absent[0], f"{first.role} said: {first.error} It was {doing}.", "frozen")
+
+    def _waits(self, name: str) -> bool:
+        doing = activity.read(self._run.roles, name)
+        return doing is not None and doing.for_others
 
     def _frozen(self) -> Failure | None:
         for name in filter(self._ends_the_job, self._unfinished()):

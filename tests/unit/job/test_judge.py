@@ -135,6 +135,37 @@ def test_who_gives_up_on_a_frozen_one_is_not_to_blame(
     assert "worker.0 said: one did not come" in failure.reason
 
 
+@pytest.mark.parametrize("tells", [True, False])
+def test_who_saw_another_fail_is_not_to_blame(
+    watch: Watch,
+    role_of: Callable[..., subprocess.Popen],
+    set_status: SetStatus,
+    does: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tells: bool,
+) -> None:
+    """As of a worker without memory: the others see that its connections close, and tell it first."""
+    monkeypatch.setattr("fl_rec.job.judge.TELLING_SECONDS", DEADLINE / 2 if tells else 0.3)
+    role_of("server.0"), role_of("worker.1")
+    does("worker.0", "epoch 0: all sent", for_others=True)
+    does("worker.1", "exchanging in epoch 0")
+    set_status("worker.0", roles.FAILED, error="one has ended", at=time.monotonic())
+    looks: list[int] = []
+
+    def poll() -> None:
+        looks.append(1)
+        if tells and len(looks) == 5:
+            set_status("worker.1", roles.FAILED, error="MemoryError", at=time.monotonic())
+
+    failure = watch(poll, heartbeat=DEADLINE)
+    assert failure is not None
+    if tells:
+        assert (failure.role, failure.reason, failure.kind) == ("worker.1", "MemoryError", "failed")
+    else:
+        assert (failure.role, failure.kind) == ("worker.1", "frozen")
+        assert failure.reason.startswith("worker.0 said: one has ended It was exchanging in epoch 0 (for ")
+
+
 def test_an_error_of_its_own_is_its_own(
     watch: Watch, role_of: Callable[..., subprocess.Popen], set_status: SetStatus
 ) -> None:
