@@ -11,11 +11,13 @@ from fl_rec.coordinator import check as coordinator
 from fl_rec.data import check as data
 from fl_rec.data.manifest import MANIFEST_NAME, ShardFile
 from fl_rec.distillation import proxy as distillation
+from fl_rec.errors import ConfigError
 from fl_rec.evaluation.claims import Known
 from fl_rec.files import sha256_of
 from fl_rec.nets import check as nets
 from fl_rec.privacy import mechanism as privacy
 from fl_rec.ps import registry as ps
+from fl_rec.runs.saved import read_signature
 from fl_rec.steps import choice as steps
 
 # In the order of what they need of one another.
@@ -64,6 +66,8 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
     job = data.Facts.of(config, num_workers, num_coordinators)
     for check in CHECKS:
         config = check(config, job)
+    checksum = sha256_of(job.manifest.folder / MANIFEST_NAME) if job.manifest else ""
+    _require_public(config, checksum)
     train, test, validation = (job.deal(config, kind) for kind in data.KINDS)
     return Job(
         config,
@@ -75,9 +79,22 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
         (*told, *data.notes_of(config, job), *privacy.notes_of(config, job)),
         job.manifest.mappings if job.manifest else {},
         job.manifest.clients if job.manifest else (),
-        sha256_of(job.manifest.folder / MANIFEST_NAME) if job.manifest else "",
+        checksum,
         _known(config["hyper_parameters.num_users"], job.stated(config), test, validation),
     )
+
+
+def _require_public(config: Config, checksum: str) -> None:
+    """ConfigError if a guarantee of privacy starts from a model that was trained on this very data."""
+    if config.privacy.clip is None or not checksum:
+        return
+    for key in ("runner.warmup_model_path", "hyper_parameters.pretrained_gmf", "hyper_parameters.pretrained_mlp"):
+        path = config[key]
+        if path is not None and read_signature(path).get("identity", {}).get("data") == checksum:
+            raise ConfigError(
+                f"privacy.clip with {key} needs a model that has seen none of the users, as privacy.public_start says. "
+                f"Received: {path}, which was trained on this very data. Leave {key} out."
+            )
 
 
 def _known(users: int, stated: Mapping[Path, ShardFile], *shards: Sequence[Sequence[Path]]) -> tuple[Known, ...]:

@@ -74,8 +74,11 @@ class Saving:
 
     @property
     def last_good(self) -> str:
-        """For an error: where the model of the last epoch is that was reported."""
-        return f"The last good model is {self.best_model}." if self.best_epoch >= 0 else "No epoch gave a good model."
+        """For an error: where the model of the last good epoch is, and how to go on after it."""
+        if self.best_epoch < 0:
+            return "No epoch gave a good model."
+        goes_on = "; fl-rec resume RUN goes on from the last checkpoint" if self._config.runner.save_interval else ""
+        return f"The last good model is {self.best_model}{goes_on}."
 
     def save_shared(self, epoch: int) -> None:
         """Writes what all workers share of an epoch's model; the first worker does, within `Exchange.settled`.

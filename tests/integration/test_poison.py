@@ -70,7 +70,7 @@ def test_or_the_job_ends_and_keeps_the_last_good_model(job: Job) -> None:
     assert finished.code == 1
     assert "epoch 1, exchange 1 of 2: changes must be finite" in finished.errors
     assert "others from worker.1, which reached nobody." in finished.errors
-    assert f"The last good model is {job.run.model / '0'}." in finished.errors
+    assert f"The last good model is {job.run.model / '0'}; fl-rec resume RUN goes on" in finished.errors
     assert [each.name for each in sorted(job.run.model.iterdir())] == ["0"]
 
 
@@ -80,7 +80,7 @@ def test_plain_geo_ends_the_epoch_and_names_the_client(job: Job) -> None:
     assert finished.code == 1
     assert "epoch 1: training must keep a net's parameters finite and within sense, and diverged." in finished.errors
     assert "Received: worker.1's own training gave others" in finished.errors
-    assert f"The last good model is {job.run.model / '0'}." in finished.errors
+    assert f"The last good model is {job.run.model / '0'}; fl-rec resume RUN goes on" in finished.errors
 
 
 def test_plain_geo_notices_what_a_client_does_not_tell(job: Job) -> None:
