@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ LARGEST = 1e12
 OUTLIER = 5.0
 # Fewer clients than this have no median to speak of.
 _LEAST_CLIENTS = 4
+# Numbers of each client; what fits a processor's cache is sorted in a third of the time.
+_AT_ONCE = 1 << 15
 
 
 def norm(values: Iterable[np.ndarray]) -> float:
@@ -52,29 +54,31 @@ def trimmed(changes: np.ndarray, trim: float) -> np.ndarray:
     """The mean of each number over clients, without so many of the largest and of the smallest (arXiv:1803.01498).
 
     Args:
-        changes: float32 [clients, ...], at least one client; its memory is used.
+        changes: float32 [clients, numbers], at least one client.
         trim: share of the clients that are left out at either end, rounded up; one or two are left in any case, so
             that 0.5 is the median.
 
     Returns:
-        float32 [...].
+        float32 [numbers], to the bit the same of the same clients in the same order.
     """
-    clients = len(changes)
+    clients, numbers = changes.shape
     cut = min(math.ceil(round(trim * clients, 9)), (clients - 1) // 2)
-    _sort(changes)
-    mean: np.ndarray = changes[cut : clients - cut].mean(axis=0)
+    mean: np.ndarray = np.empty(numbers, np.float32)
+    for start in range(0, numbers, _AT_ONCE):
+        part = changes[:, start : start + _AT_ONCE].copy()
+        _extremes_outside(part, cut)
+        part[cut : clients - cut].mean(axis=0, out=mean[start : start + _AT_ONCE])
     return mean
 
 
-def _sort(values: Sequence[np.ndarray] | np.ndarray) -> None:
-    """Sorts along the first axis, in place.
+def _extremes_outside(values: np.ndarray, cut: int) -> None:
+    """Brings the `cut` smallest of each column to its front and the largest to its end, in place.
 
-    By comparing neighbours, which for ten clients is 45 passes over memory: several times as fast as numpy's sort of
-    half a million short columns.
+    By comparing neighbours: numpy's own sort takes ten times as long for half a million short columns.
     """
-    count = len(values)
-    for step in range(count):
-        for low in range(step % 2, count - 1, 2):
+    last = len(values) - 1
+    for done in range(cut):
+        for low in [*range(done, last - done), *range(last - done - 2, done - 1, -1)]:
             smaller = np.minimum(values[low], values[low + 1])
             np.maximum(values[low], values[low + 1], out=values[low + 1])
-            values[low][...] = smaller
+            values[low] = smaller

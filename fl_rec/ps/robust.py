@@ -44,9 +44,11 @@ class RobustGeo(SynchronousGeo):
                 own = self._base[name].reshape(len(self._base[name]), -1)[rows]
                 gathered = self._gather(own if everyone[index] else np.zeros_like(own), what)
                 squares += [changes.norm([each]) ** 2 for each in gathered]
-                of_rows = np.square(gathered.reshape(len(everyone), len(own), -1)).sum(axis=2).max(axis=1)
-                np.maximum(longest[name], np.sqrt(of_rows), out=longest[name])
-                block = gathered[who] * factors[:, None]
+                by_row = gathered.reshape(len(everyone), len(own), -1)
+                longest_now = np.sqrt(np.einsum("cij,cij->ci", by_row, by_row).max(axis=1))
+                np.maximum(longest[name], longest_now, out=longest[name])
+                block = gathered[who]
+                block *= factors[:, None]
                 total[name].reshape(len(total[name]), -1)[rows] = changes.trimmed(block, trim).reshape(own.shape)
             lying = (everyone > 0) & ~(np.abs(np.sqrt(squares) - lengths) <= _TOLERANCE * lengths)
             if not lying.any():
