@@ -39,7 +39,7 @@ SERVICE, CALL = "fl_rec.Coordinator", "Report"
 METHOD = f"/{SERVICE}/{CALL}"
 TOKEN_KEY = "fl_rec-token"
 # Bytes of a message that travel at once.
-CHUNK = 1 << 18
+CHUNK = 1 << 16
 # A peer that stands still is noticed after KEEPALIVE + KEEPALIVE_ANSWER seconds.
 KEEPALIVE, KEEPALIVE_ANSWER = 10.0, 10.0
 
@@ -49,6 +49,8 @@ def channel_options() -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", CHUNK),
         ("grpc.max_send_message_length", CHUNK),
+        # Or a stream's window grows to megabytes, which whoever opens many streams would fill.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.keepalive_time_ms", int(KEEPALIVE * 1000)),
         ("grpc.keepalive_timeout_ms", int(KEEPALIVE_ANSWER * 1000)),
         # Or else the ping itself is waited for, a minute long (seen in 1.85).

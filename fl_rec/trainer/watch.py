@@ -17,7 +17,7 @@ class Watch:
     """Looks at what all workers say of each epoch; all of them come to the same."""
 
     def __init__(self, job: Job) -> None:
-        self._known, self._stops = job.known, job.config.runner.on_divergence == "stop"
+        self._job = job
         self._divergence = Divergence()
 
     def go_on(self, totals: Iterable[Mapping[str, Any]]) -> None:
@@ -36,10 +36,10 @@ class Watch:
         Returns:
             one entry per worker, in order; notes for people; and what ends the run, None if nothing does.
         """
-        everyone, notes = believable(gathered, own, self._known)
+        everyone, notes = believable(gathered, own, self._job.known)
         signs = self._divergence.signs(total(everyone), everyone)
         notes += [f"training has diverged: {sign}" for sign in signs]
-        if not (signs and self._stops):
+        if not signs or self._job.config.runner.on_divergence == "warn":
             return everyone, notes, None
         error = Diverged(
             f"Training must go on learning, and diverged in epoch {own.epoch}. Received: {'; '.join(signs)}. Lower the "

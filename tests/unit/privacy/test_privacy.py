@@ -198,6 +198,7 @@ def test_a_private_job_is_accepted_as_it_is(load_job: LoadJob) -> None:
         "clip": 0.5,
         "noise_multiplier": 1.0,
         "delta": 1e-5,
+        "public_start": False,
         "users_per_exchange": None,
     }
 
@@ -348,9 +349,16 @@ def test_a_delta_that_is_none(tmp_path: Path) -> None:
     assert notes_of(told.replace(**{"privacy.delta": 1e-3}), None) == []  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("key", ["runner.warmup_model_path", "hyper_parameters.pretrained_gmf"])
-def test_a_model_to_start_from_is_said_to_be_public(tmp_path: Path, key: str) -> None:
-    config = privacy_config(tmp_path).replace(**{key: tmp_path})
+@pytest.mark.parametrize(
+    ("key", "others"),
+    [
+        ("runner.warmup_model_path", {}),
+        ("hyper_parameters.pretrained_gmf", {"pretrained_mlp": "there", "mode": "NCF_NeuMF"}),
+    ],
+)
+def test_a_model_to_start_from_is_said_to_be_public(tmp_path: Path, key: str, others: dict[str, str]) -> None:
+    given = {f"hyper_parameters.{name}": value for name, value in others.items()}
+    config = privacy_config(tmp_path).replace(**{key: tmp_path, **given})
     with pytest.raises(ConfigError, match=f"privacy.clip can't say what {key} has cost the users"):
         relations.check(relations.TRAINING, config)
     relations.check(relations.TRAINING, config.replace(**{"privacy.public_start": True}))

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_rec.errors import ConfigError
+from fl_rec.errors import ConfigError, Diverged
 from fl_rec.evaluation.auc import AucBuckets
+from fl_rec.evaluation.claims import Known
 from fl_rec.evaluation.metrics import EpochMetrics, Evaluation
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.roles import Role
 from fl_rec.trainer import FLTrainer
+from fl_rec.trainer.watch import Watch
 
 
 class Parts:
@@ -140,6 +142,52 @@ class Local:
 
     def __str__(self) -> str:
         return ": epsilon 1.5"
+
+
+def watch(workers: int, on_divergence: str = "stop") -> Watch:
+    runner = SimpleNamespace(on_divergence=on_divergence)
+    job: Any = SimpleNamespace(known=(Known(9, None, 9),) * workers, config=SimpleNamespace(runner=runner))
+    return Watch(job)
+
+
+@pytest.mark.parametrize("on_divergence", ["stop", "warn"])
+def test_an_epoch_that_diverged(tmp_path: Path, on_divergence: str) -> None:
+    run, _ = RunDirectory.claim(tmp_path / "run", "this test")
+    parts = Parts([])
+    trainer = worker(parts, workers=1, run=run)
+    metrics = EpochMetrics(0, 1, 10, 2.0, 4e33, AucBuckets.empty(2), Evaluation(4, 1, 1.0))
+    trainer.runtime = SimpleNamespace(gather=lambda values, what: values[None])
+    trainer.saving = SimpleNamespace(keep_the_best=parts.noted("keep"))
+    trainer.evaluator, trainer.local = SimpleNamespace(validates=False), Local()
+    trainer.exchange, trainer.watch = SimpleNamespace(remarks=list), watch(1, on_divergence)
+    sign = "a training loss of 4e+32, of worker 0"
+    if on_divergence == "warn":
+        trainer.report(metrics)
+    else:
+        with pytest.raises(
+            Diverged, match="diverged in epoch 1. Received: a training loss of 4e[+]32, of worker 0. Lower"
+        ):
+            trainer.report(metrics)
+    assert run.tables.read_text().endswith(f"\nnote: training has diverged: {sign}\n\n"), "told in either case"
+    assert [call[0] for call in parts.calls] == ["own part", *["keep", "complete"] * (on_divergence == "warn")]
+
+
+def test_a_portion_that_diverged_counts_for_nothing_and_its_exchange_is_told() -> None:
+    parts = Parts([5])
+    trainer = worker(parts)
+    error = Diverged("a loss of nan")
+
+    def train(portion: int, title: str) -> None:
+        raise error
+
+    trainer.local.train = train
+    trainer.program.uncount_portion = parts.noted("uncount")
+    trainer.exchange.spoilt = parts.noted("spoilt")
+    trainer.train_epoch(1)
+    assert [call for call in parts.calls if call[0] in ("uncount", "spoilt", "merge")][:2] == [
+        ("uncount",), ("spoilt", error),
+    ]  # fmt: skip
+    assert parts.calls[-2][0] == "merge", "the others wait for it there"
 
 
 @pytest.mark.parametrize("index", [0, 1])
