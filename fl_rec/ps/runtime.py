@@ -24,6 +24,7 @@ from fl_rec.ps.workarounds import (
     CLOCK_STEP,
     allow_long_answers,
     allow_long_messages,
+    end_at_once_when_asked,
     have_gloo_listen_at,
     keep_gloos_flag_in_memory,
     leave_out,
@@ -78,6 +79,7 @@ class PsRuntime:
         for name in (*role.left_over(), "PADDLE_COORDINATOR_ENDPOINTS"):
             os.environ.pop(name, None)
         tune_malloc()
+        end_at_once_when_asked()
         paddle.enable_static()
         if role.kind == "server":
             self._require_free_ports()

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import logging
 import mmap
+import signal
 import socket
 import time
 from functools import partialmethod
@@ -123,6 +124,15 @@ def allow_long_answers() -> None:
     library = ctypes.CDLL(paddle.base.libpaddle.__file__)
     name = "_ZN6paddle11distributed12paddle_flags24FLAGS_pserver_timeout_msE"
     ctypes.c_int32.in_dll(library, name).value = 1000 * CLOCK_STEP
+
+
+def end_at_once_when_asked() -> None:
+    """Paddle writes a stack on SIGTERM, with locks that the interrupted thread may hold (3.0.0): a worker that was
+    ending anyway stayed until it was killed, 5 s later. A handler of the user's own stays.
+    """
+    if signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, None):
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def leave_out(private: frozenset[str]) -> None:
