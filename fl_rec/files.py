@@ -257,8 +257,7 @@ def begin_draft(folder: Path, mode: int = 0o777) -> Path:
     recover(folder)
     draft = draft_of(folder)
     shutil.rmtree(draft, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft.mkdir(mode)
+    draft.mkdir(mode, parents=True)
     return draft
 
 

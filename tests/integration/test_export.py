@@ -293,7 +293,9 @@ def test_users_that_were_dealt_out_anew(
     assert (tmp_path / "all" / "history.npz").read_bytes() == (exported / "history.npz").read_bytes()
 
 
-def test_mistakes_of_an_export(commands: Commands, trained: Finished, exported: Path, tmp_path: Path) -> None:
+def test_mistakes_of_an_export(
+    commands: Commands, trained: Finished, exported: Path, shards: Path, tmp_path: Path
+) -> None:
     run = trained.run.path
     assert "Received: --out" in commands.refusal("export", run, "--out", run), "it holds the run"
     assert "which is an exported model" in commands.refusal("export", exported)
@@ -301,7 +303,8 @@ def test_mistakes_of_an_export(commands: Commands, trained: Finished, exported: 
     copy = shutil.copytree(trained.run.model / str(LAST), tmp_path / "copy")
     assert "lies in no run. Name a folder: --out DIR" in commands.refusal("export", copy)
     (copy / "private" / "1.npz").unlink()
-    error = commands.refusal("export", copy, "--out", tmp_path / "out")
+    assert "that fl-rec partition wrote: --data FOLDER" in commands.refusal("export", copy, "--out", tmp_path / "out")
+    error = commands.refusal("export", copy, "--out", tmp_path / "out", "--data", shards)
     assert "A model for all users needs the private part of client 1. Received: those of 0, 2 in " in error
     missing = commands.refusal("export", run, "--data", tmp_path)
     assert f"no manifest.json in {tmp_path} or beside it" in missing
@@ -309,9 +312,8 @@ def test_mistakes_of_an_export(commands: Commands, trained: Finished, exported: 
     (tmp_path / "a file").touch()
     error = commands.refusal("export", run, "--out", tmp_path / "a file" / "out")
     assert f"The exported model must be written, and {tmp_path / 'a file' / 'out'} can't be (Not a directory)" in error
-    assert commands.succeed("export", copy, "--client", 0, "--out", tmp_path / "out").splitlines()[0] == (
-        f"model     {copy}: epoch {LAST}, client 0"
-    )
+    said = commands.succeed("export", copy, "--client", 0, "--out", tmp_path / "out", "--data", shards)
+    assert said.splitlines()[0] == f"model     {copy}: epoch {LAST}, client 0"
 
 
 def test_whole_or_not_at_all(commands: Commands, tmp_path: Path) -> None:
