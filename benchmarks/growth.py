@@ -163,6 +163,7 @@ def run_point(point: Point, folder: Path, timeout: float) -> dict[str, float]:
         "runner.exchanges_per_epoch": point.exchanges,
         "runner.train_batch_size": BATCH,
         "runner.start_timeout": timeout,
+        "runner.on_divergence": "warn",  # a net that collapses is a finding
         "hyper_parameters.mode": "NCF_MLP",
         "hyper_parameters.fc_layers": [2 * point.width, 32, 16, 8],
         "hyper_parameters.optimizer.class": "adam",

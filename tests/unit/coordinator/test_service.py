@@ -1176,3 +1176,20 @@ def test_strategy_lives_in_one_thread(run: Callable[..., Any], tmp_path: Path) -
     run(play())
     assert len(threads) == 4 and len(set(threads)) == 1
     assert threads[0].daemon
+
+
+def test_a_report_that_takes_too_long(serve: Serve, ask: Ask, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "RECEIVE_SECONDS", 0.2)
+    served, over = serve(clients=1), threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        yield bytes(3)
+        over.wait(DEADLINE)
+
+    call = raw(served).send_chunks(slow())
+    assert call.code().name == "UNAVAILABLE"
+    assert call.details() == (
+        "A report must be told within 0.2 s, and sooner while others tell as much. Received: 3 bytes and no end."
+    )
+    over.set()
+    assert ask(served, 0, 0).result(DEADLINE).reason == "round 0"
