@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 # Characters of a refusal. It travels in a header, and those are lost beyond 8 KiB.
 LONGEST_REASON = 800
 # A client whose connection broke asks again before the coordinator has seen that it broke.
-CALLS_OF_A_CLIENT = 3
+CALLS_OF_A_CLIENT = 8
 # Messages that come in at a time, beside one of each client, and seconds for each.
 MORE_MESSAGES, RECEIVE_SECONDS = 4, 20.0
 POLL_SECONDS = 0.05

@@ -49,8 +49,9 @@ def channel_options() -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", CHUNK),
         ("grpc.max_send_message_length", CHUNK),
-        # Or a stream's window grows to megabytes, which whoever opens many streams would fill.
+        # Or a stream's window grows to megabytes, which whoever opens many streams would fill; a client needs one.
         ("grpc.http2.bdp_probe", 0),
+        ("grpc.max_concurrent_streams", 16),
         ("grpc.keepalive_time_ms", int(KEEPALIVE * 1000)),
         ("grpc.keepalive_timeout_ms", int(KEEPALIVE_ANSWER * 1000)),
         # Or else the ping itself is waited for, a minute long (seen in 1.85).

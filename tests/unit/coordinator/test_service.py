@@ -39,7 +39,7 @@ from tests.unit.coordinator.scripted import Decide, Scripted
 
 DEADLINE = 30.0
 TOKEN = "the token of this run"
-LIMIT = 1 << 16
+LIMIT = 1 << 15
 
 
 def everyone_joins(reports: Mapping[int, ClientReport], round: int) -> dict[int, Decision]:
@@ -363,7 +363,7 @@ def test_fields_that_are_not_declared(serve: Serve, ask: Ask) -> None:
 def test_report_that_is_too_long(serve: Serve, ask: Ask, raw: Any) -> None:
     served = serve(report_fields={"x": (LIMIT,)})
     text = text_of(ask(served, 0, 0, extra={"x": np.zeros(LIMIT, np.uint8)}))
-    assert text.startswith(f"A report must be at most coordinator.max_message_bytes={LIMIT} long. Received: 6")
+    assert text.startswith(f"A report must be at most coordinator.max_message_bytes={LIMIT} long. Received: 3")
     assert text.endswith(" bytes. Make the fields of report_fields() smaller, or raise the limit.")
     # A client whose own limit is higher is told, and does not try again.
     long = {"x": np.zeros(LIMIT, np.uint8)}
@@ -382,7 +382,7 @@ def test_decision_that_is_too_long(serve: Serve, ask: Ask) -> None:
     text = text_of(first)
     assert text.startswith(
         "The coordinator refused the report of client 0 for round 0 (RESOURCE_EXHAUSTED): "
-        f"A decision must be at most coordinator.max_message_bytes={LIMIT} long. Received: 6"
+        f"A decision must be at most coordinator.max_message_bytes={LIMIT} long. Received: 3"
     )
     assert text.endswith(" bytes from the strategy.")
     assert second.result(DEADLINE).next_state == JOIN
@@ -978,9 +978,9 @@ def test_a_client_waits_in_few_calls(serve: Serve, ask: Ask) -> None:
     calls = [ask(served, 0, 0) for _ in range(service.CALLS_OF_A_CLIENT + 1)]
     wait_until("a refusal", lambda: any(call.done() for call in calls))
     (refused,) = [call for call in calls if call.done()]
-    assert "A client waits in one call. Received: 4 of client 0." in text_of(refused, CoordinatorLost)
+    assert "A client waits in one call. Received: 9 of client 0." in text_of(refused, CoordinatorLost)
     assert ask(served, 1, 0).result(DEADLINE).reason == "round 0"
-    assert [call.result(DEADLINE).reason for call in calls if call is not refused] == ["round 0"] * 3
+    assert [call.result(DEADLINE).reason for call in calls if call is not refused] == ["round 0"] * 8
 
 
 def test_nobody_is_ahead_of_the_last_round(serve: Serve, ask: Ask) -> None:
