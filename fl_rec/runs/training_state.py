@@ -109,21 +109,29 @@ def write_own(run: RunDirectory, epoch: int, worker: int, parts: Mapping[str, Ma
     write_arrays(draft_of(run.checkpoint / str(epoch)) / WORKERS / f"{worker}.npz", arrays, 0o600, sync=False)
 
 
-def complete(run: RunDirectory, epoch: int, best: tuple[int, float], identity: Mapping[str, Any], keep: int) -> None:
-    """Ends a checkpoint that all workers have written to, and removes the oldest ones. OSError.
+def content(run: RunDirectory, epoch: int, best: tuple[int, float], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's `SEAL` says of a run as it is now.
 
     Args:
         best: see `TrainingState`.
         identity: of the run, its net and its data.
-        keep: how many stay.
     """
-    folder = run.checkpoint / str(epoch)
-    content = {
+    return {
         "identity": {**identity, "epoch": epoch},
         "epoch": epoch,
         "best": [best[0], best[1] if math.isfinite(best[1]) else None],
         "lengths": {path.name: path.stat().st_size for path in run.records if path.is_file()},
     }
+
+
+def complete(run: RunDirectory, epoch: int, content: Mapping[str, Any], keep: int) -> None:
+    """Ends a checkpoint that all workers have written to, and removes the oldest ones. OSError.
+
+    Args:
+        content: see the function of that name.
+        keep: how many stay.
+    """
+    folder = run.checkpoint / str(epoch)
     seal(draft_of(folder), SEAL, content)
     publish(folder)
     for old in epochs(run)[:-keep]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -126,8 +127,12 @@ class NoCheckpoints:
         return
 
     def complete(self, epoch: int) -> None:
-        """Ends it; from then on the run can be resumed from it. Models that are needed no longer are removed."""
-        self._saving.remove_worse()
+        """Ends it, when all workers have added their part. Models that are needed no longer are removed."""
+        self._saving.remove(self._saving.worse())
+
+    def close(self) -> None:
+        """Returns when the run can be resumed from what was completed."""
+        return
 
 
 class Checkpoints(NoCheckpoints):
@@ -154,9 +159,13 @@ class Checkpoints(NoCheckpoints):
         super().__init__(saving)
         self._runner, self._role, self._run = config.runner, role, run
         self._identity, self._exchange = identity, exchange
+        # The disk takes a while, in which the next epoch begins.
+        self._thread, self._ending = ThreadPoolExecutor(1), Future[None]()
+        self._ending.set_result(None)
 
     def save_shared(self, epoch: int) -> None:
         if self._is_due(epoch) and self._role.is_first_worker:
+            self.close()
             with self._told():
                 training_state.write_shared(self._run, epoch, self._exchange.shared())
 
@@ -169,12 +178,20 @@ class Checkpoints(NoCheckpoints):
                 training_state.write_own(self._run, epoch, self._role.index, parts)
 
     def complete(self, epoch: int) -> None:
-        if self._is_due(epoch):
-            if self._role.is_first_worker:
-                with self._told():
-                    keep = self._runner.keep_checkpoints
-                    training_state.complete(self._run, epoch, self._saving.best, self._identity, keep)
-            super().complete(epoch)
+        if not self._is_due(epoch):
+            return
+        worse = self._saving.worse()
+        if self._role.is_first_worker:
+            content = training_state.content(self._run, epoch, self._saving.best, self._identity)
+            self._ending = self._thread.submit(self._complete, epoch, content, worse)
+
+    def _complete(self, epoch: int, content: Mapping[str, Any], worse: Sequence[int]) -> None:
+        training_state.complete(self._run, epoch, content, self._runner.keep_checkpoints)
+        self._saving.remove(worse)
+
+    def close(self) -> None:
+        with self._told():
+            self._ending.result()
 
     def _is_due(self, epoch: int) -> bool:
         return (epoch + 1) % self._runner.save_interval == 0 or epoch + 1 == self._runner.epochs

@@ -319,6 +319,7 @@ class FLTrainer:
         """Leaves the servers, and writes the result."""
         activity.doing("finishing")
         self.local.close()
+        self.checkpoints.close()
         self.exchange.stop()
         if self.role.is_first_worker:
             self.run_directory.write_result(_result(self))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,12 +154,16 @@ class Saving:
             worse, self.best_epoch, self._best_figure = self.best_epoch, total.epoch, figure
         self._worse.append(worse)
 
-    def remove_worse(self) -> None:
-        """Removes the models that `keep_the_best` keeps no longer; every worker must have written its private part."""
+    def worse(self) -> list[int]:
+        """The epochs whose models `keep_the_best` keeps no longer, since the last time."""
+        worse, self._worse = self._worse, []
+        return worse
+
+    def remove(self, epochs: Iterable[int]) -> None:
+        """Removes their models; the first worker does."""
         if self._role.is_first_worker:
-            for epoch in self._worse:
+            for epoch in epochs:
                 shutil.rmtree(self.folder / str(epoch), ignore_errors=True)
-        self._worse.clear()
 
     def patience_is_over(self, epoch: int) -> bool:
         """Whether `runner.early_stopping` says that training ends with this epoch."""

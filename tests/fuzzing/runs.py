@@ -242,7 +242,8 @@ def a_checkpoint() -> Files:
         for worker in range(SHARDS):
             parts_of = {"program": {"users": np.ones(4, np.float32)}, "local": {"rows": np.array([9, 1, 0])}}
             training_state.write_own(run, 3, worker, parts_of)
-        training_state.complete(run, 3, (2, 0.5), {"run": "a", "net": "b", "data": "c"}, 2)
+        content = training_state.content(run, 3, (2, 0.5), {"run": "a", "net": "b", "data": "c"})
+        training_state.complete(run, 3, content, 2)
         return {
             path.relative_to(run.path).as_posix(): path.read_bytes()
             for path in (run.metrics, *run.checkpoint.rglob("*"))

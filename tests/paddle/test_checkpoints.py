@@ -61,7 +61,7 @@ class Worker:
         self.config, self.program, self.run_directory = config, program, run
         self.role = Role("worker", 0, 1, ("127.0.0.1:1",), "")
         self.history: list[dict[str, Any]] = []
-        self.saving: Any = SimpleNamespace(best=(0, 0.5), go_on=self._note, remove_worse=lambda: self._note("removed"))
+        self.saving: Any = SimpleNamespace(best=(0, 0.5), go_on=self._note, worse=lambda: [7], remove=self._note)
         self.noted: list[Any] = []
         self.watch = SimpleNamespace(go_on=lambda totals: None)
         self.local: LocalTraining = local_training(
@@ -93,6 +93,7 @@ class Worker:
         self.checkpoints.save_shared(epoch)
         self.checkpoints.save_own(epoch, self)  # type: ignore[arg-type]
         self.checkpoints.complete(epoch)
+        self.checkpoints.close()
 
     def go_on(self) -> None:
         state = training_state.newest(self.run_directory)
@@ -138,7 +139,7 @@ def test_what_is_shared_is_in_no_workers_file(config: Config, run: RunDirectory)
     with built(config.replace(**{"hyper_parameters.optimizer.class": "adam"})) as program:
         worker = Worker(config, program, run)
         worker.save(0)
-        assert worker.noted == ["removed"], "the models that only the checkpoint before needed"
+        assert worker.noted == [[7]], "the models that only the checkpoint before needed"
         state = training_state.newest(run)
         assert state is not None and sorted(state.shared()) == sorted(SHARED)
         kept = set(state.own(0)["program"])
@@ -158,13 +159,14 @@ def test_every_so_many_epochs_and_the_last(config: Config, run: RunDirectory) ->
 
 
 def test_no_checkpoints(run: RunDirectory) -> None:
-    noted: list[str] = []
-    saving: Any = SimpleNamespace(remove_worse=lambda: noted.append("removed"))
+    noted: list[Any] = []
+    saving: Any = SimpleNamespace(worse=lambda: [3], remove=noted.append)
     none = NoCheckpoints(saving)
     none.save_shared(0)
     none.save_own(0, None)  # type: ignore[arg-type]
     none.complete(0)
-    assert noted == ["removed"] and not run.checkpoint.exists()
+    none.close()
+    assert noted == [[3]] and not run.checkpoint.exists()
 
 
 @pytest.mark.parametrize(("changes", "received"), [

@@ -64,7 +64,7 @@ def test_without_validation_all_stay_and_the_last_counts(tmp_path: Path) -> None
     mine = saver(made(tmp_path, 3))
     for epoch in range(3):
         mine.keep_the_best(figures(epoch, None), validated=False)
-    mine.remove_worse()
+    mine.remove(mine.worse())
     assert mine.best_epoch == 2 and mine.best_model == tmp_path / "2" and kept(tmp_path) == ["0", "1", "2"]
 
 
@@ -78,7 +78,7 @@ def test_with_validation_the_best_stays(tmp_path: Path, ndcgs: list[float], best
     for epoch, ndcg in enumerate(ndcgs):
         mine.keep_the_best(figures(epoch, ndcg), validated=True)
     assert kept(tmp_path) == ["0", "1", "2"], "a checkpoint may still need one"
-    mine.remove_worse()
+    mine.remove(mine.worse())
     assert mine.best_epoch == best and kept(tmp_path) == [str(best)]
 
 
@@ -86,7 +86,7 @@ def test_only_the_first_worker_publishes_and_removes(tmp_path: Path) -> None:
     mine = saver(made(tmp_path, 2), index=1)
     for epoch, ndcg in enumerate((0.1, 0.2)):
         mine.keep_the_best(figures(epoch, ndcg), validated=True)
-    mine.remove_worse()
+    mine.remove(mine.worse())
     assert mine.best_epoch == 1 and kept(tmp_path) == [".0.tmp", ".1.tmp"]
 
 
@@ -94,7 +94,7 @@ def test_only_the_first_worker_publishes_and_removes(tmp_path: Path) -> None:
 def test_a_first_epoch_without_a_figure_is_kept_until_there_is_one(tmp_path: Path) -> None:
     mine = saver(made(tmp_path, 1))
     mine.keep_the_best(figures(0, math.nan), validated=True)
-    mine.remove_worse()
+    mine.remove(mine.worse())
     assert mine.best_epoch == 0 and kept(tmp_path) == ["0"]
 
 

@@ -25,7 +25,7 @@ def write(run: RunDirectory, epoch: int, keep: int = 2, best: tuple[int, float] 
     for worker in range(2):
         parts = {"program": {"users": np.array([worker + 0.5])}, "local": {"rows": np.array([epoch, 1])}, "trainer": {}}
         training_state.write_own(run, epoch, worker, parts)
-    training_state.complete(run, epoch, best, IDENTITY, keep)
+    training_state.complete(run, epoch, training_state.content(run, epoch, best, IDENTITY), keep)
 
 
 def test_what_is_written_is_read(run: RunDirectory) -> None:
