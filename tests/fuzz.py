@@ -43,7 +43,7 @@ from tests.fuzzing.readers import READERS, Wrong  # noqa: E402
 
 MEMORY, SECONDS, LONGEST_TEXT = 1 << 30, 5.0, 4000
 # Wall time, after which a reader is taken to wait, or not to listen to the alarm of its processor time.
-HANGS = 60.0
+HANGS = 240.0
 OUTCOMES = ("accepted", "refused", "traceback", "wrong", "memory", "slow", "text")
 GOOD = OUTCOMES[:2]
 # What is said of a user's source that fails in any way; ours are not to.
