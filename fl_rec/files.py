@@ -91,6 +91,8 @@ def parse_json(text: str) -> dict[str, Any]:
         content = json.loads(text)
     except RecursionError as err:
         raise ValueError("it is nested too deeply") from err
+    if "\\ud" in text.lower():  # half a letter, which no file can hold
+        json.dumps(content, ensure_ascii=False).encode()
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}")
     level: list[Any] = [content]

@@ -147,7 +147,7 @@ def _work(todo: list[tuple[str, int]], seed: int, folder: Path, progress: mmap.m
     """A child: does all, and says in shared memory where it is."""
     signal.signal(signal.SIGPROF, _alarm)
     logging.disable()
-    limit = psutil.Process().memory_info().vms + MEMORY
+    process = psutil.Process()
     with open(results, "a", buffering=1, encoding="utf-8") as out:
         start = int.from_bytes(progress[:8], "little")
         for place in range(start, len(todo)):
@@ -155,6 +155,7 @@ def _work(todo: list[tuple[str, int]], seed: int, folder: Path, progress: mmap.m
             name, number = todo[place]
             files, damage = damaged(name, number, seed)
             write(folder, files)
+            limit = process.memory_info().vms + MEMORY
             resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
             began = time.process_time()
             outcome, text = outcome_of(name, folder)

@@ -13,8 +13,11 @@ from fl_rec.data.rows import Size
 from fl_rec.errors import DataError
 from fl_rec.files import read_json
 from fl_rec.outside import Count, as_typed
+from fl_rec.packed import open_regular
 from fl_rec.plugins import split_options
 
+# Bytes of it that are compared.
+_LARGEST = 1 << 20
 _RULE, _REMEDY = "meta.json must be as fl-rec prepare writes it.", "Run it again."
 
 
@@ -50,7 +53,8 @@ def unchanged(data: Path) -> Iterator[None]:
 
 def _content(data: Path) -> bytes:
     try:
-        return (data / "meta.json").read_bytes()
+        with open_regular(data / "meta.json") as file:
+            return file.read(_LARGEST)
     except OSError as err:
         remedy = " Let the one end that writes there now, or run it again." if (data / "big_train").is_dir() else ""
         raise DataError(

@@ -48,7 +48,9 @@ class Part(NamedTuple):
             return ""
         if self.rows.dtype != np.int64 or self.rows.ndim != 1:
             return "rows that are no list of int64"
-        return "" if (np.diff(self.rows, prepend=-1) > 0).all() else "rows that are not ascending from 0"
+        # A difference of two could be more than an int64 holds.
+        good = self.rows.min(initial=0) >= 0 and (self.rows[1:] > self.rows[:-1]).all()
+        return "" if good else "rows that are not ascending from 0"
 
     def into(self, values: np.ndarray) -> np.ndarray:
         """A copy of a whole parameter with this part in its place. DataError if it does not fit."""
