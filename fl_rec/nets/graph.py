@@ -131,9 +131,9 @@ def _differentiates(op: Any, gradient: str) -> bool:
     return adds_up or bool(op.type.endswith("_grad"))
 
 
-def sends(program: Any) -> bool:
-    """Whether a program gives gradients, or the numbers of their rows, to a parameter server's communicator."""
-    return any(op.type == "send" for op in program.global_block().ops)
+def operators(program: Any) -> set[str]:
+    """The types of all of its operators; of "send" a parameter server's communicator gets gradients, or rows."""
+    return {op.type for block in program.blocks for op in block.ops}
 
 
 def auc_statistics(program: Any) -> tuple[str, str] | None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from fl_rec.nets import graph
+
 # Those of a program that scores: what a net is made of, without files, Python, other processes and optimizers.
 ALLOWED = frozenset(
     """
@@ -84,4 +86,4 @@ def read_program(content: bytes) -> Scoring:
 
 def others(program: Any) -> list[str]:
     """The operators of a program that a saved model may not have."""
-    return sorted({op.type for block in program.blocks for op in block.ops} - ALLOWED)
+    return sorted(graph.operators(program) - ALLOWED)

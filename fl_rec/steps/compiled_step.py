@@ -42,7 +42,7 @@ def obstacles_of(program: TrainingProgram, structure: Structure, exchange: Recei
         found.append(f"the net has {len(program.slots)} feeds, not a user, items and labels")
     if program.extended:
         found.append("more was added to the loss than hyper_parameters.l2")
-    if graph.sends(program.main) and not exchange.send_every:
+    if "send" in graph.operators(program.main) and not exchange.send_every:
         found.append("the exchange sends gradients, batch by batch")
     optimizers, tables = graph.optimizers(program.main), set(filter(None, structure.tables.values()))
     for name, one in optimizers.items():

@@ -188,7 +188,7 @@ def test_policy_that_is_damaged(tmp_path: Path) -> None:
 def test_policy_that_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "policy.npz"
     assert "must be of version 1" in refusal(spoiled(path, version=9))
-    assert "version 1, loss, other. Make it anew" in refusal(spoiled(path, features=np.array(["loss", "other"])))
+    assert "version 1, ['loss', 'other']. Make it anew" in refusal(spoiled(path, features=np.array(["loss", "other"])))
     wanted = f"actor.0.bias [16]. Received: {path}, [8]. Set them as they were when it was learned"
     assert wanted in refusal(spoiled(path), hidden=16)
     assert "actor.0.weight [40, 8]" in refusal(path, dense_field="weights")
