@@ -79,7 +79,9 @@ def test_plain_geo_ends_the_epoch_and_names_the_client(job: Job) -> None:
     finished = job.finish()
     assert finished.code == 1
     assert "epoch 1: training must keep a net's parameters finite and within sense, and diverged." in finished.errors
-    assert "Received: worker.1's own training gave others" in finished.errors
+    # Which of the two hangs on whether Paddle's thread has sent the row before the worker has looked at it.
+    own, first = "worker.1's own training gave others", "others came from the servers, to worker.1 first"
+    assert f"Received: {own}" in finished.errors or f"Received: {first}" in finished.errors
     assert f"The last good model is {job.run.model / '0'}; fl-rec resume RUN goes on" in finished.errors
 
 
