@@ -95,7 +95,9 @@ MUTANTS = [
     Mutant("data/rows.py", "(slot >= 0) & (slot < size)", "(slot >= 0) & (slot <= size)", TEXT),
     Mutant("data/rows.py", "line {line + row}", "line {row + 1}", TEXT),
     Mutant("data/rows.py", "slot.max() < size", "slot.max() <= size", BAD_INPUT),
-    Mutant("data/rows.py", "LARGEST_ID + 1 if size is None else size", "size or LARGEST_ID + 1", BAD_INPUT),
+    Mutant(
+        "data/rows.py", "limit = LARGEST_ID + 1 if size is None else size", "limit = size or LARGEST_ID + 1", BAD_INPUT
+    ),
     Mutant("data/reader.py", "self._verify(shard, content)", "pass", BAD_INPUT),
     Mutant("data/reader.py", "if (rows, positives) != expected:", "if rows != expected[0]:", BAD_INPUT),
     Mutant("data/manifest.py", "if total not in (None, added):", "if False:", BAD_INPUT),
@@ -210,7 +212,7 @@ MUTANTS = [
     Mutant("evaluation/metrics.py", "test.tied <= _MANY", "test.tied < _MANY", EVALUATION),
     Mutant("evaluation/metrics.py", "seconds=max(each", "seconds=sum(each", EVALUATION),
     Mutant("evaluation/metrics.py", "test.buckets is not None]", "test.users > 0]", EVALUATION),
-    Mutant("evaluation/evaluator.py", "slots[-1][:, 0])", "slots[-2][:, 0])", EVALUATION),
+    Mutant("evaluation/evaluator.py", "labels[:, 0] == 1)", "labels[:, 0] != 1)", EVALUATION),
     Mutant("serving/evaluate.py", "[shards[client]]", "[shards[0]]", SERVING),
     # -- privacy ---------------------------------------------------------------------------------------------
     Mutant("privacy/mechanism.py", "min(1.0, clip / length)", "clip / length", PRIVACY),
@@ -256,10 +258,8 @@ MUTANTS = [
     Mutant("runs/models.py", "net.users.whole(name, values.shape)", "values.shape", OWN_USERS),
     Mutant("runs/models.py", '"net": digest(shapes)', '"net": ""', MODELS),
     Mutant("runs/saved.py", 'where != "private" or client is None or', "client is None or", MODELS),
-    Mutant(
-        "runs/private_parts.py", "np.diff(self.rows, prepend=-1) > 0", "np.diff(self.rows, prepend=-1) >= 0", MODELS
-    ),
-    Mutant("nets/operators.py", "for block in program.blocks for op", "for block in program.blocks[:1] for op", MODELS),
+    Mutant("runs/private_parts.py", "self.rows[1:] > self.rows[:-1]", "self.rows[1:] >= self.rows[:-1]", MODELS),
+    Mutant("nets/graph.py", "for block in program.blocks for op", "for block in program.blocks[:1] for op", MODELS),
     Mutant("nets/tensors.py", "if size < 0 or left < 0:", "if left < 0:", MODELS),
     Mutant("files.py", "found != size:", "False:", FILES),
     Mutant("files.py", '".." not in Path(file).parts', "True", FILES),
