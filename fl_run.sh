@@ -21,8 +21,8 @@ venv=$root/.venv-$paddle
 die() { echo "fl_run.sh: $*" >&2; exit 2; }
 
 case $paddle in
-    3.0.0) extras=test highest=13 ;;
-    2.6.2) extras=test,paddle2 highest=12 ;;
+    3.0.0) extras=test highest=13 also= ;;
+    2.6.2) extras=test,paddle2 highest=12 also='pyarrow<23' ;; # later ones need numpy 2
     *) die "FL_REC_PADDLE must be 3.0.0 or 2.6.2, the wheels that hold the parameter server. Received: $paddle." ;;
 esac
 rule="With Paddle $paddle, Python must be 3.10 to 3.$highest."
@@ -57,7 +57,7 @@ set_up() {
     echo "fl_run.sh: making $venv with $("$python" -V 2>&1) and Paddle $paddle (once; a few minutes)" >&2
     rm -rf "$venv"
     "$python" -m venv "$venv" || die "python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"
-    install -e "$root[$extras]" "paddlepaddle==$paddle" ||
+    install -e "$root[$extras]" "paddlepaddle==$paddle" ${also:+"$also"} ||
         die "the packages could not be installed; see pip's message above"
     echo "$wanted" >"$stamp"
     exec 9>&-
