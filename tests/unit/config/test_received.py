@@ -86,12 +86,12 @@ def test_a_net_beside_what_was_received_is_not_taken(tmp_path: Path) -> None:
 def test_what_goes_with_a_model_names_no_path_of_this_machine() -> None:
     values = {
         "runner": {
-            "train_data_dir": "/home/me/data",
+            "train_data_dir": "/data/me/data",
             "epochs": 3,
-            "pipe_command": "/bin/python /home/me/r.py | tr a/b c",
+            "pipe_command": "/bin/python /data/me/r.py | tr a/b c",
         },
-        "loss": "/home/me/my own/loss.py:Loss",
-        "files": ["/home/me/a", "b", {"c": "/d"}],
+        "loss": "/data/me/my own/loss.py:Loss",
+        "files": ["/data/me/a", "b", {"c": "/d"}],
         "text": "sh '/home/my own/reader.sh'",
         "none": None,
     }
