@@ -61,6 +61,8 @@ setup(
         "pydantic>=2.7,<3",
         "pyyaml>=5.4",
         "scikit-learn>=1.0",
+        # What is shown on a terminal.
+        "rich>=13,<16",
         # Which processes belong to a job, and whether they live.
         "psutil>=6",
         # Paddle imports it without saying so (pkg_resources, distutils) on Python 3.12 and later.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import math
 import signal
+import sys
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,11 +21,13 @@ from fl_rec.data import prepare as prepare_command
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.evaluation.records import EpochRecord, records_of
 from fl_rec.job.launch import LaunchOptions, launch
+from fl_rec.job.observers import Observer, OnEpoch
 from fl_rec.job.signals import Stopped
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.saved import EXPORTED, SIGNATURE, SavedModel
 from fl_rec.serving.export import export
 from fl_rec.serving.recommend import Recommender
+from fl_rec.terminal.plain import Plain
 
 if TYPE_CHECKING:
     import pandas
@@ -82,16 +85,14 @@ def train(
         resume=run,
         max_restarts=max_restarts,
     )
-    say = partial(print, flush=True) if verbose else _say_nothing
+    observers: list[Observer] = [Plain(sys.stdout)] if verbose else []
+    observers += [OnEpoch(on_epoch)] if on_epoch else []
     try:
-        return Run(launch(options, say, on_epoch).path)
+        return Run(launch(options, observers).path)
     except Stopped as err:
         if err.number != signal.SIGINT:
             signal.raise_signal(err.number)  # now it means what the caller has it mean
         raise
-
-
-def _say_nothing(_text: str) -> None: ...
 
 
 def prepare(source: str | Path, out: str | Path, **options: Any) -> Path:

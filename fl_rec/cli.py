@@ -22,10 +22,10 @@ COMMANDS = {
     "partition": ("fl_rec.data.shards", "cut prepared rows into one shard per worker"),
     "shards": ("fl_rec.data.adopt", "count and check shards that somebody else wrote, and write their manifest"),
     "run": (
-        "fl_rec.job.launch",
+        "fl_rec.terminal.run",
         "start a job's servers and workers, watch them, and judge the run; without -m, the built-in job",
     ),
-    "resume": ("fl_rec.job.resume", "go on with a run that has ended too early, or that is to have more epochs"),
+    "resume": ("fl_rec.terminal.resume", "go on with a run that has ended too early, or that is to have more epochs"),
     "coordinator": (
         "fl_rec.coordinator.process",
         "start a run's lost coordinator again, or try a strategy on a recorded run",

@@ -80,6 +80,7 @@ CLAIMS = ("unit/evaluation/test_claims.py",)
 SERVICE = ("unit/coordinator/test_service.py",)
 STRATEGIES = ("unit/coordinator/test_strategies.py",)
 API = ("unit/test_api.py", "unit/evaluation/test_records.py")
+TERMINAL = ("unit/job/test_observers.py", "unit/terminal")
 
 MUTANTS = [
     # -- data ------------------------------------------------------------------------------------------------
@@ -185,8 +186,8 @@ MUTANTS = [
     Mutant("steps/graph.py", "paddle.seed(int(", "(int(", CHECKPOINTS),
     # -- from Python -----------------------------------------------------------------------------------------
     Mutant("job/launch.py", "path if number == 1 else", "path if number else", API),
-    Mutant("job/launch.py", "len(lines) <= self._workers and", "len(lines) < self._workers and", API),
-    Mutant("job/launch.py", "self._offset += len(whole)", "self._offset += len(text)", API),
+    Mutant("job/tails.py", "len(lines) <= self._workers and", "len(lines) < self._workers and", TERMINAL),
+    Mutant("job/tails.py", "self._offset += len(whole)", "self._offset += len(text)", TERMINAL),
     Mutant("job/signals.py", "class Stopped(KeyboardInterrupt)", "class Stopped(Exception)", API),
     Mutant("job/launch.py", "except BaseException as err:", "except Exception as err:", API),
     Mutant("api.py", "(best.epoch, None)", "(best.epoch, there.client)", API),

@@ -30,6 +30,9 @@ from fl_rec.errors import ConfigError
 from fl_rec.files import atomic_write
 from fl_rec.typed import error_of, problems_of, rule_of, to_plain, validate
 
+# Unless another lies beside the configuration.
+DEFAULT_NET = "models/ncf/static_model.py"
+
 
 def count(text: str) -> int:
     """An argument that is a whole number of at least 1."""
@@ -189,11 +192,11 @@ class Config(Mapping[str, Any]):
         except OSError as err:
             raise ConfigError(f"{path}: the configuration cannot be saved: {err.strerror}.") from err
 
-    def describe(self) -> str:
-        """The file's path and one line per key, to print."""
-        width = max(map(len, KEYS))
-        lines = [f"  {name:<{width}}  {_shown(self[name])}" for name in KEYS]
-        return "\n".join([str(self.yaml_path), *lines])
+    def changed(self) -> dict[str, Any]:
+        """The keys that are not as they are by default, by their dotted names, with plain values."""
+        usual = {name: None if item.is_required() else to_plain(item.default) for name, item in KEYS.items()}
+        usual["runner.model_path"] = to_plain(environment.shipped(DEFAULT_NET))
+        return {name: self[name] for name in KEYS if self[name] != usual[name]}
 
 
 def json_schema() -> dict[str, Any]:
@@ -267,7 +270,7 @@ def _resolve(written: Written, yaml_path: Path) -> Config:
     folder, tree = yaml_path.parent, {"runner": {}, **written.tree}
     if isinstance(tree["runner"], Mapping) and tree["runner"].get("model_path") is None:
         beside = folder / "static_model.py"
-        net = beside if beside.is_file() else environment.shipped("models/ncf/static_model.py")
+        net = beside if beside.is_file() else environment.shipped(DEFAULT_NET)
         tree["runner"] = {**tree["runner"], "model_path": net}
     problems, refused = list(written.problems), []
     try:

@@ -140,10 +140,9 @@ class Restarts:
         return {**begins, **({AWAY_KEY: away} if away else {})}
 
 
-def said(epoch: int | None) -> str:
-    """A line of what is gone on with."""
-    where = "from the beginning: there is no checkpoint yet" if epoch is None else f"after epoch {epoch + 1}"
-    return f"resumed   {where}"
+def said(epochs: int) -> str:
+    """Where a run goes on that has so many epochs."""
+    return f"after epoch {epochs}" if epochs else "from the beginning: there is no checkpoint yet"
 
 
 def _ended_well(run: RunDirectory) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import psutil
 from fl_rec.config import Config
 from fl_rec.errors import RunError
 from fl_rec.job.alive import Signs
+from fl_rec.job.observers import RoleView
 from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.roles import Role, RoleStatus
@@ -103,6 +104,11 @@ class Judge:
         if any(name not in self._statuses for name in self._expected):
             self._statuses |= self._find_newborn()
         self._signs.look({**self._unfinished(), STARTER: self._starter})
+
+    def views(self) -> Mapping[str, RoleView]:
+        """All roles by name, as they were at the last look."""
+        folder = self._run.roles
+        return {name: RoleView(self._state(name) or "", activity.read(folder, name)) for name in self._expected}
 
     def failure(self) -> Failure | None:
         """Who has failed, if anybody has."""

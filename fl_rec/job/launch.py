@@ -1,8 +1,7 @@
-"""`fl-rec run`, and `fl_rec.train`: a job from start to end. No Paddle is imported here."""
+"""A job from start to end. No Paddle is imported here."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import os
@@ -11,27 +10,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from fl_rec import environment, kernels, plugins
-from fl_rec.config import Config, add_config_arguments
-from fl_rec.config.loading import count
+from fl_rec.config import Config
 from fl_rec.data.manifest import list_shards
-from fl_rec.errors import ConfigError, JobFailed
-from fl_rec.evaluation.metrics import ALL
-from fl_rec.evaluation.records import EpochRecord, parse_line, records_of
+from fl_rec.errors import ConfigError, DataError, JobFailed
 from fl_rec.job import attempts
-from fl_rec.job.built_in import built_in
 from fl_rec.job.check import Job, check_job
 from fl_rec.job.judge import STARTER, Failure, Patience
+from fl_rec.job.observers import Observer, Observers, RoleView, Started
 from fl_rec.job.signals import Stopped, signals_as_exceptions
+from fl_rec.job.tails import Tails
 from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
 from fl_rec.nets.contract import check_net
 from fl_rec.runs import roles
@@ -43,9 +39,7 @@ from fl_rec.runs.directory import (
     Launch,
     RunDirectory,
     default_path,
-    in_order,
 )
-from fl_rec.tables import cut
 
 # What starts the roles, by START_KEY: one process that imports Paddle and forks them, or fleetrun.
 START_KEY = "FL_REC_START"
@@ -55,8 +49,7 @@ DEFAULT_SCRIPTS = (
     environment.shipped("tools/static_fl_trainer.py"),
     environment.shipped("tools/static_fl_trainer_with_coordinator.py"),
 )
-# Columns of the line of clients.
-_LINE = 120
+_COMPILING = "compiling, once and for all runs of this version on this machine"
 # Numbers the jobs of this process.
 _JOBS = itertools.count(1)
 
@@ -96,17 +89,12 @@ class LaunchOptions:
         return "" if script in DEFAULT_SCRIPTS else str(script)
 
 
-def launch(
-    options: LaunchOptions,
-    say: Callable[[str], None],
-    on_epoch: Callable[[EpochRecord], object] | None = None,
-) -> RunDirectory:
+def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDirectory:
     """Runs a job from start to end. Signals end it in order; in a thread other than the main one they can't be seen.
 
     Args:
         options: what to start.
-        say: told what there is to show.
-        on_epoch: given the record of all clients together after each epoch. What it raises ends the job, and is raised.
+        observers: who is told of it. What one raises ends the job, and is raised.
 
     Returns:
         where it has written its files.
@@ -125,38 +113,44 @@ def launch(
     _check_options(options)
     check_net(config.runner.model_path, options.training_script.resolve().parent)
     run = _claim(config) if options.resume is None else RunDirectory(options.resume)
+    observer = Observers(observers)
     with run.held():
         epoch = None if options.resume is None else attempts.take_up(run, job)
         job.config.dump(run.config)
         if options.config_yaml == run.config:  # which now has them
             options = dataclasses.replace(options, overrides=())
-        Launch(workers, options.server_num, options.coordinator_num, options.own_script).write(run)
-        _describe(options, workers, job, run, say)
-        if options.resume is not None:
-            say(f"{attempts.said(epoch)}\n")
+        begun = Launch(workers, options.server_num, options.coordinator_num, options.own_script)
+        begun.write(run)
+        resumed = None if options.resume is None else _count(epoch)
+        observer.starting(Started.of(job, begun, run, config.changed(), _notes_of_variables(), resumed))
         restarts = attempts.Restarts(job.config.runner, options.max_restarts)
-        while (failure := _play(options, workers, job, run, restarts.environment(epoch), say, on_epoch)) is not None:
-            if not restarts.are_left(failure):
-                raise JobFailed(failure.role, failure.reason, failure.log, run.path)
-            epoch = attempts.go_back(run)
-            say(f"{failure}\nrestart   {restarts.count(failure, epoch)}\n{attempts.said(epoch)}\n")
-    result = run.read_result()
-    say(f"done      {run.result}\nmodel     {result['model']}")
+        try:
+            while (failure := _play(options, workers, job, run, restarts.environment(epoch), observer)) is not None:
+                if not restarts.are_left(failure):
+                    raise JobFailed(failure.role, failure.reason, failure.log, run.path)
+                epoch = attempts.go_back(run)
+                observer.note(f"{failure}\nrestart {restarts.count(failure, epoch)}, {attempts.said(_count(epoch))}")
+        finally:
+            observer.ended(_result(run))
     return run
 
 
-def _describe(options: LaunchOptions, workers: int, job: Job, run: RunDirectory, say: Callable[[str], None]) -> None:
-    say(job.config.describe())
-    for note in job.notes:
-        say(f"note: {note}")
-    if left_over := roles.of_paddle():
-        say(f"note: variables of another Paddle job are kept from this one: {', '.join(left_over)}")
-    rows = [count for count in job.train_rows if count is not None]
-    say(f"\ndata      {workers} shards" + (f", {sum(rows):,} training rows" if len(rows) == workers else ""))
-    if job.clients:
-        say(cut("clients   " + "; ".join(f"{k} {name}" for k, name in enumerate(job.clients)), _LINE))
-    say(f"roles     {options.server_num} server(s), {workers} worker(s), {options.coordinator_num} coordinator(s)")
-    say(f"run       {run.path}\nlogs      {run.log}\n")
+def _count(epoch: int | None) -> int:
+    """Epochs that a run has by its last checkpoint's."""
+    return 0 if epoch is None else epoch + 1
+
+
+def _notes_of_variables() -> list[str]:
+    left_over = roles.of_paddle()
+    told = f"variables of another Paddle job are kept from this one: {', '.join(left_over)}"
+    return [told] if left_over else []
+
+
+def _result(run: RunDirectory) -> Mapping[str, Any]:
+    try:
+        return run.read_result()
+    except DataError:  # a full disk has kept it from being written
+        return {"state": roles.FAILED, "error": "see above"}
 
 
 def _play(
@@ -165,8 +159,7 @@ def _play(
     job: Job,
     run: RunDirectory,
     variables: Mapping[str, str],
-    say: Callable[[str], None],
-    on_epoch: Callable[[EpochRecord], object] | None,
+    observer: Observer,
 ) -> Failure | None:
     """One start of the job's processes, until they have ended.
 
@@ -178,13 +171,11 @@ def _play(
     """
     mark = Mark(ENVIRONMENT_KEY, str(run.path))
     expected = roles.role_names(workers, options.server_num, options.coordinator_num)
-    show = _TableTail(run, say)
-    told = _EpochTail(run, workers, on_epoch) if on_epoch else None
+    tails = Tails(run, workers, observer)
 
-    def progress(over: bool = False) -> None:
-        show()
-        if told is not None:
-            told(over)
+    def look(views: Mapping[str, RoleView]) -> None:
+        tails.look()
+        observer.poll(views)
 
     others = {*roles.of_paddle(), RESUME_KEY, AWAY_KEY}
     with (
@@ -194,7 +185,9 @@ def _play(
     ):
         try:
             # Or else ten workers would wait for the first of them to do so.
-            kernels.compile_all(lambda: say("compiling, once and for all runs of this version on this machine\n"))
+            kernels.compile_all(
+                lambda: observer.note("compiling, once and for all runs of this version on this machine")
+            )
             process = subprocess.Popen(
                 _start_command(options, workers, run),
                 env={
@@ -215,7 +208,7 @@ def _play(
             )
             leader = psutil.Process(process.pid)
             patience = Patience.of(job.config)
-            failure = watch(run, expected, leader, patience, lambda role: _log_of(run, role), progress)
+            failure = watch(run, expected, leader, patience, lambda role: _log_of(run, role), look)
             if failure is None:
                 # It stops the servers as soon as the last worker has gone.
                 with suppress(subprocess.TimeoutExpired):
@@ -223,7 +216,7 @@ def _play(
         except BaseException as err:
             ignore_signals()
             if isinstance(err, Stopped):
-                say(f"\n{err}: ending the job's processes")
+                observer.note(f"{err}: ending the job's processes")
             mark.end()
             reason = str(err) if isinstance(err, Stopped) else f"stopped by {err!r}"
             with suppress(OSError):  # A full disk must not hide why the run ended.
@@ -234,88 +227,8 @@ def _play(
             mark.end()
     if failure is not None:
         write_failure(run, failure)
-    progress(over=True)
+    tails.look(over=True)
     return failure
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `fl-rec run`."""
-    add_config_arguments(parser, required=False)
-    parser.add_argument(
-        "--worker_num", type=count, metavar="N", help="workers, one per shard; default: the number of shards"
-    )
-    parser.add_argument(
-        "--resume", type=Path, metavar="RUN", help="go on with a run, as fl-rec resume does; -m: its own configuration"
-    )
-    add_launch_arguments(parser)
-    parser.add_argument("--server_num", type=count, metavar="N", help="parameter servers; default: 1, or as it had")
-    parser.add_argument("--coordinator_num", type=int, choices=(0, 1), default=0, help="coordinators; default: 0")
-
-
-def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what a run that is resumed may be given anew."""
-    parser.add_argument(
-        "--servers",
-        metavar="HOST:PORT,...",
-        help="the servers' addresses; default: free ports of this machine",
-    )
-    parser.add_argument(
-        "--script",
-        type=Path,
-        help="training script; default: the one in tools/ with or without a coordinator",
-    )
-    parser.add_argument(
-        "--max_restarts",
-        type=int,
-        default=0,
-        metavar="N",
-        help="how often to go on from the last checkpoint when a process was lost; default: 0",
-    )
-
-
-def command(options: argparse.Namespace) -> int:
-    """Plays `fl-rec run`: 0 if every role did its part, 1 if not; 128 + the signal if one ended it."""
-    if options.resume:
-        return play(resumed(options.resume, options))
-    return play(
-        LaunchOptions(
-            config_yaml=Path(options.config_yaml) if options.config_yaml else built_in(),
-            overrides=tuple(options.opt),
-            worker_num=options.worker_num,
-            server_num=options.server_num or 1,
-            coordinator_num=options.coordinator_num,
-            servers=options.servers,
-            script=options.script,
-            max_restarts=options.max_restarts,
-        )
-    )
-
-
-def resumed(run: Path, options: argparse.Namespace) -> LaunchOptions:
-    """To go on with a run, by the arguments of `fl-rec run` or `fl-rec resume`."""
-    run = run.absolute()
-    return LaunchOptions(
-        config_yaml=Path(options.config_yaml) if options.config_yaml else RunDirectory(run).config,
-        overrides=tuple(options.opt),
-        worker_num=options.worker_num,
-        server_num=options.server_num or 0,
-        servers=options.servers,
-        script=options.script,
-        resume=run,
-        max_restarts=options.max_restarts,
-    )
-
-
-def play(job: LaunchOptions) -> int:
-    """As `command`."""
-    try:
-        launch(job, say=partial(print, flush=True))
-    except JobFailed as err:
-        print(f"fl_rec: {err}", file=sys.stderr, flush=True)
-        return 1
-    except Stopped as err:
-        return 128 + err.number
-    return 0
 
 
 def _claim(config: Config) -> RunDirectory:
@@ -378,45 +291,3 @@ def _check_options(options: LaunchOptions) -> None:
             f"--servers must name one host:port per server. Received: {options.servers} for "
             f"--server_num {options.server_num}."
         )
-
-
-class _TableTail:
-    """Shows what has been added to tables.txt since the last call."""
-
-    def __init__(self, run: RunDirectory, say: Callable[[str], None]) -> None:
-        self._path, self._say, self._offset = run.tables, say, run.tables.stat().st_size
-
-    def __call__(self) -> None:
-        with open(self._path, encoding="utf-8") as file:
-            file.seek(self._offset)
-            text = file.read()
-            self._offset = file.tell()
-        if text:
-            self._say(text.rstrip("\n") + "\n")
-
-
-class _EpochTail:
-    """Hands over the record of each epoch of which every worker has written its own since the last call."""
-
-    def __init__(self, run: RunDirectory, workers: int, on_epoch: Callable[[EpochRecord], object]) -> None:
-        self._path, self._workers, self._on_epoch = run.metrics, workers, on_epoch
-        self._offset = self._path.stat().st_size
-        self._lines: dict[int, list[dict[str, Any]]] = {}
-
-    def __call__(self, over: bool = False) -> None:
-        """`over`: no worker writes any more."""
-        with open(self._path, "rb") as file:
-            file.seek(self._offset)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for written in whole.decode("utf-8", "replace").splitlines():
-            line = parse_line(written, str(self._path))
-            if line is not None:
-                self._lines.setdefault(line["epoch"], []).append(line)
-        for epoch in sorted(self._lines):
-            lines = in_order(self._lines[epoch])
-            if lines[-1]["client"] != ALL or (len(lines) <= self._workers and not over):
-                return
-            del self._lines[epoch]
-            self._on_epoch(records_of(lines)[-1])

@@ -7,24 +7,19 @@ processes are found by an environment variable that all of them have inherited, 
 
 from __future__ import annotations
 
-import argparse
 import ctypes
-import dataclasses
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from fl_rec import environment
 from fl_rec.job.judge import STARTER, STOPPED, Failure, Judge, Patience
+from fl_rec.job.observers import RoleView
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, LAUNCHER_KEY, RunDirectory
 
@@ -96,7 +91,7 @@ def watch(
     leader: psutil.Process,
     patience: Patience,
     logs: Callable[[str], Path],
-    on_poll: Callable[[], None] = lambda: None,
+    on_poll: Callable[[Mapping[str, RoleView]], None] = lambda _views: None,
 ) -> Failure | None:
     """Waits until a job is over, or has failed.
 
@@ -106,7 +101,7 @@ def watch(
         leader: fleetrun's process.
         patience: for how long a role may take, wait or give no sign of life.
         logs: the log of a role, or of `STARTER`.
-        on_poll: called at each look, to show progress.
+        on_poll: told at each look how all roles fare.
 
     Returns:
         who failed first, or None if every worker is done. Processes may still be alive.
@@ -114,7 +109,7 @@ def watch(
     with closing(Judge(run, expected, leader, patience, logs)) as judge:
         while True:
             judge.look()
-            on_poll()
+            on_poll(judge.views())
             with suppress(OSError):  # a full disk must not end the watch
                 for note in judge.notes():
                     run.append_table(note)
@@ -152,72 +147,3 @@ def end_with_the_launcher() -> None:
     signal.signal(signal.SIGUSR1, look)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
     look()
-
-
-def start_watch(run: RunDirectory, role: roles.Role, fleetrun: psutil.Process, patience: Patience) -> None:
-    """Has a job that was started by a bare fleetrun watched by a process of its own."""
-    expected = roles.role_names(role.num_workers, len(role.server_endpoints), role.num_coordinators)
-    command = [
-        sys.executable,
-        "-m",
-        "fl_rec.job.watch",
-        str(run.path),
-        str(fleetrun.pid),
-        json.dumps(dataclasses.asdict(patience)),
-        *expected,
-    ]
-    log = open(run.log / "watch", "wb")  # noqa: SIM115 - the child keeps it
-    paths = os.pathsep.join(filter(None, [str(environment.PACKAGE.parent), os.environ.get("PYTHONPATH")]))
-    subprocess.Popen(
-        command,
-        env={**os.environ, "PYTHONPATH": paths},
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    log.close()
-
-
-def watch_by_hand(arguments: Sequence[str]) -> int:
-    """The process that `start_watch` starts: on a failure it ends the job, and with it fleetrun."""
-    parser = argparse.ArgumentParser(description=watch_by_hand.__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("fleetrun", type=int)
-    parser.add_argument("patience", type=lambda text: Patience(**json.loads(text)))
-    parser.add_argument("expected", nargs="+")
-    options = parser.parse_args(arguments)
-    run = RunDirectory(options.run)
-    fleetrun = psutil.Process(options.fleetrun)
-    mark = Mark(FLEETRUN_MARK, os.environ[FLEETRUN_MARK])
-    log_of = {name: _stdout_of(fleetrun, name, run) for name in options.expected}
-    log_of[STARTER] = run.log / "watch"
-    failure = watch(run, options.expected, fleetrun, options.patience, log_of.__getitem__)
-    if failure is None:
-        with suppress(psutil.TimeoutExpired):
-            fleetrun.wait(GRACE_SECONDS)
-        mark.end()
-        return 0
-    print(f"fl_rec: {failure}", flush=True)
-    write_failure(run, failure)
-    # fleetrun would wait for its workers and exit with 0; ended first, it exits with what the signal says.
-    with suppress(psutil.NoSuchProcess):
-        fleetrun.terminate()
-    mark.end()
-    return 1
-
-
-def _stdout_of(fleetrun: psutil.Process, role: str, run: RunDirectory) -> Path:
-    """The log of a role under a bare fleetrun: in its --log_dir, `log` where it was started unless given."""
-    arguments = fleetrun.cmdline()
-    folder = "log"
-    for index, word in enumerate(arguments):
-        if word == "--log_dir" and index + 1 < len(arguments):
-            folder = arguments[index + 1]
-        elif word.startswith("--log_dir="):
-            folder = word.split("=", 1)[1]
-    return Path(fleetrun.cwd()) / folder / log_path(run, role).name
-
-
-if __name__ == "__main__":
-    sys.exit(watch_by_hand(sys.argv[1:]))

@@ -14,13 +14,30 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 # Seconds between two signs of life.
 BEAT = 1.0
 # Of a record, which is written over the one before.
 _BYTES, _LONGEST_TEXT = 512, 100
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a worker is in an epoch.
+
+    Attributes:
+        epoch: which one.
+        rows: trained so far.
+        of_rows: rows of the epoch.
+        seconds: wall time that it took.
+    """
+
+    epoch: int
+    rows: int
+    of_rows: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -31,11 +48,13 @@ class Activity:
         what: in words that go on from "while it was".
         since: when it began, in seconds since the boot (`time.monotonic`).
         for_others: whether it waits for the other workers.
+        progress: a worker's in its epoch; None before the first.
     """
 
     what: str
     since: float
     for_others: bool = False
+    progress: Progress | None = None
 
     def __str__(self) -> str:
         return f"{self.what} (for {time.monotonic() - self.since:.0f} s)"
@@ -46,6 +65,7 @@ class _Own:
 
     file: int | None = None
     activity = Activity("starting", 0.0)
+    began = 0.0
     beats = False
 
 
@@ -59,14 +79,27 @@ def tell(folder: Path, role: str) -> None:
 
 def doing(what: str) -> None:
     """Says what is being done from now on: "training epoch 3"."""
-    _write(Activity(what, time.monotonic()))
+    _write(replace(_Own.activity, what=what, since=time.monotonic(), for_others=False))
+
+
+def begin_epoch(epoch: int, of_rows: int) -> None:
+    """Training begins that will take so many rows."""
+    _Own.began = time.monotonic()
+    _write(replace(_Own.activity, progress=Progress(epoch, 0, of_rows, 0.0)))
+
+
+def trained(rows: int) -> None:
+    """So many rows more have been trained. It costs a write of 512 bytes: call it some times a second."""
+    if (before := _Own.activity.progress) is not None:
+        seconds = round(time.monotonic() - _Own.began, 3)
+        _write(replace(_Own.activity, progress=replace(before, rows=before.rows + rows, seconds=seconds)))
 
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
     """Waits for the other workers within; what was done before goes on after it."""
     before = _Own.activity
-    _write(Activity(what, time.monotonic(), for_others=True))
+    _write(replace(before, what=what, since=time.monotonic(), for_others=True))
     yield
     _write(before)
 
@@ -74,7 +107,8 @@ def waiting(what: str) -> Iterator[None]:
 def _write(activity: Activity) -> None:
     _Own.activity = activity
     if _Own.file is not None:
-        record = json.dumps([activity.what[:_LONGEST_TEXT], activity.since, activity.for_others], ensure_ascii=False)
+        told = [activity.what[:_LONGEST_TEXT], *astuple(activity)[1:]]
+        record = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
         with suppress(OSError):  # on a full disk the work goes on
             os.pwrite(_Own.file, record.encode().ljust(_BYTES), 0)
 
@@ -82,7 +116,8 @@ def _write(activity: Activity) -> None:
 def read(folder: Path, role: str) -> Activity | None:
     """What a role is doing; None if it hasn't said so."""
     try:
-        return Activity(*json.loads(_path(folder, role).read_bytes()[:_BYTES]))
+        what, since, for_others, progress = json.loads(_path(folder, role).read_bytes()[:_BYTES])
+        return Activity(what, since, for_others, None if progress is None else Progress(*progress))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -18,12 +18,12 @@ from fl_rec import environment
 from fl_rec.config import Config, add_config_arguments, load_from_args
 from fl_rec.errors import FLRecError
 from fl_rec.job.check import check_job
-from fl_rec.job.judge import Patience
 from fl_rec.job.launch import DEFAULT_SCRIPTS
-from fl_rec.job.watch import FLEETRUN_MARK, start_watch
+from fl_rec.job.watch import FLEETRUN_MARK
 from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, Launch, RunDirectory, default_path
 from fl_rec.runs.roles import Role
+from fl_rec.terminal.fleetrun import start_watch
 from fl_rec.trainer.fl_trainer import FLTrainer
 
 # Of an error's text.
@@ -108,5 +108,5 @@ def open_run(config: Config, role: Role) -> RunDirectory:
     run, made = RunDirectory.claim(config.runner.run_dir or default_path(config.yaml_path, began, fleetrun.pid), mark)
     if made:
         Launch(role.num_workers, len(role.server_endpoints), role.num_coordinators, _own_script()).write(run)
-        start_watch(run, role, fleetrun, Patience.of(config))
+        start_watch(run, role, fleetrun, config)
     return run

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fl_rec.data.manifest import MANIFEST_NAME, MANIFEST_VERSION, SLOTS, Manifes
 from fl_rec.data.shards import write_shards
 from fl_rec.data.text import LAYOUTS
 from fl_rec.job import launch
+from fl_rec.job.watch import Mark
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
 
@@ -182,3 +184,14 @@ def fleetrun(monkeypatch: pytest.MonkeyPatch, bare_python: tuple[str, ...]) -> C
         monkeypatch.setattr(launch, "_start_command", lambda *_arguments: command)
 
     return fleetrun
+
+
+@pytest.fixture
+def mark() -> Mark:
+    return Mark("FL_REC_TEST_MARK", uuid.uuid4().hex)
+
+
+@pytest.fixture
+def sleeper(spawn: Spawn) -> Callable[..., subprocess.Popen]:
+    """`sleeper(ENV=value)`: a process that does nothing for a minute."""
+    return lambda **env: spawn("sleep", "60", **env)

@@ -22,7 +22,6 @@ import pytest
 import fl_rec
 from fl_rec import api
 from fl_rec.config.written import parse_override, to_override
-from fl_rec.job.launch import _EpochTail
 from fl_rec.job.watch import Mark
 from fl_rec.runs.directory import RunDirectory
 
@@ -186,29 +185,6 @@ def test_in_a_thread_signals_are_left_alone(make_job: MakeJob, fleetrun: Fleetru
     thread.start()
     thread.join(60)
     assert seen == [before]
-
-
-def test_an_epoch_is_told_when_all_have_written_theirs(run: RunDirectory) -> None:
-    told: list[Any] = []
-    tail = _EpochTail(run, 2, lambda record: told.append((record.epoch, len(record.clients))))
-
-    def append(text: str) -> None:
-        with open(run.metrics, "a") as file:
-            file.write(text)
-        tail()
-
-    first, *others = (json.dumps(each) + "\n" for each in lines(2))
-    append(first + others[0])
-    assert told == []
-    append(others[1][:50])
-    assert told == [], "half a line is none"
-    append(others[1][50:])
-    assert told == [(0, 2)]
-    append("".join(others[2:4]))
-    assert told == [(0, 2)]
-    tail(over=True)
-    tail(over=True)
-    assert told == [(0, 2), (1, 1)], "a worker that has not written its own will not"
 
 
 @pytest.mark.parametrize(

@@ -425,11 +425,11 @@ class TestCommandLine:
             "  runner.epochs: an integer of at least 1 (default 1)\n      passes over the training data\n"
         ) in list_keys()
 
-    def test_describe_shows_every_value(self, minimal: Path) -> None:
-        lines = Config.load(minimal, ["runner.epochs=7"]).describe().splitlines()
-        assert lines[0] == str(minimal)
-        assert "  runner.epochs                             7" in lines
-        assert len(lines) == 1 + len(Config.load(minimal))
+    def test_what_is_not_as_by_default(self, minimal: Path) -> None:
+        plain = Config.load(minimal).changed()
+        config = Config.load(minimal, ["runner.epochs=7", "runner.seed=2022", "hyper_parameters.fc_layers=[8, 4]"])
+        assert config.changed() == {**plain, "runner.epochs": 7, "hyper_parameters.fc_layers": [8, 4]}
+        assert set(plain) == {"runner.train_data_dir"}
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def watch(run: RunDirectory, leader: subprocess.Popen) -> Watch:
     ) -> Failure | None:
         deadline = time.monotonic() + DEADLINE
 
-        def poll() -> None:
+        def poll(_views: object) -> None:
             assert time.monotonic() < deadline, "watch must have come to an end"
             on_poll()
 

@@ -18,6 +18,7 @@ from fl_rec import cli, environment
 from fl_rec.config import Config
 from fl_rec.job import launch
 from fl_rec.job.launch import LaunchOptions
+from fl_rec.job.observers import Observers
 from fl_rec.job.signals import signals_as_exceptions
 from fl_rec.job.watch import (
     Failure,
@@ -29,6 +30,7 @@ DEADLINE = 30.0
 ROLES = ("server.0", "worker.0", "worker.1")
 pytestmark = pytest.mark.usefixtures("fast")
 ALL_DONE = [(role, "done", "") for role in ROLES]
+FIGURES = ("seconds", "rows_per_second", "train_loss", "train_auc", "test_auc", "hr", "ndcg")
 
 Spawn = Callable[..., subprocess.Popen]
 SetStatus = Callable[..., None]
@@ -38,23 +40,6 @@ Watch = Callable[..., "Failure | None"]
 def ended(process: subprocess.Popen) -> bool:
     """Whether it comes to an end. Its exit code is lost where psutil has waited for it, so it is not looked at."""
     return process.wait(DEADLINE) is not None
-
-
-# -- tables as they come -----------------------------------------------------------------------------------
-
-
-def test_tables_are_shown_once(run: RunDirectory) -> None:
-    said: list[str] = []
-    show = launch._TableTail(run, said.append)
-    show()
-    assert said == []
-    run.append_table("epoch 0: AUC 0.71 é")
-    show()
-    show()
-    run.append_table("epoch 1")
-    run.append_table("epoch 2")
-    show()
-    assert said == ["epoch 0: AUC 0.71 é\n", "epoch 1\n\nepoch 2\n"]
 
 
 # -- from the command line to the result -------------------------------------------------------------------
@@ -87,7 +72,7 @@ def test_job_that_ends_well(
     assert (code, err) == (0, "")
     assert "data      2 shards, 5 training rows\n" in out
     assert "roles     1 server(s), 2 worker(s), 0 coordinator(s)\n" in out
-    assert f"run       {run.path}\nlogs      {run.log}\n" in out
+    assert f"run       {run.path}\n" in out
     assert out.count("epoch 0: AUC 0.7\n") == 1
     assert out.endswith(f"done      {run.result}\nmodel     the/model\n")
     assert (run.log / "start").read_text() == "this is fleetrun\n"
@@ -116,11 +101,12 @@ def test_job_that_fails(
 def test_a_run_goes_on(
     make_job: Callable[..., Path], fleetrun: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    fleetrun([*ALL_DONE[:2], ("worker.1", "failed", "why")], metrics=[{"epoch": 0, "client": "all", "hr": 0.5}])
+    line = {"epoch": 0, "client": "all", **dict.fromkeys(FIGURES, 0.5), "rows": 5, "test_users": 2, "top_k": 10}
+    fleetrun([*ALL_DONE[:2], ("worker.1", "failed", "why")], metrics=[line])
     assert run_cli(capsys, "-m", make_job(), "--server_num", 1)[0] == 1
     run = RunDirectory(tmp_path / "run")
     broken = json.loads(run.result.read_text())
-    assert broken["epochs"] == [{"epoch": 0, "client": "all", "hr": 0.5}] and broken["error"] == "why"
+    assert broken["epochs"] == [line] and broken["error"] == "why"
     fleetrun(ALL_DONE)
     for arguments in (["resume", run.path, "-o", "runner.epochs=7"], ["run", "--resume", run.path]):
         assert cli.main([*map(str, arguments)]) == 0
@@ -153,7 +139,7 @@ def test_a_job_that_lost_a_process_goes_on_by_itself(
     monkeypatch.setattr(launch, "_play", play)
     found, out, err = run_cli(capsys, "-m", make_job(), "--max_restarts", most)
     assert found == code and ("server.0 failed: it ended without a word" in err) == bool(code)
-    assert [f"restart   {number} of {most}\n" in out for number in (1, 2)] == [most > 0, most > 1]
+    assert [f"\nrestart {number} of {most}, from the beginning" in out for number in (1, 2)] == [most > 0, most > 1]
     assert len(list((tmp_path / "run" / "log").glob("before-*"))) == min(lost, most)
 
 
@@ -388,19 +374,17 @@ def test_signal_ends_the_job_and_nothing_else(
     bystander = sleeper(FL_REC_RUN_DIR=str(tmp_path / "another run"))
     fleetrun([("worker.0", "done", "")], seconds=60)
     polls: list[int] = []
-    shown = launch._TableTail.__call__
 
-    def show(tail: launch._TableTail) -> None:
-        shown(tail)
+    def poll(_observer: Observers, _roles: object) -> None:
         polls.append(1)
         if (tmp_path / "run" / "result.json").exists() and len(polls) > 2:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(launch._TableTail, "__call__", show)
+    monkeypatch.setattr(Observers, "poll", poll)
     before = signal.getsignal(number)
     code, out, _ = run_cli(capsys, "-m", make_job())
     assert code == 128 + number
-    assert out.endswith(f"\nstopped by {number.name}: ending the job's processes\n")
+    assert out.endswith(f"stopped by {number.name}: ending the job's processes\n")
     content = json.loads((tmp_path / "run" / "result.json").read_text())
     assert content == {"state": "failed", "error": f"stopped by {number.name}"}
     assert Mark("FL_REC_RUN_DIR", str(tmp_path / "run")).processes() == []

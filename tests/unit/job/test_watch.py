@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import psutil
 import pytest
@@ -20,16 +16,11 @@ import pytest
 from fl_rec.job import watch as watching
 from fl_rec.job.judge import Failure, Patience, first_error
 from fl_rec.job.watch import (
-    FLEETRUN_MARK,
     Mark,
-    _stdout_of,
     log_path,
-    start_watch,
-    watch_by_hand,
 )
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
-from fl_rec.runs.roles import Role
 
 DEADLINE = 30.0
 PATIENCE = Patience(DEADLINE, DEADLINE, DEADLINE, True)
@@ -86,7 +77,7 @@ def watch(run: RunDirectory, leader: subprocess.Popen) -> Watch:
         # A watch that does not end is a failure of the test, and not a hang of the tests.
         deadline = time.monotonic() + DEADLINE
 
-        def poll() -> None:
+        def poll(_views: object) -> None:
             assert time.monotonic() < deadline, "watch must have come to an end"
             on_poll()
 
@@ -490,111 +481,3 @@ def test_no_log(tmp_path: Path) -> None:
 def test_names_of_logs(run: RunDirectory) -> None:
     names = [log_path(run, role).name for role in ("server.0", "worker.11", "coordinator.0")]
     assert names == ["serverlog.0", "workerlog.11", "coordinator.0"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "folder"),
-    [
-        (["--worker_num=2", "x.py"], "/started/here/log"),
-        (["--log_dir", "other logs", "x.py"], "/started/here/other logs"),
-        (["--log_dir=other", "x.py"], "/started/here/other"),
-        (["--log_dir=/var/other", "x.py"], "/var/other"),
-    ],
-)
-def test_log_under_a_bare_fleetrun(run: RunDirectory, arguments: list[str], folder: str) -> None:
-    fleetrun: Any = SimpleNamespace(cmdline=lambda: ["fleetrun", *arguments], cwd=lambda: "/started/here")
-    assert _stdout_of(fleetrun, "worker.1", run) == Path(folder, "workerlog.1")
-
-
-# -- a job that a bare fleetrun started --------------------------------------------------------------------
-
-
-@pytest.fixture
-def by_hand(
-    run: RunDirectory, leader: subprocess.Popen, mark: Mark, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[], int]:
-    monkeypatch.setenv(FLEETRUN_MARK, mark.value)
-    return lambda: watch_by_hand([str(run.path), str(leader.pid), json.dumps(dataclasses.asdict(PATIENCE)), *ROLES])
-
-
-def test_by_hand_a_failure_ends_fleetrun_and_its_roles(
-    by_hand: Callable[[], int],
-    run: RunDirectory,
-    set_status: SetStatus,
-    leader: subprocess.Popen,
-    sleeper: Spawn,
-    mark: Mark,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    worker, bystander = sleeper(), sleeper(**{FLEETRUN_MARK: "another job"})
-    set_status("worker.0", roles.RUNNING, worker)
-    set_status("worker.1", roles.FAILED, error="a shard is missing")
-    assert by_hand() == 1
-    assert leader.wait(DEADLINE) == -signal.SIGTERM
-    assert ended(worker)
-    assert bystander.poll() is None
-    content = json.loads(run.result.read_text())
-    assert (content["state"], content["role"], content["error"]) == ("failed", "worker.1", "a shard is missing")
-    assert content["log"].endswith("/log/workerlog.1")
-    assert capsys.readouterr().out.startswith("fl_rec: worker.1 failed: a shard is missing\n  its log: ")
-
-
-def test_by_hand_what_a_good_job_leaves_is_ended(
-    by_hand: Callable[[], int], set_status: SetStatus, leader: subprocess.Popen, sleeper: Spawn, mark: Mark
-) -> None:
-    server = sleeper(**{FLEETRUN_MARK: mark.value})
-    for role, state, _ in ALL_DONE:
-        set_status(role, state)
-    threading.Timer(0.1, end, [leader]).start()
-    assert by_hand() == 0
-    assert ended(leader) and ended(server)
-
-
-def test_by_hand_fleetrun_ends_before_its_workers(
-    by_hand: Callable[[], int],
-    set_status: SetStatus,
-    leader: subprocess.Popen,
-    sleeper: Spawn,
-    mark: Mark,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def log_as_fleetrun_ends(_fleetrun: psutil.Process, role: str, run: RunDirectory) -> Path:
-        end(leader)
-        return log_path(run, role)
-
-    monkeypatch.setattr("fl_rec.job.watch._stdout_of", log_as_fleetrun_ends)
-    server = sleeper(**{FLEETRUN_MARK: mark.value})
-    set_status("server.0", roles.RUNNING, server)
-    assert by_hand() == 1
-    assert server.poll() is not None
-
-
-def test_by_hand_a_full_disk_does_not_keep_the_job_alive(
-    by_hand: Callable[[], int],
-    set_status: SetStatus,
-    leader: subprocess.Popen,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def full(*_arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(RunDirectory, "write_result", full)
-    set_status("worker.1", roles.FAILED, error="no space")
-    assert by_hand() == 1
-    assert leader.wait(DEADLINE) == -signal.SIGTERM
-
-
-def test_by_hand_the_watch_is_a_process_of_its_own(
-    run: RunDirectory, set_status: SetStatus, leader: subprocess.Popen, mark: Mark, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(FLEETRUN_MARK, mark.value)
-    set_status("worker.1", roles.FAILED, error="a shard is missing")
-    role = Role("worker", 0, 2, ("127.0.0.1:1",), "")
-    try:
-        start_watch(run, role, psutil.Process(leader.pid), PATIENCE)
-        assert leader.wait(DEADLINE) == -signal.SIGTERM
-        assert json.loads(run.result.read_text())["role"] == "worker.1"
-        assert (run.log / "watch").read_text().startswith("fl_rec: worker.1 failed: a shard is missing\n")
-    finally:
-        for process in mark.processes():
-            process.kill()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fl_rec.config import add_config_arguments
 from fl_rec.config.loading import count
-from fl_rec.job.launch import add_launch_arguments, play, resumed
+from fl_rec.terminal.run import add_launch_arguments, play, resumed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,1 @@
+"""What a job shows to who looks at its terminal."""

@@ -1,0 +1,134 @@
+"""A job that a bare fleetrun has started: watched, and shown on fleetrun's terminal. No Paddle is imported here."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+import psutil
+
+from fl_rec import environment
+from fl_rec.config import Config
+from fl_rec.job.check import check_job
+from fl_rec.job.judge import STARTER, Patience
+from fl_rec.job.observers import Observer, Observers, RoleView, Started
+from fl_rec.job.tails import Tails
+from fl_rec.job.watch import FLEETRUN_MARK, GRACE_SECONDS, Mark, log_path, watch, write_failure
+from fl_rec.runs import roles
+from fl_rec.runs.directory import Launch, RunDirectory
+from fl_rec.runs.roles import Role
+from fl_rec.terminal.plain import Plain
+
+
+def start_watch(run: RunDirectory, role: Role, fleetrun: psutil.Process, config: Config) -> None:
+    """Has a job that was started by a bare fleetrun watched by a process of its own."""
+    expected = roles.role_names(role.num_workers, len(role.server_endpoints), role.num_coordinators)
+    command = [
+        sys.executable,
+        "-m",
+        "fl_rec.terminal.fleetrun",
+        str(run.path),
+        str(fleetrun.pid),
+        json.dumps(dataclasses.asdict(Patience.of(config))),
+        json.dumps(config.changed()),
+        *expected,
+    ]
+    log = open(run.log / "watch", "wb")  # noqa: SIM115 - the child keeps it
+    paths = os.pathsep.join(filter(None, [str(environment.PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+    subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": paths},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    log.close()
+
+
+def watch_by_hand(arguments: Sequence[str]) -> int:
+    """The process that `start_watch` starts: on a failure it ends the job, and with it fleetrun."""
+    parser = argparse.ArgumentParser(description=watch_by_hand.__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("fleetrun", type=int)
+    parser.add_argument("patience", type=lambda text: Patience(**json.loads(text)))
+    parser.add_argument("changed", type=json.loads)
+    parser.add_argument("expected", nargs="+")
+    options = parser.parse_args(arguments)
+    run = RunDirectory(options.run)
+    fleetrun = psutil.Process(options.fleetrun)
+    mark = Mark(FLEETRUN_MARK, os.environ[FLEETRUN_MARK])
+    log_of = {name: _stdout_of(fleetrun, name, run) for name in options.expected}
+    log_of[STARTER] = run.log / "watch"
+    told = _Told(run, options.changed, Observers([Plain(_terminal_of(fleetrun))]))
+    failure = watch(run, options.expected, fleetrun, options.patience, log_of.__getitem__, told.look)
+    if failure is None:
+        told.end()
+        with suppress(psutil.TimeoutExpired):
+            fleetrun.wait(GRACE_SECONDS)
+        mark.end()
+        return 0
+    print(f"fl_rec: {failure}", flush=True)
+    write_failure(run, failure)
+    told.end()
+    # fleetrun would wait for its workers and exit with 0; ended first, it exits with what the signal says.
+    with suppress(psutil.NoSuchProcess):
+        fleetrun.terminate()
+    mark.end()
+    return 1
+
+
+class _Told:
+    """Tells an observer of a job that this process has not started, as soon as the first worker has checked it."""
+
+    def __init__(self, run: RunDirectory, changed: Mapping[str, Any], observer: Observer) -> None:
+        self._run, self._changed, self._observer = run, changed, observer
+        self._tails: Tails | None = None
+
+    def look(self, views: Mapping[str, RoleView], over: bool = False) -> None:
+        if self._tails is None:
+            if not self._run.config.is_file():
+                return
+            begun = Launch.read(self._run)
+            job = check_job(Config.load(self._run.config), begun.workers, begun.coordinators)
+            self._observer.starting(Started.of(job, begun, self._run, self._changed))
+            self._tails = Tails(self._run, begun.workers, self._observer)
+        self._tails.look(over)
+        self._observer.poll(views)
+
+    def end(self) -> None:
+        self.look({}, over=True)
+        if self._tails is not None:
+            self._observer.ended(self._run.read_result())
+
+
+def _terminal_of(fleetrun: psutil.Process) -> TextIO:
+    """Where fleetrun writes; roles write to their logs."""
+    try:
+        return open(f"/proc/{fleetrun.pid}/fd/1", "a", encoding="utf-8")
+    except OSError:
+        return open(os.devnull, "w", encoding="utf-8")
+
+
+def _stdout_of(fleetrun: psutil.Process, role: str, run: RunDirectory) -> Path:
+    """The log of a role under a bare fleetrun: in its --log_dir, `log` where it was started unless given."""
+    arguments = fleetrun.cmdline()
+    folder = "log"
+    for index, word in enumerate(arguments):
+        if word == "--log_dir" and index + 1 < len(arguments):
+            folder = arguments[index + 1]
+        elif word.startswith("--log_dir="):
+            folder = word.split("=", 1)[1]
+    return Path(fleetrun.cwd()) / folder / log_path(run, role).name
+
+
+if __name__ == "__main__":
+    sys.exit(watch_by_hand(sys.argv[1:]))

@@ -1,0 +1,160 @@
+"""A job that a bare fleetrun started: watched, ended and shown, with small processes in its roles' place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from fl_rec.config import Config
+from fl_rec.job.judge import Patience
+from fl_rec.job.watch import FLEETRUN_MARK, Mark, log_path
+from fl_rec.runs import roles
+from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.roles import Role
+from fl_rec.terminal.fleetrun import _stdout_of, start_watch, watch_by_hand
+
+DEADLINE = 30.0
+PATIENCE = Patience(DEADLINE, DEADLINE, DEADLINE, True)
+ROLES = ("server.0", "worker.0", "worker.1")
+pytestmark = pytest.mark.usefixtures("fast")
+ALL_DONE = [(role, "done", "") for role in ROLES]
+
+Spawn = Callable[..., subprocess.Popen]
+SetStatus = Callable[..., None]
+
+
+@pytest.fixture
+def leader(sleeper: Spawn) -> subprocess.Popen:
+    return sleeper()
+
+
+def end(process: subprocess.Popen) -> None:
+    process.kill()
+    process.wait(DEADLINE)
+
+
+def ended(process: subprocess.Popen) -> bool:
+    """Whether it comes to an end. Its exit code is lost where psutil has waited for it, so it is not looked at."""
+    return process.wait(DEADLINE) is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        (["--worker_num=2", "x.py"], "/started/here/log"),
+        (["--log_dir", "other logs", "x.py"], "/started/here/other logs"),
+        (["--log_dir=other", "x.py"], "/started/here/other"),
+        (["--log_dir=/var/other", "x.py"], "/var/other"),
+    ],
+)
+def test_log_under_a_bare_fleetrun(run: RunDirectory, arguments: list[str], folder: str) -> None:
+    fleetrun: Any = SimpleNamespace(cmdline=lambda: ["fleetrun", *arguments], cwd=lambda: "/started/here")
+    assert _stdout_of(fleetrun, "worker.1", run) == Path(folder, "workerlog.1")
+
+
+@pytest.fixture
+def by_hand(
+    run: RunDirectory, leader: subprocess.Popen, mark: Mark, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], int]:
+    monkeypatch.setenv(FLEETRUN_MARK, mark.value)
+    return lambda: watch_by_hand(
+        [str(run.path), str(leader.pid), json.dumps(dataclasses.asdict(PATIENCE)), "{}", *ROLES]
+    )
+
+
+def test_by_hand_a_failure_ends_fleetrun_and_its_roles(
+    by_hand: Callable[[], int],
+    run: RunDirectory,
+    set_status: SetStatus,
+    leader: subprocess.Popen,
+    sleeper: Spawn,
+    mark: Mark,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    worker, bystander = sleeper(), sleeper(**{FLEETRUN_MARK: "another job"})
+    set_status("worker.0", roles.RUNNING, worker)
+    set_status("worker.1", roles.FAILED, error="a shard is missing")
+    assert by_hand() == 1
+    assert leader.wait(DEADLINE) == -signal.SIGTERM
+    assert ended(worker)
+    assert bystander.poll() is None
+    content = json.loads(run.result.read_text())
+    assert (content["state"], content["role"], content["error"]) == ("failed", "worker.1", "a shard is missing")
+    assert content["log"].endswith("/log/workerlog.1")
+    assert capsys.readouterr().out.startswith("fl_rec: worker.1 failed: a shard is missing\n  its log: ")
+
+
+def test_by_hand_what_a_good_job_leaves_is_ended(
+    by_hand: Callable[[], int], set_status: SetStatus, leader: subprocess.Popen, sleeper: Spawn, mark: Mark
+) -> None:
+    server = sleeper(**{FLEETRUN_MARK: mark.value})
+    for role, state, _ in ALL_DONE:
+        set_status(role, state)
+    threading.Timer(0.1, end, [leader]).start()
+    assert by_hand() == 0
+    assert ended(leader) and ended(server)
+
+
+def test_by_hand_fleetrun_ends_before_its_workers(
+    by_hand: Callable[[], int],
+    set_status: SetStatus,
+    leader: subprocess.Popen,
+    sleeper: Spawn,
+    mark: Mark,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def log_as_fleetrun_ends(_fleetrun: psutil.Process, role: str, run: RunDirectory) -> Path:
+        end(leader)
+        return log_path(run, role)
+
+    monkeypatch.setattr("fl_rec.terminal.fleetrun._stdout_of", log_as_fleetrun_ends)
+    server = sleeper(**{FLEETRUN_MARK: mark.value})
+    set_status("server.0", roles.RUNNING, server)
+    assert by_hand() == 1
+    assert server.poll() is not None
+
+
+def test_by_hand_a_full_disk_does_not_keep_the_job_alive(
+    by_hand: Callable[[], int],
+    set_status: SetStatus,
+    leader: subprocess.Popen,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunDirectory, "write_result", full)
+    set_status("worker.1", roles.FAILED, error="no space")
+    assert by_hand() == 1
+    assert leader.wait(DEADLINE) == -signal.SIGTERM
+
+
+def test_by_hand_the_watch_is_a_process_of_its_own(
+    run: RunDirectory,
+    load_job: Callable[..., Config],
+    set_status: SetStatus,
+    leader: subprocess.Popen,
+    mark: Mark,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(FLEETRUN_MARK, mark.value)
+    set_status("worker.1", roles.FAILED, error="a shard is missing")
+    role = Role("worker", 0, 2, ("127.0.0.1:1",), "")
+    try:
+        start_watch(run, role, psutil.Process(leader.pid), load_job())
+        assert leader.wait(DEADLINE) == -signal.SIGTERM
+        assert json.loads(run.result.read_text())["role"] == "worker.1"
+        assert (run.log / "watch").read_text().startswith("fl_rec: worker.1 failed: a shard is missing\n")
+    finally:
+        for process in mark.processes():
+            process.kill()
