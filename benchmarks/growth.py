@@ -1,6 +1,6 @@
 """How the cost of a job grows with its workers, servers, users, items and exchanges, and a model that predicts it.
 
-python benchmarks/growth.py --record growth.jsonl --page docs/scaling.md
+python benchmarks/growth.py --record growth.jsonl --page docs/scaling.md docs/scaling.zh.md
 
 Each point is a job of its own, on synthetic shards made for it. Some points are only for checking: the model is fitted
 to the others. What would not fit into memory is skipped, with the reason.
@@ -123,8 +123,8 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
         say(f"point     {number} of {len(points)}, {point}: {found if isinstance(found, str) else 'measured'}")
     model = fit(measured, len(os.sched_getaffinity(0))) if measured else None
     text = show(measured, skipped, model)
-    if args.page:
-        write_page(args.page, text)
+    for page in args.page:
+        write_page(page, text)
     return Report(
         text,
         {
@@ -348,7 +348,9 @@ def write_page(path: Path, text: str) -> None:
 def main() -> int:
     parser = new_parser(__doc__)
     parser.add_argument("--record", type=Path, metavar="FILE", help="take from it what was measured, and add the rest")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="a page to put the tables into, between its marks")
+    parser.add_argument(
+        "--page", type=Path, nargs="+", default=(), metavar="FILE", help="pages to put the tables into, between marks"
+    )
     parser.add_argument(
         "--timeout", type=count, default=400, metavar="S", help="seconds until a job has hung (default: 400)"
     )

@@ -1,4 +1,4 @@
-"""Compares the drawing in architecture.md with what the code imports, and fails with the difference.
+"""Compares the drawing in architecture.md, and its Chinese one, with what the code imports; fails with the difference.
 
 python docs/check_architecture.py            # --write draws it anew; the sentences stay
 """
@@ -54,20 +54,20 @@ def reach(arrows: Arrows) -> dict[str, set[str]]:
     return below
 
 
-def draw(text: str, found: Arrows) -> str:
+def draw(text: str, found: Arrows, others: str = "") -> str:
     """The page with the arrows and the table's last column as they are found, and a row for every room, highest first.
 
-    An arrow is left out if another way leads there.
+    An arrow is left out if another way leads there. Sentences that it has not are taken from the page `others`.
     """
     below = reach(found)
     rooms = sorted(found, key=lambda room: (-len(below[room]), room))
     graph = ""
     for room in (each for each in rooms if each not in GROUND):
-        others = set(found[room]) - set(GROUND)
-        drawn = others.difference(*(below[other] for other in others))
+        imported = set(found[room]) - set(GROUND)
+        drawn = imported.difference(*(below[other] for other in imported))
         if drawn:
             graph += f"    {room} --> {' & '.join(sorted(drawn))}\n"
-    sentences = dict(_ROW.findall(text))
+    sentences = {**dict(_ROW.findall(others)), **dict(_ROW.findall(text))}
     rows = ""
     for room in rooms:
         rows += f"| `{room}` | {sentences.get(room, 'to be written')} | {', '.join(sorted(found[room]))} |\n"
@@ -78,15 +78,19 @@ def main(arguments: list[str] | None = None, page: Path = HERE / "architecture.m
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="change the drawing")
     options = parser.parse_args(arguments)
-    text = page.read_text(encoding="utf-8")
-    wanted = draw(text, imports(page.parent.parent / "fl_rec"))
-    if options.write:
-        page.write_text(wanted, encoding="utf-8")
-    elif wanted != text or "| to be written |" in text:
-        sys.stdout.writelines(difflib.unified_diff(text.splitlines(True), wanted.splitlines(True), "drawn", "imported"))
-        print("docs/architecture.md must show what is imported: --write draws it anew; missing sentences are yours.")
-        return 1
-    return 0
+    found, english = imports(page.parent.parent / "fl_rec"), page.read_text(encoding="utf-8")
+    code = 0
+    for each in (page, page.with_suffix(".zh.md")):
+        text = each.read_text(encoding="utf-8")
+        wanted = draw(text, found, english)
+        if options.write:
+            each.write_text(wanted, encoding="utf-8")
+        elif wanted != text or "| to be written |" in text:
+            lines = difflib.unified_diff(text.splitlines(True), wanted.splitlines(True), "drawn", "imported")
+            sys.stdout.writelines(lines)
+            print(f"docs/{each.name} must show what is imported: --write draws it anew; missing sentences are yours.")
+            code = 1
+    return code
 
 
 if __name__ == "__main__":

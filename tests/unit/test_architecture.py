@@ -41,6 +41,7 @@ def project(tmp_path: Path) -> Path:
     (package / "errors.py").touch()
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "architecture.md").write_text(PAGE)
+    (tmp_path / "docs" / "architecture.zh.md").write_text(PAGE.replace("The roof.", "屋顶。"))
     (tmp_path / "docs" / SCRIPT.name).write_bytes(SCRIPT.read_bytes())
     return tmp_path
 
@@ -80,9 +81,13 @@ def test_a_new_room_is_drawn_and_wants_a_sentence(project: Path) -> None:
     assert check(project, "--write").returncode == 0
     assert "    attic --> high\n    high --> middle\n" in (project / "docs" / "architecture.md").read_text()
     assert check(project).returncode == 1
-    page = project / "docs" / "architecture.md"
-    page.write_text(page.read_text().replace("to be written", "The attic."))
+    english, chinese = project / "docs" / "architecture.md", project / "docs" / "architecture.zh.md"
+    english.write_text(english.read_text().replace("to be written", "The attic."))
+    chinese.write_text(chinese.read_text().replace("| `attic` | to be written | high |\n", ""))
+    assert "docs/architecture.zh.md must show what is imported" in check(project).stdout
+    check(project, "--write")
     assert check(project).returncode == 0
+    assert "| `attic` | The attic. | high |\n| `high` | 屋顶。 | low, middle |" in chinese.read_text()
 
 
 def test_a_circle(project: Path) -> None:
