@@ -232,6 +232,7 @@ MUTANTS = [
     Mutant("privacy/dp_training.py", "self.exchanges // self._config", "self.exchanges * self._config", ROUNDS),
     # -- trainer ---------------------------------------------------------------------------------------------
     Mutant("trainer/fl_trainer.py", "(part + 0.5) / len(portions)", "part / len(portions)", TRAINER),
+    Mutant("trainer/fork_server.py", "        os._exit(self.code)", "        pass", TRAINER),
     Mutant("trainer/fl_trainer.py", "if portion != 0:", "if True:", TRAINER),
     Mutant("trainer/fl_trainer.py", "self.program.begin_epoch()\n", "pass\n", TRAINER),
     Mutant("trainer/local_training.py", "edges = [wanted * part // parts", "edges = [wanted // parts * part", PROGRAM),

@@ -35,7 +35,7 @@ sys.exit(subprocess.run([sys.executable, "-u", "-c", *sys.argv[1:]]).returncode)
 """
 # Each role writes what it finds; a worker stays until all have.
 SCRIPT = """\
-import json, os, random, socket, subprocess, sys, time
+import atexit, json, os, random, socket, subprocess, sys, time
 import numpy as np
 from fl_rec.runs.roles import Role
 role = Role.from_environment()
@@ -56,6 +56,11 @@ with open("draft." + role.name, "w") as file:
 os.rename("draft." + role.name, "found." + role.name)
 while role.kind == "worker" and sum(name.startswith("found") for name in os.listdir()) < 5:
     time.sleep(0.05)
+class Last:
+    def __del__(self, write=os.write):
+        write(1, b"and is taken down")
+json.last = Last()
+atexit.register(print, "and says goodbye")
 print(role.name, "speaks")
 subprocess.run(["sh", "-c", "echo and complains >&2"])
 sys.exit(3)
@@ -107,7 +112,7 @@ def test_what_a_role_finds(run: RunDirectory, start: Callable[..., subprocess.Po
         # The last is where it tells what it does.
         assert (each["cwd"], each["path"], each["files"]) == (str(run.log), str(tmp_path), [0, 1, 2, 3])
         if name.startswith("worker"):
-            assert log_path(run, name).read_text() == f"{name} speaks\nand complains\n"
+            assert log_path(run, name).read_text() == f"{name} speaks\nand complains\nand says goodbye\n"
     # A server that had one would be taken for a worker of that number, of whom there may be fewer than servers.
     assert [each["number"] for each in found.values()] == [None, "0", "1", "2", "0"]
     first, *others = found.values()
