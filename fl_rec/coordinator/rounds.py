@@ -188,11 +188,24 @@ class Round:
         return format_table([header, RULE, *lines], title=title, left=[len(header) - 1])
 
 
-class RoundLog:
-    """The file rounds.jsonl of a run, and the arrays that belong to it."""
+class _Unread(Arrays):
+    """Empty ones in their place, for who only wants to know what was decided."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._arrays = path, Arrays(RunDirectory(path.parent).coordinator / "arrays")
+    def get(self, name: str) -> np.ndarray:
+        return np.empty(0)
+
+
+class RoundLog:
+    """The file rounds.jsonl of a run, and the arrays that belong to it.
+
+    Args:
+        path: the file.
+        with_arrays: whether large arrays are read too; false: those of rounds that are read are empty.
+    """
+
+    def __init__(self, path: Path, with_arrays: bool = True) -> None:
+        kind = Arrays if with_arrays else _Unread
+        self._path, self._arrays = path, kind(RunDirectory(path.parent).coordinator / "arrays")
 
     def append(self, round: Round) -> None:
         # The arrays first: a line that is there has them.

@@ -1,0 +1,319 @@
+"""What a page shows of a run, as JSON: read anew from what the run has written, whatever of it is there.
+
+`content_of` gives one mapping, and a key whose content the run doesn't have is null or empty:
+
+format        1
+run           name, configuration (its file's name), state (running, done, failed, unfinished), workers, servers,
+              coordinators, epochs (planned), top_k, started, ended, seconds, start_seconds, command, versions, data,
+              private (patterns of parameters that stay with a worker), model, best (the epoch that is kept, if one was
+              chosen)
+failure       role, kind, error, log (its file's name), tail (its last lines)
+popularity    hr, ndcg of ranking by training counts
+clients       by number: name, and of its shard train_rows, positives, users, items, test_users, common_items, tags,
+              popularity
+tastes        tags (names) and shares (a list for each client, beside them `all`) of the training positives
+epochs        numbers of the epochs that all have reported, from 1
+figures       all and each client by its number: a list over `epochs` for each figure of metrics.jsonl, null where
+              there is none
+groups        bounds (of training items of a user; the last has no end), and for all and each client by its number
+              users, hr, ndcg of each group after the last epoch
+rounds        round, strategy, seconds, missing, sent, received (bytes of reports and decisions), clients (by number:
+              state, local epochs, factor of the rate, number of the reason)
+reasons       those of the rounds' decisions
+distillation  temperature, weight, positives, students
+compression   reports (how arrays travel), models (folder, bits, prune, before, after)
+privacy       epsilon, delta, exchanges, noise_multiplier, clip, users_per_exchange
+notes         what was told beside the tables
+configuration each key: name, value, default, meaning, and whether it was changed
+progress      while it trains: of each role its state, what it does, and how far it is in its epoch
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fl_rec.config import Config
+from fl_rec.config.written import KEYS
+from fl_rec.coordinator.rounds import RoundLog
+from fl_rec.data.manifest import Manifest, load_manifest
+from fl_rec.errors import ConfigError, DataError, RunError
+from fl_rec.evaluation.metrics import ALL
+from fl_rec.evaluation.records import EpochRecord, records_of
+from fl_rec.files import read_json
+from fl_rec.runs import roles
+from fl_rec.runs.directory import Launch, RunDirectory
+from fl_rec.runs.saved import SIGNATURE
+from fl_rec.typed import to_plain
+
+FORMAT = 1
+# Of a log, and of all notes.
+_TAIL_BYTES, _MOST_NOTES = 6000, 200
+
+
+def content_of(run: RunDirectory) -> dict[str, Any]:
+    """See above. DataError if the folder is no run's, or its figures can't be read."""
+    if not run.metrics.is_file():
+        raise DataError(
+            f"A run's folder has a {run.metrics.name}. Received: {run.path}, which "
+            f"{'has none' if run.path.is_dir() else 'is no folder'}. Name one of the folders in runs/."
+        )
+    config, manifest = _config(run), None
+    with suppress(DataError, OSError):
+        manifest = load_manifest(config.runner.train_data_dir) if config else None
+    result: dict[str, Any] = {}
+    with suppress(DataError):
+        result = run.read_result() if run.result.is_file() else {}
+    records = records_of(run.read_metrics())
+    totals = [each for each in records if each.client == ALL]
+    rounds, reasons = _rounds(run)
+    content = {
+        "format": FORMAT,
+        "run": _run(run, config, manifest, result, totals),
+        "failure": _failure(run, result),
+        "popularity": None,
+        "clients": _clients(run, manifest, records),
+        "tastes": None,
+        "epochs": [each.epoch for each in totals],
+        "figures": _figures(totals),
+        "groups": None,
+        "rounds": rounds,
+        "reasons": reasons,
+        "distillation": _distillation(config),
+        "compression": _compression(run, config),
+        "privacy": _privacy(config, result, totals),
+        "notes": _notes(run),
+        "configuration": _configuration(config),
+        "progress": None,
+    }
+    finite: dict[str, Any] = _finite(content)
+    return finite
+
+
+def _finite(value: Any) -> Any:
+    """Null for what is no number, and which JSON has no letters for."""
+    if isinstance(value, Mapping):
+        return {str(name): _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _config(run: RunDirectory) -> Config | None:
+    try:
+        return Config.load(run.config)
+    except ConfigError:  # of another version
+        return None
+
+
+def _run(
+    run: RunDirectory,
+    config: Config | None,
+    manifest: Manifest | None,
+    result: Mapping[str, Any],
+    totals: Sequence[EpochRecord],
+) -> dict[str, Any]:
+    launch = {}
+    with suppress(DataError):
+        started = Launch.read(run)
+        launch = {"workers": started.workers, "servers": started.servers, "coordinators": started.coordinators}
+    source = manifest.source if manifest else {}
+    names = ("started", "ended", "seconds", "start_seconds", "command", "versions")
+    return {
+        "name": run.path.name,
+        "configuration": config.yaml_path.name if config else None,
+        "state": _state(run, result),
+        **launch,
+        "epochs": config.runner.epochs if config else None,
+        "top_k": totals[-1].top_k if totals else config.runner.top_k if config else None,
+        **{name: result.get(name) for name in names},
+        "data": {"kind": source.get("kind"), "name": source.get("name"), **result.get("data", {})},
+        "private": list(config.runner.private_params or ()) if config else [],
+        "model": result.get("model"),
+        "best": result["best"].get("epoch") if _chosen(config, result) else None,
+    }
+
+
+def _chosen(config: Config | None, result: Mapping[str, Any]) -> bool:
+    return bool(config and config.runner.validation_data_dir and isinstance(result.get("best"), dict))
+
+
+def _state(run: RunDirectory, result: Mapping[str, Any]) -> str:
+    if result:
+        return str(result["state"])
+    with suppress(DataError):
+        if any(status.process() for status in roles.read_statuses(run.roles).values()):
+            return "running"
+    try:
+        with run.held():
+            return "unfinished"
+    except RunError:
+        return "running"
+    except OSError:
+        return "unfinished"
+
+
+def _failure(run: RunDirectory, result: Mapping[str, Any]) -> dict[str, Any] | None:
+    if result.get("state") != roles.FAILED:
+        return None
+    log = run.path / str(result.get("log") or "")
+    return {
+        "role": result.get("role"),
+        "kind": result.get("kind"),
+        "error": str(result.get("error", "")),
+        "log": log.name if result.get("log") else None,
+        "tail": _tail(log) if result.get("log") else None,
+    }
+
+
+def _tail(path: Path) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return None
+    return text if size <= _TAIL_BYTES else text.partition("\n")[2]
+
+
+def _clients(run: RunDirectory, manifest: Manifest | None, records: Iterable[EpochRecord]) -> list[dict[str, Any]]:
+    last = {each.client: each for each in records if each.client != ALL}
+    count = max([1 + int(number) for number in last], default=0)
+    with suppress(DataError):
+        count = max(count, Launch.read(run).workers)
+    clients: list[dict[str, Any]] = [{"name": f"client {number}"} for number in range(count)]
+    for number, record in last.items():
+        clients[int(number)]["test_users"] = record.test_users
+    if manifest is None or manifest.num_shards != count:  # several shards each
+        return clients
+    for number, (client, shard) in enumerate(zip(clients, manifest.shards)):
+        train = shard.train
+        client |= {"train_rows": train.rows, "positives": train.positives, "users": train.users, "items": train.items}
+        client["test_users"] = shard.test.users
+        client["name"] = manifest.clients[number] if manifest.clients else client["name"]
+        for name in ("common_items", "tags"):
+            spread = manifest.difference.get(name)
+            client[name] = spread["shards"][number] if spread else None
+    return clients
+
+
+def _figures(totals: Sequence[EpochRecord]) -> dict[str, dict[str, list[Any]]]:
+    """By client and figure, over the epochs."""
+    figures: dict[str, dict[str, list[Any]]] = {}
+    for place, total in enumerate(totals):
+        for record in (total, *total.clients):
+            columns = figures.setdefault(str(record.client), {})
+            for name, value in record.figures().items():
+                if isinstance(value, bool) or not isinstance(value, int | float) or name in ("epoch", "client", "top_k"):
+                    continue
+                if math.isfinite(value):
+                    columns.setdefault(name, [None] * len(totals))[place] = value
+    return figures
+
+
+def _rounds(run: RunDirectory) -> tuple[list[dict[str, Any]], list[str]]:
+    reasons: dict[str, int] = {}
+    rounds = []
+    for each in RoundLog(run.rounds, with_arrays=False):
+        clients = {
+            str(client): [
+                decision.next_state,
+                decision.local_epochs,
+                decision.learning_rate_factor,
+                reasons.setdefault(decision.reason, len(reasons)),
+            ]
+            for client, decision in sorted(each.decisions.items())
+        }
+        rounds.append(
+            {
+                "round": each.round,
+                "strategy": each.strategy,
+                "seconds": each.seconds,
+                "missing": list(each.missing),
+                "sent": sum(each.report_bytes.values()) or None,
+                "received": sum(each.decision_bytes.values()) or None,
+                "clients": clients,
+            }
+        )
+    return rounds, list(reasons)
+
+
+def _distillation(config: Config | None) -> dict[str, Any] | None:
+    if config is None or config.distillation.proxy_data_dir is None:
+        return None
+    settings = config.distillation
+    return {
+        "temperature": settings.temperature,
+        "weight": settings.weight,
+        "positives": settings.positives,
+        "students": to_plain(settings.students),
+        "strategy": config.coordinator.strategy,
+        "options": to_plain(config.coordinator.options),
+    }
+
+
+def _compression(run: RunDirectory, config: Config | None) -> dict[str, Any] | None:
+    models = []
+    for path in sorted((*run.path.glob(f"*/{SIGNATURE}"), *run.path.glob(f"*/*/{SIGNATURE}"))):
+        with suppress(DataError):
+            told = read_json(path).get("compression")
+            if isinstance(told, dict):
+                names = ("bits", "prune", "before", "after")
+                models.append({"folder": path.parent.name, **{name: told.get(name) for name in names}})
+    reports = config.runner.compress_report if config else "none"
+    return {"reports": reports, "models": models} if models or reports != "none" else None
+
+
+def _privacy(
+    config: Config | None, result: Mapping[str, Any], totals: Sequence[EpochRecord]
+) -> dict[str, Any] | None:
+    if config is None or config.privacy.clip is None:
+        return None
+    settings = config.privacy
+    epsilon = totals[-1].epsilon if totals else math.nan
+    return {
+        "epsilon": epsilon if math.isfinite(epsilon) else None,
+        "delta": settings.delta,
+        "exchanges": len(totals) * config.runner.exchanges_per_epoch,
+        "noise_multiplier": settings.noise_multiplier,
+        "clip": settings.clip,
+        "users_per_exchange": settings.users_per_exchange,
+        **result.get("privacy", {}),
+    }
+
+
+def _notes(run: RunDirectory) -> list[str]:
+    try:
+        text = run.tables.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    notes = [line.removeprefix("note: ") for line in text.splitlines() if line.startswith("note: ")]
+    return list(dict.fromkeys(notes))[:_MOST_NOTES]
+
+
+def _configuration(config: Config | None) -> list[dict[str, Any]]:
+    if config is None:
+        return []
+    keys = []
+    for name, item in KEYS.items():
+        required = item.is_required()
+        value, default = config[name], None if required else to_plain(item.default)
+        keys.append(
+            {
+                "name": name,
+                "value": _shown(value),
+                "default": None if required else _shown(default),
+                "meaning": item.description,
+                "changed": required or value != default,
+            }
+        )
+    return keys
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
