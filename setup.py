@@ -45,7 +45,7 @@ setup(
     },
     packages=[*find_packages(include=["fl_rec", "fl_rec.*"]), *shipped],
     package_dir=shipped,
-    package_data={"fl_rec": ["py.typed"], "fl_rec.shipped.configs": ["*.yaml", "*.npz"]},
+    package_data={"fl_rec": ["py.typed"], "fl_rec.page": ["assets/*"], "fl_rec.shipped.configs": ["*.yaml", "*.npz"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
         # Later wheels of PyPI were built without the parameter server.

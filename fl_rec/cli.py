@@ -26,6 +26,7 @@ COMMANDS = {
         "start a job's servers and workers, watch them, and judge the run; without -m, the built-in job",
     ),
     "resume": ("fl_rec.terminal.resume", "go on with a run that has ended too early, or that is to have more epochs"),
+    "report": ("fl_rec.page.report", "write a run as one HTML page, which works offline"),
     "coordinator": (
         "fl_rec.coordinator.process",
         "start a run's lost coordinator again, or try a strategy on a recorded run",

@@ -3,7 +3,7 @@
 `content_of` gives one mapping, and a key whose content the run doesn't have is null or empty:
 
 format        1
-run           name, configuration (its file's name), state (running, done, failed, unfinished), workers, servers,
+run           name, configuration (its file's name), state (training, done, failed, killed), workers, servers,
               coordinators, epochs (planned), top_k, started, ended, seconds, start_seconds, command, versions, data,
               private (patterns of parameters that stay with a worker), model, best (the epoch that is kept, if one was
               chosen)
@@ -147,14 +147,14 @@ def _state(run: RunDirectory, result: Mapping[str, Any]) -> str:
         return str(result["state"])
     with suppress(DataError):
         if any(status.process() for status in roles.read_statuses(run.roles).values()):
-            return "running"
+            return "training"
     try:
         with run.held():
-            return "unfinished"
+            return "killed"
     except RunError:
-        return "running"
+        return "training"
     except OSError:
-        return "unfinished"
+        return "killed"
 
 
 def _failure(run: RunDirectory, result: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -209,7 +209,11 @@ def _figures(totals: Sequence[EpochRecord]) -> dict[str, dict[str, list[Any]]]:
         for record in (total, *total.clients):
             columns = figures.setdefault(str(record.client), {})
             for name, value in record.figures().items():
-                if isinstance(value, bool) or not isinstance(value, int | float) or name in ("epoch", "client", "top_k"):
+                if (
+                    isinstance(value, bool)
+                    or not isinstance(value, int | float)
+                    or name in ("epoch", "client", "top_k")
+                ):
                     continue
                 if math.isfinite(value):
                     columns.setdefault(name, [None] * len(totals))[place] = value
@@ -269,9 +273,7 @@ def _compression(run: RunDirectory, config: Config | None) -> dict[str, Any] | N
     return {"reports": reports, "models": models} if models or reports != "none" else None
 
 
-def _privacy(
-    config: Config | None, result: Mapping[str, Any], totals: Sequence[EpochRecord]
-) -> dict[str, Any] | None:
+def _privacy(config: Config | None, result: Mapping[str, Any], totals: Sequence[EpochRecord]) -> dict[str, Any] | None:
     if config is None or config.privacy.clip is None:
         return None
     settings = config.privacy

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fl_rec.config import add_config_arguments
 from fl_rec.config.loading import count
+from fl_rec.page import serve
 from fl_rec.terminal.run import add_launch_arguments, play, resumed
 
 
@@ -21,4 +22,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(options: argparse.Namespace) -> int:
     """Plays `fl-rec resume`, as `fl-rec run`."""
-    return play(resumed(options.run, options))
+    return play(resumed(options.run, options), serve.observers(options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from fl_rec.config import add_config_arguments
@@ -11,7 +12,9 @@ from fl_rec.config.loading import count
 from fl_rec.errors import JobFailed
 from fl_rec.job.built_in import built_in
 from fl_rec.job.launch import LaunchOptions, launch
+from fl_rec.job.observers import Observer
 from fl_rec.job.signals import Stopped
+from fl_rec.page import serve
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.terminal.plain import Plain
 
@@ -49,12 +52,14 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how often to go on from the last checkpoint when a process was lost; default: 0",
     )
+    serve.add_arguments(parser)
 
 
 def command(options: argparse.Namespace) -> int:
     """Plays `fl-rec run`: 0 if every role did its part, 1 if not; 128 + the signal if one ended it."""
+    served = serve.observers(options)
     if options.resume:
-        return play(resumed(options.resume, options))
+        return play(resumed(options.resume, options), served)
     return play(
         LaunchOptions(
             config_yaml=Path(options.config_yaml) if options.config_yaml else built_in(),
@@ -65,7 +70,8 @@ def command(options: argparse.Namespace) -> int:
             servers=options.servers,
             script=options.script,
             max_restarts=options.max_restarts,
-        )
+        ),
+        served,
     )
 
 
@@ -84,10 +90,10 @@ def resumed(run: Path, options: argparse.Namespace) -> LaunchOptions:
     )
 
 
-def play(job: LaunchOptions) -> int:
-    """As `command`."""
+def play(job: LaunchOptions, others: Sequence[Observer] = ()) -> int:
+    """As `command`, with others that look at the job."""
     try:
-        launch(job, [Plain(sys.stdout)])
+        launch(job, [*others, Plain(sys.stdout)])
     except JobFailed as err:
         print(f"fl_rec: {err}", file=sys.stderr, flush=True)
         return 1

@@ -164,10 +164,13 @@ class Lines extends Chart {
     ctx.lineTo(bbox.left + bbox.width, y);
     ctx.stroke();
     ctx.font = `${11.5 * ratio}px system-ui, sans-serif`;
-    ctx.textAlign = "right";
     const above = y - bbox.top > 18 * ratio;
     ctx.textBaseline = above ? "bottom" : "top";
-    const label = [`popularity ${this.format(this.reference)}`, bbox.left + bbox.width, y + (above ? -3 : 4) * ratio];
+    // At the end where the thick line is farther from it.
+    const thick = this.lines.find((line) => line.kind !== "client")?.values ?? [], away = (value) => (known(value) ? Math.abs(value - this.reference) : Infinity);
+    const left = away(thick.find(known)) >= away(last(thick));
+    ctx.textAlign = left ? "left" : "right";
+    const label = [`popularity ${this.format(this.reference)}`, left ? bbox.left + 4 * ratio : bbox.left + bbox.width, y + (above ? -3 : 4) * ratio];
     ctx.setLineDash([]);
     ctx.strokeStyle = colour("card");
     ctx.lineWidth = 4 * ratio;

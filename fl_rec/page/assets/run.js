@@ -33,7 +33,7 @@ const head = (content) => {
 
 const verdict = (content) => {
   const { run, popularity } = content, hr = figure(content, "hr"), at = `HR@${run.top_k}`;
-  if (!known(hr)) return content.epochs.length ? null : el("p", { class: "verdict soft" }, run.state === "running" ? "Nothing has been trained yet: its figures come with the first epoch." : "No epoch was finished.");
+  if (!known(hr)) return content.epochs.length ? null : el("p", { class: "verdict soft" }, run.state === "training" ? "Nothing has been trained yet: its figures come with the first epoch." : "No epoch was finished.");
   const parts = [`${at} is `, el("b", {}, share(hr)), ` after ${plural(content.epochs[keptAt(content)], "epoch")}`];
   if (run.best !== null) parts.push(" (chosen by the validation shards)");
   if (!popularity) return el("p", { class: "verdict" }, parts, ". The data does not say what ranking by popularity would reach.");
@@ -46,7 +46,7 @@ const verdict = (content) => {
 const tiles = (content) => {
   if (!content.epochs.length) return null;
   const { run, popularity } = content, first = (name) => content.figures.all[name]?.find(known);
-  const against = (name) => popularity ? el("span", { class: figure(content, name) > popularity[name] ? "good" : "bad" }, `${signed(figure(content, name) - popularity[name])} to popularity`) : "of the test users";
+  const against = (name) => popularity ? el("span", { class: figure(content, name) > popularity[name] ? "good" : "bad" }, `${signed(figure(content, name) - popularity[name])} vs popularity`) : "of the test users";
   const tile = (name, value, more) => value === NONE ? null : el("div", { class: "tile" }, el("div", { class: "name" }, name), el("div", { class: "value" }, value), el("div", { class: "more" }, more));
   const worst = worstClient(content);
   return el("div", { class: "tiles" },
@@ -54,14 +54,14 @@ const tiles = (content) => {
     tile("Test AUC", share(figure(content, "test_auc")), "of all test rows"),
     tile("Training loss", share(figure(content, "train_loss")), `${share(first("train_loss"))} in epoch ${content.epochs[0]}`),
     worst ? tile("Worst-served shard", share(worst.hr), nameOf(content, worst.client)) : null,
-    tile("An epoch takes", seconds(mean(epochSeconds(content))), `${count(mean(content.figures.all.rows_per_second ?? []))} rows/s in training`));
+    tile("An epoch takes", seconds(mean(epochSeconds(content))), `${count(mean(content.figures.all.rows_per_second ?? []))} rows/s`));
 };
 
 // --- While it trains ----------------------------------------------------------------------------------------------
 
 const progress = (content) => {
   if (!content.progress) return null;
-  const roles = Object.entries(content.progress.roles), states = {};
+  const roles = Object.entries(content.progress), states = {};
   for (const [, role] of roles) states[role.state || "not there yet"] = (states[role.state || "not there yet"] ?? 0) + 1;
   const done = roles.map(([, role]) => role).filter((role) => role.rows_of_epoch > 0);
   const epoch = Math.max(0, ...done.map((role) => role.epoch));
@@ -82,12 +82,12 @@ const failure = ({ failure: fault, epochs }) => fault && section("What went wron
 
 const NAMED = { train_loss: "Training loss", train_auc: "Training AUC", test_auc: "Test AUC", epsilon: "Epsilon spent" };
 const titleOf = (name, k) => NAMED[name] ?? (name === "hr" ? `HR@${k}` : name === "ndcg" ? `NDCG@${k}` : name === "validation_hr" ? `Validation HR@${k}` : name === "validation_ndcg" ? `Validation NDCG@${k}` : name.replaceAll("_", " "));
-const FIRST = ["hr", "ndcg", "test_auc", "train_loss"], THEN = ["train_auc", "validation_hr", "validation_ndcg", "epsilon"];
+const FIRST = ["hr", "ndcg", "test_auc", "train_loss"], THEN = ["validation_hr", "validation_ndcg", "epsilon"];
 const COUNTS = ["rows", "seconds", "rows_per_second", "test_users", "test_tied"];
 const isTime = (name) => name.endsWith("_seconds") || name === "seconds";
 const named = (content) => [...new Set(Object.values(content.figures).flatMap(Object.keys))];
 const curves = (content) => {
-  const all = named(content), own = all.filter((name) => ![...FIRST, ...THEN, ...COUNTS].includes(name) && !isTime(name));
+  const all = named(content), own = all.filter((name) => ![...FIRST, ...THEN, ...COUNTS, "train_auc"].includes(name) && !isTime(name));
   return [...FIRST, ...THEN, ...own].filter((name) => all.includes(name));
 };
 const linesOf = (content, name) => {
@@ -120,7 +120,7 @@ const learning = (content) => {
 };
 
 const figuresTable = (content) => {
-  const shown = curves(content), place = el("div");
+  const shown = [...curves(content), "train_auc"], place = el("div");
   const fill = () => {
     const own = content.figures[kept.client] ?? content.figures.all;
     place.replaceChildren(table(
@@ -341,8 +341,8 @@ const follow = async () => {
       const content = await answer.json();
       version = answer.headers.get("ETag");
       show(content);
-      said.textContent = content.run.state === "running" ? "Live: it follows the job without a reload." : "The job has ended. To keep this page: fl-rec report";
-      if (content.run.state !== "running") return;
+      said.textContent = content.run.state === "training" ? "Live: it follows the job without a reload." : "The job has ended. To keep this page: fl-rec report";
+      if (content.run.state !== "training") return;
     }
   } catch {
     silent += 1;
