@@ -5,7 +5,8 @@
 #   ./fl_run.sh -m configs/NAME.yaml [-o key=value ...]  another configuration
 #   ./fl_run.sh test [PYTEST OPTIONS]                    the tests
 #   ./fl_run.sh lint                                     ruff, mypy, the import rule, the drawing of the architecture
-#   ./fl_run.sh --help                                   every option and every configuration key
+#   ./fl_run.sh COMMAND ...                              any other command of fl-rec, as ./fl_run.sh recommend --user 7
+#   ./fl_run.sh help                                     these commands; ./fl_run.sh COMMAND --help what one takes
 #
 # Options of a run: --worker_num N, --server_num N, --coordinator_num N, --servers HOST:PORT,..., --script FILE.
 # Environment: FL_REC_PADDLE=2.6.2 takes that Paddle; FL_REC_PYTHON names the Python to build the environment with;
@@ -73,6 +74,8 @@ lint() {
     python docs/check_architecture.py
 }
 
+fl_rec() { FL_REC_PROGRAM=./fl_run.sh exec "$venv/bin/python" -m fl_rec.cli "$@"; }
+
 set_up
 case ${1:-} in
     test)
@@ -84,5 +87,9 @@ case ${1:-} in
         cd "$root"
         lint
         ;;
-    *) exec "$venv/bin/python" -m fl_rec.cli run "$@" ;;
+    help) fl_rec ;;
+    --version) fl_rec --version ;;
+    # Options of a run, and what may be meant for one, which then tells of -m and -o.
+    '' | -* | *.yaml | *.yml | *=*) fl_rec run "$@" ;;
+    *) fl_rec "$@" ;;
 esac

@@ -63,6 +63,8 @@ setup(
         "scikit-learn>=1.0",
         # What is shown on a terminal.
         "rich>=13,<16",
+        # What a shell completes, of the parser of the command line.
+        "shtab>=1.7",
         # Which processes belong to a job, and whether they live.
         "psutil>=6",
         # Paddle imports it without saying so (pkg_resources, distutils) on Python 3.12 and later.

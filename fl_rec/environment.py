@@ -54,20 +54,22 @@ def check(version_info: tuple[int, int] = sys.version_info[:2]) -> None:
         version = None
     if version in KNOWN_PADDLES:
         return
-    command = [sys.executable, "-c", _PROBE]
-    try:
-        probe = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS)
-    except subprocess.TimeoutExpired as err:
-        raise RunError(
-            f"Paddle must be importable within {PROBE_SECONDS} s, and paddlepaddle {version} was not."
-        ) from err
-    if probe.returncode != 0:
-        said = probe.stderr.strip().splitlines()[-1:] or ["nothing"]
+    said = probe()
+    if said is not None:
         raise RunError(
             f"Paddle must hold the parameter server: the wheels {' and '.join(KNOWN_PADDLES)} do, later ones of PyPI "
-            f"do not. Received: paddlepaddle {version or 'not installed'}, which said: {said[0]}. Install one of them "
+            f"do not. Received: paddlepaddle {version or 'not installed'}, which said: {said}. Install one of them "
             "(pip install paddlepaddle==3.0.0), or build Paddle with -DWITH_PSCORE=ON."
         )
+
+
+def probe() -> str | None:
+    """What Paddle says when it can't be imported with its parameter server, in another process; None if it can."""
+    try:
+        done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"nothing within {PROBE_SECONDS} s"
+    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["nothing"])[-1]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -100,9 +101,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def where_raised(err: BaseException) -> str:
-    """The file and line at which a user's code failed, for an error's end."""
-    at = traceback.extract_tb(err.__traceback__)[-1]
+    """The file and line at which a user's code failed, for an error's end: not those of a library that it called."""
+    frames = traceback.extract_tb(err.__traceback__)[::-1]
+    at = next((each for each in frames if _is_a_users(each.filename)), frames[0])
     return f"{Path(at.filename).name}, line {at.lineno}"
+
+
+def _is_a_users(file: str) -> bool:
+    libraries = (str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
+    return not file.startswith(("<", *(f"{each}{os.sep}" for each in libraries)))
 
 
 def split_options(text: str) -> tuple[str, dict[str, str]]:

@@ -111,14 +111,15 @@ class Keys(BaseModel):
 K = TypeVar("K", bound=Keys)
 
 
-def key(default: Any, doc: str) -> Any:
+def key(default: Any, doc: str, unit: str = "") -> Any:
     """Declares one key; its type is the field's annotation.
 
     Args:
         default: its value where it is left out; ... if it is required.
-        doc: one line of explanation, for --help and errors.
+        doc: one line of explanation, for `fl-rec config` and errors.
+        unit: of its number, where it has one.
     """
-    return Field(default, description=doc)
+    return Field(default, description=doc, json_schema_extra={"unit": unit} if unit else None)
 
 
 def read_options(cls: type[K], values: Any, name: str, folder: Path) -> K:
@@ -188,6 +189,13 @@ def validate(cls: type[K], values: Mapping[Any, Any], folder: Path) -> K:
 def keys_of(cls: type[Keys]) -> dict[str, FieldInfo]:
     """The fields by their keys' names."""
     return {name: cls.model_fields[item] for item, name in _names(cls)}
+
+
+def inner_keys(item: FieldInfo) -> dict[str, FieldInfo]:
+    """The keys of each value of a mapping of names to mappings of keys; none of anything else."""
+    kind = _bare(item.annotation)
+    value = _bare(get_args(kind)[1]) if get_origin(kind) is Mapping else None
+    return keys_of(value) if isinstance(value, type) and issubclass(value, Keys) else {}
 
 
 def rule_of(item: FieldInfo) -> Says:

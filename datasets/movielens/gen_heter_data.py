@@ -14,7 +14,6 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # so that it runs from a clone without installing
 
 from fl_rec.cli import run_script
-from fl_rec.data import shards
 
 if __name__ == "__main__":
-    sys.exit(run_script(shards, folder=HERE))
+    sys.exit(run_script("fl_rec.data.shards", folder=HERE))

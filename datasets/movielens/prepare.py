@@ -13,7 +13,6 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # so that it runs from a clone without installing
 
 from fl_rec.cli import run_script
-from fl_rec.data import prepare
 
 if __name__ == "__main__":
-    sys.exit(run_script(prepare, folder=HERE))
+    sys.exit(run_script("fl_rec.data.prepare", folder=HERE))

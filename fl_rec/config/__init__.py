@@ -1,6 +1,7 @@
 """Configuration: a YAML file and overrides become one frozen, typed, checked `Config`."""
 
-from fl_rec.config.loading import Config, add_config_arguments, count, json_schema, list_keys, load_from_args
+from fl_rec.config.loading import Config, add_config_arguments, count, load_from_args
+from fl_rec.config.reference import json_schema
 from fl_rec.config.schema import (
     ClientConfig,
     CoordinatorConfig,
@@ -23,6 +24,5 @@ __all__ = [
     "add_config_arguments",
     "count",
     "json_schema",
-    "list_keys",
     "load_from_args",
 ]

@@ -25,10 +25,10 @@ from fl_rec.config.schema import (
     RunnerConfig,
     Sections,
 )
-from fl_rec.config.written import KEYS, Dumper, Written, parse_override, read, unknown_key
+from fl_rec.config.written import KEYS, Dumper, Written, parse_override, read, require_section, unknown_key
 from fl_rec.errors import ConfigError
 from fl_rec.files import atomic_write
-from fl_rec.typed import error_of, problems_of, rule_of, to_plain, validate
+from fl_rec.typed import error_of, problems_of, to_plain, validate
 
 # Unless another lies beside the configuration.
 DEFAULT_NET = "models/ncf/static_model.py"
@@ -199,26 +199,6 @@ class Config(Mapping[str, Any]):
         return {name: self[name] for name in KEYS if self[name] != usual[name]}
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of a configuration, for editors. It is stricter than `Config.load`, which converts types."""
-    schema = Sections.model_json_schema()
-    for old, new in RENAMED.items():
-        section, name = old.split(".")
-        kind: Any = Sections.model_fields[section].annotation
-        keys = schema["$defs"][kind.__name__]["properties"]
-        keys[name] = {**keys[new.rpartition(".")[2]], "deprecated": True, "description": f"now {new}"}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "fl_rec configuration"}
-
-
-def list_keys() -> str:
-    """Every key with its default, its meaning and what it accepts."""
-    lines = ["keys of a configuration (YAML):"]
-    for name, item in KEYS.items():
-        shown = "required" if item.is_required() else f"default {_shown(to_plain(item.default))}"
-        lines += [f"  {name}: {rule_of(item).accepts} ({shown})", f"      {item.description}"]
-    return "\n".join(lines)
-
-
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add ``-m FILE`` and ``-o key=value ...``, which all tools share, and the keys under ``--help``."""
     parser.add_argument("-m", "--config_yaml", metavar="FILE", required=required, help="configuration (YAML)")
@@ -232,7 +212,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True)
         help="override keys: -o runner.epochs=5; relative paths start at the folder of FILE",
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = list_keys()
+    parser.epilog = "fl-rec config lists the keys, and explains one: fl-rec config runner.epochs"
 
 
 def load_from_args(args: argparse.Namespace) -> Config:
@@ -252,6 +232,7 @@ def _overridden(
     for override in overrides:
         try:
             name, value = parse_override(override)
+            require_section(name)
         except ConfigError as err:
             written.problems.append(str(err))
             continue

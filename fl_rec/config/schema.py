@@ -100,9 +100,9 @@ class RunnerConfig(Keys):
     exchange: str | None = key(
         None, "an exchange of your own as module:Class or file.py:Class; null: as sync_mode says"
     )
-    geo_step: PositiveInt = key(100, "geo: at most this many batches between two exchanges")
+    geo_step: PositiveInt = key(100, "geo: at most this many batches between two exchanges", "batches")
     exchanges_per_epoch: NonNegativeInt = key(
-        0, "geo: synchronised exchanges of all workers in an epoch; 0: each when it comes to it"
+        0, "geo: synchronised exchanges of all workers in an epoch; 0: each when it comes to it", "exchanges"
     )
     aggregation: Literal["mean", "weighted", "sum", "trimmed_mean", "median"] = key(
         "mean",
@@ -125,26 +125,26 @@ class RunnerConfig(Keys):
     private_params: tuple[str, ...] | None = key(
         None, "geo: parameters that never leave their worker, by name, * for any text; null: the users' embeddings"
     )
-    epochs: PositiveInt = key(1, "passes over the training data")
+    epochs: PositiveInt = key(1, "passes over the training data", "epochs")
     early_stopping: NonNegativeInt = key(
-        0, "epochs without a better NDCG on the validation shards until training stops; 0: never"
+        0, "epochs without a better NDCG on the validation shards until training stops; 0: never", "epochs"
     )
     resample_negatives: PositiveInt | None = key(
-        None, "negatives drawn anew per positive, every epoch; null: those of the shards"
+        None, "negatives drawn anew per positive, every epoch; null: those of the shards", "rows"
     )
-    train_batch_size: PositiveInt = key(512, "rows per training step")
-    infer_batch_size: PositiveInt = key(8192, "rows per evaluation step")
+    train_batch_size: PositiveInt = key(512, "rows per training step", "rows")
+    infer_batch_size: PositiveInt = key(8192, "rows per evaluation step", "rows")
     compress_report: Literal["none", "float16", "int8"] = key(
         "none", "how float arrays of reports and decisions travel; they arrive as float32"
     )
-    thread_num: PositiveInt = key(1, "training threads in each worker")
+    thread_num: PositiveInt = key(1, "training threads in each worker", "threads")
     local_step: Literal["auto", "graph", "compiled"] = key(
         "auto", "what trains a batch: Paddle's graph, or code compiled for the net; auto: compiled where it can"
     )
     use_gpu: bool = key(False, "train on a GPU")
     seed: NonNegativeInt = key(2022, "seed of everything random")
-    top_k: PositiveInt = key(10, "K of HR@K and NDCG@K")
-    print_interval: PositiveInt = key(500, "batches between two lines of progress")
+    top_k: PositiveInt = key(10, "K of HR@K and NDCG@K", "items")
+    print_interval: PositiveInt = key(500, "batches between two lines of progress", "batches")
 
     reader_type: ReaderType = key(
         "QueueDataset", "graph: have Paddle's data feed stream the rows from a file, or load them first"
@@ -166,18 +166,20 @@ class RunnerConfig(Keys):
     infer_start_epoch: NonNegativeInt = key(0, "first epoch whose saved model is evaluated")
     infer_end_epoch: NonNegativeInt | None = key(None, "epoch to stop before; null: evaluate one epoch")
 
-    save_interval: NonNegativeInt = key(1, "epochs between two checkpoints, from which fl-rec resume goes on; 0: none")
-    keep_checkpoints: PositiveInt = key(2, "checkpoints that stay, the newest ones")
+    save_interval: NonNegativeInt = key(
+        1, "epochs between two checkpoints, from which fl-rec resume goes on; 0: none", "epochs"
+    )
+    keep_checkpoints: PositiveInt = key(2, "checkpoints that stay, the newest ones", "checkpoints")
     on_worker_loss: Literal["stop", "restart", "continue"] = key(
         "stop",
         "when a worker's process is lost: the job ends, or goes on from its last checkpoint, with all workers or, in "
         "that epoch, without the lost one",
     )
 
-    start_timeout: PositiveFloat = key(120.0, "seconds for servers and peers to come up")
-    barrier_timeout: PositiveFloat = key(3600.0, "seconds a worker waits for the slowest other")
+    start_timeout: PositiveFloat = key(120.0, "seconds for servers and peers to come up", "seconds")
+    barrier_timeout: PositiveFloat = key(3600.0, "seconds a worker waits for the slowest other", "seconds")
     heartbeat_timeout: Annotated[float, AtLeast(2)] = key(
-        30.0, "seconds without a sign of life, however busy, until a role is taken for frozen"
+        30.0, "seconds without a sign of life, however busy, until a role is taken for frozen", "seconds"
     )
 
     need_dump: bool = key(False, "dump variables of every batch")
@@ -206,13 +208,15 @@ class HyperParameters(Keys):
     """The network; sizes left out are derived from the data."""
 
     optimizer: OptimizerConfig = key(OptimizerConfig(), "the optimizer of every worker")
-    num_users: PositiveInt | None = key(None, "users; null: the data's")
-    num_items: PositiveInt | None = key(None, "items; null: the data's")
+    num_users: PositiveInt | None = key(None, "users; null: the data's", "users")
+    num_items: PositiveInt | None = key(None, "items; null: the data's", "items")
     mode: Literal["NCF_MLP", "NCF_GMF", "NCF_NeuMF"] = key("NCF_MLP", "which network of arXiv:1708.05031")
-    mf_dim: PositiveInt = key(8, "width of an embedding of NCF_GMF and NCF_NeuMF")
-    fc_layers: Layers = key((64, 32, 16, 8), "widths of the fully connected layers")
+    mf_dim: PositiveInt = key(8, "width of an embedding of NCF_GMF and NCF_NeuMF", "numbers")
+    fc_layers: Layers = key((64, 32, 16, 8), "widths of the fully connected layers", "numbers")
     group_size: PositiveInt | None = key(
-        None, "items of a training row, a positive first; null: 1 + runner.resample_negatives, or what the shards hold"
+        None,
+        "items of a training row, a positive first; null: 1 + runner.resample_negatives, or what the shards hold",
+        "items",
     )
     loss: str = key("log_loss", "a loss's name, or your own as module:function or file.py:function")
     loss_options: Values = key({}, "what the loss lets you set")
@@ -230,8 +234,10 @@ class ClientConfig(Keys):
     """The device that a client is taken to be."""
 
     type: str = key("machine", "any word, such as phone")
-    slow_down: Annotated[float, AtLeast(1)] = key(1.0, "its processor takes this many times longer than this machine's")
-    bandwidth: PositiveFloat | None = key(None, "bytes per second to the servers; null: no limit")
+    slow_down: Annotated[float, AtLeast(1)] = key(
+        1.0, "its processor takes this many times longer than this machine's", "times"
+    )
+    bandwidth: PositiveFloat | None = key(None, "bytes per second to the servers; null: no limit", "bytes per second")
 
 
 class CoordinatorConfig(Keys):
@@ -239,11 +245,11 @@ class CoordinatorConfig(Keys):
 
     strategy: str = key("join_all", "a strategy's name, or your own as module:Class or file.py:Class")
     options: Values = key({}, "what the strategy lets you set")
-    round_timeout: PositiveFloat = key(60.0, "seconds from a round's first report until it is decided")
-    coordinator_timeout: PositiveFloat = key(60.0, "seconds that a worker tries to reach the coordinator")
+    round_timeout: PositiveFloat = key(60.0, "seconds from a round's first report until it is decided", "seconds")
+    coordinator_timeout: PositiveFloat = key(60.0, "seconds that a worker tries to reach the coordinator", "seconds")
     on_coordinator_loss: Literal["stop", "continue"] = key("stop", "what a worker does then")
     report_fields: Shapes = key({}, "your own fields of a report, with their shapes")
-    max_message_bytes: Annotated[int, AtLeast(1024)] = key(1 << 20, "longest message that either side takes")
+    max_message_bytes: Annotated[int, AtLeast(1024)] = key(1 << 20, "longest message that either side takes", "bytes")
     clients: Annotated[Mapping[Client, ClientConfig], _DEVICES] = key({}, "devices to emulate")
 
     def client(self, number: int) -> ClientConfig:
@@ -275,7 +281,9 @@ class DistillationConfig(Keys):
     proxy_data_dir: Path | None = key(
         None, "folder of the public users' rows, which all clients hold; null: no distillation"
     )
-    positives: PositiveInt = key(28_000, "public interactions whose rows, with their negatives, a round is about")
+    positives: PositiveInt = key(
+        28_000, "public interactions whose rows, with their negatives, a round is about", "interactions"
+    )
     students: Annotated[Mapping[Client, Values], _STUDENTS] = key(
         {}, "hyper_parameters in which clients' nets differ; runner.private_params must be [*]"
     )
@@ -297,6 +305,16 @@ class Sections(Keys):
 RENAMED = {
     "runner.rounds_per_epoch": "runner.exchanges_per_epoch",
     "privacy.users_per_round": "privacy.users_per_exchange",
+}
+
+# What users of other libraries may call a key, to be told its name.
+OTHERS_NAMES = {
+    "lr": "hyper_parameters.optimizer.learning_rate",
+    "batch_size": "runner.train_batch_size",
+    "num_epochs": "runner.epochs",
+    "embedding_size": "hyper_parameters.mf_dim",
+    "data_path": "runner.train_data_dir",
+    "output_dir": "runner.run_dir",
 }
 
 # Keys that PaddleRec's configurations may hold and this project leaves out on purpose.

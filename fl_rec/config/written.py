@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
-from fl_rec.config.schema import ABSENT, RENAMED, Sections
+from fl_rec.config.schema import ABSENT, OTHERS_NAMES, RENAMED, Sections
 from fl_rec.errors import ConfigError
 from fl_rec.packed import open_regular
 from fl_rec.plugins import nearest
@@ -204,8 +204,16 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not equals:
         near = _nearest(name)
         hint = f" Did you mean {near}=VALUE?" if near else ""
+        if name.endswith((".yaml", ".yml")):
+            hint = f" A configuration is named by -m: -m {name}"
         raise ConfigError(f"option -o: must be key=value. Received: {override!r:.300}.{hint}")
     return name, _parse_yaml(value, f"option -o {override:.300}")[0]
+
+
+def require_section(name: str) -> None:
+    """ConfigError if a key of an override stands in no section of a configuration."""
+    if name.partition(".")[0] not in SECTIONS:
+        raise ConfigError(f"option -o: {unknown_key(name, SECTIONS)}")
 
 
 def to_override(name: str, value: Any) -> str:
@@ -233,19 +241,25 @@ def unknown_key(name: str, beside: Sequence[str]) -> str:
     if name in ABSENT:
         return f"{name} is no key here. {ABSENT[name]}"
     section = name.rpartition(".")[0]
-    near = _nearest(name) if not section or section in SECTIONS else nearest(_last(name), beside)
+    inside = section and section not in SECTIONS and section.partition(".")[0] in SECTIONS
+    near = nearest(_last(name), beside) if inside else _nearest(name)
     if near:
         return f"{name}: unknown key. Did you mean {near}?"
     if name.startswith("hyper_parameters."):
         return f"{name}: unknown key. A key of your own net goes under hyper_parameters.extra."
-    return f"{name}: unknown key. Remove it; --help lists all keys."
+    return f"{name}: unknown key. Remove it; fl-rec config lists all keys."
 
 
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
+def by_last_part() -> dict[str, str]:
+    """Sections and keys by the last parts of their names, and keys by what others call them."""
+    return {**OTHERS_NAMES, **{_last(known): known for known in (*SECTIONS, *KEYS)}}
+
+
 def _nearest(name: str) -> str:
     # Last parts only: a long section name in common would make unlike keys look alike.
-    full = {_last(known): known for known in (*SECTIONS, *KEYS)}
+    full = by_last_part()
     return full.get(nearest(_last(name), full), "")

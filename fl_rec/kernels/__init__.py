@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from fl_rec.kernels.arrays import arrays_of, ids
-from fl_rec.kernels.compiled import cache_environment, compile_all, load, load_all
+from fl_rec.kernels.compiled import cache_environment, cache_folder, compile_all, is_compiled, load, load_all
 from fl_rec.nets.structure import Structure
 
-__all__ = ["cache_environment", "compile_all", "load_all", "score"]
+__all__ = ["cache_environment", "cache_folder", "compile_all", "is_compiled", "load_all", "score"]
 
 
 def score(

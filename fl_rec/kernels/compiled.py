@@ -103,6 +103,12 @@ def cache_environment(spare: str) -> dict[str, str]:
     return {} if cache_folder() is not None else {"NUMBA_CACHE_DIR": spare}
 
 
+def is_compiled() -> bool:
+    """Whether every kernel has been compiled and kept."""
+    folder = cache_folder()
+    return folder is not None and (folder / _DONE).exists()
+
+
 def compile_all(begin: Callable[[], None] = lambda: None) -> None:
     """Has every kernel compiled and kept, if none has done so before; whoever comes at the same time waits.
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from fl_rec import cli
+from fl_rec import __version__, cli
 from fl_rec.config import loading
 
 ASKED = """
 import sys
-from fl_rec import cli
+from fl_rec import __version__, cli
 try:
     cli.main(sys.argv[1:])
 except SystemExit as end:
@@ -34,12 +36,75 @@ def test_an_error_of_the_project_is_one_message_and_exit_code_2(capsys: pytest.C
     assert capsys.readouterr().err.startswith("fl-rec: error: RUN must be a run's folder. Received: ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["evaluat"], ["--nothing"]])
-def test_what_is_no_command(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["evaluat"], "there is no command 'evaluat'. Did you mean evaluate?"),
+        (["--nothing"], "a command comes first, as in fl-rec run --nothing"),
+        (["-m", "a.yaml"], "a command comes first, as in fl-rec run -m a.yaml"),
+        (["a.yaml"], "there is no command 'a.yaml'. To train with a configuration: fl-rec run -m a.yaml"),
+        (["zzz"], "there is no command 'zzz'."),
+    ],
+)
+def test_what_is_no_command(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main(arguments)
     assert end.value.code == 2
-    assert "usage: fl-rec" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"fl-rec: error: {says}\nfl-rec --help shows what there is.\n"
+
+
+def test_without_a_command_it_shows_its_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.main([]) == 0
+    bare = capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+    assert (end.value.code, capsys.readouterr().out) == (0, bare)
+    assert cli.EXIT_CODES in bare
+    assert max(map(len, bare.splitlines())) <= 80
+    monkeypatch.setenv(cli.PROGRAM_KEY, "./fl_run.sh")
+    assert cli.main([]) == 0
+    assert "./fl_run.sh doctor" in capsys.readouterr().out
+
+
+def test_the_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert re.fullmatch(rf"fl_rec {__version__}, Paddle [\d.]+, Python 3\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_commands_help_tells_exit_codes(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main([name, "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: fl-rec {name} ") and said.endswith(f"{cli.EXIT_CODES}\n")
+
+
+BROKEN = """
+def command(options):
+    return {}["no such key"]
+"""
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_nobody_foresaw_has_a_traceback_with_debug_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, debug: bool
+) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN + "def add_arguments(parser): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(cli.COMMANDS, "broken", ("broken", "breaks"))
+    for arguments in (["broken", "--debug"], ["--debug", "broken"]) if debug else (["broken"],):
+        assert cli.main(arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("Traceback") == debug
+        assert said.endswith(
+            "fl-rec: error: KeyError: 'no such key' (broken.py, line 3)\n"
+            "That was not foreseen, here or in code of yours: --debug shows where it came up.\n"
+        )
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "ten", ""])

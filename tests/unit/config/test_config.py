@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from fl_rec import environment
-from fl_rec.config import ClientConfig, Config, add_config_arguments, json_schema, list_keys, load_from_args
+from fl_rec.config import ClientConfig, Config, add_config_arguments, load_from_args
 from fl_rec.errors import ConfigError
 
 # The keys of PaddleRec's models/recall/ncf/config_fl.yaml, with paths of this test.
@@ -340,8 +339,10 @@ class TestUnknownKeys:
             ("runner.epoch=5", "option -o: runner.epoch: unknown key. Did you mean runner.epochs?"),
             ("epochs=5", "epochs: unknown key. Did you mean runner.epochs?"),
             ("runer={epochs: 5}", "runer: unknown key. Did you mean runner?"),
+            ("optimizer.lr=1", "optimizer.lr: unknown key. Did you mean hyper_parameters.optimizer.learning_rate?"),
+            ("hyper_parameters.optimizer.lr=1", "Did you mean hyper_parameters.optimizer.learning_rate?"),
             ("runner.learning_rate=1", "Did you mean hyper_parameters.optimizer.learning_rate?"),
-            ("runner.zzz=5", "runner.zzz: unknown key. Remove it; --help lists all keys."),
+            ("runner.zzz=5", "runner.zzz: unknown key. Remove it; fl-rec config lists all keys."),
             (
                 "hyper_parameters.dropout=0.1",
                 "hyper_parameters.dropout: unknown key. A key of your own net goes under hyper_parameters.extra.",
@@ -413,17 +414,6 @@ class TestCommandLine:
     def test_parsers_do_not_share_overrides(self, minimal: Path) -> None:
         self.parse("-m", str(minimal), "-o", "runner.epochs=5")
         assert self.parse("--config_yaml", str(minimal)).runner.epochs == 1
-
-    def test_help_lists_every_key_with_rule_and_default(
-        self, capsys: pytest.CaptureFixture[str], minimal: Path
-    ) -> None:
-        with pytest.raises(SystemExit):
-            self.parse("--help")
-        assert list_keys() in capsys.readouterr().out
-        assert all(f"  {name}: " in list_keys() for name in Config.load(minimal))
-        assert (
-            "  runner.epochs: an integer of at least 1 (default 1)\n      passes over the training data\n"
-        ) in list_keys()
 
     def test_what_is_not_as_by_default(self, minimal: Path) -> None:
         plain = Config.load(minimal).changed()
@@ -541,18 +531,3 @@ def test_what_is_read_is_a_copy(minimal: Path) -> None:
     config["hyper_parameters.extra.a"].append(2)
     config.get("hyper_parameters.fc_layers").append(2)
     assert config["hyper_parameters.extra.a"] == [1] and config["hyper_parameters.fc_layers"] == [64, 32, 16, 8]
-
-
-def test_json_schema(minimal: Path) -> None:
-    schema = json_schema()
-    assert schema["required"] == ["runner"] and schema["additionalProperties"] is False
-    runner = schema["$defs"]["RunnerConfig"]
-    assert runner["required"] == ["train_data_dir"] and runner["additionalProperties"] is False
-    epochs = {"default": 1, "description": "passes over the training data", "exclusiveMinimum": 0, "type": "integer"}
-    assert {**runner["properties"]["epochs"], **epochs} == runner["properties"]["epochs"]
-    assert runner["properties"]["sync_mode"]["enum"] == ["geo", "async", "sync"]
-    assert runner["properties"]["rounds_per_epoch"]["deprecated"] is True
-    keys = {name.partition(".")[2] for name in Config.load(minimal) if name.startswith("runner.")}
-    assert set(runner["properties"]) == keys | {"rounds_per_epoch"}
-    assert "class" in schema["$defs"]["OptimizerConfig"]["properties"]
-    json.dumps(schema)

@@ -1,0 +1,157 @@
+"""A project's runs: what each is, how far and how well it came, and how one is named in short."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fl_rec.errors import DataError
+from fl_rec.evaluation.metrics import ALL
+from fl_rec.evaluation.records import EpochRecord, parse_line, records_of
+from fl_rec.runs import roles
+from fl_rec.runs.directory import RUNS, RunDirectory
+
+# States beside those that a result tells.
+TRAINING, KILLED, UNREADABLE = "training", "killed", "unreadable"
+# What `default_path` adds to a configuration's name.
+_ADDED = re.compile(r"-\d{8}-\d{6}-\d+(-\d+)?$")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One run.
+
+    Attributes:
+        run: its folder.
+        short: what names it among the runs of its project: the end of its folder's name.
+        configuration: the configuration's name; the folder's, of a run that was given one.
+        state: a result's, or "training", "killed" (it has ended without a word) or "unreadable".
+        epochs: of all clients together, in order.
+        error: why it failed; "" if it has not.
+        started: in seconds since 1970.
+    """
+
+    run: RunDirectory
+    short: str
+    configuration: str
+    state: str
+    epochs: tuple[EpochRecord, ...]
+    error: str
+    started: float
+
+    @property
+    def kept(self) -> EpochRecord | None:
+        """The figures of the epoch that is kept: the best on the validation shards, or without them the last one."""
+        validated = [each for each in self.epochs if each.validation_ndcg == each.validation_ndcg]
+        return (
+            max(validated, key=lambda each: each.validation_ndcg) if validated else next(iter(self.epochs[::-1]), None)
+        )
+
+    def size(self) -> int:
+        """Bytes that its folder takes on the disk."""
+        return size_of(self.run.path)
+
+
+def list_runs(project: Path = Path()) -> list[Listed]:
+    """The runs of a project, the newest last. What can't be read of one is left out of it.
+
+    Args:
+        project: the folder in which `runs` lies, or that folder itself.
+    """
+    folder = project / RUNS if (project / RUNS).is_dir() else project
+    paths = sorted(path.parent for path in folder.glob("*/metrics.jsonl"))
+    found = [_listed(path, short) for path, short in zip(paths, shortened([path.name for path in paths]))]
+    return sorted(found, key=lambda each: (each.started, each.run.path.name))
+
+
+def open_run(path: Path) -> Listed:
+    """One run."""
+    return _listed(path, path.name)
+
+
+def find_run(name: str | Path, project: Path = Path()) -> Path:
+    """The folder of a run that is named by its path, or by the end of its name in a project's `runs`.
+
+    Raises:
+        DataError: there is none, or several.
+    """
+    if RunDirectory(Path(name)).metrics.is_file():
+        return Path(name)
+    paths = sorted(path.parent for path in (project / RUNS).glob("*/metrics.jsonl"))
+    same = [path for path in paths if path.name == str(name)] or [p for p in paths if p.name.endswith(f"-{name}")]
+    if len(same) == 1:
+        return same[0]
+    found = ", ".join(path.name for path in same) or f"none of the {len(paths)} in {(project / RUNS).resolve()}"
+    raise DataError(
+        f"A run is named by its folder, or by the end of its name in runs/. Received: {name}, which is {found}. "
+        "fl-rec runs lists them."
+    )
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """The shortest end of each name, in parts between dashes, that no other name has."""
+    ends: dict[str, int] = {}
+    for name in names:
+        for end in _ends(name):
+            ends[end] = ends.get(end, 0) + 1
+    return [next((end for end in _ends(name) if ends[end] == 1), name) for name in names]
+
+
+def goes_on(run: RunDirectory) -> bool:
+    """Whether a launcher or a role of a run is there."""
+    with suppress(OSError, ValueError, DataError):
+        owner = (run.path / "job").read_text(encoding="utf-8").split()
+        if len(owner) > 2 and roles.started(int(owner[0])) == " ".join(owner[1:3]):
+            return True
+    with suppress(DataError):
+        return any(status.process() is not None for status in roles.read_statuses(run.roles).values())
+    return False
+
+
+def size_of(folder: Path | str) -> int:
+    """Bytes that a folder takes on the disk; of what vanishes meanwhile, none."""
+    total = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                total += size_of(entry.path)
+            else:
+                with suppress(OSError):
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
+
+
+def _ends(name: str) -> list[str]:
+    # Of a name that a user gave, nothing is cut.
+    parts = name.split("-") if _ADDED.search(name) else [name]
+    return ["-".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+
+
+def _listed(path: Path, short: str) -> Listed:
+    run = RunDirectory(path)
+    marker = path / "job"
+    started = (marker if marker.exists() else run.metrics).stat().st_mtime
+    state, error = "", ""
+    try:
+        if run.result.is_file():
+            result = run.read_result()
+            state, error = result["state"], str(result.get("error") or "")
+        epochs = _totals(run)
+    except DataError as err:
+        state, error, epochs = UNREADABLE, str(err), ()
+    if not state:
+        state = TRAINING if goes_on(run) else KILLED
+    return Listed(run, short, _ADDED.sub("", path.name), state, epochs, error, started)
+
+
+def _totals(run: RunDirectory) -> tuple[EpochRecord, ...]:
+    """As `read_totals`, typed, without looking at each client's lines."""
+    with open(run.metrics, encoding="utf-8", errors="replace") as file:
+        written = [(number, line) for number, line in enumerate(file, 1) if f'"{ALL}"' in line]
+    lines = [parse_line(line, f"{run.metrics}, line {number}") for number, line in written]
+    by_epoch = {line["epoch"]: line for line in lines if line is not None and line["client"] == ALL}
+    return tuple(records_of([by_epoch[epoch] for epoch in sorted(by_epoch)]))
