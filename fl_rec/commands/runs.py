@@ -16,7 +16,7 @@ from typing import Any
 from fl_rec.commands.words import bytes_in_words, seconds_in_words
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.runs.directory import RUNS, RunDirectory
-from fl_rec.runs.listing import Listed, find_run, goes_on, list_runs, size_of
+from fl_rec.runs.listing import Listed, find_run, goes_on, list_runs, measuring
 from fl_rec.tables import figure, format_table, text_width
 
 
@@ -54,7 +54,7 @@ def to_plain(each: Listed) -> dict[str, Any]:
         "error": each.error,
         "epochs": len(each.epochs),
         **_figures(each),
-        "size_bytes": each.size(),
+        "size_bytes": each.size,
         "started": datetime.fromtimestamp(each.started).astimezone().isoformat(timespec="seconds"),
     }
 
@@ -70,7 +70,7 @@ def to_table(found: Sequence[Listed], width: int, now: float) -> str:
         epochs = str(len(each.epochs))
         shown = [figure(value, ".4f") for value in figures]
         age = seconds_in_words(now - each.started)
-        lines.append([each.short, each.configuration, each.state, epochs, *shown, bytes_in_words(each.size()), age])
+        lines.append([each.short, each.configuration, each.state, epochs, *shown, bytes_in_words(each.size), age])
     widths = [max(text_width(line[column]) for line in lines) for column in range(len(lines[0]))]
     widths[1] = max(13, min(widths[1], width - sum(widths) + widths[1] - 2 * (len(widths) - 1)))
     return format_table(lines, left=(0, 1, 2), widths=widths)
@@ -89,8 +89,9 @@ def _remove(paths: Sequence[Path], sure: bool) -> int:
     for path in paths:
         if goes_on(RunDirectory(path)):
             raise RunError(f"A run is removed when its job has ended. Received: {path}, which trains. End it: Ctrl-C")
-    for path in paths:
-        print(f"{path}  {bytes_in_words(size_of(path))}")
+    with measuring(paths) as sizes:
+        for path, size in zip(paths, sizes()):
+            print(f"{path}  {bytes_in_words(size)}")
     if not sure:
         if not sys.stdin.isatty():
             raise ConfigError("Removing runs is asked about on a terminal. Received: none. Say so before: --yes")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fl_rec.errors import DataError
@@ -33,6 +33,7 @@ class Listed:
         epochs: of all clients together, in order.
         error: why it failed; "" if it has not.
         started: in seconds since 1970.
+        size: bytes that its folder takes on the disk.
     """
 
     run: RunDirectory
@@ -42,6 +43,7 @@ class Listed:
     epochs: tuple[EpochRecord, ...]
     error: str
     started: float
+    size: int = 0
 
     @property
     def kept(self) -> EpochRecord | None:
@@ -50,10 +52,6 @@ class Listed:
         return (
             max(validated, key=lambda each: each.validation_ndcg) if validated else next(iter(self.epochs[::-1]), None)
         )
-
-    def size(self) -> int:
-        """Bytes that its folder takes on the disk."""
-        return size_of(self.run.path)
 
 
 def list_runs(project: Path = Path()) -> list[Listed]:
@@ -64,7 +62,9 @@ def list_runs(project: Path = Path()) -> list[Listed]:
     """
     folder = project / RUNS if (project / RUNS).is_dir() else project
     paths = sorted(path.parent for path in folder.glob("*/metrics.jsonl"))
-    found = [_listed(path, short) for path, short in zip(paths, shortened([path.name for path in paths]))]
+    with measuring(paths) as sizes:
+        runs = [_listed(path, short) for path, short in zip(paths, shortened([path.name for path in paths]))]
+        found = [replace(run, size=size) for run, size in zip(runs, sizes())]
     return sorted(found, key=lambda each: (each.started, each.run.path.name))
 
 
@@ -112,17 +112,22 @@ def goes_on(run: RunDirectory) -> bool:
     return False
 
 
-def size_of(folder: Path | str) -> int:
-    """Bytes that a folder takes on the disk; of what vanishes meanwhile, none."""
-    total = 0
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                total += size_of(entry.path)
-            else:
-                with suppress(OSError):
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-    return total
+@contextmanager
+def measuring(folders: Sequence[Path]) -> Iterator[Callable[[], list[int]]]:
+    """Has du measure folders meanwhile; what is yielded waits for it.
+
+    Yields:
+        the bytes that each takes on the disk; 0 of one that has vanished.
+    """
+    command = ["du", "-sk", "--", *map(str, folders)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as du:
+
+        def sizes() -> list[int]:
+            lines = (line.partition("\t") for line in du.communicate()[0].splitlines())
+            found = {path: 1024 * int(kilobytes) for kilobytes, _, path in lines}
+            return [found.get(str(folder), 0) for folder in folders]
+
+        yield sizes
 
 
 def _ends(name: str) -> list[str]:
