@@ -18,7 +18,7 @@ from typing import Any
 
 _ASSETS = Path(__file__).parent / "assets"
 # uPlot is vendored as it was published; its licence is beside it.
-_STYLES, _CHARTS = ("uPlot.min.css", "page.css"), ("uPlot.iife.min.js", "charts.js")
+_STYLES, _SCRIPTS = ("uPlot.min.css", "page.css"), ("uPlot.iife.min.js", "charts.js", "shared.js")
 
 
 def run_page(content: Mapping[str, Any], live: bool = False) -> str:
@@ -37,7 +37,7 @@ def comparison_page(contents: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _page(content: Any, title: str, script: str, live: bool) -> str:
-    style, code = _joined(_STYLES), _joined((*_CHARTS, script))
+    style, code = _joined(_STYLES), _joined((*_SCRIPTS, script))
     policy = [
         "default-src 'none'",
         f"script-src {_hash(code)}",

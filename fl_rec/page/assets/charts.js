@@ -102,10 +102,11 @@ class Chart {
 }
 
 const steady = (plot, low, high) => (low === high ? [low - 1, high + 1] : [low, high]);
+const compact = new Intl.NumberFormat("en-US", { notation: "compact" });
 const ticks = (plot, values) => {
   const step = values.length > 1 ? Math.abs(values[1] - values[0]) : 1;
   const digits = Math.min(6, Math.max(0, Math.ceil(-Math.log10(step) - 1e-9)));
-  return values.map((value) => (Math.abs(value) >= 1e4 ? `${value / 1000}k` : value.toFixed(digits).replace("-", MINUS)));
+  return values.map((value) => (Math.abs(value) >= 1e4 ? compact.format(value) : value.toFixed(digits).replace("-", MINUS)));
 };
 
 // Lines over epochs. A line: key, name, values, kind (client, all or run), token of its colour.

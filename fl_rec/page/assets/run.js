@@ -5,17 +5,8 @@ const kept = { round: null, client: "all", open: new Set(), search: "" };
 const details = (key, title, ...children) => el("details", {
   open: kept.open.has(key), ontoggle: (event) => (event.currentTarget.open ? kept.open.add(key) : kept.open.delete(key)),
 }, el("summary", {}, title), ...children);
-const section = (title, sub, ...children) => el("section", {}, el("h2", {}, title), sub ? el("p", { class: "sub" }, sub) : null, ...children);
-const card = (...children) => el("div", { class: "card" }, ...children);
 const facts = (pairs) => el("dl", {}, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) =>
   [el("dt", {}, name), el("dd", {}, value)]));
-const plural = (many, one, more = `${one}s`) => (many === 1 ? `1 ${one}` : `${count(many)} ${more}`);
-
-// The epoch whose model is kept: the chosen one, or else the last.
-const keptAt = (content) => Math.max(0, content.run.best === null ? content.epochs.length - 1 : content.epochs.indexOf(content.run.best));
-const figure = (content, name, client = "all") => content.figures[client]?.[name]?.[keptAt(content)] ?? null;
-const nameOf = (content, client) => content.clients[client]?.name ?? `client ${client}`;
-const clientsOf = (content) => Object.keys(content.figures).filter((key) => key !== "all").map(Number).sort((a, b) => a - b);
 
 // --- At the top ---------------------------------------------------------------------------------------------------
 
@@ -52,7 +43,7 @@ const tiles = (content) => {
   return el("div", { class: "tiles" },
     tile(`HR@${run.top_k}`, share(figure(content, "hr")), against("hr")), tile(`NDCG@${run.top_k}`, share(figure(content, "ndcg")), against("ndcg")),
     tile("Test AUC", share(figure(content, "test_auc")), "of all test rows"),
-    tile("Training loss", share(figure(content, "train_loss")), `${share(first("train_loss"))} in epoch ${content.epochs[0]}`),
+    tile("Training loss", loss(figure(content, "train_loss")), `${loss(first("train_loss"))} in epoch ${content.epochs[0]}`),
     worst ? tile("Worst-served shard", share(worst.hr), nameOf(content, worst.client)) : null,
     tile("An epoch takes", seconds(mean(epochSeconds(content))), `${count(mean(content.figures.all.rows_per_second ?? []))} rows/s`));
 };
@@ -80,11 +71,6 @@ const failure = ({ failure: fault, epochs }) => fault && section("What went wron
 
 // --- Learning -----------------------------------------------------------------------------------------------------
 
-const NAMED = { train_loss: "Training loss", train_auc: "Training AUC", test_auc: "Test AUC", epsilon: "Epsilon spent" };
-const titleOf = (name, k) => NAMED[name] ?? (name === "hr" ? `HR@${k}` : name === "ndcg" ? `NDCG@${k}` : name === "validation_hr" ? `Validation HR@${k}` : name === "validation_ndcg" ? `Validation NDCG@${k}` : name.replaceAll("_", " "));
-const FIRST = ["hr", "ndcg", "test_auc", "train_loss"], THEN = ["validation_hr", "validation_ndcg", "epsilon"];
-const COUNTS = ["rows", "seconds", "rows_per_second", "test_users", "test_tied"];
-const isTime = (name) => name.endsWith("_seconds") || name === "seconds";
 const named = (content) => [...new Set(Object.values(content.figures).flatMap(Object.keys))];
 const curves = (content) => {
   const all = named(content), own = all.filter((name) => ![...FIRST, ...THEN, ...COUNTS, "train_auc"].includes(name) && !isTime(name));
@@ -98,7 +84,7 @@ const linesOf = (content, name) => {
 
 const drawn = new Map();
 const chart = (content, name, height) => {
-  const format = name.startsWith("hr") || FIRST.includes(name) || name.endsWith("auc") || name.startsWith("validation") ? share : number;
+  const format = formatOf(name);
   const lines = linesOf(content, name), reference = content.popularity?.[name] ?? null;
   const key = `${name} ${lines.length}`;
   if (drawn.has(key)) drawn.get(key).update(content.epochs, lines, reference);
@@ -125,7 +111,7 @@ const figuresTable = (content) => {
     const own = content.figures[kept.client] ?? content.figures.all;
     place.replaceChildren(table(
       [["epoch", (row) => content.epochs[row]], ["rows", (row) => count(own.rows?.[row])], ["seconds", (row) => fixed(2)(own.seconds?.[row])],
-        ...shown.map((name) => [titleOf(name, content.run.top_k), (row) => (FIRST.includes(name) || name.endsWith("auc") || name.startsWith("validation") ? share : number)(own[name]?.[row] ?? null)])],
+        ...shown.map((name) => [titleOf(name, content.run.top_k), (row) => formatOf(name)(own[name]?.[row] ?? null)])],
       content.epochs.map((_, row) => row), { kind: "figures" }));
   };
   const choice = el("select", { "aria-label": "whose figures", onchange: (event) => { kept.client = event.target.value; fill(); } },
@@ -199,46 +185,49 @@ const tastes = (content) => {
 const TOKENS = { JOIN: "join", WAIT: "waited", FINISH: "finish", missing: "missing" }, MOST_CELLS = 6000;
 const stateIn = (round, client) => (round.missing.includes(client) ? "missing" : round.clients[client]?.[0]);
 const rounds = (content) => {
-  const { rounds: all, reasons } = content;
+  const { rounds: all, reasons, run } = content;
   if (!all.length) return null;
   const who = [...new Set(all.flatMap((round) => Object.keys(round.clients)))].map(Number).sort((a, b) => a - b);
-  const place = el("div", { class: "after" }), grid = el("div", { class: "matrix", "--columns": all.length });
-  grid.style.gridTemplateColumns = `max-content repeat(${all.length}, 18px)`;
+  // The newest one that decides on an epoch.
+  const newest = Math.max(0, all.findLastIndex((round) => who.some((client) => round.clients[client]?.[0] !== "FINISH")));
+  const place = el("div", { class: "after" }), grid = el("div", { class: "matrix", "--rounds": all.length }), label = el("div");
   const show = (index) => {
-    kept.round = index === all.length - 1 ? null : index;  // the newest one stays the newest
-    const round = all[index], states = who.map((client) => stateIn(round, client)), many = (state) => states.filter((each) => each === state).length;
+    kept.round = index === newest ? null : index;
+    const round = all[index], groups = new Map();
+    for (const client of who) {
+      const told = round.clients[client], joins = told?.[0] === "JOIN";
+      const row = { state: stateIn(round, client) ?? NONE, passes: joins ? told[1] : null, rate: joins ? told[2] : null, why: reasons[told?.[3]] || NONE };
+      const key = JSON.stringify(row);
+      groups.set(key, { ...row, clients: [...(groups.get(key)?.clients ?? []), client] });
+    }
+    const rows = [...groups.values()], many = (state) => sum(rows.filter((row) => row.state === state).map((row) => row.clients.length));
     const told = [["JOIN", "joined"], ["WAIT", "waited"], ["FINISH", "finished"], ["missing", "did not report in time"]].filter(([state]) => many(state)).map(([state, word]) => `${many(state)} ${word}`);
     range.value = index;
-    grid.querySelectorAll("button").forEach((cell) => cell.classList.toggle("on", Number(cell.dataset.round) === index));
-    label.replaceChildren(el("b", {}, `Round ${round.round}`), el("span", { class: "soft" }, ` decides on epoch ${round.round + 1}: ${told.join(", ")}; ${seconds(round.seconds)}`));
+    grid.querySelectorAll("[data-round]").forEach((cell) => cell.classList.toggle("on", Number(cell.dataset.round) === index));
+    const when = run.epochs && round.round >= run.epochs ? " after the last epoch" : ` decided on epoch ${round.round + 1}`;
+    label.replaceChildren(el("b", {}, `Round ${round.round}`), el("span", { class: "soft" }, `${when}: ${told.join(", ")}; it took ${seconds(round.seconds)}`));
     place.replaceChildren(table([
-      ["client", (client) => nameOf(content, client), { type: "left name" }], ["", (client) => stateIn(round, client) ?? NONE, { type: "left" }],
-      ["passes", (client) => (round.clients[client]?.[0] === "JOIN" ? fixed(2)(round.clients[client][1]) : NONE)],
-      ["rate ×", (client) => (round.clients[client]?.[0] === "JOIN" ? number(round.clients[client][2]) : NONE), { type: "wide" }],
-      ["why", (client) => reasons[round.clients[client]?.[3]] || NONE, { type: "left wrap" }]], who, { kind: "round" }));
+      [who.length === 1 ? "client" : "clients", (row) => row.clients.map((client) => nameOf(content, client)).join(", "), { type: "left wrap" }],
+      ["", (row) => row.state, { type: "left" }], ["passes", (row) => fixed(2)(row.passes)], ["rate ×", (row) => number(row.rate), { type: "wide" }],
+      ["why", (row) => row.why, { type: "left wrap" }]], rows, { kind: "round" }));
   };
-  const range = el("input", { type: "range", min: 0, max: all.length - 1, "aria-label": "round", oninput: () => show(Number(range.value)) }), label = el("div");
+  const range = el("input", { type: "range", min: 0, max: all.length - 1, "aria-label": "round", oninput: () => show(Number(range.value)) });
   if (who.length * all.length <= MOST_CELLS) {
+    const step = Math.ceil(all.length / 12);
     who.forEach((client) => grid.append(el("span", { class: "who" }, nameOf(content, client)), ...all.map((round, index) => {
       const state = stateIn(round, client) ?? "not asked", title = `${nameOf(content, client)}, round ${round.round}: ${state}`;
       return el("button", { type: "button", tabindex: -1, "data-round": index, title, "aria-label": title, "--c": `var(--${TOKENS[state] ?? "wash"})`, onclick: () => show(index) });
     })));
+    grid.append(el("span", { class: "who faint" }, "round"), ...all.map((round, index) => el("span", { class: "number", "data-round": index }, index % step ? "" : round.round)));
   }
-  show(Math.min(kept.round ?? all.length - 1, all.length - 1));
+  const there = new Set(all.flatMap((round) => who.map((client) => stateIn(round, client))));
+  show(Math.min(kept.round ?? newest, all.length - 1));
   return section("Rounds", `Who joined and who waited, as ${all.at(-1).strategy} decided before each epoch, and why.`,
-    card(el("div", { class: "row-between" }, legend(["joined", "join", "box"], ["waited", "waited", "box"], ["finished", "finish", "box"], ["no report in time", "missing", "box"])),
-      grid.children.length ? el("div", { class: "scroll" }, grid) : null, el("div", { class: "row-between after" }, label, range), place));
+    card(legend(...[["joined", "join", "JOIN"], ["waited", "waited", "WAIT"], ["finished", "finish", "FINISH"], ["no report in time", "missing", "missing"]].filter(([, , state]) => there.has(state)).map(([name, token]) => [name, token, "box"])),
+      grid.children.length ? el("div", { class: "scroll after" }, grid) : null, el("div", { class: "row-between after" }, label, all.length > 1 ? range : null), place));
 };
 
 // --- Time ---------------------------------------------------------------------------------------------------------
-
-const PARTS = [["seconds", "training", "train"], ["exchange_seconds", "exchange", "exchange"], ["wait_seconds", "waiting for others", "wait"], ["evaluation_seconds", "evaluation", "evaluate"], ["save_seconds", "saving", "save"]];
-const partsOf = (content, client = null) => {
-  const whose = client === null ? clientsOf(content).map(String) : [client];
-  return PARTS.map(([name, title, token]) => ({ name: title, token, values: content.epochs.map((_, place) => mean(whose.map((each) => content.figures[each]?.[name]?.[place] ?? null))) }))
-    .filter((part) => part.values.some(known));
-};
-const epochSeconds = (content, client = null) => { const parts = partsOf(content, client); return content.epochs.map((_, place) => sum(parts.map((part) => part.values[place]))); };
 
 const time = (content) => {
   const parts = partsOf(content);
