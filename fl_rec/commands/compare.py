@@ -17,12 +17,17 @@ from fl_rec.config.schema import RENAMED
 from fl_rec.config.written import KEYS, read
 from fl_rec.errors import ConfigError
 from fl_rec.evaluation.records import EpochRecord
+from fl_rec.page.content import content_of
+from fl_rec.page.render import comparison_page
+from fl_rec.page.report import write_page
+from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.listing import Listed, find_run, open_run
 from fl_rec.tables import RULE, figure, format_table
 from fl_rec.typed import to_plain
 
 # A letter for each.
 _MOST = len(string.ascii_uppercase)
+PAGE = Path("compare.html")
 # They name the run itself.
 _OWN = ("runner.run_dir",)
 
@@ -55,7 +60,12 @@ CURVES = (FIGURES[0], FIGURES[3])
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `fl-rec compare`."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or the end of its name in runs/")
-    parser.add_argument("--json", action="store_true", help="print the differences as JSON")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print the differences as JSON")
+    shown.add_argument("--html", action="store_true", help="write them as one HTML page, which works offline")
+    parser.add_argument(
+        "--out", type=Path, default=PAGE, metavar="FILE", help=f"with --html: the file; default: {PAGE}"
+    )
 
 
 def command(options: argparse.Namespace) -> int:
@@ -66,6 +76,11 @@ def command(options: argparse.Namespace) -> int:
             f"Two to {_MOST} different runs are compared. Received: {len(paths)}, {len(set(paths))} of them different. "
             "fl-rec runs lists what there is."
         )
+    if options.html:
+        print(
+            f"page      {write_page(comparison_page([content_of(RunDirectory(path)) for path in paths]), options.out)}"
+        )
+        return 0
     found = [open_run(path) for path in paths]
     trees = [keys_of(path / "config.yaml") for path in paths]
     if options.json:

@@ -41,12 +41,13 @@ from fl_rec.config import Config
 from fl_rec.config.written import KEYS
 from fl_rec.coordinator.rounds import RoundLog
 from fl_rec.data.manifest import Manifest, load_manifest
-from fl_rec.errors import ConfigError, DataError, RunError
+from fl_rec.errors import ConfigError, DataError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import EpochRecord, records_of
 from fl_rec.files import read_json
 from fl_rec.runs import roles
 from fl_rec.runs.directory import Launch, RunDirectory
+from fl_rec.runs.listing import KILLED, TRAINING, goes_on
 from fl_rec.runs.saved import SIGNATURE
 from fl_rec.typed import to_plain
 
@@ -145,16 +146,7 @@ def _chosen(config: Config | None, result: Mapping[str, Any]) -> bool:
 def _state(run: RunDirectory, result: Mapping[str, Any]) -> str:
     if result:
         return str(result["state"])
-    with suppress(DataError):
-        if any(status.process() for status in roles.read_statuses(run.roles).values()):
-            return "training"
-    try:
-        with run.held():
-            return "killed"
-    except RunError:
-        return "training"
-    except OSError:
-        return "killed"
+    return TRAINING if goes_on(run) else KILLED
 
 
 def _failure(run: RunDirectory, result: Mapping[str, Any]) -> dict[str, Any] | None:

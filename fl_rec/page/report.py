@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fl_rec.errors import DataError, RunError
+from fl_rec.errors import RunError
 from fl_rec.files import atomic_write
 from fl_rec.page.content import content_of
 from fl_rec.page.render import run_page
-from fl_rec.runs.directory import RUNS, RunDirectory
+from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.listing import find_run, newest
 
 NAME = "report.html"
 
@@ -18,17 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `fl-rec report`."""
     parser.add_argument(
         "run",
-        type=Path,
         nargs="?",
         metavar="RUN",
-        help="a run's folder, also of one that still trains; default: the newest in runs/",
+        help="a run's folder, or the end of its name in runs/, also of one that still trains; default: the newest",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"file to write; default: {NAME} in the run's folder")
 
 
 def command(options: argparse.Namespace) -> int:
     """Plays `fl-rec report`: writes the page, and says where."""
-    path = report(options.run or _newest(), options.out)
+    path = report(find_run(options.run) if options.run else newest(), options.out)
     print(f"page      {path} ({path.stat().st_size / 1000:,.0f} kB)")
     return 0
 
@@ -51,12 +51,3 @@ def write_page(page: str, path: Path) -> Path:
     except OSError as err:
         raise RunError(f"A page must be writable. Received: {path} ({err.strerror}). Name another: --out FILE") from err
     return path
-
-
-def _newest() -> Path:
-    found = sorted(Path(RUNS).glob("*/job"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise DataError(
-            f"The newest run in {RUNS} is taken. Received: {Path(RUNS).absolute()}, which has none. Name one."
-        )
-    return found[-1].parent

@@ -22,6 +22,7 @@ from fl_rec.job.observers import Observer, RoleView, Started
 from fl_rec.page.content import content_of
 from fl_rec.page.render import run_page
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.listing import TRAINING
 
 # Of this machine, at any free port.
 HERE = "127.0.0.1:0"
@@ -142,7 +143,7 @@ class LivePage(Observer):
             if self._read[0] != now:
                 self._read = now, content_of(run)
             content = self._read[1]
-        state = "training" if result is None else result["state"]
+        state = TRAINING if result is None else result["state"]
         progress = {name: _plain(view) for name, view in self._roles.items()} if result is None else None
         return {**content, "run": {**content["run"], "state": state}, "progress": progress}
 

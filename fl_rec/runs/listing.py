@@ -92,6 +92,17 @@ def find_run(name: str | Path, project: Path = Path()) -> Path:
     )
 
 
+def newest(project: Path = Path()) -> Path:
+    """The folder of a project's newest run. DataError if it has none."""
+    found = sorted((project / RUNS).glob("*/job"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise DataError(
+            f"The newest run in {RUNS}/ is taken if none is named. Received: {(project / RUNS).resolve()}, which has "
+            "none. Name one, or go to the project's folder."
+        )
+    return found[-1].parent
+
+
 def shortened(names: Sequence[str]) -> list[str]:
     """The shortest end of each name, in parts between dashes, that no other name has."""
     ends: dict[str, int] = {}
