@@ -4,7 +4,8 @@
 #   ./fl_run.sh                                          the main job on built-in synthetic data
 #   ./fl_run.sh -m configs/NAME.yaml [-o key=value ...]  another configuration
 #   ./fl_run.sh test [PYTEST OPTIONS]                    the tests
-#   ./fl_run.sh lint                                     ruff, mypy, the import rule, the drawing of the architecture
+#   ./fl_run.sh lint                                     ruff, mypy, the import rule, what the documentation says of the code
+#   ./fl_run.sh docs                                     the documentation as a site, in site/
 #   ./fl_run.sh COMMAND ...                              any other command of fl-rec, as ./fl_run.sh recommend --user 7
 #   ./fl_run.sh help                                     these commands; ./fl_run.sh COMMAND --help what one takes
 #
@@ -72,6 +73,13 @@ lint() {
     mypy
     lint-imports
     python docs/check_architecture.py
+    python docs/configuration_pages.py
+}
+
+build_docs() {
+    install "fl_rec[docs]" || die "mkdocs could not be installed; see pip's message above"
+    NO_MKDOCS_2_WARNING=1 "$venv/bin/mkdocs" build --strict
+    echo "site      $root/site/index.html"
 }
 
 fl_rec() { FL_REC_PROGRAM=./fl_run.sh exec "$venv/bin/python" -m fl_rec.cli "$@"; }
@@ -86,6 +94,10 @@ case ${1:-} in
     lint)
         cd "$root"
         lint
+        ;;
+    docs)
+        cd "$root"
+        build_docs
         ;;
     help) fl_rec ;;
     --version) fl_rec --version ;;

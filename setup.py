@@ -75,6 +75,8 @@ setup(
         "dp": dp,
         "parquet": parquet,
         "test": test,
+        # What fl_run.sh docs builds the site with.
+        "docs": ["mkdocs-material>=9.5,<10"],
         # What fl_run.sh lint runs.
         "dev": [*test, "import-linter==2.17", "mypy==1.18.2", "ruff==0.14.0", "types-PyYAML", "types-psutil"],
     },
