@@ -69,7 +69,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
         **{name: last.get(name) for name in ("top_k", "hr", "ndcg", "test_auc", "train_auc", "train_loss", "rows")},
     }
     lines = [
-        [str(record["epoch"] + 1), *(figure(record[name], spec) for _, name, spec in COLUMNS)] for record in run.epochs
+        [str(record["epoch"]), *(figure(record[name], spec) for _, name, spec in COLUMNS)] for record in run.epochs
     ]
     table = titled_table(
         "{source}: {train_rows:,} training rows, {workers} workers".format(**figures),

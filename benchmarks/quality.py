@@ -123,7 +123,7 @@ class Outcome:
         kind, seed, shard: the job's.
         digest: of the configuration, what was changed in it, and the data.
         minutes: from the command to its end.
-        kept: the epoch whose model is kept, from 0.
+        kept: the epoch whose model is kept, from 1.
         epochs: HR@10 and NDCG@10 after each epoch, on all test shards of the job.
         scores: those of the model that is kept.
         sizes: further figures of a job, by name.
@@ -536,7 +536,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
     title = "{source}: {train_rows:,} training rows, {workers} shards, {seeds} seed(s) from {first_seed}, {config}"
     shown = [table.format(title.format(**figures))]
     lines = [
-        [each.kind, str(each.seed), f"{each.minutes:.1f}", str(len(each.epochs)), str(each.kept + 1)]
+        [each.kind, str(each.seed), f"{each.minutes:.1f}", str(len(each.epochs)), str(each.kept)]
         for each in outcomes
         if each.shard is None
     ]

@@ -140,11 +140,11 @@ def kill_again_and_again(
         problems += [f"kill {number}, {victim}: processes left: {', '.join(found)}"] if found else []
         victims[victim] += 1
         newest = training_state.newest(job.run)
-        complete = -1 if newest is None else newest.epoch
-        say(f"kill      {number} of {kills}: {victim} after {moment:.1f} s; complete: {complete + 1} epochs")
+        complete = 0 if newest is None else newest.epoch
+        say(f"kill      {number} of {kills}: {victim} after {moment:.1f} s; complete: {complete} epochs")
         kept = [each for each in job.totals() if each["epoch"] <= complete]
-        if [each["epoch"] for each in kept] != list(range(complete + 1)):
-            problems.append(f"kill {number}: of {complete + 1} complete epochs metrics.jsonl has {len(kept)}")
+        if [each["epoch"] for each in kept] != list(range(1, complete + 1)):
+            problems.append(f"kill {number}: of {complete} complete epochs metrics.jsonl has {len(kept)}")
     launcher = job.start()
     code = launcher.wait(timeout)
     if code:
@@ -208,7 +208,7 @@ def _distance(args: argparse.Namespace, folder: Path, data: Manifest) -> tuple[d
     run = RunDirectory(folder / "killed")
     job = Job(run, job_command(run, data, overrides, config=args.config))
     launcher, deadline = job.start(), time.monotonic() + args.timeout
-    while args.epochs // 2 - 1 not in training_state.epochs(run):
+    while args.epochs // 2 not in training_state.epochs(run):
         if launcher.poll() is not None or time.monotonic() > deadline:
             job.kill(launcher, "everybody")
             raise RunError(f"The job must come to epoch {args.epochs // 2}. It ended before: see {run.path}")

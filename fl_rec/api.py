@@ -191,14 +191,14 @@ class Run:
         """The folder of a saved model.
 
         Args:
-            epoch: from 0; None for the best one.
+            epoch: from 1; None for the best one.
 
         Raises:
             DataError: there is none. Only the best one stays if there is validation data.
         """
         if epoch is None:
             return SavedModel.open(self.path).folder
-        return SavedModel.open((self.config.runner.model_save_path or self._directory.model) / str(epoch)).folder
+        return SavedModel.of_epoch(self.config.runner.model_save_path or self._directory.model, epoch).folder
 
     def export(
         self,

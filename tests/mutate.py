@@ -180,7 +180,7 @@ MUTANTS = [
     Mutant("job/attempts.py", "math.inf if again else 1 +", "1 +", RESUME),
     Mutant("job/attempts.py", "_OF_A_WORKER * by_loss", "_OF_A_WORKER", RESUME),
     Mutant("trainer/away.py", "epoch < self._until", "epoch <= self._until", RESUME),
-    Mutant("trainer/checkpoints.py", "or epoch + 1 == self._runner.epochs", "", CHECKPOINTS),
+    Mutant("trainer/checkpoints.py", "or epoch == self._runner.epochs", "", CHECKPOINTS),
     Mutant("trainer/checkpoints.py", "if name not in shared}", "}", CHECKPOINTS),
     Mutant("data/rows.py", "self._pass, self._next = number, row", "self._pass, self._next = number, 0", CHECKPOINTS),
     Mutant("steps/graph.py", "paddle.seed(int(", "(int(", CHECKPOINTS),

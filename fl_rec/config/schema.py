@@ -163,7 +163,7 @@ class RunnerConfig(Keys):
     warmup_model_path: Path | None = key(None, "folder of one saved epoch to start from")
     keep_zeros: bool = key(False, "weights of dense layers that are 0 in the model to start from stay 0")
     infer_load_path: Path | None = key(None, "saved models; null: model_save_path")
-    infer_start_epoch: NonNegativeInt = key(0, "first epoch whose saved model is evaluated")
+    infer_start_epoch: NonNegativeInt = key(1, "first epoch whose saved model is evaluated; a run's first is 1")
     infer_end_epoch: NonNegativeInt | None = key(None, "epoch to stop before; null: evaluate one epoch")
 
     save_interval: NonNegativeInt = key(

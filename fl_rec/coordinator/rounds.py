@@ -107,7 +107,7 @@ class Round:
     """One round.
 
     Attributes:
-        round: from 0; its decisions are for the epoch of the same number.
+        round: from 0; its decisions are for the epoch after it, whose number is one more.
         strategy: who decided.
         reports: those that came in time, by client.
         decisions: one for every client.
@@ -265,12 +265,12 @@ def recorded_reports(run: RunDirectory) -> list[dict[int, ClientReport]]:
     for each in records:
         shard_rows[each["client"]] = max(shard_rows.get(each["client"], 0), each["rows"])
     first = {client: ClientReport(client=client, round=0, shard_rows=rows) for client, rows in shard_rows.items()}
-    reports = [first, *({} for _ in range(1 + max(each["epoch"] for each in records)))]
+    reports = [first, *({} for _ in range(max(each["epoch"] for each in records)))]
     for each in records:
         figures: dict[str, Any] = {name: math.nan if each[name] is None else each[name] for name in names}
-        reports[each["epoch"] + 1][each["client"]] = ClientReport(
+        reports[each["epoch"]][each["client"]] = ClientReport(
             client=each["client"],
-            round=each["epoch"] + 1,
+            round=each["epoch"],
             shard_rows=shard_rows[each["client"]],
             rows=each["rows"],
             seconds=each["seconds"],

@@ -92,7 +92,7 @@ class Recording:
                 "Give a run directory or a metrics.jsonl of a run that ended."
             ) from err
         rows = table["rows"]
-        whole = clients == list(range(len(clients))) and epochs == list(range(len(epochs))) and bool(lines)
+        whole = clients == list(range(len(clients))) and epochs == list(range(1, len(epochs) + 1)) and bool(lines)
         if (
             not whole
             or (rows <= 0).any()

@@ -126,7 +126,8 @@ class DistilledStudent(Student):
         return self._rows
 
     def begin_epoch(self, epoch: int) -> None:
-        self._rows.begin(epoch, self.soft_targets)
+        # What was decided in a round is for the epoch after it.
+        self._rows.begin(epoch - 1, self.soft_targets)
 
     def state(self) -> dict[str, np.ndarray]:
         round, targets = self._rows.drawn

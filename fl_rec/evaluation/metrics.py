@@ -86,7 +86,7 @@ class EpochMetrics:
 
     Attributes:
         client: the worker's number; None for all together.
-        epoch: from 0.
+        epoch: from 1.
         rows: rows trained on.
         seconds: wall time of the training, without evaluation; of all together, that of the slowest.
         loss_sum: sum over rows of the training loss.

@@ -29,7 +29,7 @@ class EpochRecord:
     """Figures of one epoch, of one client or of all of them together; NaN where there is no figure.
 
     Attributes:
-        epoch: from 0.
+        epoch: from 1.
         client: its number; "all" for all together.
         rows: rows trained on.
         seconds: wall time of the training, without evaluation; of all together, that of the slowest.
@@ -100,14 +100,33 @@ def parse_line(text: str, where: str) -> dict[str, Any] | None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All lines of a metrics.jsonl that are whole, as they come. DataError if it can't be read, or as `parse_line`."""
+    """All lines of a metrics.jsonl that are whole, as they come, epochs counted from 1.
+
+    Raises:
+        DataError: it can't be read; or see `parse_line`.
+    """
     try:
         with open_regular(path) as file:
-            lines = file.read().decode("utf-8", "replace").split("\n")
+            text = file.read().decode("utf-8", "replace").split("\n")
     except OSError as err:
         raise DataError(f"A metrics.jsonl must be readable. Received: {path} ({err}).") from err
-    found = (parse_line(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip())
-    return [line for line in found if line is not None]
+    found = (parse_line(line, f"{path}, line {number}") for number, line in enumerate(text, 1) if line.strip())
+    return from_one([line for line in found if line is not None])
+
+
+def from_one(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of one run, their epochs counted from 1."""
+    return [from_one_on(line) for line in lines] if counts_from_zero(lines) else lines
+
+
+def counts_from_zero(lines: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether an earlier version wrote them, whose first epoch was 0."""
+    return any(line.get("epoch") == 0 for line in lines)
+
+
+def from_one_on(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The line of an earlier version, as it is counted now."""
+    return {**line, "epoch": line["epoch"] + 1}
 
 
 @cache

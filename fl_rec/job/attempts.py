@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fl_rec.config import Config, RunnerConfig, received
@@ -14,6 +16,7 @@ from fl_rec.job.judge import Failure
 from fl_rec.job.watch import GRACE_SECONDS, KILL_SECONDS, Mark
 from fl_rec.runs import roles, training_state
 from fl_rec.runs.directory import AWAY_KEY, ENVIRONMENT_KEY, RESUME_KEY, Launch, RunDirectory
+from fl_rec.runs.renumber import renumber
 from fl_rec.runs.training_state import TrainingState
 
 if TYPE_CHECKING:
@@ -71,11 +74,13 @@ def take_up(run: RunDirectory, job: Job) -> int | None:
         RunError: its job still goes on, or its folder can't be written.
     """
     _require_end(run)
+    with _writable(run):
+        renumber(run, job.config.runner.model_save_path or run.model)
     state = training_state.newest(run)
     if state is not None:
         _require_same_data(state, job)
         epochs = job.config.runner.epochs
-        if state.epoch + 1 >= epochs and _ended_well(run):
+        if state.epoch >= epochs and _ended_well(run):
             raise ConfigError(
                 f"A run goes on to runner.epochs={epochs}, and this one has been there. Received: {run.path}. Set "
                 f"more: -o runner.epochs={2 * epochs}"
@@ -86,14 +91,21 @@ def take_up(run: RunDirectory, job: Job) -> int | None:
 def go_back(run: RunDirectory) -> int | None:
     """As `take_up`, of a job whose processes have ended."""
     state = training_state.newest(run)
-    try:
+    with _writable(run):
         training_state.go_back(run, state)
+    return None if state is None else state.epoch
+
+
+@contextmanager
+def _writable(run: RunDirectory) -> Iterator[None]:
+    """RunError in place of OSError."""
+    try:
+        yield
     except OSError as err:
         raise RunError(
             f"A run that goes on must be writable. Received: {run.path} ({err.strerror}). Free some space, or mend its "
             "permissions."
         ) from err
-    return None if state is None else state.epoch
 
 
 class Restarts:
@@ -130,7 +142,7 @@ class Restarts:
         if self._on_worker_loss != "continue" or kind != "worker":
             return which
         worker, again = int(number), int(number) in self._away
-        self._away[worker] = math.inf if again else 1 + (0 if epoch is None else epoch + 1)
+        self._away[worker] = math.inf if again else 2 + (epoch or 0)
         return f"{which}, without {failure.role} {'from now on: it was lost before' if again else 'in this epoch'}"
 
     def environment(self, epoch: int | None) -> dict[str, str]:

@@ -121,7 +121,7 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
             options = dataclasses.replace(options, overrides=())
         begun = Launch(workers, options.server_num, options.coordinator_num, options.own_script)
         begun.write(run)
-        resumed = None if options.resume is None else _count(epoch)
+        resumed = None if options.resume is None else epoch or 0
         observer.starting(Started.of(job, begun, run, config.changed(), _notes_of_variables(), resumed))
         restarts = attempts.Restarts(job.config.runner, options.max_restarts)
         try:
@@ -129,15 +129,10 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
                 if not restarts.are_left(failure):
                     raise JobFailed(failure.role, failure.reason, failure.log, run.path)
                 epoch = attempts.go_back(run)
-                observer.note(f"{failure}\nrestart {restarts.count(failure, epoch)}, {attempts.said(_count(epoch))}")
+                observer.note(f"{failure}\nrestart {restarts.count(failure, epoch)}, {attempts.said(epoch or 0)}")
         finally:
             observer.ended(_result(run))
     return run
-
-
-def _count(epoch: int | None) -> int:
-    """Epochs that a run has by its last checkpoint's."""
-    return 0 if epoch is None else epoch + 1
 
 
 def _notes_of_variables() -> list[str]:

@@ -70,7 +70,7 @@ class DpTraining:
 
     def begin_epoch(self, epoch: int) -> None:
         """What is trained from now on is of this epoch."""
-        self.exchanges = epoch * self._config.runner.exchanges_per_epoch
+        self.exchanges = (epoch - 1) * self._config.runner.exchanges_per_epoch
 
     def train(self) -> None:
         """Trains for the next exchange."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
-from fl_rec.evaluation.records import EpochRecord, parse_line, records_of
+from fl_rec.evaluation.records import EpochRecord, from_one, parse_line, records_of
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RUNS, RunDirectory
 
@@ -169,5 +169,6 @@ def _totals(run: RunDirectory) -> tuple[EpochRecord, ...]:
     with open(run.metrics, encoding="utf-8", errors="replace") as file:
         written = [(number, line) for number, line in enumerate(file, 1) if f'"{ALL}"' in line]
     lines = [parse_line(line, f"{run.metrics}, line {number}") for number, line in written]
-    by_epoch = {line["epoch"]: line for line in lines if line is not None and line["client"] == ALL}
+    totals = from_one([line for line in lines if line is not None and line["client"] == ALL])
+    by_epoch = {line["epoch"]: line for line in totals}
     return tuple(records_of([by_epoch[epoch] for epoch in sorted(by_epoch)]))

@@ -28,6 +28,7 @@ from fl_rec.nets.operators import read_program
 from fl_rec.nets.structure import Structure
 from fl_rec.nets.tensors import persistent, read_tensors, write_tensors
 from fl_rec.runs import private_parts
+from fl_rec.runs.renumber import COUNTED
 from fl_rec.runs.saved import PREFIX, SIGNATURE, read_signature
 
 
@@ -71,7 +72,7 @@ def sign(net: InferenceNet, folder: Path, signature: Mapping[str, Any], private_
     shapes = {name: list(each) for name, each in _shapes(net).items()}
     identity = {"run": "", "epoch": None, "data": "", **signature.get("identity", {}), "net": digest(shapes)}
     data = {name: _from(folder, path) for name, path in signature.get("data", {}).items()}
-    content = {**_described(net, private_names), **signature, "identity": identity, "data": data}
+    content = {**_described(net, private_names), **signature, **COUNTED, "identity": identity, "data": data}
     seal(folder, SIGNATURE, content)
 
 

@@ -16,6 +16,7 @@ from fl_rec.files import read_json, recover, verify
 from fl_rec.outside import Count, Inside, as_typed
 from fl_rec.runs import private_parts, roles
 from fl_rec.runs.directory import RUNS, RunDirectory
+from fl_rec.runs.renumber import from_one
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,21 @@ class SavedModel:
                 "A saved model is a run's folder that has a result.json, a folder RUN/model/EPOCH, or an exported "
                 f"folder; a project's is its newest run's. Received: {path}, which "
                 f"{'has no model' if path.is_dir() else 'is no folder'}."
+                f"{' The first epoch has number 1.' if path.name == '0' else ''}"
             )
         return cls(folder, _signature(folder), run)
+
+    @classmethod
+    def of_epoch(cls, folder: Path, epoch: int) -> SavedModel:
+        """The model of an epoch, from 1, in a run's folder of models; of an earlier version's the first is named 0.
+
+        Raises:
+            DataError: see `open`.
+        """
+        for path in (folder / str(epoch), folder / str(epoch - 1)):
+            if (path / SIGNATURE).is_file() and _signature(path).get("epoch") == epoch:
+                return cls.open(path)
+        return cls.open(folder / str(epoch))
 
     @property
     def exported(self) -> bool:
@@ -157,7 +171,7 @@ class _Signature:
 def _signature(folder: Path) -> dict[str, Any]:
     """A model's model.json; empty without one. DataError if it is another's."""
     path = folder / SIGNATURE
-    content = read_json(path) if path.is_file() else {}
+    content = from_one(read_json(path)) if path.is_file() else {}
     as_typed(_Signature, content, f"A {SIGNATURE} tells of a saved model.", path, _REMEDY)
     return content
 
@@ -191,7 +205,7 @@ def read_signature(folder: Path, client: int | None = None) -> dict[str, Any]:
         return where != "tables" and (where != "private" or client is None or below[0] in own)
 
     rule = "A saved model is used as it was written, all of its files from one epoch."
-    content = verify(folder, SIGNATURE, rule, _REMEDY, wanted)
+    content = from_one(verify(folder, SIGNATURE, rule, _REMEDY, wanted))
     for part in parts if content.get("private") else ():
         if (path := f"private/{part}.npz") not in content["files"]:
             raise DataError(f"{rule} Received: {folder / path}, which is none of them by {SIGNATURE}. {_REMEDY}")

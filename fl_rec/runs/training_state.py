@@ -26,6 +26,7 @@ from fl_rec.errors import DataError
 from fl_rec.files import atomic_write, begin_draft, draft_of, publish, read_arrays, seal, verify, write_arrays
 from fl_rec.outside import Count, Inside, Number, as_typed
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.renumber import COUNTED
 
 SEAL, SHARED, WORKERS, COORDINATOR = "checkpoint.json", "shared.npz", "worker", "coordinator"
 _RULE = "A checkpoint must be whole."
@@ -118,6 +119,7 @@ def content(run: RunDirectory, epoch: int, best: tuple[int, float], identity: Ma
     """
     return {
         "identity": {**identity, "epoch": epoch},
+        **COUNTED,
         "epoch": epoch,
         "best": [best[0], best[1] if math.isfinite(best[1]) else None],
         "lengths": {path.name: path.stat().st_size for path in run.records if path.is_file()},

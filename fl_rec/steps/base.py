@@ -27,7 +27,7 @@ class LocalStep(ABC):
         """Before the rows of an epoch.
 
         Args:
-            epoch: from 0.
+            epoch: from 1.
         """
         return
 

@@ -35,11 +35,15 @@ class Beginning:
         epoch: the first one to be trained.
     """
 
-    epoch = 0
+    epoch = 1
+    _rule = "A run begins with epoch"
 
     def require(self, epoch: int) -> None:
-        """RunError if an epoch is to be trained that was trained before."""
-        return
+        """RunError if an epoch is to be trained that was trained before, or that there is not."""
+        if epoch < self.epoch:
+            raise RunError(
+                f"{self._rule} {self.epoch}. Received: train_epoch({epoch}). Have run_worker train self.epochs."
+            )
 
     def give_parameters(self, program: TrainingProgram) -> None:
         """Sets all that the program goes on with, before the exchange starts. DataError if it is another net's."""
@@ -58,16 +62,11 @@ class Resumption(Beginning):
         worker: whose part is taken.
     """
 
+    _rule = "A run that is resumed goes on with epoch"
+
     def __init__(self, state: TrainingState, worker: int) -> None:
         self.epoch = state.epoch + 1
         self._state, self._own = state, state.own(worker)
-
-    def require(self, epoch: int) -> None:
-        if epoch < self.epoch:
-            raise RunError(
-                f"A run that is resumed goes on with epoch {self.epoch}. Received: train_epoch({epoch}). Have "
-                "run_worker train self.epochs."
-            )
 
     def give_parameters(self, program: TrainingProgram) -> None:
         values = {**self._state.shared(), **self._own.get(PROGRAM, {})}
@@ -194,7 +193,7 @@ class Checkpoints(NoCheckpoints):
             self._ending.result()
 
     def _is_due(self, epoch: int) -> bool:
-        return (epoch + 1) % self._runner.save_interval == 0 or epoch + 1 == self._runner.epochs
+        return epoch % self._runner.save_interval == 0 or epoch == self._runner.epochs
 
     @contextmanager
     def _told(self) -> Iterator[None]:

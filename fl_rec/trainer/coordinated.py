@@ -169,10 +169,10 @@ class CoordinatedTrainer(FLTrainer):
         report = replace(report, extra=self.student.fingerprint(declared))
         if metrics is None:
             return report
-        logits = self.student.logits(self.net, metrics.epoch + 1, declared)
+        logits = self.student.logits(self.net, metrics.epoch, declared)
         report = replace(
             report,
-            round=metrics.epoch + 1,
+            round=metrics.epoch,
             rows=metrics.rows,
             seconds=metrics.seconds if metrics.rows else 0.0,
             train_loss=metrics.train_loss,

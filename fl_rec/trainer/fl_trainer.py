@@ -111,7 +111,7 @@ class FLTrainer:
         """Passes over this worker's shard.
 
         Args:
-            epoch: from 0.
+            epoch: from 1.
             local_epochs: how many; 0.5 is half of the shard, and the next half is next time's. 0: nothing is trained.
 
         Returns:
@@ -126,7 +126,7 @@ class FLTrainer:
         start = time.perf_counter()
         portions = self.local.portions(local_epochs, self.exchange.portions)
         for part, portion in enumerate(portions):
-            self.program.begin_portion(epoch + (part + 0.5) / len(portions), self.learning_rate_factor)
+            self.program.begin_portion(epoch - 1 + (part + 0.5) / len(portions), self.learning_rate_factor)
             activity.doing(f"training epoch {epoch}")
             try:
                 if portion != 0:
@@ -191,7 +191,7 @@ class FLTrainer:
             total = {**self.total(everyone).to_record(), **self.local.figures()}
             self.history.append(total)
             self.run_directory.append_metrics([total])
-            table = format_epoch(everyone, f"epoch {metrics.epoch + 1} of {self.config.runner.epochs}{self.local}")
+            table = format_epoch(everyone, f"epoch {metrics.epoch} of {self.config.runner.epochs}{self.local}")
             table = "\n".join([table, *(f"note: {note}" for note in notes)])
             print(table, flush=True)
             self.run_directory.append_table(table)
@@ -301,9 +301,9 @@ class FLTrainer:
 
     @property
     def epochs(self) -> range:
-        """Those that are to be trained, from 0 but in a run that is resumed."""
+        """Those that are to be trained, from 1 but in a run that is resumed."""
         first, patience_is_over = self.beginning.epoch, self.saving.patience_is_over(self.beginning.epoch - 1)
-        return range(first, first if patience_is_over else self.config.runner.epochs)
+        return range(first, first if patience_is_over else self.config.runner.epochs + 1)
 
     @property
     def shard_rows(self) -> int:

@@ -44,7 +44,7 @@ class Saving:
         student: adds to the signature.
 
     Attributes:
-        best_epoch: the epoch whose model is kept; -1 before the first.
+        best_epoch: the epoch whose model is kept; 0 before the first.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Saving:
         student: Student,
     ) -> None:
         self.folder = folder
-        self.best_epoch, self._best_figure = -1, math.nan
+        self.best_epoch, self._best_figure = 0, math.nan
         self._worse: list[int] = []
         self._config, self._role, self._mappings, self._identity = config, role, mappings, identity
         self._net, self._program, self._private = net, program, private
@@ -75,7 +75,7 @@ class Saving:
     @property
     def last_good(self) -> str:
         """For an error: where the model of the last good epoch is, and how to go on after it."""
-        if self.best_epoch < 0:
+        if not self.best_epoch:
             return "No epoch gave a good model."
         goes_on = "; fl-rec resume RUN goes on from the last checkpoint" if self._config.runner.save_interval else ""
         return f"The last good model is {self.best_model}{goes_on}."
@@ -148,7 +148,7 @@ class Saving:
             self.best_epoch = total.epoch
             return
         figure = total.validation_ndcg
-        if self.best_epoch >= 0 and not figure > self._best_figure:
+        if self.best_epoch and not figure > self._best_figure:
             worse = total.epoch
         else:
             worse, self.best_epoch, self._best_figure = self.best_epoch, total.epoch, figure

@@ -24,6 +24,7 @@ from fl_rec.evaluation.metrics import ALL
 from fl_rec.nets.structure import Structure
 from fl_rec.runs import private_parts, roles, training_state
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.renumber import COUNTED
 from fl_rec.runs.saved import SavedModel
 from tests.fuzzing.base import (
     ITEMS,
@@ -58,7 +59,7 @@ def messages() -> tuple[ClientReport, Decision]:
 
 def a_run() -> Files:
     report, decision = messages()
-    records = [record(client, epoch) for epoch in range(3) for client in (0, 1, ALL)]
+    records = [record(client, epoch) for epoch in (1, 2, 3) for client in (0, 1, ALL)]
     said = [rounds.Round(n, "join_all", {1: report}, {0: decision, 1: decision}, (0,), 0.5) for n in range(2)]
     status = {"role": "worker.0", "pid": 1, "state": "done", "error": "", "times": {"starting": 1.0, "done": 2.0}}
     with tempfile.TemporaryDirectory() as name:
@@ -68,19 +69,26 @@ def a_run() -> Files:
     return {
         "metrics.jsonl": "".join(json.dumps(each) + "\n" for each in records).encode(),
         "rounds.jsonl": "".join(each.to_json() + "\n" for each in said).encode(),
-        "result.json": json.dumps({"state": "done", "model": "model/2", "epochs": 3, "metrics": records[-1]}).encode(),
+        "result.json": json.dumps({"state": "done", "model": "model/3", "epochs": 3, "metrics": records[-1]}).encode(),
         "roles/worker.0.json": json.dumps(status).encode(),
         "coordinator/address.json": json.dumps(address).encode(),
         "config.yaml": a_job()["job.yaml"],
-        "model/2/rec_static.pdmodel": b"model",
-        "model/2/model.json": json.dumps(signature()).encode(),
-        "model/2/private/0.npz": b"none",
+        "model/3/rec_static.pdmodel": b"model",
+        "model/3/model.json": json.dumps(signature()).encode(),
+        "model/3/private/0.npz": b"none",
     }
 
 
 def signature() -> dict[str, Any]:
     return {
-        **{"feeds": ["user_input", "item_input"], "private": ["user_emb"], "paddle": "3.0.0", "epoch": 2, "client": 0},
+        **{
+            "feeds": ["user_input", "item_input"],
+            "private": ["user_emb"],
+            "paddle": "3.0.0",
+            **COUNTED,
+            "epoch": 3,
+            "client": 0,
+        },
         **{"config": configured().to_dict(), "public_users": [1, 2], "mappings": {"users.csv": "0" * 64}},
         "structure": Structure.from_record(
             {"product": ["u", "i"], "mlp": None, "layers": [], "prediction": ["w", "b"], "bias": "c"}
@@ -93,7 +101,7 @@ def signature() -> dict[str, Any]:
 def run(folder: Path) -> None:
     whole = Run(folder)
     for each in whole.metrics:
-        sound(isinstance(each.epoch, int) and each.epoch >= 0, f"epoch {each.epoch!r}")
+        sound(isinstance(each.epoch, int) and each.epoch >= 1, f"epoch {each.epoch!r}")
         sound(each.client == ALL or (type(each.client) is int and each.client >= 0), f"client {each.client!r}")
         for name in ("rows", "test_users", "top_k", "test_tied"):
             sound(type(getattr(each, name)) is int and getattr(each, name) >= 0, f"{name} {getattr(each, name)!r}")
@@ -127,7 +135,7 @@ def run_of_coordinator(folder: Path) -> None:
 
 
 @reader(
-    lambda: {"metrics.jsonl": b"".join(json.dumps(record(c, e)).encode() + b"\n" for e in range(3) for c in range(2))}
+    lambda: {"metrics.jsonl": b"".join(json.dumps(record(c, e)).encode() + b"\n" for e in (1, 2, 3) for c in range(2))}
 )
 def recording(folder: Path) -> None:
     found = simulation.Recording.read(folder / "metrics.jsonl")
@@ -138,7 +146,7 @@ def recording(folder: Path) -> None:
 
 @reader(a_run, 8)
 def saved_model(folder: Path) -> None:
-    saved = SavedModel.open(folder / "model" / "2")
+    saved = SavedModel.open(folder / "model" / "3")
     sound(saved.epoch is None or (type(saved.epoch) is int and saved.epoch >= 0), f"epoch {saved.epoch!r}")
     sound(saved.client is None or (type(saved.client) is int and saved.client >= 0), f"client {saved.client!r}")
     sound(all(type(each) is int and each >= 0 for each in saved.clients), "clients")
@@ -237,7 +245,7 @@ def policy(folder: Path) -> None:
 def a_checkpoint() -> Files:
     with tempfile.TemporaryDirectory() as name:
         run, _ = RunDirectory.claim(Path(name) / "run", "me")
-        run.append_metrics([record(ALL, 0)])
+        run.append_metrics([record(ALL, 1)])
         training_state.write_shared(run, 3, {"items": np.ones((ITEMS, 4), np.float32)})
         for worker in range(SHARDS):
             parts_of = {"program": {"users": np.ones(4, np.float32)}, "local": {"rows": np.array([9, 1, 0])}}

@@ -59,10 +59,10 @@ def assert_done_as_decided(finished: Finished, shards: Path) -> None:
     rounds = rounds_of(finished)
     for client, shard in enumerate(manifest.shards):
         for record in finished.records(client):
-            decision = rounds[record["epoch"]].decisions[client]
+            decision = rounds[record["epoch"] - 1].decisions[client]
             joins = decision.next_state == JOIN
             assert record["rows"] == (math.ceil(decision.local_epochs * shard.train.rows) if joins else 0)
-            report = rounds[record["epoch"] + 1].reports.get(client)
+            report = rounds[record["epoch"]].reports.get(client)
             if report is not None:
                 told = {"rows": report.rows, "hr": report.hr, "test_auc": report.test_auc}
                 assert {name: record[name] for name in told} == pytest.approx(told)
@@ -92,12 +92,12 @@ def test_what_is_decided_is_what_is_done(job: Job, shards: Path, tmp_path: Path,
     assert "its turn comes" in finished.output
     # Everybody's figures of every epoch; those who wait evaluate too.
     for client in range(WORKERS):
-        assert [record["epoch"] for record in finished.records(client)] == [0, 1, 2]
+        assert [record["epoch"] for record in finished.records(client)] == [1, 2, 3]
         assert all(record["hr"] is not None for record in finished.records(client))
     # A step of next to no length changes nothing.
     before, after = finished.records("all")[1:]
     assert after["test_auc"] == pytest.approx(before["test_auc"], abs=0.01)
-    assert (finished.run.model / "2" / "rec_static.pdmodel").is_file()
+    assert (finished.run.model / "3" / "rec_static.pdmodel").is_file()
     states = {name: each.state for name, each in roles.read_statuses(finished.run.roles).items()}
     assert set(states) == set(roles.role_names(WORKERS, 1, 1))
 
@@ -238,7 +238,7 @@ def test_coordinator_lost_stop(job: Job) -> None:
     assert finished.code == 1
     assert "could not be reached for 5 s" in finished.errors
     assert "on_coordinator_loss=stop" in finished.errors
-    assert (finished.run.model / "0" / "rec_static.pdmodel").is_file()
+    assert (finished.run.model / "1" / "rec_static.pdmodel").is_file()
 
 
 def test_coordinator_lost_continue(job: Job, shards: Path) -> None:
@@ -251,7 +251,7 @@ def test_coordinator_lost_continue(job: Job, shards: Path) -> None:
     finished = job.wait(started)
     assert finished.code == 0
     assert finished.output.count("Going on without it: all train") == 1
-    assert finished.result["last"]["epoch"] == 7
+    assert finished.result["last"]["epoch"] == 8
     manifest = load_manifest(shards)
     assert manifest is not None
     assert finished.result["last"]["rows"] == manifest.totals["train_rows"], "all train"

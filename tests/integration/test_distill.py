@@ -104,7 +104,7 @@ class DistillJob(Job):
     def taught(self, worker: int) -> list[bool]:
         """For each epoch whether the worker had soft targets."""
         lines = [line.split() for line in (self.run.path / f"taught.{worker}").read_text().splitlines()]
-        assert [int(epoch) for epoch, _ in lines] == list(range(len(lines)))
+        assert [int(epoch) for epoch, _ in lines] == list(range(1, len(lines) + 1))
         return [there == "True" for _, there in lines]
 
 
@@ -223,7 +223,7 @@ def test_the_teacher_says_what_the_clients_think(items_shared: Finished, nothing
 
 
 def test_clients_learn_of_the_teacher(nothing_shared: Finished) -> None:
-    """Alone in epoch 0, taught since: they come to think alike of the public users, who have no other teacher."""
+    """Alone in epoch 1, taught since: they come to think alike of the public users, who have no other teacher."""
     spreads = []
     for told in rounds_of(nothing_shared)[1:]:
         thoughts = [sigmoid(report.extra[LOGITS]) for report in told.reports.values()]
@@ -257,7 +257,7 @@ def test_figures_of_the_test_shards(which: str, request: pytest.FixtureRequest, 
         assert record["test_users"] == 600 - PUBLIC_USERS
         assert 0 < record["hr"] < 1 and 0 < record["ndcg"] < record["hr"] and record["test_auc"] > 0.5
     first, *_, last = finished.records("all")
-    assert last["hr"] > first["hr"] and last["epoch"] == 3
+    assert last["hr"] > first["hr"] and last["epoch"] == 4
     assert finished.result["state"] == "done"
 
 
@@ -268,8 +268,8 @@ def evaluated(commands: Commands, model: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("which", ["items_shared", "nothing_shared"])
 def test_a_saved_epoch_gives_the_logs_figures(which: str, commands: Commands, request: pytest.FixtureRequest) -> None:
     finished: Finished = request.getfixturevalue(which)
-    for epoch in (2, 3) if which == "items_shared" else (3,):
-        found, logged = evaluated(commands, finished.run.model / str(epoch)), finished.records("all")[epoch]
+    for epoch in (3, 4) if which == "items_shared" else (4,):
+        found, logged = evaluated(commands, finished.run.model / str(epoch)), finished.records("all")[epoch - 1]
         for name in ("test_users", "hr", "ndcg", "test_auc"):
             assert found[name] == pytest.approx(logged[name], abs=1e-9), name
 
@@ -296,7 +296,7 @@ def loaded(commands: Commands, folder: Path) -> str:
 def test_public_users_do_not_keep_parts_from_being_joined(
     commands: Commands, items_shared: Finished, tmp_path: Path
 ) -> None:
-    folder = items_shared.run.model / "3"
+    folder = items_shared.run.model / "4"
     public = json.loads((folder / "model.json").read_text())["public_users"]
     assert public == proxy_set(items_shared).users.tolist()
     parts = [
@@ -328,13 +328,13 @@ def test_nothing_is_shared_but_logits(nothing_shared: Finished, items_shared: Fi
     # A server would list them, as it does when items are shared.
     assert tables_of(items_shared) == {"mlp_item_embedding", "Dense"} and tables_of(nothing_shared) == set()
     folders = [
-        sorted(path.name for path in (each.run.model / "3" / "tables").glob("*"))
+        sorted(path.name for path in (each.run.model / "4" / "tables").glob("*"))
         for each in (items_shared, nothing_shared)
     ]
     assert "mlp_item_embedding" in folders[0] and "mlp_user_embedding" not in folders[0] and folders[1] == []
 
     parts = [
-        private_parts.load(nothing_shared.run.model / "3" / "private" / f"{worker}.npz") for worker in range(WORKERS)
+        private_parts.load(nothing_shared.run.model / "4" / "private" / f"{worker}.npz") for worker in range(WORKERS)
     ]
     names = {"mlp_user_embedding", "mlp_item_embedding", "prediction.w", "prediction.b"}
     assert names < set(parts[0]) == set(parts[1]) == set(parts[2]) and len(parts[0]) == 6
@@ -362,7 +362,7 @@ def test_students_of_three_kinds_learn_of_one_teacher(commands: Commands, job: D
     for told in rounds_of(job)[1:3]:
         for report, decision in zip(told.reports.values(), told.decisions.values()):
             assert np.asarray(report.extra[LOGITS]).shape == np.asarray(decision.extra[SOFT_TARGETS]).shape == SHAPE
-    folder = finished.run.model / "2"
+    folder = finished.run.model / "3"
     parts = [private_parts.load(folder / "private" / f"{worker}.npz") for worker in range(WORKERS)]
     widths = [each.values.shape[1] for part in parts for name, each in part.items() if "user_embedding" in name]
     assert widths == [8, 8, 16]
@@ -406,7 +406,7 @@ def test_a_client_whose_logits_are_nan_is_left_out(job: DistillJob) -> None:
     assert table.count("its logits not finite, left out") == 1
     assert table.count("logits of client 1 not finite, left out") == 2
     assert [job.taught(worker) for worker in range(WORKERS)] == [[False, True, True]] * WORKERS
-    assert finished.records("all")[-1]["epoch"] == 2 and finished.records("all")[-1]["hr"] > 0
+    assert finished.records("all")[-1]["epoch"] == 3 and finished.records("all")[-1]["hr"] > 0
 
 
 def test_logits_of_another_shape(job: DistillJob) -> None:
@@ -445,7 +445,7 @@ def test_coordinator_lost_in_a_distillation_round(job: DistillJob) -> None:
     for worker in range(WORKERS):
         assert job.taught(worker) == [False] + [True] * (decided - 1) + [False] * (7 - decided)
     records = finished.records("all")
-    assert [record["epoch"] for record in records] == list(range(7))
+    assert [record["epoch"] for record in records] == list(range(1, 8))
     assert len({record["rows"] for record in records}) == 1, "all train, the public rows too"
     assert all(record["hr"] > 0 for record in records)
 

@@ -127,7 +127,7 @@ def test_what_a_worker_shares_with_differential_privacy(job: Job, shards: Path, 
         assert shard.train.positives < one_and_all["rows"] < shard.train.positives * 1.5
         assert few["rows"] < shard.train.positives / 4
         assert "epsilon" not in few
-        with np.load(finished.run.model / "1" / "private" / f"{worker}.npz") as part:
+        with np.load(finished.run.model / "2" / "private" / f"{worker}.npz") as part:
             assert len(part["mlp_user_embedding/rows"]) == shard.train.users
 
     expected = [epsilon(NOISE, CHANCE, rounds, DELTA) for rounds in (ROUNDS // 2, ROUNDS)]

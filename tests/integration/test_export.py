@@ -25,7 +25,7 @@ from .conftest import ROOT, TIMEOUT, WORKERS, Commands, Finished, Job, clean_env
 
 USERS, ITEMS = 600, 400
 # The last epoch of the usual job, and its best.
-LAST = 2
+LAST = 3
 
 # Every pair of a user and an item, under a model.
 ALL_SCORES = """
@@ -112,7 +112,7 @@ def test_what_is_in_the_folder(exported: Path, trained: Finished, shards: Path) 
     assert (signature["output"]["dtype"], signature["output"]["shape"]) == ("float32", [-1, 1])
     assert (signature["ids"]["users"], signature["ids"]["items"]) == (USERS, ITEMS)
     assert (signature["run"], signature["epoch"], signature["client"]) == ("run", LAST, "all")
-    assert (signature["private"], signature["metrics"]) == ([], trained.records("all")[LAST])
+    assert (signature["private"], signature["metrics"]) == ([], trained.records("all")[LAST - 1])
     manifest = load_manifest(shards)
     assert manifest is not None and signature["mappings"] == manifest.mappings
     assert signature["config"]["hyper_parameters"]["num_users"] == USERS
@@ -134,20 +134,20 @@ def test_it_scores_as_the_epochs_model_joined_does(
     expected = all_scores(commands, trained.run.model / str(LAST), tmp_path)
     assert expected.std() > 0.01
     np.testing.assert_allclose(all_scores(commands, exported, tmp_path), expected, rtol=0, atol=1e-5)
-    assert np.abs(all_scores(commands, trained.run.model / "0", tmp_path) - expected).max() > 1e-3, (
+    assert np.abs(all_scores(commands, trained.run.model / "1", tmp_path) - expected).max() > 1e-3, (
         "another epoch would show"
     )
 
 
 def test_figures_are_those_of_the_training_log(exported: Path, trained: Finished) -> None:
     """The trainer's own: of each model, of the best epoch and of one client."""
-    epoch = trained.run.model / "0"
+    epoch = trained.run.model / "1"
     lines = succeed("evaluate", trained.run.path, exported, epoch).splitlines()
     figures = [json.loads(line) for line in lines]
     best = trained.run.model / str(LAST)
     assert [each["model"] for each in figures] == [str(best), str(exported), str(epoch)]
-    for each, number in zip(figures, (LAST, LAST, 0)):
-        assert_logged(each, trained.records("all")[number])
+    for each, number in zip(figures, (LAST, LAST, 1)):
+        assert_logged(each, trained.records("all")[number - 1])
     table = succeed("evaluate", exported, "--format", "table").splitlines()
     assert table[0].split() == ["model", "epoch", "client", "users", "K", "test", "AUC", "HR@K", "NDCG@K"]
     assert table[2].split()[-1] == f"{figures[0]['ndcg']:.4f}"
@@ -175,7 +175,7 @@ def test_one_client(commands: Commands, trained: Finished, shards: Path, tmp_pat
     )
     np.testing.assert_allclose(scores[users], expected[users], rtol=0, atol=1e-5)
     (line,) = commands.succeed("evaluate", out).splitlines()
-    assert_logged(json.loads(line), trained.records(2)[LAST])
+    assert_logged(json.loads(line), trained.records(2)[LAST - 1])
     stranger = next(user for user in range(USERS) if user not in users)
     assert f"Received: {stranger + 1}." in commands.refusal("recommend", "--model", out, "--user", stranger + 1)
     commands.succeed("recommend", "--model", out, "--user", users[0] + 1)
@@ -331,10 +331,10 @@ def test_parts_that_have_no_common_model(commands: Commands, private_layer: Fini
     assert "One client's: --client K" in commands.refusal("export", finished.run.path)
     (line,) = commands.succeed("evaluate", finished.run.path).splitlines()
     best = finished.result["best"]["epoch"]
-    assert_logged(json.loads(line), finished.records("all")[best])
+    assert_logged(json.loads(line), finished.records("all")[best - 1])
     commands.succeed("export", finished.run.path, "--client", 1, "--out", tmp_path / "one")
     (line,) = commands.succeed("evaluate", tmp_path / "one").splitlines()
-    assert_logged(json.loads(line), finished.records(1)[best])
+    assert_logged(json.loads(line), finished.records(1)[best - 1])
 
 
 def test_nothing_is_private(commands: Commands, job: Job, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ class Trainer(FLTrainer):
     '''Stops as soon as all clients together reach a test AUC.'''
 
     def run_worker(self):
-        for epoch in range(self.config.runner.epochs):
+        for epoch in self.epochs:
             everyone = self.report(self.evaluate(self.train_epoch(epoch)))
             if self.total(everyone).test_auc > 0.6:
                 break
@@ -131,8 +131,8 @@ def test_a_paddlerec_configuration_and_a_users_reader(job: Job, csv_shards: Path
     finished = job.succeed()
     assert "note: runner.infer_reader_path=movielens_reader is not read" in finished.output
     assert "note: runner.local_sparse and runner.remote_sparse have no effect" in finished.output
-    assert (tmp_path / "output_model_ncf" / "0" / "rec_static.pdmodel").is_file()
-    assert any((tmp_path / "dumped" / "epoch_0").iterdir())
+    assert (tmp_path / "output_model_ncf" / "1" / "rec_static.pdmodel").is_file()
+    assert any((tmp_path / "dumped" / "epoch_1").iterdir())
     assert "note: coordinator.* has no effect without a coordinator" in finished.output
     manifest = load_manifest(shards)
     assert manifest is not None

@@ -40,8 +40,8 @@ def test_what_a_job_leaves_is_its_users_own(trained: Finished) -> None:
     run = trained.run
     assert run.path.stat().st_mode & 0o777 == 0o700
     models = sorted(run.model.iterdir())
-    assert [path.name for path in models] == ["0", "1", "2"], "and no draft"
-    for epoch, model in enumerate(models):
+    assert [path.name for path in models] == ["1", "2", "3"], "and no draft"
+    for epoch, model in enumerate(models, 1):
         signature = json.loads((model / "model.json").read_text())
         identity = signature["identity"]
         assert identity == {**identity, "run": run.identity, "epoch": epoch} and len(identity["data"]) == 64
@@ -57,8 +57,8 @@ def test_what_a_job_leaves_is_its_users_own(trained: Finished) -> None:
 
 def test_a_part_of_another_epoch_is_refused(trained: Finished, commands: Commands, tmp_path: Path) -> None:
     model = tmp_path / "model"
-    shutil.copytree(trained.run.model / "2", model)
-    shutil.copyfile(trained.run.model / "1" / "private" / "1.npz", model / "private" / "1.npz")
+    shutil.copytree(trained.run.model / "3", model)
+    shutil.copyfile(trained.run.model / "2" / "private" / "1.npz", model / "private" / "1.npz")
     for arguments in (
         ["evaluate", model, "-m", trained.run.config],
         ["compress", model, "--bits", 8, "--out", tmp_path / "small"],

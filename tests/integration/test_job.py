@@ -115,7 +115,7 @@ def assert_saved_is_evaluated(finished: Finished, shards: Path, tmp_path: Path) 
     assert {line.pop("client") for line in lines} == {"all"}
     assert [line["epoch"] for line in lines] == [1, 2]
     for line in lines:
-        record = finished.records("all")[line["epoch"]]
+        record = finished.records("all")[line["epoch"] - 1]
         assert {key: record[key] for key in line} == pytest.approx(line, rel=0, abs=1e-9)
 
 
@@ -151,7 +151,7 @@ def test_other_ways_to_run(job: Job, shards: Path, tmp_path: Path, changes: dict
     else:
         assert last["test_auc"] > 0.55, "what the servers hold is the model that was trained"
     if dumps:
-        dumped = [path.read_text() for path in (tmp_path / "dump" / "epoch_0").iterdir()]
+        dumped = [path.read_text() for path in (tmp_path / "dump" / "epoch_1").iterdir()]
         assert any("user_input" in text and "item_input" in text for text in dumped)
 
 
@@ -168,7 +168,7 @@ def test_the_papers_other_nets_and_a_neumf_that_starts_from_two(
     job: Job, trained: Finished, shared_job: SharedJob, shards: Path
 ) -> None:
     """Private users and shared items of both; it begins below where a NeuMF ends that starts from nothing."""
-    assert trained.result["last"]["epoch"] == 2
+    assert trained.result["last"]["epoch"] == 3
     gmf = shared_job(
         "gmf", lambda tower: (tower.runner.update(epochs=3), tower.hyper_parameters.update(mode="NCF_GMF"))
     )

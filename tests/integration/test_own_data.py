@@ -157,7 +157,7 @@ def test_the_same_from_python_in_ten_lines(here: Path) -> None:
     assert [line for line in lines if re.fullmatch(r"\d [\d.]+", line)] == [
         f"{each['epoch']} {each['hr']}" for each in figures if each["client"] == "all"
     ]
-    assert lines[-6].startswith("EpochRecord(epoch=7, client='all', rows=")
+    assert lines[-6].startswith("EpochRecord(epoch=8, client='all', rows=")
     goods = {row[0]: row[1] for row in csv.reader((here / "goods.csv").read_text(encoding="utf-8").splitlines())}
     for rank, line in enumerate(lines[-5:], 1):
         number, item, title = line.rsplit(" ", 1)[0].split(" ", 2)

@@ -263,7 +263,7 @@ def test_a_name_that_fits_no_parameter(job: Job) -> None:
 
 def test_a_private_layer_and_shared_users(private_layer: Finished) -> None:
     """Any parameter can be private."""
-    folder = private_layer.run.model / "1"
+    folder = private_layer.run.model / "2"
     parts = [private_parts.load(folder / "private" / f"{worker}.npz") for worker in range(WORKERS)]
     assert all(set(part) == {"prediction.w", "prediction.b"} for part in parts)
     assert len({part["prediction.w"].values.tobytes() for part in parts}) == WORKERS

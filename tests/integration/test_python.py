@@ -86,7 +86,7 @@ def test_a_notebook_trains_twice(job: Job) -> None:
     first, second = map(Path, told["runs"])
     assert first != second and first.parent == second.parent == job.folder / "runs"
     assert told["states"] == ["done", "done"] and told["tables"] == 2
-    assert [each[:3] for each in told["told"]] == [[epoch, "all", [0, 1, 2]] for epoch in (0, 1, 0, 1)]
+    assert [each[:3] for each in told["told"]] == [[epoch, "all", [0, 1, 2]] for epoch in (1, 2, 1, 2)]
     assert [each[3] for each in told["told"]] == told["hr"]
     assert told["recommended"] == [1, 2] and (second / "exported" / "model.json").is_file()
     assert told["paddle"] == [True, [2.0, 4.0]]

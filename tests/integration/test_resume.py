@@ -65,20 +65,20 @@ def resume(job: Job, *options: Any) -> Finished:
 def test_a_killed_job_goes_on_to_the_same_figures(job: Job, unbroken: Finished) -> None:
     together(job)
     started = job.start()
-    kill_all_after(job, started, 1)
+    kill_all_after(job, started, 2)
     finished = resume(job)
     assert finished.code == 0, finished.output + finished.errors
     assert "\nresumed   after epoch 2\n" in finished.output
     assert figures(job.run) == figures(unbroken.run)
-    assert [each["epoch"] for each in finished.result["epochs"]] == list(range(EPOCHS))
-    assert training_state.epochs(job.run) == [EPOCHS - 2, EPOCHS - 1]
+    assert [each["epoch"] for each in finished.result["epochs"]] == list(range(1, EPOCHS + 1))
+    assert training_state.epochs(job.run) == [EPOCHS - 1, EPOCHS]
     assert (job.run.log / "before-1" / "workerlog.0").is_file()
     # And further.
     assert "this one has been there" in resume(job).errors
     finished = resume(job, "-o", f"runner.epochs={EPOCHS + 1}")
     assert finished.code == 0 and f"\nresumed   after epoch {EPOCHS}\n" in finished.output
     found = figures(job.run)
-    assert found[: -WORKERS - 1] == figures(unbroken.run) and found[-1]["epoch"] == EPOCHS
+    assert found[: -WORKERS - 1] == figures(unbroken.run) and found[-1]["epoch"] == EPOCHS + 1
 
 
 def test_a_lost_worker_sits_an_epoch_out(job: Job, unbroken: Finished) -> None:
@@ -106,7 +106,7 @@ def test_a_killed_job_with_a_coordinator_goes_on(job: Job) -> None:
     job.runner.update(epochs=EPOCHS, exchanges_per_epoch=2)
     job.coordinator = {"strategy": "random_k", "options": {"k": 2}}
     job.arguments = ["--coordinator_num=1"]
-    kill_all_after(job, job.start(), 1)
+    kill_all_after(job, job.start(), 2)
     finished = resume(job)
     assert finished.code == 0, finished.output + finished.errors
     from fl_rec.coordinator.rounds import RoundLog
@@ -115,7 +115,7 @@ def test_a_killed_job_with_a_coordinator_goes_on(job: Job) -> None:
     assert [each.round for each in rounds] == list(range(EPOCHS + 1))
     trained = [
         [each["client"] for each in figures(job.run) if each["epoch"] == epoch and each["rows"]]
-        for epoch in range(EPOCHS)
+        for epoch in range(1, EPOCHS + 1)
     ]
     assert [each[:-1] for each in trained] == [each.clients("JOIN") for each in rounds[:-1]]
 

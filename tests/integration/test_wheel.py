@@ -158,16 +158,16 @@ def test_a_project_of_ones_own(fl_rec: Wheel, tmp_path: Path) -> None:
     succeed("run", "-m", "job.yaml", "--script", "my_trainer.py")
     (run,) = (mine / "runs").iterdir()
     assert "a trainer of one's own" in (run / "log" / "workerlog.0").read_text()
-    assert (run / "model" / "0" / "tables" / "mf_item_bias").exists(), "of the net in the folder"
+    assert (run / "model" / "1" / "tables" / "mf_item_bias").exists(), "of the net in the folder"
     (trained,) = (each for each in RunDirectory(run).read_metrics() if each["client"] == "all")
 
     here = Path("runs") / run.name
-    assert succeed("export").startswith(f"model     {here / 'model' / '0'}: epoch 0, all clients, HR@10 ")
+    assert succeed("export").startswith(f"model     {here / 'model' / '1'}: epoch 1, all clients, HR@10 ")
     for folder, named in ((mine, ()), (home, ("--model", mine))):
         record = json.loads(succeed("recommend", *named, "--user", 7, "--format", "json", cwd=folder))
         assert [each["rank"] for each in record["recommendations"]] == list(range(1, 11))
-    found = [json.loads(line) for line in succeed("evaluate", here / "model" / "0", here / "exported").splitlines()]
-    assert [each["model"] for each in found] == [str(here / "model" / "0"), str(here / "exported")]
+    found = [json.loads(line) for line in succeed("evaluate", here / "model" / "1", here / "exported").splitlines()]
+    assert [each["model"] for each in found] == [str(here / "model" / "1"), str(here / "exported")]
     assert [each["hr"] for each in found] == pytest.approx([trained["hr"]] * 2)
 
     assert sorted(tmp_path.iterdir()) == sorted([mine, home, opened])

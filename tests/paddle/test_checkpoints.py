@@ -61,7 +61,7 @@ class Worker:
         self.config, self.program, self.run_directory = config, program, run
         self.role = Role("worker", 0, 1, ("127.0.0.1:1",), "")
         self.history: list[dict[str, Any]] = []
-        self.saving: Any = SimpleNamespace(best=(0, 0.5), go_on=self._note, worse=lambda: [7], remove=self._note)
+        self.saving: Any = SimpleNamespace(best=(1, 0.5), go_on=self._note, worse=lambda: [7], remove=self._note)
         self.noted: list[Any] = []
         self.watch = SimpleNamespace(go_on=lambda totals: None)
         self.local: LocalTraining = local_training(
@@ -85,7 +85,7 @@ class Worker:
         self.program.begin_epoch()
         self.local.begin_epoch(epoch)
         for part, portion in enumerate(self.local.portions(passes, 2)):
-            self.program.begin_portion(epoch + part / 2, 1.0)
+            self.program.begin_portion(epoch - 1 + part / 2, 1.0)
             self.local.train(portion, "test")
         return self.program.counted().loss_sum
 
@@ -124,21 +124,21 @@ def test_bit_for_bit(config: Config, run: RunDirectory, tmp_path: Path, step: st
     config = config.replace(**changes)
     with built(config) as program:
         unbroken = Worker(config, program, run)
-        unbroken.train(0, 0.7)
-        unbroken.save(0)
-        expected = [unbroken.train(epoch, 0.7) for epoch in (1, 2)], unbroken.values()
+        unbroken.train(1, 0.7)
+        unbroken.save(1)
+        expected = [unbroken.train(epoch, 0.7) for epoch in (2, 3)], unbroken.values()
     with built(config) as program:
         resumed = Worker(config, program, run)
-        resumed.train(0, 2.0)  # something else
+        resumed.train(1, 2.0)  # something else
         resumed.go_on()
-        assert ([resumed.train(epoch, 0.7) for epoch in (1, 2)], resumed.values()) == expected
-        assert resumed.noted == [(0, 0.5), {"mine": np.array([4.0])}]
+        assert ([resumed.train(epoch, 0.7) for epoch in (2, 3)], resumed.values()) == expected
+        assert resumed.noted == [(1, 0.5), {"mine": np.array([4.0])}]
 
 
 def test_what_is_shared_is_in_no_workers_file(config: Config, run: RunDirectory) -> None:
     with built(config.replace(**{"hyper_parameters.optimizer.class": "adam"})) as program:
         worker = Worker(config, program, run)
-        worker.save(0)
+        worker.save(1)
         assert worker.noted == [[7]], "the models that only the checkpoint before needed"
         state = training_state.newest(run)
         assert state is not None and sorted(state.shared()) == sorted(SHARED)
@@ -153,9 +153,9 @@ def test_every_so_many_epochs_and_the_last(config: Config, run: RunDirectory) ->
     config = config.replace(**{"runner.save_interval": 3, "runner.epochs": 8, "runner.keep_checkpoints": 9})
     with built(config) as program:
         worker = Worker(config, program, run)
-        for epoch in range(8):
+        for epoch in range(1, 9):
             worker.save(epoch)
-    assert training_state.epochs(run) == [2, 5, 7] and len(worker.noted) == 3
+    assert training_state.epochs(run) == [3, 6, 8] and len(worker.noted) == 3
 
 
 def test_no_checkpoints(run: RunDirectory) -> None:
@@ -177,7 +177,7 @@ def test_no_checkpoints(run: RunDirectory) -> None:
 def test_another_net(config: Config, run: RunDirectory, changes: dict[str, Any], received: str) -> None:
     adam = config.replace(**{"hyper_parameters.optimizer.class": "adam"})
     with built(adam) as program:
-        Worker(adam, program, run).save(0)
+        Worker(adam, program, run).save(1)
     with built(adam.replace(**changes)) as program:
         before = {name: program.value(name).tolist() for name in program.kept}
         with pytest.raises(DataError, match=f"A run goes on with the net .* Received: .*{received}"):
@@ -187,7 +187,7 @@ def test_another_net(config: Config, run: RunDirectory, changes: dict[str, Any],
 
 def test_other_rows(config: Config, run: RunDirectory) -> None:
     with built(config) as program:
-        Worker(config, program, run).save(0)
+        Worker(config, program, run).save(1)
         other = Worker(config, program, run, tuple(slot[:4] for slot in SLOTS))
         with pytest.raises(DataError, match="Received: 4 of a pass over .*, and they were 5"):
             other.go_on()
@@ -197,15 +197,17 @@ def test_epochs_that_were_trained_before(config: Config, run: RunDirectory, monk
     role = Role("worker", 0, 1, ("127.0.0.1:1",), "")
     monkeypatch.delenv(RESUME_KEY, raising=False)
     fresh = beginning(run, role)
-    assert type(fresh) is Beginning and fresh.epoch == 0
-    fresh.require(0)
+    assert type(fresh) is Beginning and fresh.epoch == 1
+    fresh.require(1)
+    with pytest.raises(RunError, match=r"A run begins with epoch 1. Received: train_epoch\(0\). Have run_worker train"):
+        fresh.require(0)
     with built(config) as program:
         Worker(config, program, run).save(2)
     monkeypatch.setenv(RESUME_KEY, "2")
     resumed = beginning(run, role)
     resumed.require(3)
-    with pytest.raises(RunError, match=r"goes on with epoch 3. Received: train_epoch\(0\). Have run_worker train self"):
-        resumed.require(0)
+    with pytest.raises(RunError, match=r"goes on with epoch 3. Received: train_epoch\(1\). Have run_worker train self"):
+        resumed.require(1)
 
 
 def test_a_full_disk(config: Config, run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,8 +216,8 @@ def test_a_full_disk(config: Config, run: RunDirectory, monkeypatch: pytest.Monk
 
     with built(config) as program:
         worker = Worker(config, program, run)
-        worker.save(0)
+        worker.save(1)
         monkeypatch.setattr(training_state, "write_arrays", full)
         with pytest.raises(RunError, match=r"can't be written \(No space left on device\). Free some space, or set"):
-            worker.save(1)
-    assert training_state.epochs(run) == [0]
+            worker.save(2)
+    assert training_state.epochs(run) == [1]

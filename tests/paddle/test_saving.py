@@ -50,7 +50,7 @@ def signed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def made(folder: Path, epochs: int) -> Path:
     """Models of which all parts are written."""
-    for epoch in range(epochs):
+    for epoch in range(1, epochs + 1):
         begin_draft(folder / str(epoch))
     return folder
 
@@ -62,40 +62,40 @@ def kept(folder: Path) -> list[str]:
 @pytest.mark.usefixtures("signed")
 def test_without_validation_all_stay_and_the_last_counts(tmp_path: Path) -> None:
     mine = saver(made(tmp_path, 3))
-    for epoch in range(3):
+    for epoch in (1, 2, 3):
         mine.keep_the_best(figures(epoch, None), validated=False)
     mine.remove(mine.worse())
-    assert mine.best_epoch == 2 and mine.best_model == tmp_path / "2" and kept(tmp_path) == ["0", "1", "2"]
+    assert mine.best_epoch == 3 and mine.best_model == tmp_path / "3" and kept(tmp_path) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
     ("ndcgs", "best"),
-    [([0.1, 0.3, 0.2], 1), ([0.3, 0.2, 0.1], 0), ([0.1, 0.2, 0.3], 2), ([0.2, 0.2, 0.2], 0)],
+    [([0.1, 0.3, 0.2], 2), ([0.3, 0.2, 0.1], 1), ([0.1, 0.2, 0.3], 3), ([0.2, 0.2, 0.2], 1)],
 )
 @pytest.mark.usefixtures("signed")
 def test_with_validation_the_best_stays(tmp_path: Path, ndcgs: list[float], best: int) -> None:
     mine = saver(made(tmp_path, 3))
-    for epoch, ndcg in enumerate(ndcgs):
+    for epoch, ndcg in enumerate(ndcgs, 1):
         mine.keep_the_best(figures(epoch, ndcg), validated=True)
-    assert kept(tmp_path) == ["0", "1", "2"], "a checkpoint may still need one"
+    assert kept(tmp_path) == ["1", "2", "3"], "a checkpoint may still need one"
     mine.remove(mine.worse())
     assert mine.best_epoch == best and kept(tmp_path) == [str(best)]
 
 
 def test_only_the_first_worker_publishes_and_removes(tmp_path: Path) -> None:
     mine = saver(made(tmp_path, 2), index=1)
-    for epoch, ndcg in enumerate((0.1, 0.2)):
+    for epoch, ndcg in enumerate((0.1, 0.2), 1):
         mine.keep_the_best(figures(epoch, ndcg), validated=True)
     mine.remove(mine.worse())
-    assert mine.best_epoch == 1 and kept(tmp_path) == [".0.tmp", ".1.tmp"]
+    assert mine.best_epoch == 2 and kept(tmp_path) == [".1.tmp", ".2.tmp"]
 
 
 @pytest.mark.usefixtures("signed")
 def test_a_first_epoch_without_a_figure_is_kept_until_there_is_one(tmp_path: Path) -> None:
     mine = saver(made(tmp_path, 1))
-    mine.keep_the_best(figures(0, math.nan), validated=True)
+    mine.keep_the_best(figures(1, math.nan), validated=True)
     mine.remove(mine.worse())
-    assert mine.best_epoch == 0 and kept(tmp_path) == ["0"]
+    assert mine.best_epoch == 1 and kept(tmp_path) == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -118,11 +118,11 @@ def test_the_first_worker_writes_what_is_shared(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_first_worker_signs_when_all_have_written(tmp_path: Path, signed: list[Any]) -> None:
-    saver(made(tmp_path, 1), net="a net", private={"users": True}).keep_the_best(figures(0, None), validated=False)
+    saver(made(tmp_path, 1), net="a net", private={"users": True}).keep_the_best(figures(1, None), validated=False)
     ((net, folder, signature, private),) = signed
-    assert (net, folder, list(private)) == ("a net", tmp_path / ".0.tmp", ["users"])
-    assert signature["epoch"] == 0 and signature["mappings"] == {"users.csv": "12"}
-    assert signature["identity"] == {"run": "ab", "data": "cd", "epoch": 0}
+    assert (net, folder, list(private)) == ("a net", tmp_path / ".1.tmp", ["users"])
+    assert signature["epoch"] == 1 and signature["mappings"] == {"users.csv": "12"}
+    assert signature["identity"] == {"run": "ab", "data": "cd", "epoch": 1}
     assert signature["config"] == {"runner": {"seed": 3}}, "without paths of this machine"
     assert signature["public_users"] == [3] and signature["data"] == {"train_data_dir": tmp_path / "data"}
 

@@ -37,7 +37,7 @@ for role, state, error in {says!r}:
     with open(run + "/tmp", "w") as file: json.dump(status, file)
     os.replace(run + "/tmp", run + "/roles/" + role + ".json")
     open(run + "/log/" + role.replace(".", "log."), "w").close()
-with open(run + "/tables.txt", "a") as file: file.write("epoch 0: AUC 0.7\\n\\n")
+with open(run + "/tables.txt", "a") as file: file.write("epoch 1: AUC 0.7\\n\\n")
 with open(run + "/result.json", "w") as file: json.dump(dict(state="done", model="the/model"), file)
 with open(run + "/metrics.jsonl", "a") as file: file.writelines(json.dumps(each) + "\\n" for each in {metrics!r})
 time.sleep({seconds})

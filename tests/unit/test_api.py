@@ -24,6 +24,7 @@ from fl_rec import api
 from fl_rec.config.written import parse_override, to_override
 from fl_rec.job.watch import Mark
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.renumber import COUNTED
 
 pytestmark = pytest.mark.usefixtures("fast")
 ALL_DONE = [(role, "done", "") for role in ("server.0", "worker.0", "worker.1")]
@@ -36,7 +37,7 @@ Fleetrun = Callable[..., None]
 def lines(epochs: int, **figures: Any) -> list[dict[str, Any]]:
     """What two workers write, the second one last."""
     common = {**dict.fromkeys(FIGURES, 1.0), "rows": 1, "test_users": 1, "top_k": 10, **figures}
-    return [{"epoch": epoch, "client": client, **common} for epoch in range(epochs) for client in (0, "all", 1)]
+    return [{"epoch": epoch, "client": client, **common} for epoch in range(1, epochs + 1) for client in (0, "all", 1)]
 
 
 # -- names ---------------------------------------------------------------------------------------------------
@@ -70,8 +71,8 @@ def test_train(
     told: list[Any] = []
     run = fl_rec.train(path.name, {"runner.epochs": 2, "runner.seed": np.int64(7)}, on_epoch=told.append)
     assert [(each.epoch, each.client, [one.client for one in each.clients]) for each in told] == [
-        (0, "all", [0, 1]),
         (1, "all", [0, 1]),
+        (2, "all", [0, 1]),
     ]
     assert told == [each for each in run.metrics if each.client == "all"]
     assert run.path == path.parent.parent / "run" and repr(run) == f"fl_rec.Run({str(run.path)!r})"
@@ -79,7 +80,7 @@ def test_train(
     assert run.result == {"state": "done", "model": "the/model"}
     out, err = capsys.readouterr()
     assert out.endswith(f"done      {run.path / 'result.json'}\nmodel     the/model\n") and err == ""
-    assert "roles     1 server(s), 2 worker(s), 0 coordinator(s)\n" in out and out.count("epoch 0: AUC 0.7\n") == 1
+    assert "roles     1 server(s), 2 worker(s), 0 coordinator(s)\n" in out and out.count("epoch 1: AUC 0.7\n") == 1
 
 
 def test_one_process_trains_many_times(
@@ -142,7 +143,7 @@ def test_what_on_epoch_raises_ends_the_job(make_job: MakeJob, fleetrun: Fleetrun
     assert len(told) == 1
     result = fl_rec.Run(tmp_path / "run").result
     assert result["state"] == "failed" and result["error"] == "stopped by ValueError('enough')"
-    assert [each["epoch"] for each in result["epochs"]] == [0, 1], "the figures that it had"
+    assert [each["epoch"] for each in result["epochs"]] == [1, 2], "the figures that it had"
     assert Mark("FL_REC_RUN_DIR", str(tmp_path / "run")).processes() == []
 
 
@@ -230,7 +231,7 @@ def test_frame(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", frame)
     rows, columns = fl_rec.Run(run.path).frame()
     assert [(each["epoch"], each["client"]) for each in rows] == [
-        (epoch, client) for epoch in (0, 1) for client in (0, 1, "all")
+        (epoch, client) for epoch in (1, 2) for client in (0, 1, "all")
     ]
     assert columns == ["epoch", "client", *FIGURES, "top_k", "test_tied", "regret"]
     assert all(list(each) == columns and not any(value != value for value in each.values()) for each in rows)
@@ -246,22 +247,22 @@ def test_frame_without_pandas(run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def ended(run: RunDirectory, make_job: MakeJob) -> fl_rec.Run:
     """A run with two saved models, of which the first is the best."""
-    for epoch in (0, 1):
+    for epoch in (1, 2):
         model(run.model / str(epoch), epoch=epoch)
-    run.write_result({"state": "done", "model": str(run.model / "0")})
+    run.write_result({"state": "done", "model": str(run.model / "1")})
     return fl_rec.Run(run.path)
 
 
 def model(folder: Path, **signature: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rec_static.pdmodel").write_bytes(b"a program")
-    (folder / "model.json").write_text(json.dumps(signature))
+    (folder / "model.json").write_text(json.dumps({**COUNTED, **signature}))
 
 
 def test_models(ended: fl_rec.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fl_rec.Run, "config", SimpleNamespace(runner=SimpleNamespace(model_save_path=None)))
-    assert ended.model() == ended.path / "model" / "0"
-    assert ended.model(1) == ended.path / "model" / "1"
+    assert ended.model() == ended.path / "model" / "1"
+    assert ended.model(2) == ended.path / "model" / "2"
     with pytest.raises(fl_rec.DataError, match="A saved model is .* Received: .*model/7, which is no folder"):
         ended.model(7)
     elsewhere = ended.path / "elsewhere"
@@ -280,15 +281,15 @@ def test_a_model_is_exported_once(ended: fl_rec.Run, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(api, "export", export)
     monkeypatch.setattr(api, "Recommender", lambda folder: folder)
-    best = ended.path / "model" / "0"
+    best = ended.path / "model" / "1"
     assert ended.recommender() == ended.path / "exported" == ended.recommender()
     assert exported == [(best, None, None)]
     ended.export(client=1, data="shards")
     assert ended.recommender() == ended.path / "exported", "that was client 1's"
     assert exported[1:] == [(best, 1, Path("shards")), (best, None, None)]
     monkeypatch.setattr(fl_rec.Run, "config", SimpleNamespace(runner=SimpleNamespace(model_save_path=None)))
-    assert ended.export(ended.path / "other", epoch=1) == ended.path / "other"
-    assert exported[3:] == [(ended.path / "model" / "1", None, None)]
+    assert ended.export(ended.path / "other", epoch=2) == ended.path / "other"
+    assert exported[3:] == [(ended.path / "model" / "2", None, None)]
 
 
 # -- prepare -------------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class TestValues:
         assert (runner.seed, runner.top_k, runner.test_data_dir, runner.run_dir) == (2022, 10, None, None)
         assert (net.optimizer.class_, net.optimizer.learning_rate) == ("adam", 0.001)
         assert (net.mode, net.mf_dim, net.fc_layers, net.num_users) == ("NCF_MLP", 8, (64, 32, 16, 8), None)
-        assert runner.infer_epochs == range(0, 1)
+        assert runner.infer_epochs == range(1, 2)
 
     @pytest.mark.parametrize(
         ("override", "key", "value"),

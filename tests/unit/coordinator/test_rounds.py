@@ -394,7 +394,7 @@ def test_reports_of_a_run_with_a_coordinator(run: RunDirectory) -> None:
     log = RoundLog(run.rounds)
     log.append(Round(0, "s", {0: ClientReport(0, 0), 1: ClientReport(1, 0)}, {}))
     log.append(Round(1, "s", {1: ClientReport(1, 1, rows=5)}, {}))
-    run.append_metrics([metrics_line(7, 0)])
+    run.append_metrics([metrics_line(7, 1)])
     found = recorded_reports(run)
     assert [sorted(reports) for reports in found] == [[0, 1], [1]]
     assert found[1][1].rows == 5
@@ -409,9 +409,9 @@ def test_rounds_without_a_coordinator_have_no_reports(run: RunDirectory) -> None
 
 
 def test_reports_of_a_run_without_a_coordinator(run: RunDirectory) -> None:
-    waited = metrics_line(1, 1, rows=0, seconds=0.0, train_loss=None, train_auc=None, test_auc=None)
+    waited = metrics_line(1, 2, rows=0, seconds=0.0, train_loss=None, train_auc=None, test_auc=None)
     run.append_metrics(
-        [metrics_line(0, 0), metrics_line(1, 0, rows=30), metrics_line("all", 0), metrics_line(0, 1, rows=20), waited]
+        [metrics_line(0, 1), metrics_line(1, 1, rows=30), metrics_line("all", 1), metrics_line(0, 2, rows=20), waited]
     )
     found = recorded_reports(run)
     assert [sorted(reports) for reports in found] == [[0, 1], [0, 1], [0, 1]]

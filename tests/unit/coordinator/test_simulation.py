@@ -43,7 +43,7 @@ class Scripted(Strategy):
 def lines() -> list[dict[str, Any]]:
     return [
         {
-            "epoch": epoch,
+            "epoch": epoch + 1,
             "client": client,
             "rows": ROWS[client],
             "seconds": ROWS[client] * 0.5,
@@ -60,7 +60,7 @@ def lines() -> list[dict[str, Any]]:
 
 
 def write(path: Path, records: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(each) + "\n" for each in [*records, {"epoch": 0, "client": "all"}]))
+    path.write_text("".join(json.dumps(each) + "\n" for each in [*records, {"epoch": 1, "client": "all"}]))
     return path
 
 
@@ -237,7 +237,7 @@ def test_progress_is_that_of_real_runs(name: str) -> None:
     recording = Recording.read(RECORD)
     lines = [json.loads(line) for line in RECORD.with_name(name).read_text().splitlines()]
     records = {(line["client"], line["epoch"]): line for line in lines}
-    clients, epochs = range(recording.clients), range(1 + max(line["epoch"] for line in lines))
+    clients, epochs = range(recording.clients), range(1, 1 + max(line["epoch"] for line in lines))
     fleet = SimulatedFleet(recording, np.ones(recording.clients))
 
     def errors(participation: float) -> np.ndarray:

@@ -147,8 +147,8 @@ def test_who_saw_another_fail_is_not_to_blame(
     """As of a worker without memory: the others see that its connections close, and tell it first."""
     monkeypatch.setattr("fl_rec.job.judge.TELLING_SECONDS", DEADLINE / 2 if tells else 0.3)
     role_of("server.0"), role_of("worker.1")
-    does("worker.0", "epoch 0: all sent", for_others=True)
-    does("worker.1", "exchanging in epoch 0")
+    does("worker.0", "epoch 1: all sent", for_others=True)
+    does("worker.1", "exchanging in epoch 1")
     set_status("worker.0", roles.FAILED, error="one has ended", at=time.monotonic())
     looks: list[int] = []
 
@@ -163,7 +163,7 @@ def test_who_saw_another_fail_is_not_to_blame(
         assert (failure.role, failure.reason, failure.kind) == ("worker.1", "MemoryError", "failed")
     else:
         assert (failure.role, failure.kind) == ("worker.1", "frozen")
-        assert failure.reason.startswith("worker.0 said: one has ended It was exchanging in epoch 0 (for ")
+        assert failure.reason.startswith("worker.0 said: one has ended It was exchanging in epoch 1 (for ")
 
 
 def test_an_error_of_its_own_is_its_own(
@@ -197,10 +197,10 @@ def test_all_wait_for_each_other(
     for name in ROLES[:3]:
         role_of(name)
     does("worker.0", "epoch 3: all flushed", seconds=60, for_others=True)
-    does("worker.1", "epoch 2: all evaluated", seconds=70, for_others=True)
+    does("worker.1", "epoch 3: all evaluated", seconds=70, for_others=True)
     failure = watch(barrier=50.0, heartbeat=DEADLINE)
     assert failure is not None and failure.role == "worker.1"
-    assert failure.reason.startswith("worker.1 waited for the other workers (epoch 2: all evaluated), and one did not")
+    assert failure.reason.startswith("worker.1 waited for the other workers (epoch 3: all evaluated), and one did not")
 
 
 @pytest.mark.parametrize("needed", [True, False])

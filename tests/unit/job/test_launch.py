@@ -73,7 +73,7 @@ def test_job_that_ends_well(
     assert "data      2 shards, 5 training rows\n" in out
     assert "roles     1 server(s), 2 worker(s), 0 coordinator(s)\n" in out
     assert f"run       {run.path}\n" in out
-    assert out.count("epoch 0: AUC 0.7\n") == 1
+    assert out.count("epoch 1: AUC 0.7\n") == 1
     assert out.endswith(f"done      {run.result}\nmodel     the/model\n")
     assert (run.log / "start").read_text() == "this is fleetrun\n"
     assert Config.load(run.config).hyper_parameters.num_users == 2
@@ -101,7 +101,7 @@ def test_job_that_fails(
 def test_a_run_goes_on(
     make_job: Callable[..., Path], fleetrun: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    line = {"epoch": 0, "client": "all", **dict.fromkeys(FIGURES, 0.5), "rows": 5, "test_users": 2, "top_k": 10}
+    line = {"epoch": 1, "client": "all", **dict.fromkeys(FIGURES, 0.5), "rows": 5, "test_users": 2, "top_k": 10}
     fleetrun([*ALL_DONE[:2], ("worker.1", "failed", "why")], metrics=[line])
     assert run_cli(capsys, "-m", make_job(), "--server_num", 1)[0] == 1
     run = RunDirectory(tmp_path / "run")
@@ -113,7 +113,7 @@ def test_a_run_goes_on(
         out = capsys.readouterr().out
         assert "roles     1 server(s), 2 worker(s), 0 coordinator(s)\n" in out
         assert "\nresumed   from the beginning: there is no checkpoint yet\n" in out
-        assert run.tables.read_text() == "epoch 0: AUC 0.7\n\n" and run.metrics.read_text() == ""
+        assert run.tables.read_text() == "epoch 1: AUC 0.7\n\n" and run.metrics.read_text() == ""
         assert Config.load(run.config).runner.epochs == 7
     assert json.loads((run.log / "before-1" / "result.json").read_text()) == broken
     assert json.loads((run.log / "before-2" / "result.json").read_text())["state"] == "done"

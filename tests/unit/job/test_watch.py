@@ -234,7 +234,7 @@ def test_killed_role(watch: Watch, set_status: SetStatus, sleeper: Spawn, run: R
     set_status("server.0", roles.RUNNING)
     set_status("worker.0", roles.RUNNING)
     set_status("worker.1", roles.RUNNING, worker)
-    log = write_log(run, "worker.1", "INFO epoch 0\nRuntimeError: no more memory\nINFO good bye\n")
+    log = write_log(run, "worker.1", "INFO epoch 1\nRuntimeError: no more memory\nINFO good bye\n")
     end(worker)
     assert watch() == Failure(
         "worker.1",

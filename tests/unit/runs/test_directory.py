@@ -57,10 +57,10 @@ def test_new_directory_has_all_that_roles_write_to(tmp_path: Path) -> None:
 
 def test_role_of_the_same_job_joins(tmp_path: Path) -> None:
     run, _ = RunDirectory.claim(tmp_path, "me")
-    run.append_table("epoch 0")
+    run.append_table("epoch 1")
     joined, made = RunDirectory.claim(tmp_path, "me")
     assert (joined, made) == (run, False)
-    assert run.tables.read_text() == "epoch 0\n\n"
+    assert run.tables.read_text() == "epoch 1\n\n"
 
 
 def test_directory_of_another_run_is_left_alone(tmp_path: Path) -> None:
@@ -103,30 +103,30 @@ def test_files_of_the_user_are_not_overwritten(tmp_path: Path) -> None:
 
 def test_metrics_of_many_processes_stay_whole_lines(run: RunDirectory) -> None:
     def work(index: int) -> None:
-        for epoch in range(40):
+        for epoch in range(1, 41):
             run.append_metrics([{"client": index, "epoch": epoch, "filler": "x" * 500}])
 
     in_processes(4, work)
     found = sorted((record["client"], record["epoch"]) for record in run.read_metrics())
-    assert found == [(client, epoch) for client in range(4) for epoch in range(40)]
+    assert found == [(client, epoch) for client in range(4) for epoch in range(1, 41)]
 
 
 def test_metrics_are_read_by_epoch_and_client(run: RunDirectory) -> None:
     """Each worker adds its own, in any order."""
-    run.append_metrics([{"epoch": 0, "client": 10, "note": "é"}, {"epoch": 0, "client": "all"}])
-    run.append_metrics([{"epoch": 1, "client": 2}])
-    run.append_metrics([{"epoch": 0, "client": 2}, {"epoch": 1, "client": "all"}, {"epoch": 1, "client": 0}])
+    run.append_metrics([{"epoch": 1, "client": 10, "note": "é"}, {"epoch": 1, "client": "all"}])
+    run.append_metrics([{"epoch": 2, "client": 2}])
+    run.append_metrics([{"epoch": 1, "client": 2}, {"epoch": 2, "client": "all"}, {"epoch": 2, "client": 0}])
     found = [(each["epoch"], each["client"]) for each in run.read_metrics()]
-    assert found == [(0, 2), (0, 10), (0, "all"), (1, 0), (1, 2), (1, "all")]
+    assert found == [(1, 2), (1, 10), (1, "all"), (2, 0), (2, 2), (2, "all")]
     assert run.read_metrics()[1]["note"] == "é"
 
 
 def test_a_torn_line_is_told_and_the_rest_is_read(run: RunDirectory, caplog: pytest.LogCaptureFixture) -> None:
     """As a full disk leaves it, also in the middle of a letter."""
-    run.append_metrics([{"epoch": 0, "client": 0}])
+    run.append_metrics([{"epoch": 1, "client": 0}])
     with open(run.metrics, "ab") as file:
-        file.write('{"epoch": 0, "note": "é'.encode()[:-1])
-    run.append_metrics([{"epoch": 0, "client": 1}])
+        file.write('{"epoch": 1, "note": "é'.encode()[:-1])
+    run.append_metrics([{"epoch": 1, "client": 1}])
     with caplog.at_level(logging.WARNING):
         assert [each["client"] for each in run.read_metrics()] == [0, 1]
     (told,) = caplog.messages
@@ -134,15 +134,15 @@ def test_a_torn_line_is_told_and_the_rest_is_read(run: RunDirectory, caplog: pyt
 
 
 def test_a_line_that_the_disk_has_no_room_for_is_an_error(run: RunDirectory) -> None:
-    run.append_metrics([{"epoch": 0, "client": 0}])
+    run.append_metrics([{"epoch": 1, "client": 0}])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (run.metrics.stat().st_size + 10, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            run.append_metrics([{"epoch": 0, "client": 1}])
+            run.append_metrics([{"epoch": 1, "client": 1}])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    run.append_metrics([{"epoch": 0, "client": 2}])
+    run.append_metrics([{"epoch": 1, "client": 2}])
     assert [each["client"] for each in run.read_metrics()] == [0, 2]
 
 
@@ -155,9 +155,9 @@ def test_a_run_is_its_users_own_and_has_a_name_of_its_own(run: RunDirectory, tmp
 
 
 def test_tables_are_set_apart_by_an_empty_line(run: RunDirectory) -> None:
-    run.append_table("epoch 0\nworker 0")
-    run.append_table("epoch 1")
-    assert run.tables.read_text() == "epoch 0\nworker 0\n\nepoch 1\n\n"
+    run.append_table("epoch 1\nworker 0")
+    run.append_table("epoch 2")
+    assert run.tables.read_text() == "epoch 1\nworker 0\n\nepoch 2\n\n"
 
 
 def test_result_is_replaced_whole(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:

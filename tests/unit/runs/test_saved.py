@@ -12,31 +12,34 @@ import pytest
 from fl_rec import cli
 from fl_rec.errors import DataError
 from fl_rec.runs import saved
+from fl_rec.runs.renumber import COUNTED
 from fl_rec.runs.saved import SavedModel
 
 
 def make_model(folder: Path, **signature: Any) -> Path:
     folder.mkdir(parents=True)
     (folder / "rec_static.pdmodel").write_bytes(b"a program")
-    (folder / "model.json").write_text(json.dumps(signature))
+    (folder / "model.json").write_text(json.dumps({**COUNTED, **signature}))
     return folder
 
 
-def make_run(path: Path, state: str = "done", epochs: int = 2, best: int = 1) -> Path:
-    for epoch in range(epochs):
+def make_run(path: Path, state: str = "done", epochs: int = 2, best: int = 2) -> Path:
+    for epoch in range(1, epochs + 1):
         make_model(path / "model" / str(epoch), epoch=epoch)
-    records = [{"client": client, "epoch": epoch, "hr": epoch / 10} for epoch in range(epochs) for client in (0, "all")]
+    records = [
+        {"client": client, "epoch": epoch, "hr": epoch / 10} for epoch in range(1, epochs + 1) for client in (0, "all")
+    ]
     (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (path / "result.json").write_text(json.dumps({"state": state, "model": str(path / "model" / str(best))}))
     return path
 
 
 def test_a_run_is_its_best_epoch_also_after_it_was_moved(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "a run", best=0)
+    run = make_run(tmp_path / "a run", best=1)
     moved = run.rename(tmp_path / "moved")
     model = SavedModel.open(moved)
-    assert (model.folder, model.epoch) == (moved / "model" / "0", 0)
-    assert model.metrics() == {"client": "all", "epoch": 0, "hr": 0.0}
+    assert (model.folder, model.epoch) == (moved / "model" / "1", 1)
+    assert model.metrics() == {"client": "all", "epoch": 1, "hr": 0.1}
 
 
 @pytest.mark.parametrize("inside", ["model/1", "exported"])
@@ -142,11 +145,11 @@ def test_an_export_that_is_older_than_a_run_is_no_longer_the_newest(runs: Path) 
 def test_a_project_is_its_newest_run(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=f"Received: none in {runs}"):
         SavedModel.open(runs.parent)
-    set_age(make_run(runs / "old", best=0) / "result.json", 5)
-    new = make_run(runs / "new", best=1)
+    set_age(make_run(runs / "old", best=1) / "result.json", 5)
+    new = make_run(runs / "new", best=2)
     make_model(new / "exported", ids={})
     monkeypatch.chdir(tmp_path)
-    assert SavedModel.open(Path("project")).folder == Path("project/runs/new/model/1")
+    assert SavedModel.open(Path("project")).folder == Path("project/runs/new/model/2")
     assert saved.newest_export(Path("project")) == Path("project/runs/new/exported")
     (new / "runs").mkdir()
     assert SavedModel.open(new).epoch == 1, "a run is no project"

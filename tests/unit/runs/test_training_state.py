@@ -39,14 +39,14 @@ def test_what_is_written_is_read(run: RunDirectory) -> None:
 
 
 def test_a_figure_that_is_none(run: RunDirectory) -> None:
-    write(run, 0)
-    best = TrainingState.read(run, 0).best
+    write(run, 1)
+    best = TrainingState.read(run, 1).best
     assert best[0] == 0 and math.isnan(best[1])
 
 
 def test_only_this_user_can_read_a_workers_part(run: RunDirectory) -> None:
-    write(run, 0)
-    folder = run.checkpoint / "0"
+    write(run, 1)
+    folder = run.checkpoint / "1"
     assert [oct(path.stat().st_mode & 0o777) for path in (folder, folder / "worker", folder / "worker" / "1.npz")] == [
         "0o700",
         "0o700",
@@ -55,11 +55,11 @@ def test_only_this_user_can_read_a_workers_part(run: RunDirectory) -> None:
 
 
 def test_the_oldest_go(run: RunDirectory) -> None:
-    for epoch in range(11):
+    for epoch in range(1, 12):
         write(run, epoch, keep=3)
-    assert training_state.epochs(run) == [8, 9, 10], "by number, not by name"
+    assert training_state.epochs(run) == [9, 10, 11], "by number, not by name"
     newest = training_state.newest(run)
-    assert newest is not None and newest.epoch == 10
+    assert newest is not None and newest.epoch == 11
 
 
 def test_none_yet(run: RunDirectory) -> None:
@@ -67,55 +67,55 @@ def test_none_yet(run: RunDirectory) -> None:
 
 
 def test_a_checkpoint_that_was_broken_off_is_none(run: RunDirectory) -> None:
-    write(run, 0)
-    training_state.write_shared(run, 1, {"items": np.zeros(1)})
-    training_state.write_own(run, 1, 0, {"program": {"users": np.zeros(1)}})
-    assert training_state.epochs(run) == [0]
     write(run, 1)
-    assert training_state.epochs(run) == [0, 1], "what was left of it is in nobody's way"
-    assert sorted(path.name for path in run.checkpoint.iterdir()) == ["0", "1"]
+    training_state.write_shared(run, 2, {"items": np.zeros(1)})
+    training_state.write_own(run, 2, 0, {"program": {"users": np.zeros(1)}})
+    assert training_state.epochs(run) == [1]
+    write(run, 2)
+    assert training_state.epochs(run) == [1, 2], "what was left of it is in nobody's way"
+    assert sorted(path.name for path in run.checkpoint.iterdir()) == ["1", "2"]
 
 
 @pytest.mark.parametrize("file", ["shared.npz", "worker/1.npz", "checkpoint.json"])
 def test_the_one_before_a_damaged_one_is_taken(run: RunDirectory, file: str) -> None:
-    write(run, 0)
     write(run, 1)
-    path = run.checkpoint / "1" / file
+    write(run, 2)
+    path = run.checkpoint / "2" / file
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 64
     path.write_bytes(content[:-2] if file.endswith("json") else content)
     with pytest.raises(DataError, match="A checkpoint must be whole"):
-        TrainingState.read(run, 1)
+        TrainingState.read(run, 2)
     newest = training_state.newest(run)
-    assert newest is not None and newest.epoch == 0
+    assert newest is not None and newest.epoch == 1
 
 
 def test_a_workers_part_that_is_missing(run: RunDirectory) -> None:
-    write(run, 0)
-    (run.checkpoint / "0" / "worker" / "1.npz").unlink()
+    write(run, 1)
+    (run.checkpoint / "1" / "worker" / "1.npz").unlink()
     with pytest.raises(DataError, match=r"Received: .*1.npz"):
-        TrainingState.read(run, 0)
+        TrainingState.read(run, 1)
 
 
 def test_going_back(run: RunDirectory) -> None:
     run.coordinator.mkdir()
     (run.coordinator / "address.json").write_text("{}")
-    (run.coordinator / "teacher.npz").write_text("of epoch 0")
+    (run.coordinator / "teacher.npz").write_text("of epoch 1")
     run.rounds.write_text("round 0\n")
-    write(run, 0)
+    write(run, 1)
     before = {path: path.read_bytes() for path in run.records}
     # What the next epoch leaves when it is broken off.
-    run.append_metrics([{"epoch": 1, "client": 0}])
-    run.append_table("epoch 1")
+    run.append_metrics([{"epoch": 2, "client": 0}])
+    run.append_table("epoch 2")
     run.rounds.write_text("round 0\nround 1\nrou")
-    (run.coordinator / "teacher.npz").write_text("of epoch 1")
+    (run.coordinator / "teacher.npz").write_text("of epoch 2")
     (run.coordinator / "policy.npz").write_text("new")
     (run.log / "workerlog.0").write_text("trouble")
     roles.write_status(run.roles, "worker.0", roles.FAILED, "trouble")
     run.write_result({"state": "failed"})
     training_state.go_back(run, training_state.newest(run))
     assert {path: path.read_bytes() for path in run.records} == before
-    assert (run.coordinator / "teacher.npz").read_text() == "of epoch 0"
+    assert (run.coordinator / "teacher.npz").read_text() == "of epoch 1"
     assert sorted(path.name for path in run.coordinator.iterdir()) == ["address.json", "teacher.npz"]
     assert not run.result.exists() and list(run.roles.iterdir()) == []
     kept = run.log / "before-1"
@@ -126,7 +126,7 @@ def test_going_back(run: RunDirectory) -> None:
 
 
 def test_going_back_again_and_to_the_beginning(run: RunDirectory) -> None:
-    write(run, 0)
+    write(run, 1)
     (run.log / "start").write_text("first")
     training_state.go_back(run, None)
     assert run.metrics.read_text() == run.tables.read_text() == "" and not run.rounds.exists()
@@ -136,7 +136,7 @@ def test_going_back_again_and_to_the_beginning(run: RunDirectory) -> None:
 
 
 def test_records_that_are_shorter_than_they_were(run: RunDirectory) -> None:
-    write(run, 0)
+    write(run, 1)
     length = run.metrics.stat().st_size
     run.metrics.write_bytes(run.metrics.read_bytes()[:-1])
     with pytest.raises(
@@ -148,8 +148,8 @@ def test_records_that_are_shorter_than_they_were(run: RunDirectory) -> None:
 def test_an_interrupted_run_keeps_its_figures(run: RunDirectory) -> None:
     run.write_interrupted({"state": "failed", "error": "why"})
     assert json.loads(run.result.read_text()) == {"state": "failed", "error": "why"}
-    totals = [{"epoch": epoch, "client": "all", "hr": 0.1} for epoch in range(2)]
-    run.append_metrics([{"epoch": 0, "client": 0}, *totals, {"epoch": 2, "client": 0}])
+    totals = [{"epoch": epoch, "client": "all", "hr": 0.1} for epoch in (1, 2)]
+    run.append_metrics([{"epoch": 1, "client": 0}, *totals, {"epoch": 3, "client": 0}])
     run.write_interrupted({"state": "failed", "error": "why"})
     assert json.loads(run.result.read_text()) == {
         "state": "failed",

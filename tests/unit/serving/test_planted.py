@@ -40,7 +40,9 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def model_with(folder: Path, config: dict[str, Any]) -> Path:
     folder.mkdir(parents=True)
     (folder / "rec_static.pdmodel").write_bytes(b"a program")
-    (folder / "model.json").write_text(json.dumps({"epoch": 0, "identity": {}, "files": {}, "config": config}))
+    (folder / "model.json").write_text(
+        json.dumps({"first_epoch": 1, "epoch": 1, "identity": {}, "files": {}, "config": config})
+    )
     return folder
 
 
@@ -52,7 +54,7 @@ def test_a_pipe_command_of_a_model(
     config = {"runner": {"train_data_dir": str(data), "pipe_command": f"touch {planted}; cat"}}
     run = tmp_path / "run"
     folder = {"evaluate a run": run, "evaluate an export": run / "exported"}.get(command, tmp_path / "model")
-    made = model_with(run / "model" / "0" if folder == run else folder, config)
+    made = model_with(run / "model" / "1" if folder == run else folder, config)
     if folder == run:
         (run / "metrics.jsonl").touch()
         (run / "config.yaml").write_text(yaml.safe_dump(config))
@@ -85,7 +87,7 @@ def run_with(make_job: MakeJob, folder: Path, *overrides: str, **sections: Any) 
     run.config.write_text(yaml.safe_dump(tree))
     figures: dict[str, Any] = dict.fromkeys(("train_loss", "train_auc", "test_auc", "hr", "ndcg"), 0.5)
     records = [
-        {"client": client, "epoch": 0, "rows": 6, "seconds": 1.0, "test_users": 2, **figures} for client in (0, 1)
+        {"client": client, "epoch": 1, "rows": 6, "seconds": 1.0, "test_users": 2, **figures} for client in (0, 1)
     ]
     run.append_metrics(records)
     return run

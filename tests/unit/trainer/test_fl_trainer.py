@@ -48,7 +48,7 @@ def worker(parts: Parts, index: int = 0, workers: int = 2, epochs: int = 4, run:
         run_directory=run,
         history=[],
         learning_rate_factor=0.5,
-        beginning=SimpleNamespace(epoch=0, require=lambda epoch: None),
+        beginning=SimpleNamespace(epoch=1, require=lambda epoch: None),
         saving=SimpleNamespace(patience_is_over=lambda epoch: False),
         checkpoints=SimpleNamespace(
             save_shared=parts.noted("checkpoint"),
@@ -78,11 +78,11 @@ def test_an_epoch_is_portions_each_ended_by_an_exchange() -> None:
         ("open rows", 2),
         ("portions", 1.5, 3),
         # The learning rate is that of a portion's middle.
-        ("begin portion", 2.25, 0.5),
+        ("begin portion", 1.25, 0.5),
         ("begin",),
         ("train", 4, "epoch 2"),
         ("merge", 4, "epoch 2, exchange 1 of 2"),
-        ("begin portion", 2.75, 0.5),
+        ("begin portion", 1.75, 0.5),
         ("begin",),
         ("train", 3, "epoch 2"),
         ("merge", 3, "epoch 2, exchange 2 of 2"),
@@ -95,7 +95,7 @@ def test_an_epoch_is_portions_each_ended_by_an_exchange() -> None:
 
 def test_who_waits_does_not_begin_and_still_meets_the_others() -> None:
     parts = Parts([0])
-    worker(parts).train_epoch(0, local_epochs=0)
+    worker(parts).train_epoch(1, local_epochs=0)
     names = [call[0] for call in parts.calls]
     assert "begin" not in names and names.count("merge") == 1
 
@@ -216,7 +216,7 @@ def test_the_first_worker_writes_what_all_have(tmp_path: Path, index: int) -> No
     assert [record["client"] for record in records] == ([0, "all"] if index == 0 else [1])
     if index == 0:
         assert trainer.history == [records[1]] and records[1]["epsilon"] == 1.5 and records[1]["rows"] == 30
-        assert run.tables.read_text().startswith("epoch 2 of 4: epsilon 1.5\n")
+        assert run.tables.read_text().startswith("epoch 1 of 4: epsilon 1.5\n")
         assert run.tables.read_text().endswith("\nnote: a remark\nnote: a note\n\n")
     else:
         assert trainer.history == [] and run.tables.read_text() == ""
@@ -230,10 +230,10 @@ def test_a_run_ends_when_apply_says_so() -> None:
     trainer.apply = lambda everyone: len(steps) < 6
     trainer.run_worker()
     assert steps == [
-        ("train_epoch", 0),
+        ("train_epoch", 1),
         ("evaluate", "train_epoch 1"),
         ("report", "evaluate 2"),
-        ("train_epoch", 1),
+        ("train_epoch", 2),
         ("evaluate", "train_epoch 4"),
         ("report", "evaluate 5"),
     ]
@@ -246,13 +246,13 @@ def test_all_epochs_if_nobody_says_otherwise() -> None:
     trainer.evaluate = trainer.report = lambda given: given
     trainer.apply = lambda everyone: True
     trainer.run_worker()
-    assert epochs == [0, 1, 2]
+    assert epochs == [1, 2, 3]
 
 
 def test_a_run_that_is_resumed_trains_what_is_left() -> None:
     trainer = worker(Parts([]))
     trainer.beginning = SimpleNamespace(epoch=2)
-    assert trainer.epochs == range(2, 4)
+    assert trainer.epochs == range(2, 5)
     trainer.saving = SimpleNamespace(patience_is_over=lambda epoch: epoch == 1)
     assert list(trainer.epochs) == []
 
