@@ -18,7 +18,7 @@ FIGURES = ("rows", "seconds", "rows_per_second", "train_loss", "train_auc", "tes
 
 def lines(epochs: int) -> list[dict[str, Any]]:
     figures = {**dict.fromkeys(FIGURES, 0.5), "rows": 5, "test_users": 2, "top_k": 10}
-    return [{"epoch": epoch, "client": client, **figures} for epoch in range(epochs) for client in (0, 1, "all")]
+    return [{"epoch": epoch, "client": client, **figures} for epoch in range(1, epochs + 1) for client in (0, "all", 1)]
 
 
 class Listener(Observer):
@@ -49,19 +49,19 @@ def test_tables_and_notes_are_told_once(run: RunDirectory) -> None:
     tail = TableTail(run, listener)
     tail.look()
     assert listener.told == []
-    run.append_table("epoch 0: AUC 0.71 é\nnote: a client is left out")
+    run.append_table("epoch 1: AUC 0.71 é\nnote: a client is left out")
     tail.look()
     tail.look()
     run.append_table("note: the coordinator is back")
-    run.append_table("epoch 1")
+    run.append_table("epoch 2")
     with open(run.tables, "a") as file:
         file.write("half a table\n")
     tail.look()
     assert listener.told == [
-        ("table", "epoch 0: AUC 0.71 é"),
+        ("table", "epoch 1: AUC 0.71 é"),
         ("note", "a client is left out"),
         ("note", "the coordinator is back"),
-        ("table", "epoch 1"),
+        ("table", "epoch 2"),
     ]
 
 
@@ -80,12 +80,12 @@ def test_an_epoch_is_told_when_all_have_written_theirs(run: RunDirectory) -> Non
     append(others[1][:50])
     assert told == [], "half a line is none"
     append(others[1][50:])
-    assert told == [(0, 2)]
+    assert told == [(1, 2)]
     append("".join(others[2:4]))
-    assert told == [(0, 2)]
+    assert told == [(1, 2)]
     tail.look(over=True)
     tail.look(over=True)
-    assert told == [(0, 2), (1, 1)], "a worker that has not written its own will not"
+    assert told == [(1, 2), (2, 1)], "a worker that has not written its own will not"
 
 
 def test_an_observer_whose_disk_is_full_is_told_no_more() -> None:

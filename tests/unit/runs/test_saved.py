@@ -152,7 +152,7 @@ def test_a_project_is_its_newest_run(runs: Path, tmp_path: Path, monkeypatch: py
     assert SavedModel.open(Path("project")).folder == Path("project/runs/new/model/2")
     assert saved.newest_export(Path("project")) == Path("project/runs/new/exported")
     (new / "runs").mkdir()
-    assert SavedModel.open(new).epoch == 1, "a run is no project"
+    assert SavedModel.open(new).epoch == 2, "a run is no project"
 
 
 @pytest.mark.parametrize(
