@@ -37,6 +37,9 @@ COMMANDS = {
     "completion": ("fl_rec.commands.completion", "print what has a shell complete commands and keys"),
 }
 
+# What else somebody may call a command.
+OTHERS_NAMES = {"train": "run", "fit": "run", "list": "runs", "init": "new", "predict": "recommend", "test": "evaluate"}
+
 DESCRIPTION = """\
 Federated training of recommenders on Paddle's parameter server.
 
@@ -116,12 +119,13 @@ class Parser(argparse.ArgumentParser):
 
     def refuse_command(self, arguments: Sequence[str]) -> NoReturn:
         """Of a command line without one."""
-        from fl_rec.plugins import did_you_mean
+        from fl_rec.plugins import nearest
 
         word = arguments[0]
         if word.startswith("-"):
             self.error(f"a command comes first, as in {self.prog} run {' '.join(arguments)}")
-        hint = did_you_mean(word, COMMANDS)
+        near = nearest(word, [*OTHERS_NAMES, *COMMANDS])
+        hint = f"Did you mean {OTHERS_NAMES.get(near, near)}?" if near else ""
         if word.endswith((".yaml", ".yml")):
             hint = f"To train with a configuration: {self.prog} run -m {word}"
         self.error(f"there is no command {word!r}. {hint}".rstrip())
@@ -213,7 +217,7 @@ def _in_words(err: Exception) -> str:
     from fl_rec.plugins import where_raised
 
     return (
-        f"{type(err).__name__}: {err} ({where_raised(err)})\nThat was not foreseen, here or in code of yours: --debug "
+        f"{type(err).__name__}: {err}{where_raised(err)}\nThat was not foreseen, here or in code of yours: --debug "
         "shows where it came up."
     )
 

@@ -101,10 +101,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def where_raised(err: BaseException) -> str:
-    """The file and line at which a user's code failed, for an error's end: not those of a library that it called."""
-    frames = traceback.extract_tb(err.__traceback__)[::-1]
-    at = next((each for each in frames if _is_a_users(each.filename)), frames[0])
-    return f"{Path(at.filename).name}, line {at.lineno}"
+    """The file and line at which a user's code failed, not those of a library that it called, in parentheses after a
+    space, for an error's end; "" if no code of a user's had a part in it."""
+    frames = reversed(traceback.extract_tb(err.__traceback__))
+    at = next((each for each in frames if _is_a_users(each.filename)), None)
+    return f" ({Path(at.filename).name}, line {at.lineno})" if at else ""
 
 
 def _is_a_users(file: str) -> bool:

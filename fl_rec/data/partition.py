@@ -22,8 +22,8 @@ import numpy as np
 
 from fl_rec.data.ids import ids_of
 from fl_rec.data.tags import ItemTags
-from fl_rec.errors import ConfigError, DataError
-from fl_rec.plugins import Registry, did_you_mean, split_options
+from fl_rec.errors import ConfigError, DataError, FLRecError
+from fl_rec.plugins import Registry, did_you_mean, split_options, where_raised
 from fl_rec.typed import Fraction, PositiveFloat, PositiveInt, options_of, read_options
 
 log = logging.getLogger(__name__)
@@ -326,7 +326,13 @@ class NamedPartitioner:
             num_shards = DEFAULT_SHARDS
         if num_shards is not None and num_shards < 1:
             raise ConfigError(f"num_shards must be at least 1. Received: {num_shards}. The usual value is 10.")
-        returned = self.function(users, num_shards, rng, **self.options)
+        try:
+            returned = self.function(users, num_shards, rng, **self.options)
+        except FLRecError:
+            raise
+        except Exception as err:
+            what = f"{type(err).__name__}: {err}{where_raised(err)}"
+            raise DataError(f"Partitioner {self.name} failed: {what}. Mend it, or name another.") from err
         dealt = returned if isinstance(returned, Dealt) else Dealt(np.asarray(returned))
         shard = dealt.shard
         if shard.shape != (len(users),):

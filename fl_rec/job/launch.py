@@ -279,10 +279,11 @@ def _check_options(options: LaunchOptions) -> None:
             "Leave --script out, and the one that fits is taken."
         )
     endpoints = options.servers.split(",") if options.servers else []
+    found = [re.fullmatch(r"[^:\s]+:(\d{1,5})", each) for each in endpoints]
     if endpoints and not (
-        len(endpoints) == options.server_num and all(re.fullmatch(r"[^:\s]+:\d+", each) for each in endpoints)
+        len(found) == options.server_num and all(each and 0 < int(each[1]) < 65536 for each in found)
     ):
         raise ConfigError(
-            f"--servers must name one host:port per server. Received: {options.servers} for "
-            f"--server_num {options.server_num}."
+            f"--servers must name one host:port per server, with ports from 1 to 65535. Received: {options.servers} "
+            f"for --server_num {options.server_num}. Leave it out, and free ports of this machine are taken."
         )

@@ -20,6 +20,7 @@ from fl_rec.errors import FLRecError
 from fl_rec.job.check import check_job
 from fl_rec.job.launch import DEFAULT_SCRIPTS
 from fl_rec.job.watch import FLEETRUN_MARK
+from fl_rec.plugins import where_raised
 from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, Launch, RunDirectory, default_path
 from fl_rec.runs.roles import Role
@@ -76,7 +77,9 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
 def _in_short(err: BaseException) -> str:
     """What an error says that nobody foresaw: Paddle's are forty lines of a stack before the reason."""
     lines = [line for line in f"{type(err).__name__}: {err}".splitlines() if line.strip()]
-    return "\n".join(lines if len(lines) <= LAST_LINES else [lines[0], "  ...", *lines[-LAST_LINES:]])
+    return "\n".join(
+        lines if len(lines) <= LAST_LINES else [lines[0], "  ...", *lines[-LAST_LINES:]]
+    ) + where_raised(err)
 
 
 def _left_over() -> str:

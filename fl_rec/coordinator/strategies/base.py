@@ -164,7 +164,7 @@ class Strategy(ABC):
         try:
             decided = self.decide(dict(sorted(reports.items())), round) if reports else {}
         except Exception as err:
-            what = f"{type(err).__name__}: {err} ({where_raised(err)})"
+            what = f"{type(err).__name__}: {err}{where_raised(err)}"
             raise RunError(f"{self} failed in round {round}: {what}") from err
         self._check(decided, round)
         return {client: self._complete(client, decided, reports, round) for client in self.fleet}

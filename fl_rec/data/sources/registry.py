@@ -79,7 +79,7 @@ def load_source(source: str, seed: int, given: Mapping[str, str] = MappingProxyT
     except FLRecError:
         raise
     except Exception as err:  # a user's function may fail in any way
-        raise DataError(f"The source {name} failed: {type(err).__name__}: {err} ({where_raised(err)})") from err
+        raise DataError(f"The source {name} failed: {type(err).__name__}: {err}{where_raised(err)}") from err
     if not isinstance(dataset, Dataset):
         raise DataError(f"The source {name} must return a Dataset. Received: {type(dataset).__name__}.")
     return dataset
