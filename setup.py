@@ -19,6 +19,14 @@ dp = ["dp-accounting>=0.4.3"]
 # A source of data in Parquet.
 parquet = ["pyarrow>=14"]
 
+# Where figures go too. Each of them works with the protobuf below.
+trackers = {
+    "tensorboard": ["tensorboard>=2.16"],
+    "visualdl": ["visualdl>=2.5"],
+    # The client alone; a database of one's own needs the other two.
+    "mlflow": ["mlflow-skinny>=2.9", "sqlalchemy>=1.4,<3", "alembic>=1.10.1,<2"],
+}
+
 # Two at a time: jobs of the integration tests mostly wait. The wheel's test builds with the setuptools that is there.
 test = ["hypothesis>=6", "pytest>=7", "pytest-xdist>=3", "setuptools>=70.1", *dp, *parquet]
 
@@ -74,6 +82,7 @@ setup(
         "paddle2": ["paddlepaddle==2.6.2", "numpy<2"],
         "dp": dp,
         "parquet": parquet,
+        **trackers,
         "test": test,
         # What fl_run.sh docs builds the site with.
         "docs": ["mkdocs-material>=9.5,<10"],

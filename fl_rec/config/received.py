@@ -46,6 +46,7 @@ CODE: Mapping[str, Callable[[Any], bool]] = {
     "runner.pipe_command": lambda value: value != KEYS["runner.pipe_command"].default,
     "runner.model_path": _is_own_net,
     "runner.exchange": _names_own,
+    "runner.log_to": _names_own,
     # Paddle makes that folder through a shell.
     "runner.dump_fields_path": lambda value: value is not None,
     "hyper_parameters.loss": _names_own,

@@ -144,6 +144,9 @@ class RunnerConfig(Keys):
     use_gpu: bool = key(False, "train on a GPU")
     seed: NonNegativeInt = key(2022, "seed of everything random")
     top_k: PositiveInt = key(10, "K of HR@K and NDCG@K", "items")
+    log_to: tuple[str, ...] = key(
+        (), "where figures go too: tensorboard, visualdl, mlflow, or a tracker of your own as file.py:Class"
+    )
     print_interval: PositiveInt = key(500, "batches between two lines of progress", "batches")
 
     reader_type: ReaderType = key(

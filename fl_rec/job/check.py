@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fl_rec import trackers
 from fl_rec.config import Config, notes, relations
 from fl_rec.coordinator import check as coordinator
 from fl_rec.data import check as data
@@ -21,7 +22,10 @@ from fl_rec.runs.saved import read_signature
 from fl_rec.steps import choice as steps
 
 # In the order of what they need of one another.
-CHECKS = (data.check, nets.check, privacy.check, distillation.check, steps.check, ps.check, coordinator.check)
+CHECKS = (
+    *(data.check, nets.check, privacy.check, distillation.check, steps.check, ps.check, coordinator.check),
+    trackers.check,
+)
 
 
 @dataclass(frozen=True)

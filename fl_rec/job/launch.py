@@ -28,6 +28,7 @@ from fl_rec.job.judge import STARTER, Failure, Patience
 from fl_rec.job.observers import Observer, Observers, RoleView, Started
 from fl_rec.job.signals import Stopped, signals_as_exceptions
 from fl_rec.job.tails import Tails
+from fl_rec.job.tracking import trackers_of
 from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
 from fl_rec.nets.contract import check_net
 from fl_rec.runs import roles
@@ -113,7 +114,7 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
     _check_options(options)
     check_net(config.runner.model_path, options.training_script.resolve().parent)
     run = _claim(config) if options.resume is None else RunDirectory(options.resume)
-    observer = Observers(observers)
+    observer = Observers([*observers, *trackers_of(job.config)])
     with run.held():
         epoch = None if options.resume is None else attempts.take_up(run, job)
         job.config.dump(run.config)

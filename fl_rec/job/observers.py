@@ -99,6 +99,9 @@ class Observer:
 
     essential = False
 
+    def __str__(self) -> str:
+        return type(self).__name__
+
     def starting(self, job: Started) -> None:
         """Before any process is started. A ConfigError ends it all here."""
 
@@ -174,4 +177,4 @@ class Observers(Observer):
                 if each.essential:
                     raise
                 self._observers.remove(each)
-                self.note(f"{type(each).__name__} is told no more: {err}")
+                self.note(f"{each} is told no more: {err}")

@@ -21,6 +21,7 @@ from fl_rec.job.check import check_job
 from fl_rec.job.judge import STARTER, Patience
 from fl_rec.job.observers import Observer, Observers, RoleView, Started
 from fl_rec.job.tails import Tails
+from fl_rec.job.tracking import trackers_of
 from fl_rec.job.watch import FLEETRUN_MARK, GRACE_SECONDS, Mark, log_path, watch, write_failure
 from fl_rec.runs import roles
 from fl_rec.runs.directory import Launch, RunDirectory
@@ -68,7 +69,7 @@ def watch_by_hand(arguments: Sequence[str]) -> int:
     mark = Mark(FLEETRUN_MARK, os.environ[FLEETRUN_MARK])
     log_of = {name: _stdout_of(fleetrun, name, run) for name in options.expected}
     log_of[STARTER] = run.log / "watch"
-    told = _Told(run, options.changed, Observers([Plain(_terminal_of(fleetrun))]))
+    told = _Told(run, options.changed, Plain(_terminal_of(fleetrun)))
     failure = watch(run, options.expected, fleetrun, options.patience, log_of.__getitem__, told.look)
     if failure is None:
         told.end()
@@ -87,7 +88,8 @@ def watch_by_hand(arguments: Sequence[str]) -> int:
 
 
 class _Told:
-    """Tells an observer of a job that this process has not started, as soon as the first worker has checked it."""
+    """Tells an observer and the trackers of a job that this process has not started, as soon as a worker has checked
+    it."""
 
     def __init__(self, run: RunDirectory, changed: Mapping[str, Any], observer: Observer) -> None:
         self._run, self._changed, self._observer = run, changed, observer
@@ -99,6 +101,7 @@ class _Told:
                 return
             begun = Launch.read(self._run)
             job = check_job(Config.load(self._run.config), begun.workers, begun.coordinators)
+            self._observer = Observers([self._observer, *trackers_of(job.config)])
             self._observer.starting(Started.of(job, begun, self._run, self._changed))
             self._tails = Tails(self._run, begun.workers, self._observer)
         self._tails.look(over)
