@@ -50,7 +50,9 @@ DEFAULT_SCRIPTS = (
     environment.shipped("tools/static_fl_trainer.py"),
     environment.shipped("tools/static_fl_trainer_with_coordinator.py"),
 )
-_COMPILING = "compiling, once and for all runs of this version on this machine"
+# For how long what is compiled will do.
+_ONCE = "once and for all runs of this version on this machine"
+_EACH_TIME = "for this run alone, since no folder of caches can be written; NUMBA_CACHE_DIR may name one"
 # Numbers the jobs of this process.
 _JOBS = itertools.count(1)
 
@@ -182,7 +184,7 @@ def _play(
         try:
             # Or else ten workers would wait for the first of them to do so.
             kernels.compile_all(
-                lambda: observer.note("compiling, once and for all runs of this version on this machine")
+                lambda: observer.note(f"compiling, {_ONCE if kernels.cache_folder() else _EACH_TIME}"), scratch
             )
             process = subprocess.Popen(
                 _start_command(options, workers, run),

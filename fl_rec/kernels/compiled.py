@@ -70,15 +70,20 @@ def cache_folder() -> Path | None:
 
     It is one of $NUMBA_CACHE_DIR, or else of what lies beside the source and the user's folder of caches.
     """
-    own = Path(__file__).parent
+    own = Path(__file__).parent / "__pycache__"
     user = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fl_rec")
     named = os.environ.get("NUMBA_CACHE_DIR")
-    for base in [Path(named)] if named else [own / "__pycache__", *([user] if user.is_absolute() else [])]:
-        with contextlib.suppress(OSError):
-            folder = base / f"kernels-{_fingerprint(own)}"
-            folder.mkdir(parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK | os.X_OK):
-                return folder
+    bases = [Path(named)] if named else [own, *([user] if user.is_absolute() else [])]
+    return next(filter(None, map(_folder_in, bases)), None)
+
+
+def _folder_in(base: Path) -> Path | None:
+    """None if it can't be written."""
+    with contextlib.suppress(OSError):
+        folder = base / f"kernels-{_fingerprint(Path(__file__).parent)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
     return None
 
 
@@ -109,15 +114,16 @@ def is_compiled() -> bool:
     return folder is not None and (folder / _DONE).exists()
 
 
-def compile_all(begin: Callable[[], None] = lambda: None) -> None:
+def compile_all(begin: Callable[[], None] = lambda: None, spare: str | None = None) -> None:
     """Has every kernel compiled and kept, if none has done so before; whoever comes at the same time waits.
 
     Where nothing can be kept it returns at once, and each process compiles for itself.
 
     Args:
         begin: called if there is something to compile.
+        spare: a folder that can be written, for where nothing can be kept; see `cache_environment`.
     """
-    folder = cache_folder()
+    folder = cache_folder() or (_folder_in(Path(spare)) if spare else None)
     if folder is None or (folder / _DONE).exists():
         return
     begin()

@@ -143,7 +143,21 @@ def test_where_nothing_can_be_kept_each_process_compiles(
     only("float64(float64[::1], int64)", scaled_sum)
     assert compiled.load("own.function")(np.array([2.0]), 2) == 4.0
     compiled.compile_all(lambda: pytest.fail("there is nowhere to keep it"))
-    assert compiled.cache_environment("spare") == {"NUMBA_CACHE_DIR": "spare"}
+    spare = str(tmp_path / "spare")
+    assert compiled.cache_environment(spare) == {"NUMBA_CACHE_DIR": spare}
+
+
+def test_where_nothing_can_be_kept_the_processes_of_a_job_share_what_its_launcher_compiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    spare, begun = str(tmp_path / "spare"), list[bool]()
+    monkeypatch.setattr(compiled, "_compile", lambda name: name.encode())
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
+    compiled.compile_all(lambda: begun.append(True), spare)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", spare)
+    compiled.cache_folder.cache_clear()
+    assert begun == [True] and compiled.is_compiled()
 
 
 def test_all_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
