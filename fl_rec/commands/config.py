@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import textwrap
 
 from fl_rec.config import reference
 
@@ -36,6 +37,6 @@ def command(options: argparse.Namespace) -> int:
         print(reference.explain(found[0], width))
         return 0
     for section in dict.fromkeys(key.section for key in found):
-        print(f"# {section}: {reference.meaning_of(section)}\n")
+        print(textwrap.fill(f"# {section}: {reference.meaning_of(section)}", width, subsequent_indent="# ") + "\n")
         print(reference.to_text([key for key in found if key.section == section], width) + "\n")
     return 0

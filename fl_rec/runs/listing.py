@@ -12,6 +12,7 @@ from pathlib import Path
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import EpochRecord, from_one, parse_line, records_of
+from fl_rec.packed import open_regular
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RUNS, RunDirectory
 
@@ -157,7 +158,7 @@ def _listed(path: Path, short: str) -> Listed:
             result = run.read_result()
             state, error = result["state"], str(result.get("error") or "")
         epochs = _totals(run)
-    except DataError as err:
+    except (DataError, OSError) as err:
         state, error, epochs = UNREADABLE, str(err), ()
     if not state:
         state = TRAINING if goes_on(run) else KILLED
@@ -166,8 +167,9 @@ def _listed(path: Path, short: str) -> Listed:
 
 def _totals(run: RunDirectory) -> tuple[EpochRecord, ...]:
     """As `read_totals`, typed, without looking at each client's lines."""
-    with open(run.metrics, encoding="utf-8", errors="replace") as file:
-        written = [(number, line) for number, line in enumerate(file, 1) if f'"{ALL}"' in line]
+    with open_regular(run.metrics) as file:
+        text = file.read().decode("utf-8", "replace").split("\n")
+    written = [(number, line) for number, line in enumerate(text, 1) if f'"{ALL}"' in line]
     lines = [parse_line(line, f"{run.metrics}, line {number}") for number, line in written]
     totals = from_one([line for line in lines if line is not None and line["client"] == ALL])
     by_epoch = {line["epoch"]: line for line in totals}

@@ -77,9 +77,9 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
 def _in_short(err: BaseException) -> str:
     """What an error says that nobody foresaw: Paddle's are forty lines of a stack before the reason."""
     lines = [line for line in f"{type(err).__name__}: {err}".splitlines() if line.strip()]
-    return "\n".join(
-        lines if len(lines) <= LAST_LINES else [lines[0], "  ...", *lines[-LAST_LINES:]]
-    ) + where_raised(err)
+    return "\n".join(lines if len(lines) <= LAST_LINES else [lines[0], "  ...", *lines[-LAST_LINES:]]) + where_raised(
+        err
+    )
 
 
 def _left_over() -> str:

@@ -43,6 +43,10 @@ with open(run + "/metrics.jsonl", "a") as file: file.writelines(json.dumps(each)
 time.sleep({seconds})
 """
 
+# Of one record of a metrics.jsonl, besides its HR.
+FIGURES = {"rows": 10, "seconds": 1.0, "rows_per_second": 10.0, "train_loss": 0.5, "train_auc": 0.6, "test_auc": 0.7}
+FIGURES |= {"test_users": 4, "ndcg": 0.2, "top_k": 10}
+
 Spawn = Callable[..., subprocess.Popen]
 MakeJob = Callable[..., Path]
 SetStatus = Callable[..., None]
@@ -145,6 +149,24 @@ def load_job(make_job: MakeJob) -> Callable[..., Config]:
 def run(tmp_path: Path) -> RunDirectory:
     """A claimed run directory, with a space in its path."""
     return RunDirectory.claim(tmp_path / "a run", "this test")[0]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., RunDirectory]:
+    """`make_run(name, hits, result, owner)`: a run of the project in tmp_path; `hits` are its epochs' HR@10."""
+
+    def make_run(
+        name: str, hits: tuple[float, ...] = (), result: dict[str, Any] | None = None, owner: str = "", **more: Any
+    ) -> RunDirectory:
+        run, _ = RunDirectory.claim(tmp_path / "runs" / name, owner or "1 a-boot 1 1")
+        for epoch, hr in enumerate(hits, 1):
+            each = {name: values[epoch - 1] for name, values in more.items()}
+            run.append_metrics([{"epoch": epoch, "client": who, **FIGURES, "hr": hr, **each} for who in (0, "all")])
+        if result is not None:
+            run.write_result(result)
+        return run
+
+    return make_run
 
 
 @pytest.fixture

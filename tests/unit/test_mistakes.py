@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,7 +68,9 @@ MISTAKES = [
     mistake("run -m {job} -o runner.epochs=three", "must be an integer of at least 1", "Set it to 1 or more."),
     mistake("run -m {job} -o runner.sync_mode=gpubox", "Set it to geo."),
     mistake("run -m {job} -o runner.reader_type=DataLoader", "a reader of your own becomes the pipe_command"),
-    mistake("run -m {job} -o runner.with_coordinator=1", "Remove it: fleetrun --coordinator_num=1 starts a coordinator."),
+    mistake(
+        "run -m {job} -o runner.with_coordinator=1", "Remove it: fleetrun --coordinator_num=1 starts a coordinator."
+    ),
     mistake("run -m {job} -o runner.early_stopping=2", "Set it to the folder that fl-rec prepare --validation"),
     mistake("run -m {job} -o privacy.clip=1", "Set it to 1 or more, or leave privacy.clip out."),
     mistake("run -m {job} -o hyper_parameters.num_users=1", "must be at least 2", "leave the key out"),
@@ -77,7 +78,9 @@ MISTAKES = [
     mistake("config runner.geo_steps", "Did you mean runner.geo_step?"),
     # Files.
     mistake("run -m nowhere.yaml", "nowhere.yaml: cannot be read as a configuration: No such file", "Give a YAML file"),
-    mistake("run -m {folder}/torn.yaml", "torn.yaml: not valid YAML at line 2", **{"torn.yaml": "runner:\n\tepochs: 3\n"}),
+    mistake(
+        "run -m {folder}/torn.yaml", "torn.yaml: not valid YAML at line 2", **{"torn.yaml": "runner:\n\tepochs: 3\n"}
+    ),
     mistake("run -m {folder}/flat.yaml", "Did you mean runner.epochs?", **{"flat.yaml": "epochs: 3\n"}),
     mistake("run -m {job} -o runner.train_data_dir=gone", "/a job/gone", "fl-rec partition"),
     mistake("run -m {job} -o runner.model_path=gone.py", "gone.py", "StaticModel"),

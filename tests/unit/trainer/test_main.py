@@ -15,9 +15,11 @@ import pytest
 
 from fl_rec.job.judge import Patience
 from fl_rec.job.watch import FLEETRUN_MARK
-from fl_rec.runs.directory import ENVIRONMENT_KEY
+from fl_rec.plugins import load_file
+from fl_rec.runs import roles
+from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
 from fl_rec.runs.roles import Role
-from fl_rec.trainer.main import _in_short, _left_over, open_run
+from fl_rec.trainer.main import _in_short, _left_over, main, open_run
 
 
 def test_a_long_error_is_its_first_and_its_last_lines() -> None:
@@ -65,3 +67,32 @@ def test_variables_that_a_bare_fleetrun_was_started_with(
         assert said.endswith(expected) and bool(said) == bool(expected)
     monkeypatch.setenv(ENVIRONMENT_KEY, "a run")
     assert _left_over() == "", "the launcher has kept them from it"
+
+
+OWN_TRAINER = """
+from fl_rec.trainer import FLTrainer
+
+class Mine(FLTrainer):
+    def run_worker(self):
+        sum([1, "2"])
+"""
+
+
+def test_a_run_worker_that_raises_is_told_with_its_file_and_line(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_trainer.py").write_text(OWN_TRAINER)
+    trainer = load_file(tmp_path / "my_trainer.py").Mine
+    monkeypatch.setattr(trainer, "play", lambda *_: trainer.run_worker(None))
+    module = sys.modules["fl_rec.trainer.main"]
+    monkeypatch.setattr(module, "environment", SimpleNamespace(check=int, require_old_programs=int))
+    monkeypatch.setattr(module, "activity", SimpleNamespace(tell=lambda *_: None, beat=int))
+    monkeypatch.setattr(Role, "from_environment", lambda: Role("worker", 0, 1, (), ""))
+    for name, value in {"load_from_args": None, "open_run": run, "check_job": None}.items():
+        monkeypatch.setattr(module, name, lambda *_, value=value: value)
+    monkeypatch.setenv(ENVIRONMENT_KEY, str(run.path))
+    monkeypatch.chdir(tmp_path)
+    assert main(trainer, ["-m", "job.yaml"]) == 1
+    told = "TypeError: unsupported operand type(s) for +: 'int' and 'str' (my_trainer.py, line 6)"
+    assert roles.read_statuses(run.roles)["worker.0"].error == told
+    assert capsys.readouterr().err.endswith(f"worker.0: error: {told}\n")
