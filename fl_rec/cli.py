@@ -50,6 +50,8 @@ Federated training of recommenders on Paddle's parameter server.
 EXIT_CODES = """\
 exit codes: 0 done; 1 a job or a check has failed; 2 refused, and the message
 says what to mend; 128 + N ended by signal N, as 130 by Ctrl-C"""
+# What a command imports that shows a sign of life before.
+_IMPORTED = ("numpy", "psutil", "pydantic", "rich", "yaml")
 # What the caller calls this command: fl_run.sh has another name for it.
 PROGRAM_KEY = "FL_REC_PROGRAM"
 
@@ -186,13 +188,16 @@ def _load(module: str, program: str) -> ModuleType:
     except ModuleNotFoundError as err:
         if (err.name or "").partition(".")[0] == "fl_rec":
             raise
-        print(
-            f"{program}: error: this Python lacks the package {err.name}. Received: {sys.executable}.\n"
-            "In a clone: ./fl_run.sh COMMAND ..., which has an environment of its own, or first,\n"
-            "when that has made it, source .venv-3.0.0/bin/activate. Elsewhere: pip install FOLDER_OF_THE_CLONE",
-            file=sys.stderr,
-        )
+        print(f"{program}: error: {_lacking(err)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _lacking(err: ModuleNotFoundError) -> str:
+    return (
+        f"this Python lacks the package {err.name}. Received: {sys.executable}.\n"
+        "In a clone: ./fl_run.sh COMMAND ..., which has an environment of its own, or first,\n"
+        "when that has made it, source .venv-3.0.0/bin/activate. Elsewhere: pip install FOLDER_OF_THE_CLONE"
+    )
 
 
 def _play(command: ModuleType, options: argparse.Namespace, program: str) -> int:
@@ -214,6 +219,8 @@ def _play(command: ModuleType, options: argparse.Namespace, program: str) -> int
 def _in_words(err: Exception) -> str:
     if isinstance(err, FLRecError | OSError):
         return str(err)
+    if isinstance(err, ModuleNotFoundError) and err.name in _IMPORTED:
+        return _lacking(err)
     from fl_rec.plugins import where_raised
 
     return (

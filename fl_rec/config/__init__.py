@@ -1,6 +1,6 @@
 """Configuration: a YAML file and overrides become one frozen, typed, checked `Config`."""
 
-from fl_rec.config.loading import Config, add_config_arguments, count, load_from_args
+from fl_rec.config.loading import Config, load_from_args
 from fl_rec.config.reference import json_schema
 from fl_rec.config.schema import (
     ClientConfig,
@@ -21,8 +21,6 @@ __all__ = [
     "OptimizerConfig",
     "PrivacyConfig",
     "RunnerConfig",
-    "add_config_arguments",
-    "count",
     "json_schema",
     "load_from_args",
 ]

@@ -34,13 +34,6 @@ from fl_rec.typed import error_of, problems_of, to_plain, validate
 DEFAULT_NET = "models/ncf/static_model.py"
 
 
-def count(text: str) -> int:
-    """An argument that is a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
-    return int(text)
-
-
 @dataclass(frozen=True)
 class Config(Mapping[str, Any]):
     """The checked configuration of one run.
@@ -197,22 +190,6 @@ class Config(Mapping[str, Any]):
         usual = {name: None if item.is_required() else to_plain(item.default) for name, item in KEYS.items()}
         usual["runner.model_path"] = to_plain(environment.shipped(DEFAULT_NET))
         return {name: self[name] for name in KEYS if self[name] != usual[name]}
-
-
-def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Add ``-m FILE`` and ``-o key=value ...``, which all tools share, and the keys under ``--help``."""
-    parser.add_argument("-m", "--config_yaml", metavar="FILE", required=required, help="configuration (YAML)")
-    parser.add_argument(
-        "-o",
-        "--opt",
-        metavar="KEY=VALUE",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="override keys: -o runner.epochs=5; relative paths start at the folder of FILE",
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "fl-rec config lists the keys, and explains one: fl-rec config runner.epochs"
 
 
 def load_from_args(args: argparse.Namespace) -> Config:

@@ -15,7 +15,8 @@ from typing import Annotated
 
 from annotated_types import Ge, Lt
 
-from fl_rec.config import Config, add_config_arguments, received
+from fl_rec.arguments import add_config_arguments
+from fl_rec.config import Config, received
 from fl_rec.coordinator.claims import limits_of
 from fl_rec.coordinator.rounds import Round, RoundLog, recorded_reports
 from fl_rec.coordinator.service import Coordinator, new_server

@@ -36,6 +36,7 @@ from fl_rec.runs.directory import (
     AWAY_KEY,
     ENVIRONMENT_KEY,
     LAUNCHER_KEY,
+    LOG_LEVEL_KEY,
     RESUME_KEY,
     Launch,
     RunDirectory,
@@ -69,6 +70,7 @@ class LaunchOptions:
         script: the training script; None for the one that fits `coordinator_num`.
         resume: the run to go on with, absolute; None for a new one.
         max_restarts: how often the job goes on by itself when a process of it was lost.
+        log_level: how much the roles' logs tell: debug, info, warning or error.
     """
 
     config_yaml: Path
@@ -80,6 +82,7 @@ class LaunchOptions:
     script: Path | None = None
     resume: Path | None = None
     max_restarts: int = 0
+    log_level: str = "info"
 
     @property
     def training_script(self) -> Path:
@@ -192,6 +195,7 @@ def _play(
                     **{name: value for name, value in os.environ.items() if name not in others},
                     mark.name: mark.value,
                     LAUNCHER_KEY: str(os.getpid()),
+                    LOG_LEVEL_KEY: options.log_level,
                     **variables,
                     # Gloo's store and fleetrun leave temporary files behind when they are ended.
                     "TMPDIR": scratch,

@@ -120,7 +120,10 @@ class Observer:
         """
 
     def table(self, text: str) -> None:
-        """What tables.txt has been given: an epoch's table, or a round's; without its notes."""
+        """An epoch's table, as tables.txt has it, without its notes."""
+
+    def round(self, text: str) -> None:
+        """A round of the coordinator, as tables.txt has it: a line, and the clients that were told something else."""
 
     def note(self, text: str) -> None:
         """What happened in between: a client that is left out, a start after a loss, a signal."""
@@ -162,6 +165,9 @@ class Observers(Observer):
 
     def table(self, text: str) -> None:
         self._tell(lambda each: each.table(text))
+
+    def round(self, text: str) -> None:
+        self._tell(lambda each: each.round(text))
 
     def note(self, text: str) -> None:
         self._tell(lambda each: each.note(text))

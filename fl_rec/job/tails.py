@@ -9,7 +9,7 @@ from fl_rec.evaluation.records import parse_line, records_of
 from fl_rec.job.observers import Observer
 from fl_rec.runs.directory import RunDirectory, in_order
 
-_NOTE = "note: "
+_NOTE, _ROUND = "note: ", "round "
 
 
 class Tails:
@@ -44,7 +44,8 @@ class TableTail:
         for block in whole.decode("utf-8", "replace").split("\n\n"):
             lines = block.splitlines()
             if table := "\n".join(line for line in lines if not line.startswith(_NOTE)):
-                self._observer.table(table)
+                tell = self._observer.round if table.startswith(_ROUND) else self._observer.table
+                tell(table)
             for line in lines:
                 if line.startswith(_NOTE):
                     self._observer.note(line.removeprefix(_NOTE))

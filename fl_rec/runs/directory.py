@@ -38,6 +38,8 @@ from fl_rec.outside import Count, as_typed
 RUNS = "runs"
 # What every process of a job finds in its environment: the run, and the launcher's process number.
 ENVIRONMENT_KEY, LAUNCHER_KEY = "FL_REC_RUN_DIR", "FL_REC_LAUNCHER"
+# How much its roles log: debug, info, warning or error.
+LOG_LEVEL_KEY = "FL_REC_LOG_LEVEL"
 # And the epoch from whose checkpoint it goes on, if it is resumed.
 RESUME_KEY = "FL_REC_RESUME"
 # Workers that were lost, and the epoch with which each comes back: "3:7,5:4".

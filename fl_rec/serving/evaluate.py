@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fl_rec import environment
-from fl_rec.config import Config, add_config_arguments
+from fl_rec.arguments import add_config_arguments
+from fl_rec.config import Config
 from fl_rec.data.manifest import TEST_FOLDER, list_shards, load_manifest
 from fl_rec.data.reader import Reader
 from fl_rec.errors import ConfigError, DataError

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from fl_rec import environment
-from fl_rec.config.loading import count
+from fl_rec.arguments import count
 from fl_rec.data.catalogue import Catalogue
 from fl_rec.errors import DataError
 from fl_rec.runs.saved import SavedModel, is_project, newest_export, newest_run

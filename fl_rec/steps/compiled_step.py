@@ -19,7 +19,11 @@ from fl_rec.nets.losses import find_loss
 from fl_rec.nets.penalties import weight_of
 from fl_rec.nets.program import TrainingProgram, diverged
 from fl_rec.nets.structure import Structure
+from fl_rec.runs import activity
 from fl_rec.steps.base import LocalStep
+
+# Batches after which it is told how far training is.
+_TOLD_EVERY = 100
 
 
 class Receiver(Protocol):
@@ -98,7 +102,8 @@ class CompiledStep(LocalStep):
         l2 = {name: weight_of(name, config.hyper_parameters.l2) for name in filter(None, structure.tables.values())}
         adam = _adam(next(iter(self._optimizers.values())))
         self._training = Training(structure, loss.name, loss.options, l2, runner.train_batch_size, adam)
-        self._every, self._print_interval = exchange.send_every or runner.print_interval, runner.print_interval
+        self._every = exchange.send_every or min(_TOLD_EVERY, runner.print_interval)
+        self._print_interval = runner.print_interval
         self._batches = 0
 
     def train(self, rows: Rows, title: str) -> None:
@@ -111,6 +116,7 @@ class CompiledStep(LocalStep):
                 raise diverged(f"a loss of {loss} within {len(part[0]):,} rows of {title}")
             loss_sum += loss
             count += len(part[0])
+            activity.trained(len(part[0]))
             if self._exchange.send_every:
                 self._exchange.changed(self._changed(part))
             before, self._batches = self._batches, self._batches + -(-len(part[0]) // size)

@@ -15,6 +15,7 @@ from fl_rec.data.text import multislot_text
 from fl_rec.errors import RunError
 from fl_rec.nets import graph
 from fl_rec.nets.program import LOSS_SUM, ROWS, TrainingProgram, diverged
+from fl_rec.runs import activity
 from fl_rec.steps.base import LocalStep
 
 
@@ -49,8 +50,8 @@ class GraphStep(LocalStep):
         if rows is not self._written:
             self._release()
             self._open(self._write(rows))
-        counted = self._program.value(ROWS)
-        with self._program.scores_watched(title):
+        counted = self._trained()
+        with self._program.scores_watched(title), activity.counting(lambda: self._trained() - counted):
             self._program.executor.train_from_dataset(
                 program=self._program.main,
                 dataset=self._dataset,
@@ -60,7 +61,7 @@ class GraphStep(LocalStep):
                 debug=self._runner.dataset_debug or self._runner.need_dump,
             )
         # Paddle's data feed takes a file that it can't read for one without rows.
-        trained, wanted = int((self._program.value(ROWS) - counted).item()), len(rows[0])
+        trained, wanted = self._trained() - counted, len(rows[0])
         if trained != wanted:
             raise RunError(
                 f"Paddle's data feed must train every row that was written for it. Received: {trained:,} rows of "
@@ -69,6 +70,9 @@ class GraphStep(LocalStep):
         loss = float(self._program.value(LOSS_SUM).item())
         if not math.isfinite(loss):
             raise diverged(f"a loss of {loss} after {title}")
+
+    def _trained(self) -> int:
+        return int(self._program.value(ROWS).item())
 
     def _write(self, rows: Rows) -> BinaryIO:
         try:

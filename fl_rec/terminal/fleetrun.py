@@ -79,6 +79,7 @@ def watch_by_hand(arguments: Sequence[str]) -> int:
         return 0
     print(f"fl_rec: {failure}", flush=True)
     write_failure(run, failure)
+    told.observer.note(str(failure))
     told.end()
     # fleetrun would wait for its workers and exit with 0; ended first, it exits with what the signal says.
     with suppress(psutil.NoSuchProcess):
@@ -92,7 +93,7 @@ class _Told:
     it."""
 
     def __init__(self, run: RunDirectory, changed: Mapping[str, Any], observer: Observer) -> None:
-        self._run, self._changed, self._observer = run, changed, observer
+        self._run, self._changed, self.observer = run, changed, observer
         self._tails: Tails | None = None
 
     def look(self, views: Mapping[str, RoleView], over: bool = False) -> None:
@@ -101,16 +102,16 @@ class _Told:
                 return
             begun = Launch.read(self._run)
             job = check_job(Config.load(self._run.config), begun.workers, begun.coordinators)
-            self._observer = Observers([self._observer, *trackers_of(job.config)])
-            self._observer.starting(Started.of(job, begun, self._run, self._changed))
-            self._tails = Tails(self._run, begun.workers, self._observer)
+            self.observer = Observers([self.observer, *trackers_of(job.config)])
+            self.observer.starting(Started.of(job, begun, self._run, self._changed))
+            self._tails = Tails(self._run, begun.workers, self.observer)
         self._tails.look(over)
-        self._observer.poll(views)
+        self.observer.poll(views)
 
     def end(self) -> None:
         self.look({}, over=True)
         if self._tails is not None:
-            self._observer.ended(self._run.read_result())
+            self.observer.ended(self._run.read_result())
 
 
 def _terminal_of(fleetrun: psutil.Process) -> TextIO:

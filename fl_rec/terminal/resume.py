@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fl_rec.config import add_config_arguments
-from fl_rec.config.loading import count
-from fl_rec.page import serve
-from fl_rec.terminal.run import add_launch_arguments, play, resumed
+from fl_rec.arguments import add_config_arguments, count
+from fl_rec.terminal import run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,9 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser, required=False)
     parser.add_argument("--worker_num", type=count, metavar="N", help="workers, as many as it had")
     parser.add_argument("--server_num", type=count, metavar="N", help="parameter servers; default: as many as it had")
-    add_launch_arguments(parser)
+    run.add_launch_arguments(parser)
 
 
 def command(options: argparse.Namespace) -> int:
     """Plays `fl-rec resume`, as `fl-rec run`."""
-    return play(resumed(options.run, options), serve.observers(options))
+    return run.resume(options.run, options)

@@ -1,22 +1,20 @@
-"""`fl-rec run`: a job from start to end, shown on the terminal. No Paddle is imported here."""
+"""`fl-rec run`: a job from start to end, shown on the terminal. What it needs is imported after a sign of life."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fl_rec.config import add_config_arguments
-from fl_rec.config.loading import count
-from fl_rec.errors import JobFailed
-from fl_rec.job.built_in import built_in
-from fl_rec.job.launch import LaunchOptions, launch
-from fl_rec.job.observers import Observer
-from fl_rec.job.signals import Stopped
-from fl_rec.page import serve
-from fl_rec.runs.directory import RunDirectory
-from fl_rec.terminal.plain import Plain
+from fl_rec.arguments import add_config_arguments, count
+from fl_rec.terminal.first_sign import first_sign, is_live
+
+if TYPE_CHECKING:
+    from fl_rec.job.launch import LaunchOptions
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,26 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--worker_num", type=count, metavar="N", help="workers, one per shard; default: the number of shards"
     )
-    parser.add_argument(
-        "--resume", type=Path, metavar="RUN", help="go on with a run, as fl-rec resume does; -m: its own configuration"
-    )
-    add_launch_arguments(parser)
     parser.add_argument("--server_num", type=count, metavar="N", help="parameter servers; default: 1, or as it had")
     parser.add_argument("--coordinator_num", type=int, choices=(0, 1), default=0, help="coordinators; default: 0")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run, as fl-rec resume does")
+    add_launch_arguments(parser)
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what a run that is resumed may be given anew."""
-    parser.add_argument(
-        "--servers",
-        metavar="HOST:PORT,...",
-        help="the servers' addresses; default: free ports of this machine",
-    )
-    parser.add_argument(
-        "--script",
-        type=Path,
-        help="training script; default: the one in tools/ with or without a coordinator",
-    )
+    parser.add_argument("--servers", metavar="HOST:PORT,...", help="the servers' addresses; default: free ports here")
+    parser.add_argument("--script", type=Path, help="training script of your own; default: one of those in tools/")
     parser.add_argument(
         "--max_restarts",
         type=int,
@@ -52,16 +40,23 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how often to go on from the last checkpoint when a process was lost; default: 0",
     )
-    serve.add_arguments(parser)
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--quiet", action="store_true", help="show the result alone")
+    shown.add_argument("--verbose", action="store_true", help="show the table of every epoch and every round")
+    parser.add_argument(
+        "--log-level", choices=LOG_LEVELS, default="info", help="how much the roles' logs tell; default: info"
+    )
 
 
 def command(options: argparse.Namespace) -> int:
     """Plays `fl-rec run`: 0 if every role did its part, 1 if not; 128 + the signal if one ended it."""
-    served = serve.observers(options)
     if options.resume:
-        return play(resumed(options.resume, options), served)
-    return play(
-        LaunchOptions(
+        return resume(options.resume, options)
+    with first_sign(options, "reading the configuration and the data"):
+        from fl_rec.job.built_in import built_in
+        from fl_rec.job.launch import LaunchOptions
+
+        job = LaunchOptions(
             config_yaml=Path(options.config_yaml) if options.config_yaml else built_in(),
             overrides=tuple(options.opt),
             worker_num=options.worker_num,
@@ -70,30 +65,46 @@ def command(options: argparse.Namespace) -> int:
             servers=options.servers,
             script=options.script,
             max_restarts=options.max_restarts,
-        ),
-        served,
-    )
+            log_level=options.log_level,
+        )
+    return play(job, options)
 
 
-def resumed(run: Path, options: argparse.Namespace) -> LaunchOptions:
-    """To go on with a run, by the arguments of `fl-rec run` or `fl-rec resume`."""
-    run = run.absolute()
-    return LaunchOptions(
-        config_yaml=Path(options.config_yaml) if options.config_yaml else RunDirectory(run).config,
-        overrides=tuple(options.opt),
-        worker_num=options.worker_num,
-        server_num=options.server_num or 0,
-        servers=options.servers,
-        script=options.script,
-        resume=run,
-        max_restarts=options.max_restarts,
-    )
+def resume(run: Path, options: argparse.Namespace) -> int:
+    """As `command`, to go on with a run, by the arguments of `fl-rec run` or `fl-rec resume`."""
+    with first_sign(options, "reading the run and its checkpoint"):
+        from fl_rec.job.launch import LaunchOptions
+        from fl_rec.runs.directory import RunDirectory
+
+        run = run.absolute()
+        job = LaunchOptions(
+            config_yaml=Path(options.config_yaml) if options.config_yaml else RunDirectory(run).config,
+            overrides=tuple(options.opt),
+            worker_num=options.worker_num,
+            server_num=options.server_num or 0,
+            servers=options.servers,
+            script=options.script,
+            resume=run,
+            max_restarts=options.max_restarts,
+            log_level=options.log_level,
+        )
+    return play(job, options)
 
 
-def play(job: LaunchOptions, others: Sequence[Observer] = ()) -> int:
-    """As `command`, with others that look at the job."""
+def play(job: LaunchOptions, options: argparse.Namespace) -> int:
+    """Plays a job, and shows it."""
+    from fl_rec.errors import JobFailed
+    from fl_rec.job.launch import launch
+    from fl_rec.job.signals import Stopped
+    from fl_rec.terminal.live import Live
+    from fl_rec.terminal.plain import Plain
+    from fl_rec.terminal.screen import NORMAL, QUIET, VERBOSE
+
+    logging.getLogger("fl_rec").setLevel(job.log_level.upper())
+    level = QUIET if options.quiet else VERBOSE if options.verbose else NORMAL
     try:
-        launch(job, [*others, Plain(sys.stdout)])
+        with (Live if is_live(sys.stdout) else Plain)(sys.stdout, level) as screen:
+            launch(job, [screen])
     except JobFailed as err:
         print(f"fl_rec: {err}", file=sys.stderr, flush=True)
         return 1

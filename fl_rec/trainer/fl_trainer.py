@@ -125,6 +125,7 @@ class FLTrainer:
         self.local.begin_epoch(epoch)
         start = time.perf_counter()
         portions = self.local.portions(local_epochs, self.exchange.portions)
+        activity.begin_epoch(epoch, sum(portions))
         for part, portion in enumerate(portions):
             self.program.begin_portion(epoch - 1 + (part + 0.5) / len(portions), self.learning_rate_factor)
             activity.doing(f"training epoch {epoch}")

@@ -26,6 +26,7 @@ from fl_rec.nets.structure import Structure
 from fl_rec.privacy.accountant import Ledger
 from fl_rec.privacy.dp_training import DpTraining
 from fl_rec.privacy.one_worker_each import Gather, require_one_worker_each
+from fl_rec.runs import activity
 from fl_rec.steps.base import LocalStep
 from fl_rec.steps.choice import new_step
 from fl_rec.steps.compiled_step import Receiver
@@ -221,6 +222,7 @@ class DpPasses(LocalTraining):
 
     def train(self, portion: int, title: str) -> None:
         self.training.train()
+        activity.trained(1)
 
     def figures(self) -> Mapping[str, Any]:
         return {"epsilon": self.training.spent().epsilon}

@@ -15,14 +15,15 @@ from pathlib import Path
 import psutil
 
 from fl_rec import environment
-from fl_rec.config import Config, add_config_arguments, load_from_args
+from fl_rec.arguments import add_config_arguments
+from fl_rec.config import Config, load_from_args
 from fl_rec.errors import FLRecError
 from fl_rec.job.check import check_job
 from fl_rec.job.launch import DEFAULT_SCRIPTS
 from fl_rec.job.watch import FLEETRUN_MARK
 from fl_rec.plugins import where_raised
 from fl_rec.runs import activity, roles
-from fl_rec.runs.directory import ENVIRONMENT_KEY, Launch, RunDirectory, default_path
+from fl_rec.runs.directory import ENVIRONMENT_KEY, LOG_LEVEL_KEY, Launch, RunDirectory, default_path
 from fl_rec.runs.roles import Role
 from fl_rec.terminal.fleetrun import start_watch
 from fl_rec.trainer.fl_trainer import FLTrainer
@@ -40,7 +41,8 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
     parser = argparse.ArgumentParser(description=trainer.__doc__)
     add_config_arguments(parser)
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    level = os.environ.get(LOG_LEVEL_KEY, "info").upper()
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     role = run = None
     try:
         role = Role.from_environment()

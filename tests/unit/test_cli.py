@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fl_rec import __version__, cli
-from fl_rec.config import loading
+from fl_rec.arguments import count
 
 ASKED = """
 import sys
@@ -110,4 +110,4 @@ def test_what_nobody_foresaw_has_a_traceback_with_debug_only(
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "ten", ""])
 def test_a_count_is_at_least_1(text: str) -> None:
     with pytest.raises(cli.argparse.ArgumentTypeError, match="must be at least 1, received"):
-        loading.count(text)
+        count(text)

@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from fl_rec import environment
-from fl_rec.config import ClientConfig, Config, add_config_arguments, load_from_args
+from fl_rec.arguments import add_config_arguments
+from fl_rec.config import ClientConfig, Config, load_from_args
 from fl_rec.errors import ConfigError
 
 # The keys of PaddleRec's models/recall/ncf/config_fl.yaml, with paths of this test.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,11 +71,13 @@ def test_job_that_ends_well(
     code, out, err = run_cli(capsys, "-m", make_job())
     run = RunDirectory(tmp_path / "run")
     assert (code, err) == (0, "")
-    assert "data      2 shards, 5 training rows\n" in out
-    assert "roles     1 server(s), 2 worker(s), 0 coordinator(s)\n" in out
-    assert f"run       {run.path}\n" in out
-    assert out.count("epoch 1: AUC 0.7\n") == 1
-    assert out.endswith(f"done      {run.result}\nmodel     the/model\n")
+    assert re.findall(r"(?m)^\d\d:\d\d:\d\d (job|data|run|model) +(.*)", out) == [
+        ("job", "job.yaml: 1 epoch, 2 workers, 1 server, geo"),
+        ("data", "2 shards, 5 rows, 2 to 3 each"),
+        ("run", str(run.path)),
+        ("model", f"{run.path}/the/model"),
+    ]
+    assert "AUC 0.7" not in out, "its table, which only --verbose shows"
     assert (run.log / "start").read_text() == "this is fleetrun\n"
     assert Config.load(run.config).hyper_parameters.num_users == 2
 
@@ -111,8 +114,8 @@ def test_a_run_goes_on(
     for arguments in (["resume", run.path, "-o", "runner.epochs=7"], ["run", "--resume", run.path]):
         assert cli.main([*map(str, arguments)]) == 0
         out = capsys.readouterr().out
-        assert "roles     1 server(s), 2 worker(s), 0 coordinator(s)\n" in out
-        assert "\nresumed   from the beginning: there is no checkpoint yet\n" in out
+        assert " job       config.yaml: 7 epochs, 2 workers, 1 server, geo\n" in out
+        assert " resumed   from the beginning: there is no checkpoint yet\n" in out
         assert run.tables.read_text() == "epoch 1: AUC 0.7\n\n" and run.metrics.read_text() == ""
         assert Config.load(run.config).runner.epochs == 7
     assert json.loads((run.log / "before-1" / "result.json").read_text()) == broken
@@ -384,7 +387,8 @@ def test_signal_ends_the_job_and_nothing_else(
     before = signal.getsignal(number)
     code, out, _ = run_cli(capsys, "-m", make_job())
     assert code == 128 + number
-    assert out.endswith(f"stopped by {number.name}: ending the job's processes\n")
+    assert f"note: stopped by {number.name}: ending the job's processes\n" in out
+    assert "ended     0 epochs in " in out and "next" not in out
     content = json.loads((tmp_path / "run" / "result.json").read_text())
     assert content == {"state": "failed", "error": f"stopped by {number.name}"}
     assert Mark("FL_REC_RUN_DIR", str(tmp_path / "run")).processes() == []

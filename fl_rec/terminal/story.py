@@ -1,0 +1,178 @@
+"""What there is to tell of a job, in words and figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fl_rec.evaluation.records import EpochRecord
+from fl_rec.job import attempts
+from fl_rec.job.observers import Started
+from fl_rec.runs import roles
+from fl_rec.tables import figure
+from fl_rec.terminal.passing import Pass
+from fl_rec.terminal.words import called_as, changed, compared, duration, place, plural, signed
+
+
+@dataclass(frozen=True)
+class Told:
+    """An epoch in words.
+
+    Attributes:
+        number: "3/20".
+        loss, auc, hr, ndcg: figures of all clients together; `-` is no figure.
+        change: of HR@K since the epoch before, in hundredths and thousandths; "" after the first.
+        against: HR@K above popularity's; "" if that is not known.
+        worst: the client with the lowest HR@K, and that; ("", "") without a test or with one client.
+        further: other figures by name: epsilon, the validation's.
+        seconds: how long the epoch took.
+    """
+
+    number: str
+    loss: str
+    auc: str
+    hr: str
+    ndcg: str
+    change: str
+    against: str
+    worst: tuple[str, str]
+    further: Mapping[str, str]
+    seconds: float
+
+
+class Story:
+    """A job as it goes on.
+
+    Attributes:
+        job: see `Started`.
+        records: of the epochs so far.
+    """
+
+    def __init__(self, job: Started) -> None:
+        self.job = job
+        self.records: list[EpochRecord] = []
+        self._seconds: list[float] = []
+        runner = job.config.runner
+        self.epochs, self.tests, self.top_k = runner.epochs, runner.test_data_dir is not None, runner.top_k
+        # Differential privacy's workers don't tell how many rows they draw.
+        self.unit = "rows" if job.config.privacy.clip is None else "exchanges"
+
+    @property
+    def knows_popularity(self) -> bool:
+        """Whether the data says how well ranking by popularity does."""
+        return math.isfinite(self.popularity)
+
+    @property
+    def popularity(self) -> float:
+        """HR@K of ranking by counts; NaN if the data does not say."""
+        return (self.job.popularity or {}).get(f"hr@{self.top_k}", math.nan)
+
+    def client(self, number: int | str) -> str:
+        """What a client is called."""
+        name = self.job.clients[number] if isinstance(number, int) and number < len(self.job.clients) else ""
+        return f"{number} {name}" if name else str(number)
+
+    # -- before --------------------------------------------------------------------------------------------------
+
+    def opening(self) -> list[tuple[str, str]]:
+        """What is about to happen: labels and texts."""
+        job, runner = self.job, self.job.config.runner
+        parts = [plural(runner.epochs, "epoch"), plural(job.workers, "worker"), plural(job.servers, "server")]
+        parts += ["a coordinator"] if job.coordinators else []
+        exchange = runner.exchange or runner.sync_mode
+        together = f", {plural(runner.exchanges_per_epoch, 'exchange')} an epoch" if runner.exchanges_per_epoch else ""
+        lines = [("job", f"{job.config.yaml_path.name}: {', '.join(parts)}, {exchange}{together}")]
+        if job.resumed is not None:
+            lines.append(("resumed", attempts.said(job.resumed)))
+        lines.append(("data", self._data()))
+        lines.append(("settings", changed(job.changed) or "all as by default"))
+        lines.append(("run", place(job.run.path)))
+        return lines
+
+    def _data(self) -> str:
+        counts = [count for count in self.job.rows if count is not None]
+        text = plural(self.job.workers, "shard")
+        if counts and len(counts) == self.job.workers:
+            text += f", {sum(counts):,} rows, {min(counts):,} to {max(counts):,} each"
+        if self.knows_popularity:
+            text += f"; popularity: HR@{self.top_k} {self.popularity:.3f}"
+        return text
+
+    # -- within an epoch -----------------------------------------------------------------------------------------
+
+    def left(self, passing: Pass) -> float:
+        """Seconds that the whole job will take from now on; NaN if nobody knows."""
+        epochs = self.epochs - passing.epoch
+        return passing.left + (epochs * self._seconds[-1] if self._seconds else math.nan if epochs else 0.0)
+
+    # -- epoch by epoch ------------------------------------------------------------------------------------------
+
+    def tell(self, record: EpochRecord, seconds: float) -> Told:
+        """Takes the record of one more epoch, which took so long."""
+        before = self.records[-1].hr if self.records else math.nan
+        self.records.append(record)
+        self._seconds.append(seconds)
+        further = {}
+        if math.isfinite(record.epsilon):
+            further["epsilon"] = f"{record.epsilon:.2f}"
+        if math.isfinite(record.validation_ndcg):
+            further["valid."] = f"{record.validation_ndcg:.3f}"
+        return Told(
+            number=f"{record.epoch}/{self.epochs}",
+            loss=figure(record.train_loss, ".4f"),
+            auc=figure(record.test_auc, ".3f"),
+            hr=figure(record.hr, ".3f"),
+            ndcg=figure(record.ndcg, ".3f"),
+            change=signed(record.hr - before),
+            against=signed(record.hr - self.popularity),
+            worst=self._worst(record),
+            further=further,
+            seconds=seconds,
+        )
+
+    def _worst(self, record: EpochRecord) -> tuple[str, str]:
+        tested = [each for each in record.clients if math.isfinite(each.hr)]
+        if len(tested) < 2:
+            return "", ""
+        worst = min(tested, key=lambda each: each.hr)
+        return self.client(worst.client), f"{worst.hr:.3f}"
+
+    # -- at the end ----------------------------------------------------------------------------------------------
+
+    def verdict(self, result: Mapping[str, Any], seconds: float) -> list[tuple[str, str]]:
+        """How good it is, where it is, and what to do next: labels and texts."""
+        run, done = self.job.run.path, result["state"] == roles.DONE
+        lines = [("done" if done else "ended", f"{plural(len(self.records), 'epoch')} in {duration(seconds)}")]
+        if self.records:
+            lines += self._figures(result)
+        command, where = called_as(), place(run)
+        if done:
+            lines.append(("model", place(run / result["model"])))
+            lines += [("next", f"{command} report {where}"), ("", f"{command} export {where}")]
+        elif self.records:
+            lines.append(("next", f"{command} resume {where}"))
+        return lines
+
+    def _figures(self, result: Mapping[str, Any]) -> list[tuple[str, str]]:
+        kept, at = self._kept(result), f"@{self.top_k}"
+        if not math.isfinite(kept.hr):
+            return []
+        which = f"epoch {kept.epoch}, {self._why(result)}"
+        lines = [("result", f"HR{at} {kept.hr:.3f}, NDCG{at} {kept.ndcg:.3f}: {which}")]
+        if self.knows_popularity:
+            lines.append(("", compared(kept.hr, self.popularity)))
+        tested = sorted((each for each in kept.clients if math.isfinite(each.hr)), key=lambda each: each.hr)
+        if len(tested) > 1:
+            worst, best = (f"{self.client(each.client)} {each.hr:.3f}" for each in (tested[0], tested[-1]))
+            lines.append(("clients", f"best: {best}, worst: {worst}"))
+        return lines
+
+    def _kept(self, result: Mapping[str, Any]) -> EpochRecord:
+        epoch = (result.get("best") or result.get("last") or {}).get("epoch")
+        return next((each for each in self.records if each.epoch == epoch), self.records[-1])
+
+    def _why(self, result: Mapping[str, Any]) -> str:
+        chosen = result.get("best") and self.job.config.runner.validation_data_dir
+        return "the best on the validation shards" if chosen else "the last"
