@@ -53,11 +53,18 @@ def command(options: argparse.Namespace) -> int:
     parser, commands = options.parsers()
     parser.prog = "fl-rec"
     for each in commands.values():
-        for action in each._actions:
-            if (complete := _completes(action, options.shell, keys, runs)) is not None:
-                action.complete = {options.shell: complete}
+        _mark(each, options.shell, keys, runs)
     print(shtab.complete(parser, options.shell, preamble={options.shell: preamble}))
     return 0
+
+
+def _mark(parser: argparse.ArgumentParser, shell: str, keys: str, runs: str) -> None:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                _mark(each, shell, keys, runs)
+        elif (complete := _completes(action, shell, keys, runs)) is not None:
+            action.complete = {shell: complete}  # type: ignore[attr-defined]
 
 
 def _completes(action: Any, shell: str, keys: str, runs: str) -> str | None:

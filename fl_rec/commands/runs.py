@@ -17,7 +17,7 @@ from fl_rec.commands.words import bytes_in_words, seconds_in_words
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.runs.directory import RUNS, RunDirectory
 from fl_rec.runs.listing import Listed, find_run, goes_on, list_runs, measuring
-from fl_rec.tables import figure, format_table, text_width
+from fl_rec.tables import cut, figure, format_table, text_width
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +73,10 @@ def to_table(found: Sequence[Listed], width: int, now: float) -> str:
         lines.append([each.short, each.configuration, each.state, epochs, *shown, bytes_in_words(each.size), age])
     widths = [max(text_width(line[column]) for line in lines) for column in range(len(lines[0]))]
     widths[1] = max(13, min(widths[1], width - sum(widths) + widths[1] - 2 * (len(widths) - 1)))
-    return format_table(lines, left=(0, 1, 2), widths=widths)
+    head, *rows = format_table(lines, left=(0, 1, 2), widths=widths).splitlines()
+    for each, row in zip(found, rows):
+        head += f"\n{row}" + (f"\n  {cut(' '.join(each.error.split()), width - 2)}" if each.error else "")
+    return head
 
 
 def _figures(each: Listed) -> dict[str, Any]:

@@ -50,3 +50,29 @@ def test_any_shell_and_a_link(clone: Path, tmp_path: Path, shell: list[str]) -> 
     usage = said_by(*shell, clone / SCRIPTS[1], "--help", cwd=tmp_path)
     assert usage.startswith("Usage: run.sh [--out DIR]")
     assert "--out DIR      folder to write" in usage
+
+
+@pytest.mark.parametrize(
+    ("typed", "passed"),
+    [
+        ("", "run"),
+        ("-m configs/x.yaml -o runner.epochs=3", "run -m configs/x.yaml -o runner.epochs=3"),
+        ("--help", "run --help"),
+        ("configs/x.yaml", "run configs/x.yaml"),
+        ("runner.epochs=3", "run runner.epochs=3"),
+        ("recommend --user 7", "recommend --user 7"),
+        ("runs", "runs"),
+        ("run -m a.yaml", "run -m a.yaml"),
+        ("--version", "--version"),
+        ("help", ""),
+    ],
+)
+def test_commands_go_to_the_environment(clone: Path, typed: str, passed: str) -> None:
+    said = said_by("./fl_run.sh", *typed.split(), cwd=clone)
+    assert said.split("-m fl_rec.cli", 1)[1].strip() == passed
+
+
+def test_commands_are_called_as_they_were_typed(clone: Path) -> None:
+    """So that an error's remedy can be typed too."""
+    (clone / ".venv-3.0.0" / "bin" / "python").write_text('#!/bin/sh\necho "$FL_REC_PROGRAM"\n')
+    assert said_by("./fl_run.sh", "recommend", cwd=clone) == "./fl_run.sh\n"

@@ -56,6 +56,7 @@ def completed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[st
         ("fl-rec run --worker", ["--worker_num"]),
         ("fl-rec run -o hyper_parameters.optimizer.l", ["hyper_parameters.optimizer.learning_rate="]),
         ("fl-rec compare ma", ["main-1"]),
+        ("fl-rec runs remove ma", ["main-1"]),
         ("fl-rec run -m comp", ["completion.bash"]),
         ("fl-rec completion f", ["fish"]),
     ],

@@ -55,6 +55,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
 run  configuration  state   epochs   HR@10  NDCG@10     AUC   size   age
 19   数据           killed       1  0.5000   0.2000  0.7000  37 MB   2 d
 18   main           failed       0       -        -       -  25 MB   2 h
+  why
 17   main           done         2  0.2500   0.2000  0.7000  12 MB  30 s
 """
     )
