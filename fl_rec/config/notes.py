@@ -23,6 +23,11 @@ def notes_of(config: Config, num_coordinators: int) -> list[str]:
             "With them Paddle would build another program, NuPS, whose loss falls while its servers give back other "
             "values of a remote table than were trained, so that what is evaluated and saved would not be the model."
         )
+    if runner.sync_mode == "async" and runner.save_interval:
+        notes.append(
+            "With runner.sync_mode=async there are no checkpoints, since the servers' optimizers keep to themselves "
+            "what they have gathered: a run that breaks off can only begin anew. With sync_mode=geo it goes on as it was."
+        )
     if not runner.exchanges_per_epoch:
         notes += [
             f"runner.{name}={getattr(runner, name)} has no effect without synchronised exchanges: set "

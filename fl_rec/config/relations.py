@@ -138,6 +138,12 @@ TRAINING = (
         "runner.on_worker_loss={} goes on from a checkpoint. Received: runner.save_interval={}, by which there is "
         "none. Set it to 1 or more, or runner.on_worker_loss to stop.",
     ),
+    Relation(
+        ("runner.on_worker_loss", _SYNC),
+        lambda loss, mode: loss == "stop" or mode == "geo",
+        "runner.on_worker_loss={} goes on from a checkpoint. Received: runner.sync_mode={}, in which the servers' "
+        "optimizers keep to themselves what they have gathered. Set sync_mode to geo, or on_worker_loss to stop.",
+    ),
     _needs("runner.private_params", _SYNC, "geo", "with async every parameter is the servers'"),
     _needs("runner.private_params", _SPLIT, True, "a worker's own parameters know its own shard only"),
     Relation(

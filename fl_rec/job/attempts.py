@@ -69,7 +69,7 @@ def take_up(run: RunDirectory, job: Job) -> int | None:
         the checkpoint's epoch; None if there is none, and the run begins anew.
 
     Raises:
-        ConfigError: it has come to its end.
+        ConfigError: it has come to its end, or has none and did.
         DataError: the job's data is another than the run's.
         RunError: its job still goes on, or its folder can't be written.
     """
@@ -77,7 +77,13 @@ def take_up(run: RunDirectory, job: Job) -> int | None:
     with _writable(run):
         renumber(run, job.config.runner.model_save_path or run.model)
     state = training_state.newest(run)
-    if state is not None:
+    if state is None:
+        if _ended_well(run):
+            raise ConfigError(
+                f"A run that has come to its end goes on from its last checkpoint. Received: {run.path}, which has none"
+                " that is whole. Start a new run from its model: -o runner.warmup_model_path=RUN/model/EPOCH"
+            )
+    else:
         _require_same_data(state, job)
         epochs = job.config.runner.epochs
         if state.epoch >= epochs and _ended_well(run):

@@ -36,10 +36,11 @@ class Exchange(ABC):
     Attributes:
         k_steps: what Paddle's `a_sync_configs` calls so; above 0 is GEO.
         send_every: batches after which those who train outside of Paddle's program call `changed`; 0: never.
+        goes_on: whether a checkpoint can have all that training goes on from.
         servers: the servers' model, after `start`.
     """
 
-    k_steps, send_every = 1, 0
+    k_steps, send_every, goes_on = 1, 0, True
     servers: ServerModel
 
     def __init__(self, runtime: PsRuntime) -> None:

@@ -28,9 +28,12 @@ __all__ = ["Async", "Exchange", "Geo", "NoExchange", "Shared", "SynchronousGeo",
 
 
 class Async(Exchange):
-    """Paddle's asynchronous mode: every gradient goes to the servers, whose optimizers take the steps."""
+    """Paddle's asynchronous mode: every gradient goes to the servers, whose optimizers take the steps.
 
-    k_steps = 0
+    What those gather stays in the servers, which take no embeddings but by gradients (2.6.2, 3.0.0).
+    """
+
+    k_steps, goes_on = 0, False
 
     def __init__(self, runtime: PsRuntime) -> None:
         super().__init__(runtime)

@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 
 from fl_rec import environment
+from fl_rec.config import Config, add_config_arguments
 from fl_rec.config.received import without_folders
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.nets import graph
@@ -55,7 +56,12 @@ class Figures:
 
 
 def compress(
-    source: Path, out: Path, bits: int | None = None, share: float | None = None, data: Path | None = None
+    source: Path,
+    out: Path,
+    bits: int | None = None,
+    share: float | None = None,
+    data: Path | None = None,
+    config: Config | None = None,
 ) -> dict[str, Any]:
     """Makes a model smaller, into a folder of its own, whole or not at all.
 
@@ -71,6 +77,7 @@ def compress(
             threshold for all layers would cut whole layers off: of an NCF-MLP, trained weights of the first layer are
             the largest. Left alone are private layers, and those with one output, of which each weight is a whole unit.
         data: the folder with the test shards; None for that of the model's configuration.
+        config: by which they are read; None for the model's, which runs no reader of its own.
 
     Returns:
         what the new model.json has under `compression`: what was done, the `Figures` before and after, and why there
@@ -100,7 +107,7 @@ def compress(
     net = models.load(model.folder, client)
     record: dict[str, Any] = {"bits": bits, "prune": share}
     _, matrices = split(net)
-    tested, why = _tested(model, data)
+    tested, why = _tested(model, data, config)
     record["not_tested"] = why
     before = _measured(model.folder, net, tested)
     if share is not None:
@@ -129,7 +136,7 @@ def compress(
             models.write(net, draft, signature, private_names)
             # Of what is on the disk: Paddle does not say so if that was full.
             new = models.load(draft, client)
-            after = _measured(draft, new, evaluate(SavedModel.open(draft), None, data) if tested else {})
+            after = _measured(draft, new, evaluate(SavedModel.open(draft), config, data) if tested else {})
             record.update(before=dataclasses.asdict(before), after=dataclasses.asdict(after))
             told = {**record, "not_tested": why and without_folders(why)}
             content = {**SavedModel.open(draft).signature, "compression": told}
@@ -142,10 +149,10 @@ def compress(
     return record
 
 
-def _tested(model: SavedModel, data: Path | None) -> tuple[Mapping[str, Any], str | None]:
-    """A model's figures on test shards; or none, and why."""
-    if data is not None:
-        return evaluate(model, None, data), None
+def _tested(model: SavedModel, data: Path | None, config: Config | None) -> tuple[Mapping[str, Any], str | None]:
+    """A model's figures on test shards; or none, and why, unless it was said by what to test it."""
+    if data is not None or config is not None:
+        return evaluate(model, config, data), None
     try:
         return evaluate(model), None
     except (ConfigError, DataError) as err:
@@ -217,11 +224,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="FOLDER", help="what fl-rec partition wrote; default: where the model was trained"
     )
+    add_config_arguments(parser, required=False)
 
 
 def command(options: argparse.Namespace) -> int:
     """Plays `fl-rec compress`."""
-    record = compress(options.model, options.out, options.bits, options.prune, options.data)
+    config = Config.load(options.config_yaml, options.opt) if options.config_yaml else None
+    if config is None and options.opt:
+        config = SavedModel.open(options.model).config(options.opt)
+    record = compress(options.model, options.out, options.bits, options.prune, options.data, config)
     print(f"compressed  {options.out}")
     print(format_figures(Figures(**record["before"]), Figures(**record["after"])))
     if record["not_tested"]:

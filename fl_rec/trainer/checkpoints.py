@@ -209,7 +209,7 @@ class Checkpoints(NoCheckpoints):
 
 def new_checkpoints(trainer: FLTrainer) -> NoCheckpoints:
     """What a worker does about checkpoints by its configuration, when its net and its exchange are there."""
-    if not trainer.config.runner.save_interval:
+    if not (trainer.config.runner.save_interval and trainer.exchange.goes_on):
         return NoCheckpoints(trainer.saving)
     identity = _identity(trainer)
     config, role, run = trainer.config, trainer.role, trainer.run_directory

@@ -173,8 +173,8 @@ def _become(run: RunDirectory, role: str, variables: Mapping[str, str], log: int
     """Makes of a fork what fleetrun makes of a new process."""
     import numpy as np
 
+    activity.tell(run.roles, role)  # so that whoever has a status has told what it does
     roles.write_status(run.roles, role, roles.STARTING)
-    activity.tell(run.roles, role)
     if not role.startswith("server"):  # the first one forks gloo's store
         activity.beat()  # whatever the script takes its time for
     os.setsid()

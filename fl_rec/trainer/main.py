@@ -50,8 +50,8 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
         environment.require_old_programs()
         config = load_from_args(options)
         run = open_run(config, role)
-        roles.write_status(run.roles, role.name, roles.STARTING)
         activity.tell(run.roles, role.name)
+        roles.write_status(run.roles, role.name, roles.STARTING)
         if role.kind != "server":  # the first server forks gloo's store
             activity.beat()
         # Paddle leaves files where it runs: gloo's http.log, and a description of every trainer.

@@ -83,16 +83,17 @@ def test_a_killed_job_goes_on_to_the_same_figures(job: Job, unbroken: Finished) 
 
 def test_a_lost_worker_sits_an_epoch_out(job: Job, unbroken: Finished) -> None:
     together(job)
-    job.runner["on_worker_loss"] = "continue"
+    job.runner.update(on_worker_loss="continue", heartbeat_timeout=2)
     started = job.start()
     deadline = time.monotonic() + TIMEOUT
     while not training_state.epochs(job.run):
         assert started.poll() is None and time.monotonic() < deadline, "no epoch was trained"
         time.sleep(0.01)
-    role_process(job, "worker.1").kill()
+    role_process(job, "worker.1").suspend()
     finished = job.wait(started)
     assert finished.code == 0, finished.output + finished.errors
-    assert "restart   1 of 3, without worker.1 in this epoch\n" in finished.output
+    assert "note: worker.1 failed: no sign of life for " in finished.output
+    assert "restart 1 of 3, without worker.1 in this epoch, after epoch " in finished.output
     rows = [each["rows"] for each in finished.records(1)]
     (missed,) = [epoch for epoch, count in enumerate(rows) if not count]
     assert len(rows) == EPOCHS and finished.records(1)[missed]["test_users"] == 0

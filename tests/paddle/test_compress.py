@@ -291,6 +291,24 @@ def test_a_saved_model_becomes_a_model_for_scoring(
     assert f"{size:,}" in out
 
 
+def test_the_users_own_reader_is_named_on_the_command_line(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shards").mkdir()
+    rows = "".join(f"1;{user};1;{item};1;{int(item == user)}\n" for user in range(9) for item in range(12))
+    (tmp_path / "shards" / "part-000.txt").write_text(rows)
+    told = signature(model)
+    told["config"] = {"runner": {"pipe_command": "tr ';' ' '", "top_k": 5}, "hyper_parameters": {"num_items": ITEMS}}
+    (model / "model.json").write_text(json.dumps(told))
+    data = ("--data", tmp_path / "shards")
+    assert run(model, "--out", tmp_path / "new", "--bits", 8, *data) == 2
+    assert "runner.pipe_command has code or a command run" in capsys.readouterr().err
+    assert run(model, "--out", tmp_path / "new", "--bits", 8, *data, "-o", "runner.pipe_command=tr ';' ' '") == 0
+    record = signature(tmp_path / "new")["compression"]
+    assert record["not_tested"] is None and 0 <= record["after"]["hr"] <= 1
+    assert "not evaluated" not in capsys.readouterr().out
+
+
 def test_a_pruned_model_is_one_to_start_from(tmp_path: Path, model: Path) -> None:
     assert run(model, "--out", tmp_path / "new", "--prune", 0.5) == 0
     new = tmp_path / "new"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from fl_rec.data.manifest import (
     MANIFEST_NAME,
     MANIFEST_VERSION,
+    PUBLIC_FOLDER,
     SLOTS,
     TEST_FOLDER,
     TRAIN_FOLDER,
@@ -140,6 +142,14 @@ def test_check_shards_finds_missing_surplus_and_changed_files(tmp_path: Path) ->
     check_shards(manifest, train)  # sizes only
     with pytest.raises(DataError, match=r"part-001.txt must have the SHA-256"):
         check_shards(manifest, train, verify=True)
+    # The public users' file is compared so in any case: nobody else does.
+    public = shutil.copytree(train, tmp_path / PUBLIC_FOLDER) / "part-001.txt"
+    (public.parent / "part-000.txt").unlink()
+    file = replace(manifest.shards[1].train, file=f"{PUBLIC_FOLDER}/part-001.txt")
+    with pytest.raises(DataError, match=rf"{public} must have the SHA-256"):
+        check_shards(replace(manifest, public=file), train)
+    public.write_bytes(text)
+    check_shards(replace(manifest, public=file), train)
     part.write_bytes(text[:-1])
     with pytest.raises(DataError, match=rf"part-001.txt must have {len(text)} bytes.*Received {len(text) - 1}"):
         check_shards(manifest, train)

@@ -59,6 +59,15 @@ def test_no_run_to_go_on_with(run: RunDirectory, content: str) -> None:
         attempts.filled_in(options(run))
 
 
+def test_a_run_that_has_ended_is_not_begun_anew(run: RunDirectory) -> None:
+    run.result.write_text('{"state": "done"}')
+    run.metrics.write_text("its figures")
+    job: Any = SimpleNamespace(config=SimpleNamespace(runner=SimpleNamespace(model_save_path=None)))
+    with pytest.raises(ConfigError, match="goes on from its last checkpoint. Received: .*, which has none that is"):
+        attempts.take_up(run, job)
+    assert run.metrics.read_text() == "its figures"
+
+
 @pytest.mark.parametrize(("most", "loss", "role", "allowed"), [
     (0, "stop", "worker.1", 0),
     (2, "stop", "worker.1", 2),

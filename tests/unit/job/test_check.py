@@ -119,6 +119,15 @@ def test_how_rounds_add_up_is_not_read_without_rounds(load_job: LoadJob) -> None
     assert check_job(load_job_again(config, *overrides, "runner.exchanges_per_epoch=2"), 2).notes == ()
 
 
+def test_a_job_without_checkpoints_says_so(load_job: LoadJob) -> None:
+    config = load_job("runner.sync_mode=async")
+    (note,) = check_job(config, 2).notes
+    assert note.startswith("With runner.sync_mode=async there are no checkpoints, since the servers' optimizers ")
+    assert check_job(load_job_again(config, "runner.sync_mode=async", "runner.save_interval=0"), 2).notes == ()
+    text = refusal(load_job_again(config, "runner.sync_mode=async", "runner.on_worker_loss=restart"))
+    assert "runner.on_worker_loss=restart goes on from a checkpoint. Received: runner.sync_mode=async" in text
+
+
 def test_a_keys_old_name_is_noted(load_job: LoadJob) -> None:
     config = load_job("runner.rounds_per_epoch=2", "hyper_parameters.mf_dim=4")
     assert check_job(config, 2).notes == (
