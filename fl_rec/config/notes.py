@@ -26,7 +26,8 @@ def notes_of(config: Config, num_coordinators: int) -> list[str]:
     if runner.sync_mode == "async" and runner.save_interval:
         notes.append(
             "With runner.sync_mode=async there are no checkpoints, since the servers' optimizers keep to themselves "
-            "what they have gathered: a run that breaks off can only begin anew. With sync_mode=geo it goes on as it was."
+            "what they have gathered: a run that breaks off can only begin anew. With sync_mode=geo it goes on as it "
+            "was."
         )
     if not runner.exchanges_per_epoch:
         notes += [
