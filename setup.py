@@ -10,7 +10,7 @@ version = next(
 )
 
 # Folders of the clone that the package needs where there is no clone: `fl_rec.environment.shipped` finds both.
-folders = ("configs", "datasets/movielens", "models/ncf", "tools")
+folders = ("configs", "datasets/movielens", "examples/project", "models/ncf", "tools")
 shipped = {f"fl_rec.shipped.{folder.replace('/', '.')}": folder for folder in folders}
 
 # The accountant of differential privacy.
@@ -53,7 +53,12 @@ setup(
     },
     packages=[*find_packages(include=["fl_rec", "fl_rec.*"]), *shipped],
     package_dir=shipped,
-    package_data={"fl_rec": ["py.typed"], "fl_rec.page": ["assets/*"], "fl_rec.shipped.configs": ["*.yaml", "*.npz"]},
+    package_data={
+        "fl_rec": ["py.typed"],
+        "fl_rec.page": ["assets/*"],
+        "fl_rec.shipped.configs": ["*.yaml", "*.npz"],
+        "fl_rec.shipped.examples.project": ["*.csv", "*.md", "*.yaml"],
+    },
     python_requires=">=3.10,<3.14",
     install_requires=[
         # Later wheels of PyPI were built without the parameter server.

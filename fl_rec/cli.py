@@ -19,6 +19,7 @@ one_thread_each()  # before a command's module loads numpy
 
 # Each module has add_arguments(parser), and command(options), which returns the exit code.
 COMMANDS = {
+    "new": ("fl_rec.commands.new", "make a project of your own, in which all is in use"),
     "prepare": ("fl_rec.data.prepare", "make training and test rows from interactions"),
     "partition": ("fl_rec.data.shards", "cut prepared rows into one shard per worker"),
     "shards": ("fl_rec.data.adopt", "count and check shards that somebody else wrote"),
@@ -45,6 +46,7 @@ Federated training of recommenders on Paddle's parameter server.
 
   fl-rec doctor             can this machine train?
   fl-rec run                the built-in job, whose data is made on the way
+  fl-rec new shop           a project of your own, with data, to be changed
   fl-rec COMMAND --help     what a command takes
 """
 EXIT_CODES = """\

@@ -69,7 +69,7 @@ class Wheel:
     def __init__(self, folder: Path) -> None:
         self.env = folder / "env"
         source = folder / "source"
-        for name in ("configs", "fl_rec", "models", "tools"):
+        for name in ("configs", "examples", "fl_rec", "models", "tools"):
             shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
         for path in (*ROOT.glob("datasets/movielens/*.py"), *ROOT.glob("setup.py"), *ROOT.glob("pyproject.toml")):
             (source / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
