@@ -30,24 +30,6 @@ if __name__ == "__main__":
 """
 
 
-def test_a_users_net_and_loss(job: Job, tmp_path: Path) -> None:
-    (tmp_path / "fl_hinge.py").write_text(
-        "import paddle\n"
-        "def hinge(logits, labels, *, margin=1.0):\n"
-        "    return paddle.mean(paddle.nn.functional.relu(margin - logits * (2 * labels - 1)))\n"
-    )
-    job.runner.update(model_path=str(ROOT / "models" / "ncf" / "fl_mf.py"), epochs=2)
-    job.hyper_parameters.update(
-        mf_dim=16, extra={"bias": True}, loss="fl_hinge.py:hinge", loss_options={"margin": 2}
-    )  # fmt: skip
-    finished = job.succeed()
-    first, last = finished.records("all")
-    assert last["train_loss"] < first["train_loss"] < 2.5
-    assert f"loss: {tmp_path}/fl_hinge.py:hinge" in finished.run.config.read_text(), "found from the run's folder too"
-    tables = {path.name for path in (Path(finished.result["model"]) / "tables").iterdir()}
-    assert {"mf_item_embedding", "mf_item_bias"} <= tables, "items and their bias; users stay with their worker"
-
-
 STYLE = Path(__file__).parent / "paddlerec_style"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,35 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from fl_rec.config import Config
 from fl_rec.runs.directory import RunDirectory
 
 from .conftest import ROOT, TIMEOUT
 
-TRAINER = """
-import sys
-from fl_rec.trainer import FLTrainer, main
-
-
-class Trainer(FLTrainer):
-    def train_epoch(self, epoch):
-        print("a trainer of one's own")
-        return super().train_epoch(epoch)
-
-
-if __name__ == "__main__":
-    sys.exit(main(Trainer))
-"""
-YAML = """
-runner: {train_data_dir: fl_data/fl_train_data, test_data_dir: fl_data/fl_test_data, model_path: fl_net.py, epochs: 1}
-hyper_parameters: {mf_dim: 4, loss: fl_loss.py:hinge}
-"""
-LOSS = """
-import paddle
-
-
-def hinge(logits, labels):
-    return paddle.mean(paddle.nn.functional.relu(1 - logits * (2 * labels - 1)))
-"""
 # Says of each process of an environment, and of its forks, what Python opens, lists, makes and removes there.
 WATCH = """
 import os, sys
@@ -89,17 +66,17 @@ class Wheel:
             shutil.copytree(compiled, packages / compiled.relative_to(ROOT), dirs_exist_ok=True)
 
     def _make(self, *command: object) -> None:
-        done = self._run(command, self.env.parent, {})
+        done = self.run(command, self.env.parent, {})
         assert done.returncode == 0, done.stderr
 
-    def _run(self, command: Iterable[object], cwd: Path, variables: dict[str, Path]) -> subprocess.CompletedProcess:
+    def run(self, command: Iterable[object], cwd: Path, variables: dict[str, Path]) -> subprocess.CompletedProcess:
         hidden = ("PYTHONPATH", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR")
         env = {key: value for key, value in os.environ.items() if key not in hidden} | variables
         words = list(map(str, command))
         return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=TIMEOUT)
 
     def __call__(self, *arguments: object, cwd: Path, **variables: Path) -> subprocess.CompletedProcess:
-        return self._run((self.env / "bin" / "fl-rec", *arguments), cwd, variables)
+        return self.run((self.env / "bin" / "fl-rec", *arguments), cwd, variables)
 
 
 @pytest.fixture(scope="module")
@@ -137,38 +114,44 @@ def test_from_the_built_in_job_to_a_recommendation(fl_rec: Wheel, here: Path) ->
 
 
 def test_a_project_of_ones_own(fl_rec: Wheel, tmp_path: Path) -> None:
-    """Data, a net, a loss and a trainer in a folder: everything is in it, and nothing else is looked at."""
+    """`fl-rec new`: data, a net, a loss, a trainer and more in a folder, and nothing else is looked at."""
     mine, home, opened = (tmp_path / name for name in ("mein Projekt ü 数据", "home", "opened"))
-    for folder in (mine, home):
-        folder.mkdir()
+    home.mkdir()
     temporary = Path(tempfile.mkdtemp(dir="/tmp"))  # in pytest's folder the sockets would have too long a path
-    for name, content in {"job.yaml": YAML, "fl_loss.py": LOSS, "my_trainer.py": TRAINER}.items():
-        (mine / name).write_text(content)
-    shutil.copy(ROOT / "models" / "ncf" / "fl_mf.py", mine / "fl_net.py")
-    package = written(fl_rec.env)
+    package, variables = written(fl_rec.env), {"HOME": home, "TMPDIR": temporary, "OPENED": opened}
 
     def succeed(*words: object, cwd: Path = mine) -> str:
-        done = fl_rec(*words, cwd=cwd, HOME=home, TMPDIR=temporary, OPENED=opened)
+        done = fl_rec(*words, cwd=cwd, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    succeed("prepare", "--source", "synthetic")
-    said = succeed("partition", "--num_shards", 2).splitlines()
-    assert said[-1].startswith("written: 2 shards, 146,555 training rows (")
-    succeed("run", "-m", "job.yaml", "--script", "my_trainer.py")
+    said = succeed("new", mine.name, cwd=tmp_path).replace("\\\n", "").splitlines()
+    _, _, prepare, partition, train, recommend = (shlex.split(line) for line in said)
+    succeed(*prepare[1:])
+    assert "written: 3 shards, 6,335 training rows (2665, 2200, 1470)\n" in succeed(*partition[1:])
+    succeed(*train[1:], "-o", "runner.epochs=2")
     (run,) = (mine / "runs").iterdir()
-    assert "a trainer of one's own" in (run / "log" / "workerlog.0").read_text()
-    assert (run / "model" / "1" / "tables" / "mf_item_bias").exists(), "of the net in the folder"
-    (trained,) = (each for each in RunDirectory(run).read_metrics() if each["client"] == "all")
+    records = RunDirectory(run).read_metrics()
+    first, last = (each["train_loss"] for each in records if each["client"] == "all")
+    assert last < first and first > 0.75, "of the loss in the folder; the log loss begins with 0.69"
+    assert [(each["epoch"], each["client"]) for each in records if not each["rows"]] == [(1, 0), (2, 1)], "who waits"
+    assert (run / "model" / "2" / "tables" / "liking").exists(), "of the net in the folder"
+    loss = Config.load(run / "config.yaml").hyper_parameters.loss
+    assert loss == f"{mine}/fl_loss.py:weighted", "found from the run's folder too"
+    trained = next(each for each in reversed(records) if each["client"] == "all")
 
     here = Path("runs") / run.name
-    assert succeed("export").startswith(f"model     {here / 'model' / '1'}: epoch 1, all clients, HR@10 ")
+    assert succeed("export").startswith(f"model     {here / 'model' / '2'}: epoch 2, all clients, HR@10 ")
+    assert "user c07, 16 items in the history: garden 88 %" in succeed(*recommend[1:])
     for folder, named in ((mine, ()), (home, ("--model", mine))):
-        record = json.loads(succeed("recommend", *named, "--user", 7, "--format", "json", cwd=folder))
+        record = json.loads(succeed("recommend", *named, "--user", "c07", "--format", "json", cwd=folder))
         assert [each["rank"] for each in record["recommendations"]] == list(range(1, 11))
-    found = [json.loads(line) for line in succeed("evaluate", here / "model" / "1", here / "exported").splitlines()]
-    assert [each["model"] for each in found] == [str(here / "model" / "1"), str(here / "exported")]
+    found = [json.loads(line) for line in succeed("evaluate", here / "model" / "2", here / "exported").splitlines()]
+    assert [each["model"] for each in found] == [str(here / "model" / "2"), str(here / "exported")]
     assert [each["hr"] for each in found] == pytest.approx([trained["hr"]] * 2)
+
+    tested = fl_rec.run((fl_rec.env / "bin" / "python", "-m", "unittest"), mine, variables)
+    assert tested.returncode == 0 and "Ran 1 test" in tested.stderr, tested.stdout + tested.stderr
 
     assert sorted(tmp_path.iterdir()) == sorted([mine, home, opened])
     assert (list(home.rglob("*")), list(temporary.rglob("*"))) == ([], [])
