@@ -24,8 +24,6 @@ from fl_rec.page.render import run_page
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.listing import TRAINING
 
-# Of this machine, at any free port.
-HERE = "127.0.0.1:0"
 # Who has asked within these seconds is shown the end, and has as long to ask for it.
 _PATIENCE = 3.0
 _HEADERS = {
@@ -36,20 +34,8 @@ _HEADERS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --ui and --insecure."""
-    parser.add_argument(
-        "--ui",
-        nargs="?",
-        const=HERE,
-        metavar="HOST:PORT",
-        help="serve a page of the job while it trains; default: on this machine alone, at a free port",
-    )
-    parser.add_argument("--insecure", action="store_true", help="let --ui be reached from other machines, unencrypted")
-
-
 def observers(options: argparse.Namespace) -> list[Observer]:
-    """Those that the arguments ask for. ConfigError if the address will not do."""
+    """Those that `--ui` and `--insecure` ask for. ConfigError if the address will not do."""
     return [LivePage(*_address(options.ui, options.insecure))] if options.ui else []
 
 

@@ -18,7 +18,8 @@ import numpy as np
 import psutil
 
 from fl_rec import environment
-from fl_rec.config import Config, add_config_arguments
+from fl_rec.arguments import add_config_arguments
+from fl_rec.config import Config
 from fl_rec.config.received import without_folders
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.nets import graph
