@@ -28,7 +28,10 @@ trackers = {
 }
 
 # Two at a time: jobs of the integration tests mostly wait. The wheel's test builds with the setuptools that is there.
-test = ["hypothesis>=6", "jsonschema>=4", "pytest>=7", "pytest-xdist>=3", "setuptools>=70.1", *dp, *parquet]
+test = [
+    *["hypothesis>=6", "jsonschema>=4", "pytest>=7", "pytest-xdist>=3", "setuptools>=70.1", *dp, *parquet],
+    "selenium>=4.15",  # where there is a Chromium too
+]
 
 setup(
     name="fl_rec",

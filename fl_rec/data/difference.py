@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from fl_rec.data.tags import ItemTags
 from fl_rec.tables import RULE, cut, format_table
 
 _LONGEST_NAME, _MOST_LINES = 32, 30
+# Tags of which each shard's share is told.
+_MOST_TAGS = 24
 # Title, which of a shard's files, and what of it.
 _COUNTS = (
     ("users", "train", "users"),
@@ -45,6 +48,19 @@ def difference(positives: np.ndarray, tags: ItemTags) -> dict[str, Any]:
         "train_positives": {"smallest": int(rows.min()), "largest": int(rows.max())},
         "common_items": _means(both / np.maximum(each[:, None] + each - both, 1)),
         "tags": _means(_divergence(counts / total)) if (total > 0).all() else None,
+        "tastes": _tastes(counts, tags.names) if (total > 0).all() else None,
+    }
+
+
+def _tastes(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Of counts [shards, tags]."""
+    together = counts.sum(axis=0)
+    top = np.argsort(-together, kind="stable")[:_MOST_TAGS]
+    shares = (counts / counts.sum(axis=1, keepdims=True))[:, top]
+    return {
+        "names": [names[tag] for tag in top],
+        "all": np.round(together[top] / together.sum(), 4).tolist(),
+        "shards": np.round(shares, 4).tolist(),
     }
 
 

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, with_config
 from fl_rec.data.rows import Size
 from fl_rec.errors import DataError
 from fl_rec.files import read_json, sha256_of
-from fl_rec.outside import Count, Inside, Number, as_typed
+from fl_rec.outside import Count, Inside, Number, Share, as_typed
 
 SLOTS = ("user_input", "item_input", "label")
 
@@ -71,6 +71,15 @@ class Spread:
 
     mean: Number
     shards: tuple[Number, ...]
+
+
+@dataclass(frozen=True)
+class Tastes:
+    """Each tag's share of the training positives of all shards, and of each."""
+
+    names: tuple[str, ...]
+    all: tuple[Share, ...]
+    shards: tuple[tuple[Share, ...], ...]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -154,6 +163,13 @@ def _parse_manifest(path: Path) -> Manifest:
             spread = as_typed(Spread, manifest.difference[name], f"A manifest's {name} is of each shard.", path, remedy)
             if len(spread.shards) != len(manifest.shards):
                 raise DataError(f"A manifest's {name} is of each shard. Received: {path}, of others. {remedy}")
+    if manifest.difference.get("tastes") is not None:
+        rule = "A manifest's tastes are of each shard and each tag."
+        tastes = as_typed(Tastes, manifest.difference["tastes"], rule, path, remedy)
+        if {len(each) for each in (tastes.all, *tastes.shards)} != {len(tastes.names)} or len(tastes.shards) != len(
+            manifest.shards
+        ):
+            raise DataError(f"{rule} Received: {path}, of others. {remedy}")
     return manifest
 
 

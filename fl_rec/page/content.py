@@ -72,13 +72,14 @@ def content_of(run: RunDirectory) -> dict[str, Any]:
     records = records_of(run.read_metrics())
     totals = [each for each in records if each.client == ALL]
     rounds, reasons = _rounds(run)
+    clients = _clients(run, manifest, records)
     content = {
         "format": FORMAT,
         "run": _run(run, config, manifest, result, totals),
         "failure": _failure(run, result),
         "popularity": None,
-        "clients": _clients(run, manifest, records),
-        "tastes": None,
+        "clients": clients,
+        "tastes": _tastes(manifest, clients),
         "epochs": [each.epoch for each in totals],
         "figures": _figures(totals),
         "groups": None,
@@ -192,6 +193,14 @@ def _clients(run: RunDirectory, manifest: Manifest | None, records: Iterable[Epo
             spread = manifest.difference.get(name)
             client[name] = spread["shards"][number] if spread else None
     return clients
+
+
+def _tastes(manifest: Manifest | None, clients: Sequence[Any]) -> dict[str, Any] | None:
+    told = manifest.difference.get("tastes") if manifest and manifest.num_shards == len(clients) else None
+    if not told:
+        return None
+    shares = {str(number): shares for number, shares in enumerate(told["shards"])}
+    return {"tags": told["names"], "shares": {ALL: told["all"], **shares}}
 
 
 def _figures(totals: Sequence[EpochRecord]) -> dict[str, dict[str, list[Any]]]:

@@ -90,7 +90,7 @@ class LivePage(Observer):
         self._result: Mapping[str, Any] | None = None
         self._read: tuple[Any, dict[str, Any]] = (None, {})
         self._reading = threading.Lock()
-        self._asked, self._told = 0.0, threading.Event()
+        self._asked, self._told = -_PATIENCE, threading.Event()
 
     def starting(self, job: Started) -> None:
         self._run = job.run
@@ -105,7 +105,8 @@ class LivePage(Observer):
         self._result = result
         if time.monotonic() - self._asked < _PATIENCE:
             self._told.wait(_PATIENCE)
-        self._server.shutdown()
+        if self._run is not None:
+            self._server.shutdown()
         self._server.server_close()
 
     def answer(self, path: str) -> tuple[str, bytes] | None:

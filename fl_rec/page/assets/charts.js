@@ -29,7 +29,7 @@ const seconds = (value) => {
   return hours ? `${hours} h ${minutes} min` : `${minutes} min ${whole % 60} s`;
 };
 const bytes = (value) => (!known(value) ? NONE : value < 1e4 ? `${value} B` : value < 1e7 ? `${(value / 1e3).toFixed(1)} kB` : `${(value / 1e6).toFixed(1)} MB`);
-const number = (value) => (!known(value) ? NONE : Number.isInteger(value) ? count(value) : Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5 ? value.toExponential(3) : value.toPrecision(4));
+const number = (value) => (!known(value) ? NONE : Number.isInteger(value) ? count(value) : Math.abs(value) < 1e6 ? String(Number(value.toPrecision(4))) : value.toExponential(3));
 const moment = (text) => {
   const when = text ? new Date(text) : null;
   return when && !Number.isNaN(when.getTime()) ? when.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }) : null;
@@ -119,7 +119,7 @@ class Lines extends Chart {
       series: [{}, ...lines.map((line) => ({
         label: line.key, stroke: () => colour(this.tokenOf(line)), width: Lines.widthOf(line),
         spanGaps: line.kind !== "client",
-        points: { show: epochs.length < 3, size: 6, fill: () => colour(this.tokenOf(line)) },
+        points: { show: (plot) => plot.data[0].length < 3, size: 6, fill: () => colour(this.tokenOf(line)) },
       }))],
       hooks: {
         setSeries: [(plot, index) => { if (this.box.matches(":hover")) focus.hover(index ? this.keyAt(index) : null); }],
@@ -182,7 +182,6 @@ class Lines extends Chart {
   }
   update(epochs, lines, reference = null) {
     Object.assign(this, { lines, reference });
-    this.plot.series.forEach((series, index) => { if (index) series.points.show = epochs.length < 3; });
     this.plot.setData([epochs, ...lines.map((line) => line.values)]);
     this.latest();
   }

@@ -320,7 +320,7 @@ page.append(said);
 show(JSON.parse(document.getElementById("content").textContent));
 
 // Served by the job itself: its content is asked for again, and a version that is here already has no answer.
-const EVERY = 1000;
+const EVERY = 500;
 let version = null, silent = 0;
 const follow = async () => {
   try {
@@ -335,7 +335,7 @@ const follow = async () => {
     }
   } catch {
     silent += 1;
-    if (silent > 5) { said.textContent = "The job gives no answer any more: it has ended. To see all of it: fl-rec report"; return; }
+    if (silent > 10) { said.textContent = "The job gives no answer any more: it has ended. To see all of it: fl-rec report"; return; }
   }
   setTimeout(follow, EVERY);
 };

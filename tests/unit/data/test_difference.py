@@ -27,6 +27,11 @@ def test_shards_with_everything_and_with_nothing_in_common() -> None:
         "train_positives": {"smallest": 4, "largest": 8},
         "common_items": {"mean": 1.0, "shards": [1.0, 1.0]},
         "tags": {"mean": 0.0, "shards": [0.0, 0.0]},
+        "tastes": {
+            "names": ["tea", "cups", "bikes"],
+            "all": [0.5714, 0.4286, 0.0],
+            "shards": [[0.5714, 0.4286, 0.0], [0.5714, 0.4286, 0.0]],
+        },
     }
     apart = difference(np.array([[3, 0, 0], [0, 1, 1]]), ItemTags.of(["a", "b", "c"]))
     assert apart["common_items"]["mean"] == 0.0 and apart["tags"] == {"mean": 1.0, "shards": [1.0, 1.0]}
@@ -40,6 +45,15 @@ def test_each_shard_is_compared_with_each_other() -> None:
     assert found["tags"]["shards"] == pytest.approx([half, (half + 1) / 2, (half + 1) / 2], abs=1e-4)
     assert found["tags"]["mean"] == pytest.approx((2 * half + 1) / 3, abs=1e-4)
     assert found["train_positives"] == {"smallest": 2, "largest": 4}
+    shares = {"names": ["a", "b"], "all": [0.625, 0.375], "shards": [[0.5, 0.5], [1.0, 0.0], [0.0, 1.0]]}
+    assert found["tastes"] == shares
+
+
+def test_the_commonest_tags_are_told() -> None:
+    tags = ItemTags.of([f"t{number:02d}" for number in range(30)])
+    found = difference(np.array([range(30), range(30)]), tags)["tastes"]
+    assert found["names"] == [f"t{number:02d}" for number in range(29, 5, -1)]
+    assert found["all"][0] == pytest.approx(29 / 435, abs=1e-4) and {len(each) for each in found["shards"]} == {24}
 
 
 def test_what_can_not_be_compared() -> None:
@@ -47,3 +61,4 @@ def test_what_can_not_be_compared() -> None:
     assert difference(positives[:1], ItemTags.of(["a", "b"]))["common_items"] is None
     assert difference(positives, ItemTags.of(["", "b"]))["tags"] is None
     assert difference(positives, ItemTags.of(["", ""]))["tags"] is None
+    assert difference(positives, ItemTags.of(["", "b"]))["tastes"] is None
