@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import hmac
 import ipaddress
@@ -11,7 +10,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,12 +33,20 @@ _HEADERS = {
 }
 
 
-def observers(options: argparse.Namespace) -> list[Observer]:
-    """Those that `--ui` and `--insecure` ask for. ConfigError if the address will not do."""
-    return [LivePage(*_address(options.ui, options.insecure))] if options.ui else []
+def pages(address: str | None, insecure: bool, say: Callable[[str], None]) -> list[Observer]:
+    """The page at an address, "HOST:PORT", or none at None.
+
+    Args:
+        insecure: whether others than this machine may come to it.
+        say: told what to open.
+
+    Raises:
+        ConfigError: the address will not do.
+    """
+    return [LivePage(*_parsed(address, insecure), say)] if address else []
 
 
-def _address(text: str, insecure: bool) -> tuple[str, int]:
+def _parsed(text: str, insecure: bool) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     host = (host or "127.0.0.1").strip("[]")
     if not (port.isascii() and port.isdecimal() and int(port) < 65536):
@@ -66,6 +73,7 @@ class LivePage(Observer):
 
     Args:
         host, port: where; port 0 is any free one.
+        say: told the url when there is something to see.
 
     Attributes:
         url: what to open.
@@ -74,7 +82,7 @@ class LivePage(Observer):
         ConfigError: it can't listen there.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, say: Callable[[str], None]) -> None:
         try:
             self._server = _Server(host, port, self)
         except OSError as err:
@@ -85,6 +93,7 @@ class LivePage(Observer):
         self._token = secrets.token_urlsafe(16)
         shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._server.server_address[1]}/{self._token}/"
+        self._say = say
         self._run: RunDirectory | None = None
         self._roles: Mapping[str, RoleView] = {}
         self._result: Mapping[str, Any] | None = None
@@ -95,7 +104,7 @@ class LivePage(Observer):
     def starting(self, job: Started) -> None:
         self._run = job.run
         threading.Thread(target=self._server.serve_forever, name="page", daemon=True).start()
-        print(f"page      {self.url}", flush=True)
+        self._say(self.url)
 
     def poll(self, roles: Mapping[str, RoleView]) -> None:
         self._roles = roles

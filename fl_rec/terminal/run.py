@@ -26,14 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server_num", type=count, metavar="N", help="parameter servers; default: 1, or as it had")
     parser.add_argument("--coordinator_num", type=int, choices=(0, 1), default=0, help="coordinators; default: 0")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run, as fl-rec resume does")
-    parser.add_argument(
-        "--ui",
-        nargs="?",
-        const="127.0.0.1:0",
-        metavar="HOST:PORT",
-        help="serve a page of the job while it trains; default: on this machine alone, at a free port",
-    )
-    parser.add_argument("--insecure", action="store_true", help="let --ui be reached from other machines, unencrypted")
     add_launch_arguments(parser)
 
 
@@ -54,6 +46,14 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-level", choices=LOG_LEVELS, default="info", help="how much the roles' logs tell; default: info"
     )
+    parser.add_argument(
+        "--ui",
+        nargs="?",
+        const="127.0.0.1:0",
+        metavar="HOST:PORT",
+        help="serve a page of the job while it trains; default: here alone, at a free port",
+    )
+    parser.add_argument("--insecure", action="store_true", help="let --ui be reached from elsewhere, unencrypted")
 
 
 def command(options: argparse.Namespace) -> int:
@@ -104,17 +104,17 @@ def play(job: LaunchOptions, options: argparse.Namespace) -> int:
     from fl_rec.errors import JobFailed
     from fl_rec.job.launch import launch
     from fl_rec.job.signals import Stopped
-    from fl_rec.page import serve
+    from fl_rec.page.serve import pages
     from fl_rec.terminal.live import Live
     from fl_rec.terminal.plain import Plain
     from fl_rec.terminal.screen import NORMAL, QUIET, VERBOSE
 
     logging.getLogger("fl_rec").setLevel(job.log_level.upper())
     level = QUIET if options.quiet else VERBOSE if options.verbose else NORMAL
-    served = serve.observers(options) if getattr(options, "ui", None) else []
     try:
         with (Live if is_live(sys.stdout) else Plain)(sys.stdout, level) as screen:
-            launch(job, [*served, screen])
+            served = pages(options.ui, options.insecure, lambda url: screen.lines([("page", url)]))
+            launch(job, [screen, *served])
     except JobFailed as err:
         print(f"fl_rec: {err}", file=sys.stderr, flush=True)
         return 1

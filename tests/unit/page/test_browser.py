@@ -188,7 +188,7 @@ def test_several_runs(make_run: MakeRun, look: Open) -> None:
 def test_it_is_live_without_a_reload(make_run: MakeRun, look: Open) -> None:
     run = make_run(epochs=2, clients=2, result={})
     run.metrics.write_text("")
-    page = LivePage("127.0.0.1", 0)
+    page = LivePage("127.0.0.1", 0, print)
     page.starting(started(run))
     with contextlib.closing(_Ended(page, run)) as job:
         browser = look("")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import socket
@@ -38,9 +37,10 @@ def run(make_run: MakeRun) -> RunDirectory:
 @pytest.fixture
 def page(run: RunDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[LivePage]:
     monkeypatch.setattr(serve, "_PATIENCE", 0.0)  # nobody looks on at the end
-    page = LivePage("127.0.0.1", 0)
+    told: list[str] = []
+    page = LivePage("127.0.0.1", 0, told.append)
     page.starting(started(run))
-    assert capsys.readouterr().out == f"page      {page.url}\n"
+    assert told == [page.url]
     yield page
     page.ended({"state": "done"})
 
@@ -97,7 +97,7 @@ def test_what_is_known_already_is_not_sent_again(page: LivePage, run: RunDirecto
 
 
 def test_the_end_waits_for_who_looks_on(run: RunDirectory) -> None:
-    page = LivePage("127.0.0.1", 0)
+    page = LivePage("127.0.0.1", 0, print)
     page.starting(started(run))
     get(page, "content.json")
     end = threading.Thread(target=page.ended, args=[{"state": "failed"}])
@@ -109,35 +109,24 @@ def test_the_end_waits_for_who_looks_on(run: RunDirectory) -> None:
         get(page, "")
 
 
-def options(*arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    serve.add_arguments(parser)
-    return parser.parse_args(arguments)
-
-
 def test_where_it_may_listen() -> None:
-    assert serve.observers(options()) == []
-    for address in (
-        ["--ui"],
-        ["--ui", "0"],
-        ["--ui", "localhost:0"],
-        ["--ui", "[::1]:0"],
-        ["--ui", "0.0.0.0:0", "--insecure"],
-    ):
-        (page,) = serve.observers(options(*address))
+    assert serve.pages(None, False, print) == []
+    for address in ("127.0.0.1:0", "0", "localhost:0", "[::1]:0"):
+        (page,) = serve.pages(address, False, print)
         page.ended({"state": "done"})
+    (page,) = serve.pages("0.0.0.0:0", True, print)
+    page.ended({"state": "done"})
     for address in ("0.0.0.0:8080", "192.0.2.1:0", "example.org:80"):
         with pytest.raises(ConfigError, match=f"--ui serves this machine alone. Received: {address}, .* --insecure."):
-            serve.observers(options("--ui", address))
+            serve.pages(address, False, print)
     for address in ("127.0.0.1:99999", "127.0.0.1", "127.0.0.1:-1", "127.0.0.1:x"):
         with pytest.raises(ConfigError, match=rf"--ui takes HOST:PORT, .* to 65535. Received: {address}\. "):
-            serve.observers(options("--ui", address))
+            serve.pages(address, True, print)
 
 
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(
-            ConfigError, match=f"--ui must be able to listen. Received: {address} .Address already in use"
-        ):
-            serve.observers(options("--ui", address))
+        rule = f"--ui must be able to listen. Received: {address} .Address already in use"
+        with pytest.raises(ConfigError, match=rule):
+            serve.pages(address, False, print)
