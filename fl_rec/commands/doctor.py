@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import locale
 import os
 import re
@@ -59,7 +60,8 @@ def command(_options: argparse.Namespace) -> int:
         each = check()
         found.append(each)
         sign = "FAILS" if each.fatal else "note" if each.remedy else "ok"
-        lines = textwrap.wrap(each.what, width - 19) + textwrap.wrap(each.remedy and f"-> {each.remedy}", width - 19)
+        wrap = functools.partial(textwrap.wrap, width=width - 19, break_long_words=False, break_on_hyphens=False)
+        lines = wrap(each.what) + wrap(each.remedy and f"-> {each.remedy}")
         print(f"{sign:<6} " + f"\n{'':<19}".join(lines), flush=True)
     fatal = sum(each.fatal for each in found)
     notes = sum(bool(each.remedy) for each in found) - fatal
