@@ -144,6 +144,10 @@ TRAINING = (
         "runner.on_worker_loss={} goes on from a checkpoint. Received: runner.sync_mode={}, in which the servers' "
         "optimizers keep to themselves what they have gathered. Set sync_mode to geo, or on_worker_loss to stop.",
     ),
+    *(
+        _needs(start, _SYNC, "geo", "with async servers draw embeddings themselves, and take no others")
+        for start in ("runner.warmup_model_path", "hyper_parameters.pretrained_gmf")
+    ),
     _needs("runner.private_params", _SYNC, "geo", "with async every parameter is the servers'"),
     _needs("runner.private_params", _SPLIT, True, "a worker's own parameters know its own shard only"),
     Relation(

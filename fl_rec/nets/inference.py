@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
 
 from fl_rec.config import Config
-from fl_rec.errors import ConfigError
+from fl_rec.errors import ConfigError, DataError
 from fl_rec.nets import graph, operators
 from fl_rec.nets.contract import attribute, new_model
 from fl_rec.nets.own_users import ALL_USERS, AllUsers
@@ -31,6 +32,7 @@ class InferenceNet:
         scope: its parameters.
         structure: what compiled kernels score it by; None if Paddle does.
         users: who have rows in it.
+        source: the file that it was read from, which may be anybody's; None for a net of this process's own.
         executor: kept, since each new one would leave its temporary tensors in the scope.
     """
 
@@ -40,6 +42,7 @@ class InferenceNet:
     scope: Any
     structure: Structure | None = None
     users: AllUsers = ALL_USERS
+    source: Path | None = None
     executor: Any = field(default_factory=lambda: paddle.static.Executor(paddle.CPUPlace()), repr=False)
 
     def predict(self, inputs: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
@@ -53,7 +56,7 @@ class InferenceNet:
             float32 [rows].
 
         Raises:
-            DataError: a user has no row in it.
+            DataError: a user has no row in it, or it comes from a file and does not compute.
         """
         inputs = [self.users.places(inputs[0]), *inputs[1:]]
         dtypes = [self.dtype(name) for name in self.feeds]
@@ -64,8 +67,16 @@ class InferenceNet:
             feed: dict[str, np.ndarray] = {
                 name: values[batch].astype(dtype, copy=False) for name, values, dtype in zip(self.feeds, inputs, dtypes)
             }
-            (score,) = self.executor.run(self.program, feed=feed, fetch_list=[self.target], scope=self.scope)
-            scores[batch] = np.asarray(score).reshape(-1)
+            try:
+                (score,) = self.executor.run(self.program, feed=feed, fetch_list=[self.target], scope=self.scope)
+                scores[batch] = np.asarray(score).reshape(-1)
+            except Exception as err:
+                if self.source is None:
+                    raise
+                raise DataError(
+                    f"A saved model must give each row a score. Received: {self.source} ({in_short(err)}). Copy it "
+                    "again, or export it again."
+                ) from err
         return scores
 
     @cached_property
@@ -88,6 +99,11 @@ class InferenceNet:
     def set_parameter(self, name: str, values: np.ndarray) -> None:
         """Replaces a parameter by values of its shape."""
         self.scope.find_var(name).get_tensor().set(values.astype(np.float32, copy=False), paddle.CPUPlace())
+
+
+def in_short(err: Exception) -> str:
+    """Of Paddle's errors, which begin with a stack, the last line."""
+    return (str(err).strip().splitlines() or [repr(err)])[-1].strip()
 
 
 def parameters(net: InferenceNet) -> dict[str, np.ndarray]:

@@ -81,7 +81,8 @@ def read_program(content: bytes) -> Scoring:
     feeds, targets = program.desc.get_feed_target_names(), program.desc.get_fetch_target_names()
     if len(targets) != 1 or not feeds:
         raise ValueError(f"it has {len(feeds)} inputs and {len(targets)} outputs")
-    return Scoring(program, tuple(feeds), program.global_block().var(targets[0]))
+    target, *_ = (program.global_block().var(name) for name in (*targets, *feeds))
+    return Scoring(program, tuple(feeds), target)
 
 
 def others(program: Any) -> list[str]:

@@ -23,7 +23,7 @@ from fl_rec import environment
 from fl_rec.errors import DataError
 from fl_rec.files import begin_draft, digest, read_json, seal, write_json
 from fl_rec.nets import graph
-from fl_rec.nets.inference import InferenceNet, parameters
+from fl_rec.nets.inference import InferenceNet, in_short, parameters
 from fl_rec.nets.operators import read_program
 from fl_rec.nets.structure import Structure
 from fl_rec.nets.tensors import persistent, read_tensors, write_tensors
@@ -173,14 +173,9 @@ def _read_files(program_path: Path, structure: Any) -> InferenceNet:
             raise ValueError(f"{SIGNATURE} tells of other parameters")
     except (OSError, RuntimeError, ValueError, LookupError, TypeError) as err:
         raise DataError(
-            f"A saved model must be whole. Received: {path} ({_in_short(err)}). Copy it again, or export it again."
+            f"A saved model must be whole. Received: {path} ({in_short(err)}). Copy it again, or export it again."
         ) from err
-    return InferenceNet(program, feeds, target, scope, told)
-
-
-def _in_short(err: Exception) -> str:
-    """Of Paddle's errors, which begin with a stack, the last line."""
-    return (str(err).strip().splitlines() or [repr(err)])[-1].strip()
+    return InferenceNet(program, feeds, target, scope, told, source=program_path)
 
 
 def load_parameters(folder: Path, client: int) -> dict[str, np.ndarray]:

@@ -188,6 +188,20 @@ def test_an_operator_that_does_more_than_compute(
 # --- Parameters ----------------------------------------------------------------------------------------
 
 
+def test_a_program_that_can_be_read_and_not_run(net: Any, tmp_path: Path) -> None:
+    models.write(net, tmp_path, {})
+    (tmp_path / "model.json").unlink()
+    program = tmp_path / "rec_static.pdmodel"
+    whole = program.read_bytes()
+    for old, new in ((b"Ids", b"Idz"), (b"concat_0.tmp_0", b"concat_0.tmp_1")):
+        program.write_bytes(whole.replace(old, new, 1))
+        with pytest.raises(DataError, match="A saved model must give each row a score. Received: .*pdmodel .+ Copy"):
+            models.load(tmp_path).predict(ROWS, 8)
+    program.write_bytes(whole.replace(b"user", b"usre", 1))
+    with pytest.raises(DataError, match="A saved model must be whole. Received: .*pdmodel"):
+        models.load(tmp_path)
+
+
 def test_parameters_are_read_as_paddle_reads_them(net: Any, tmp_path: Path) -> None:
     import paddle
 

@@ -248,6 +248,13 @@ def test_net_that_is_not_there(load_job: LoadJob) -> None:
             "Received: async. Set runner.sync_mode=geo, or leave runner.private_params out.",
         ),
         (
+            "warmup_model_path=a_model",
+            "sync_mode=async",
+            "runner.warmup_model_path needs runner.sync_mode=geo, because with async servers draw embeddings "
+            "themselves, and take no others. Received: async. Set runner.sync_mode=geo, or leave "
+            "runner.warmup_model_path out.",
+        ),
+        (
             "private_params=[embedding_0*]",
             "split_file_list=false",
             "runner.private_params needs runner.split_file_list=true, because a worker's own parameters know its own "

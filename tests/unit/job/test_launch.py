@@ -211,7 +211,8 @@ def test_run_directory_that_had_its_run(make_job: Callable[..., Path], capsys: p
         (["--coordinator_num", "1", "-o", "coordinator.options={k: 3}"], "coordinator.options: k: unknown key."),
         (
             ["--servers", "a:1,b:2"],
-            "--servers must name one host:port per server, with ports from 1 to 65535. Received: a:1,b:2 for --server_num 1.",
+            "--servers must name one host:port per server, with ports from 1 to 65535. Received: a:1,b:2 for "
+            "--server_num 1.",
         ),
         (
             ["--server_num", "2", "--servers", "a:1"],
