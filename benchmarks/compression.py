@@ -63,7 +63,8 @@ class Bench:
         say(f"job       {name}: {job.failure or 'well'} ({job.seconds:.1f} s)")
         if job.failure:
             raise RunError(job.failure)
-        return Path(json.loads(RunDirectory(self._folder / name).result.read_text(encoding="utf-8"))["model"])
+        run = RunDirectory(self._folder / name)
+        return run.path / str(json.loads(run.result.read_text(encoding="utf-8"))["model"])
 
     def compress(self, model: Path, name: str, *options: str) -> tuple[Path, Mapping[str, Any]]:
         """The compressed model, and what its model.json says of that."""

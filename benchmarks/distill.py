@@ -131,7 +131,7 @@ def _sizes(run: RunDirectory) -> dict[str, float]:
     with np.load(run.coordinator / "teacher.npz") as file:
         teacher = {name: file[name].shape for name in file.files}
     result = json.loads(run.result.read_text(encoding="utf-8"))
-    with np.load(Path(result["model"]) / "private" / "0.npz") as file:
+    with np.load(run.path / result["model"] / "private" / "0.npz") as file:
         names = [name[: -len("/values")] for name in file.files if name.endswith("/values")]
         widths = {name: file[f"{name}/values"].shape[1:] for name in names}
     rows = {name: teacher[name][0] for name in names}

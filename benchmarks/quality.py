@@ -308,7 +308,7 @@ def read_outcome(job: Job, run: RunDirectory, key: str, seconds: float, parts: M
         RunError: the model that is saved is not as good as the job has measured.
     """
     result = json.loads(run.result.read_text(encoding="utf-8"))
-    kept, figures = Path(result["model"]), result["best"]
+    kept, figures = run.path / result["model"], result["best"] or result["last"]
     if parts is None:
         records = [each for each in run.read_metrics() if each["epoch"] == figures["epoch"] and each["client"] != ALL]
         scores = [
@@ -318,10 +318,11 @@ def read_outcome(job: Job, run: RunDirectory, key: str, seconds: float, parts: M
     else:
         scores = measure_model(kept, Config.load(run.config), parts)
         for name in METRICS:
-            if abs(total(scores, name) - figures[name]) > TOLERANCE:
+            measured = figures[f"{name}@{TOP_K}"]
+            if abs(total(scores, name) - measured) > TOLERANCE:
                 raise RunError(
                     f"{job.name}: a saved model must be as good as the job that saved it has measured, {name} "
-                    f"{figures[name]:.4f}. Received: {total(scores, name):.4f}."
+                    f"{measured:.4f}. Received: {total(scores, name):.4f}."
                 )
     return Outcome(
         kind=job.kind,
@@ -330,7 +331,7 @@ def read_outcome(job: Job, run: RunDirectory, key: str, seconds: float, parts: M
         digest=key,
         minutes=seconds / 60,
         kept=figures["epoch"],
-        epochs=tuple((each["hr"], each["ndcg"]) for each in result["epochs"]),
+        epochs=tuple((each["hr@10"], each["ndcg@10"]) for each in result["epochs"]),
         scores=tuple(scores),
     )
 

@@ -24,6 +24,7 @@ from fl_rec.job.launch import LaunchOptions, launch
 from fl_rec.job.observers import Observer, OnEpoch
 from fl_rec.job.signals import Stopped
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.result import RunResult
 from fl_rec.runs.saved import EXPORTED, SIGNATURE, SavedModel
 from fl_rec.serving.export import export
 from fl_rec.serving.recommend import Recommender
@@ -159,7 +160,7 @@ class Run:
         return f"fl_rec.Run({str(self.path)!r})"
 
     @property
-    def result(self) -> dict[str, Any]:
+    def result(self) -> RunResult:
         """The end of the job, as result.json has it: its figures, or who failed and why. RunError before the end."""
         if not self._directory.result.is_file():
             raise RunError(f"A run has a result when it has ended. Received: {self.path}, which has none yet.")

@@ -31,6 +31,7 @@ from fl_rec.data.manifest import (
     list_files,
 )
 from fl_rec.data.output import writing
+from fl_rec.data.ranks import by_popularity
 from fl_rec.data.rows import MAX_IDS, Sizes
 from fl_rec.data.shards import count_rows
 from fl_rec.data.tags import ItemTags
@@ -120,6 +121,8 @@ def adopt(
     positives: np.ndarray = np.zeros((len(paths["train"]), num_items), np.int64)
     for row, counted in zip(positives, found["train"]):
         row[counted.items] = counted.liked
+    chosen = positives.sum(axis=0)
+    ranked = tuple(by_popularity(ungrouped(read_slots(path, sizes)[1]), chosen) for path in paths["test"])
     with writing(folder):
         mappings = {name: _copied(path, folder / name) for name, path in ((ITEMS, items), (USERS, users)) if path}
         files = [[counted.file for counted in found[kind]] for kind in ("train", "test", "validation") if found[kind]]
@@ -142,6 +145,7 @@ def adopt(
             mappings=mappings,
             public=found["public"][0].file if found["public"] else None,
             difference=difference(positives, ItemTags.of(tags)),
+            popularity=ranked,
         )
         write_json(folder / MANIFEST_NAME, manifest.to_json())
     return manifest, list(_notes(manifest, found, ids))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge
 from pydantic import ConfigDict, with_config
 
+from fl_rec.data import ranks
+from fl_rec.data.ranks import Ranked
 from fl_rec.data.rows import Size
 from fl_rec.errors import DataError
 from fl_rec.files import read_json, sha256_of
@@ -93,7 +96,8 @@ class Manifest:
     number of items in a line of the training files. ``mappings`` has the SHA-256 of each of `MAPPINGS`; without them
     users and items have no names but their ids. ``public`` has the interactions of the users who are in no shard, if
     there are any. ``clients`` has a name for each shard, such as its region, if shards have names; ``difference`` is
-    how different they are (see `fl_rec.data.difference`).
+    how different they are (see `fl_rec.data.difference`). ``popularity`` has for each shard where its test users'
+    positives rank if items are ranked by their training positives in all shards, by users with equally many.
     """
 
     version: int
@@ -115,6 +119,15 @@ class Manifest:
     public: ShardFile | None = None
     clients: tuple[str, ...] = ()
     difference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    popularity: tuple[tuple[Ranked, ...], ...] = ()
+
+    def popularity_at(self, top_k: int, shard: int | None = None) -> dict[str, float] | None:
+        """`hr@K` and `ndcg@K` of ranking test items by their training counts; of one shard's users, or of all.
+
+        None if nothing tells, as of shards that an earlier version wrote.
+        """
+        shards = self.popularity if shard is None else self.popularity[shard : shard + 1]
+        return ranks.figures([each for groups in shards for each in groups], top_k)
 
     def folder_of(self, kind: str) -> Path | None:
         """Where the "train", "test" or "validation" shards are; None if there are none."""
@@ -182,6 +195,11 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield "there is no shard"
     if len(manifest.clients) not in (0, len(shards)):
         yield f"there are {len(manifest.clients)} clients for {len(shards)} shards"
+    if len(manifest.popularity) not in (0, len(shards)):
+        yield f"popularity is of {len(manifest.popularity)} shards, of {len(shards)}"
+    for each in chain.from_iterable(manifest.popularity):
+        if sum(each.first) > each.users or sum(each.every) > each.users * each.positives:
+            yield "popularity has more positives than users have"
     for kind in ("train", "test", "validation"):
         files: list[ShardFile] = [file for shard in shards if (file := getattr(shard, kind)) is not None]
         if len({file.file for file in files}) < len(files):

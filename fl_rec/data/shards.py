@@ -39,6 +39,7 @@ from fl_rec.data.manifest import (
 from fl_rec.data.meta import read_meta, unchanged
 from fl_rec.data.output import stage, writing
 from fl_rec.data.partition import PARTITIONERS, Dealt, find_partitioner
+from fl_rec.data.ranks import Ranked, by_popularity
 from fl_rec.data.rows import Sizes
 from fl_rec.data.sampling import Stream, generator
 from fl_rec.data.tags import ItemTags
@@ -121,6 +122,23 @@ class Split:
             "users": int(np.count_nonzero(self.of_user[dealt.shard >= 0])),
             "items": int(np.count_nonzero(seen)),
         }
+
+
+class Popular:
+    """Ranks test shards by their items' training positives in all shards, int64 [shards, items].
+
+    Attributes:
+        ranked: of each shard that has gone by.
+    """
+
+    def __init__(self, positives: np.ndarray) -> None:
+        self._chosen, self.ranked = positives.sum(axis=0), list[tuple[Ranked, ...]]()
+
+    def watching(self, shards: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The same shards of rows [n, 3]."""
+        for rows in shards:
+            self.ranked.append(by_popularity(rows, self._chosen))
+            yield rows
 
 
 def grouped(blocks: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
@@ -300,7 +318,9 @@ def generate(
     unplaced = np.zeros(len(users), bool) if dealt.unplaced is None else dealt.unplaced
     with writing(out):
         train, test, *others = ((shard.take() for shard in each.shards) for each in split.values())
-        shards = write_shards(out, train, test, LAYOUTS[layout], seed, others[0] if others else None, group_size)
+        popular = Popular(split["train"].positives)
+        tests = popular.watching(test)
+        shards = write_shards(out, train, tests, LAYOUTS[layout], seed, others[0] if others else None, group_size)
         public_shard = None if public is None else write_public(out, public, LAYOUTS[layout])
         for name, content in mappings.items():
             with atomic_write(out / name) as file:
@@ -329,6 +349,7 @@ def generate(
             public=public_shard,
             clients=tuple(dealt.clients),
             difference=difference(split["train"].positives, tags),
+            popularity=tuple(popular.ranked),
         )
         write_json(out / MANIFEST_NAME, manifest.to_json())
     return manifest

@@ -17,6 +17,7 @@ from fl_rec.job.watch import GRACE_SECONDS, KILL_SECONDS, Mark
 from fl_rec.runs import roles, training_state
 from fl_rec.runs.directory import AWAY_KEY, ENVIRONMENT_KEY, RESUME_KEY, Launch, RunDirectory
 from fl_rec.runs.renumber import renumber
+from fl_rec.runs.result import DONE
 from fl_rec.runs.training_state import TrainingState
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def said(epochs: int) -> str:
 
 
 def _ended_well(run: RunDirectory) -> bool:
-    return run.result.is_file() and run.read_result()["state"] == roles.DONE
+    return run.result.is_file() and run.read_result().state == DONE
 
 
 def _require_same_data(state: TrainingState, job: Job) -> None:

@@ -40,6 +40,7 @@ class Job:
         notes: what the user should know of a setting that has no effect, or another than it seems.
         mappings, clients: see `Manifest`; empty without one.
         checksum: the manifest's SHA-256; empty without one.
+        popularity: figures of ranking by training counts, `hr@K` and `ndcg@K`; None if no manifest tells.
         known: what each worker's figures can't be above.
     """
 
@@ -53,6 +54,7 @@ class Job:
     mappings: Mapping[str, str]
     clients: tuple[str, ...]
     checksum: str
+    popularity: Mapping[str, float] | None
     known: tuple[Known, ...]
 
 
@@ -84,6 +86,7 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
         job.manifest.mappings if job.manifest else {},
         job.manifest.clients if job.manifest else (),
         checksum,
+        job.manifest.popularity_at(config.runner.top_k) if job.manifest else None,
         _known(config["hyper_parameters.num_users"], job.stated(config), test, validation),
     )
 

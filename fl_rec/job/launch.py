@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -23,6 +22,7 @@ from fl_rec.config import Config
 from fl_rec.data.manifest import list_shards
 from fl_rec.errors import ConfigError, DataError, JobFailed
 from fl_rec.job import attempts
+from fl_rec.job.begun import began
 from fl_rec.job.check import Job, check_job
 from fl_rec.job.judge import STARTER, Failure, Patience
 from fl_rec.job.observers import Observer, Observers, RoleView, Started
@@ -42,6 +42,7 @@ from fl_rec.runs.directory import (
     RunDirectory,
     default_path,
 )
+from fl_rec.runs.result import FAILED, INTERRUPTED, RunResult
 
 # What starts the roles, by START_KEY: one process that imports Paddle and forks them, or fleetrun.
 START_KEY = "FL_REC_START"
@@ -110,6 +111,7 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
         JobFailed: a role failed.
         Stopped: a signal has ended the job.
     """
+    started = time.time()
     environment.check()
     if options.resume is not None:
         options = attempts.filled_in(options)
@@ -125,7 +127,8 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
         job.config.dump(run.config)
         if options.config_yaml == run.config:  # which now has them
             options = dataclasses.replace(options, overrides=())
-        begun = Launch(workers, options.server_num, options.coordinator_num, options.own_script)
+        facts = began(job, run, started, psutil.Process().cmdline())
+        begun = Launch(workers, options.server_num, options.coordinator_num, options.own_script, facts)
         begun.write(run)
         resumed = None if options.resume is None else epoch or 0
         observer.starting(Started.of(job, begun, run, config.changed(), _notes_of_variables(), resumed))
@@ -147,11 +150,11 @@ def _notes_of_variables() -> list[str]:
     return [told] if left_over else []
 
 
-def _result(run: RunDirectory) -> Mapping[str, Any]:
+def _result(run: RunDirectory) -> RunResult:
     try:
         return run.read_result()
     except DataError:  # a full disk has kept it from being written
-        return {"state": roles.FAILED, "error": "see above"}
+        return RunResult(state=FAILED, error="see above")
 
 
 def _play(
@@ -222,7 +225,7 @@ def _play(
             mark.end()
             reason = str(err) if isinstance(err, Stopped) else f"stopped by {err!r}"
             with suppress(OSError):  # A full disk must not hide why the run ended.
-                run.write_interrupted({"state": roles.FAILED, "error": reason})
+                run.end(INTERRUPTED, error=reason)
             raise
         finally:
             ignore_signals()

@@ -14,6 +14,7 @@ from fl_rec.evaluation.records import EpochRecord
 from fl_rec.job.check import Job
 from fl_rec.runs.activity import Activity, Progress
 from fl_rec.runs.directory import Launch, RunDirectory
+from fl_rec.runs.result import RunResult
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Started:
             job.train_rows,
             (*job.notes, *notes),
             resumed,
+            job.popularity,
         )
 
 
@@ -128,12 +130,8 @@ class Observer:
     def note(self, text: str) -> None:
         """What happened in between: a client that is left out, a start after a loss, a signal."""
 
-    def ended(self, result: Mapping[str, Any]) -> None:
-        """When no process of the job is left.
-
-        Args:
-            result: result.json's content. Its `state` is "done" or "failed".
-        """
+    def ended(self, result: RunResult) -> None:
+        """When no process of the job is left: done, failed or interrupted."""
 
 
 class OnEpoch(Observer):
@@ -172,7 +170,7 @@ class Observers(Observer):
     def note(self, text: str) -> None:
         self._tell(lambda each: each.note(text))
 
-    def ended(self, result: Mapping[str, Any]) -> None:
+    def ended(self, result: RunResult) -> None:
         self._tell(lambda each: each.ended(result))
 
     def _tell(self, tell: Callable[[Observer], None]) -> None:

@@ -22,9 +22,9 @@ from fl_rec.job.judge import STARTER, STOPPED, Failure, Judge, Patience
 from fl_rec.job.observers import RoleView
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, LAUNCHER_KEY, RunDirectory
+from fl_rec.runs.result import FAILED, INTERRUPTED
 
 POLL_SECONDS = 0.2
-
 
 # How long a process may take to end when asked, and then when killed.
 GRACE_SECONDS, KILL_SECONDS = 5.0, 10.0
@@ -121,15 +121,7 @@ def watch(
 
 def write_failure(run: RunDirectory, failure: Failure) -> None:
     with suppress(OSError):  # It has been told; a full disk may be what failed.
-        run.write_interrupted(
-            {
-                "state": roles.FAILED,
-                "role": failure.role,
-                "kind": failure.kind,
-                "error": failure.reason,
-                "log": str(failure.log),
-            }
-        )
+        run.end(FAILED, role=failure.role, kind=failure.kind, error=failure.reason, log=failure.log)
 
 
 def end_with_the_launcher() -> None:
@@ -141,7 +133,7 @@ def end_with_the_launcher() -> None:
             return
         Mark(ENVIRONMENT_KEY, str(run.path)).end()
         with suppress(OSError):
-            run.write_interrupted({"state": roles.FAILED, "error": "the launcher was killed"})
+            run.end(INTERRUPTED, error="the launcher was killed")
         os._exit(1)
 
     signal.signal(signal.SIGUSR1, look)

@@ -45,9 +45,9 @@ from fl_rec.errors import ConfigError, DataError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import EpochRecord, records_of
 from fl_rec.files import read_json
-from fl_rec.runs import roles
 from fl_rec.runs.directory import Launch, RunDirectory
 from fl_rec.runs.listing import KILLED, TRAINING, goes_on
+from fl_rec.runs.result import DONE
 from fl_rec.runs.saved import SIGNATURE
 from fl_rec.typed import to_plain
 
@@ -68,7 +68,7 @@ def content_of(run: RunDirectory) -> dict[str, Any]:
         manifest = load_manifest(config.runner.train_data_dir) if config else None
     result: dict[str, Any] = {}
     with suppress(DataError):
-        result = run.read_result() if run.result.is_file() else {}
+        result = run.read_result().to_json() if run.result.is_file() else {}
     records = records_of(run.read_metrics())
     totals = [each for each in records if each.client == ALL]
     rounds, reasons = _rounds(run)
@@ -77,7 +77,7 @@ def content_of(run: RunDirectory) -> dict[str, Any]:
         "format": FORMAT,
         "run": _run(run, config, manifest, result, totals),
         "failure": _failure(run, result),
-        "popularity": None,
+        "popularity": _popularity(result),
         "clients": clients,
         "tastes": _tastes(manifest, clients),
         "epochs": [each.epoch for each in totals],
@@ -133,15 +133,11 @@ def _run(
         "epochs": config.runner.epochs if config else None,
         "top_k": totals[-1].top_k if totals else config.runner.top_k if config else None,
         **{name: result.get(name) for name in names},
-        "data": {"kind": source.get("kind"), "name": source.get("name"), **result.get("data", {})},
+        "data": {"kind": source.get("kind"), "name": source.get("name"), **(result.get("data") or {})},
         "private": list(config.runner.private_params or ()) if config else [],
         "model": result.get("model"),
-        "best": result["best"].get("epoch") if _chosen(config, result) else None,
+        "best": (result.get("best") or {}).get("epoch"),
     }
-
-
-def _chosen(config: Config | None, result: Mapping[str, Any]) -> bool:
-    return bool(config and config.runner.validation_data_dir and isinstance(result.get("best"), dict))
 
 
 def _state(run: RunDirectory, result: Mapping[str, Any]) -> str:
@@ -151,13 +147,13 @@ def _state(run: RunDirectory, result: Mapping[str, Any]) -> str:
 
 
 def _failure(run: RunDirectory, result: Mapping[str, Any]) -> dict[str, Any] | None:
-    if result.get("state") != roles.FAILED:
+    if result.get("state") in (None, DONE):
         return None
     log = run.path / str(result.get("log") or "")
     return {
         "role": result.get("role"),
         "kind": result.get("kind"),
-        "error": str(result.get("error", "")),
+        "error": result.get("error") or "",
         "log": log.name if result.get("log") else None,
         "tail": _tail(log) if result.get("log") else None,
     }
@@ -172,6 +168,11 @@ def _tail(path: Path) -> str | None:
     except OSError:
         return None
     return text if size <= _TAIL_BYTES else text.partition("\n")[2]
+
+
+def _popularity(result: Mapping[str, Any]) -> dict[str, float] | None:
+    told = result.get("popularity")
+    return {name.partition("@")[0]: value for name, value in told.items()} if told else None
 
 
 def _clients(run: RunDirectory, manifest: Manifest | None, records: Iterable[EpochRecord]) -> list[dict[str, Any]]:
@@ -286,7 +287,7 @@ def _privacy(config: Config | None, result: Mapping[str, Any], totals: Sequence[
         "noise_multiplier": settings.noise_multiplier,
         "clip": settings.clip,
         "users_per_exchange": settings.users_per_exchange,
-        **result.get("privacy", {}),
+        **(result.get("privacy") or {}),
     }
 
 

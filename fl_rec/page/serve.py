@@ -22,6 +22,7 @@ from fl_rec.page.content import content_of
 from fl_rec.page.render import run_page
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.listing import TRAINING
+from fl_rec.runs.result import RunResult
 
 # Who has asked within these seconds is shown the end, and has as long to ask for it.
 _PATIENCE = 3.0
@@ -96,7 +97,7 @@ class LivePage(Observer):
         self._say = say
         self._run: RunDirectory | None = None
         self._roles: Mapping[str, RoleView] = {}
-        self._result: Mapping[str, Any] | None = None
+        self._result: RunResult | None = None
         self._read: tuple[Any, dict[str, Any]] = (None, {})
         self._reading = threading.Lock()
         self._asked, self._told = -_PATIENCE, threading.Event()
@@ -109,7 +110,7 @@ class LivePage(Observer):
     def poll(self, roles: Mapping[str, RoleView]) -> None:
         self._roles = roles
 
-    def ended(self, result: Mapping[str, Any]) -> None:
+    def ended(self, result: RunResult) -> None:
         """Returns when who looks at the page has its last state."""
         self._result = result
         if time.monotonic() - self._asked < _PATIENCE:
@@ -139,7 +140,7 @@ class LivePage(Observer):
             if self._read[0] != now:
                 self._read = now, content_of(run)
             content = self._read[1]
-        state = TRAINING if result is None else result["state"]
+        state = TRAINING if result is None else result.state
         progress = {name: _plain(view) for name, view in self._roles.items()} if result is None else None
         return {**content, "run": {**content["run"], "state": state}, "progress": progress}
 

@@ -24,7 +24,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import read_lines
 from fl_rec.files import append_line, read_json, write_json
 from fl_rec.outside import Count, as_typed
+from fl_rec.runs import roles
+from fl_rec.runs.result import NAME, Began, RunResult, State, result_of
 
 RUNS = "runs"
 # What every process of a job finds in its environment: the run, and the launcher's process number.
@@ -53,12 +55,14 @@ class Launch:
     Attributes:
         workers, servers, coordinators: how many of each.
         script: the training script; "" for the one that fits `coordinators`.
+        began: what else is known at the beginning; None of an earlier version's.
     """
 
     workers: Count
     servers: Count
     coordinators: Count
     script: str = ""
+    began: Began | None = None
 
     def write(self, run: RunDirectory) -> None:
         write_json(run.launch, asdict(self))
@@ -107,7 +111,7 @@ class RunDirectory:
 
     @property
     def result(self) -> Path:
-        return self.path / "result.json"
+        return self.path / NAME
 
     @property
     def model(self) -> Path:
@@ -223,24 +227,39 @@ class RunDirectory:
         """The records of all clients together, by epoch."""
         return [record for record in self.read_metrics() if record["client"] == ALL]
 
-    def read_result(self) -> dict[str, Any]:
-        """How the job ended: its `state`, and the rest. DataError if it can't be read, or does not tell."""
-        result = read_json(self.result)
-        texts = {name: result.get(name, "") for name in ("state", "model")}
-        if "state" not in result or not all(isinstance(each, str) for each in texts.values()):
-            raise DataError(f"A result tells how the job ended. Received: {self.result}, which does not.")
-        return result
+    def read_result(self) -> RunResult:
+        """How the job ended. DataError if it can't be read, or does not tell."""
+        return RunResult.read(self.path)
 
-    def write_result(self, result: Mapping[str, Any]) -> None:
-        write_json(self.result, result)
+    def write_result(self, result: RunResult) -> None:
+        write_json(self.result, result.to_json())
 
-    def write_interrupted(self, why: Mapping[str, Any]) -> None:
-        """The result of a job that has not come to its end: why, and the figures of the epochs that it had. OSError."""
-        try:
+    def end(self, state: State, best: int | None = None, **more: Any) -> None:
+        """Writes the result of a job that ends now, with the figures of the epochs that it had. OSError.
+
+        Args:
+            best: the epoch that the validation shards chose.
+            more: further fields of `RunResult`.
+        """
+        launch, began, totals = None, None, []
+        # What can't be read must not hide why the job ended.
+        with suppress(DataError):
+            launch = Launch.read(self)
+        with suppress(DataError):
             totals = self.read_totals()
-        except DataError:  # which must not hide why the job ended
-            totals = []
-        self.write_result({**why, **({"last": totals[-1], "epochs": totals} if totals else {})})
+        if launch is not None:
+            began = launch.began
+            begun = {name: getattr(launch, name) for name in ("workers", "servers", "coordinators")}
+            more = {**begun, "start_seconds": self._start_seconds(launch), **more}
+        self.write_result(result_of(state, self.path, began, totals, best, **more))
+
+    def _start_seconds(self, launch: Launch) -> float | None:
+        """From the command until the last worker could train; None if one never could."""
+        with suppress(DataError, KeyError):
+            statuses = roles.read_statuses(self.roles)
+            times = [statuses[name].times[roles.RUNNING] for name in roles.role_names(launch.workers, 0)]
+            return round(max(times) - launch.began.clock, 3) if launch.began else None
+        return None
 
 
 def in_order(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

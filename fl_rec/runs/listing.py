@@ -156,7 +156,7 @@ def _listed(path: Path, short: str) -> Listed:
     try:
         if run.result.is_file():
             result = run.read_result()
-            state, error = result["state"], str(result.get("error") or "")
+            state, error = result.state, result.error or ""
         epochs = _totals(run)
     except (DataError, OSError) as err:
         state, error, epochs = UNREADABLE, str(err), ()

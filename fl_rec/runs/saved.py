@@ -14,9 +14,10 @@ from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.files import read_json, recover, verify
 from fl_rec.outside import Count, Inside, as_typed
-from fl_rec.runs import private_parts, roles
+from fl_rec.runs import private_parts
 from fl_rec.runs.directory import RUNS, RunDirectory
 from fl_rec.runs.renumber import from_one
+from fl_rec.runs.result import DONE
 
 log = logging.getLogger(__name__)
 
@@ -254,13 +255,13 @@ def _section(tree: Any, name: str) -> Mapping[str, Any]:
 
 def _ended_well(project: Path) -> Iterator[Path]:
     """The results of runs that ended well, the newest first."""
-    return (path for path in _newest_first(project, "*/result.json") if _state(path) == roles.DONE)
+    return (path for path in _newest_first(project, "*/result.json") if _state(path) == DONE)
 
 
 def _state(path: Path) -> Any:
     """A result's; None, which is told, if it can't be read: another run may do."""
     try:
-        return RunDirectory(path.parent).read_result()["state"]
+        return RunDirectory(path.parent).read_result().state
     except DataError as err:
         log.warning("note: %s", err)
         return None
@@ -271,12 +272,10 @@ def _newest_first(project: Path, pattern: str) -> list[Path]:
 
 
 def _model_of(run: RunDirectory) -> Path:
-    result = run.read_result() if run.result.is_file() else {"state": "not ended"}
-    if result.get("state") != roles.DONE or "model" not in result:
+    result = run.read_result() if run.result.is_file() else None
+    if result is None or result.state != DONE or result.model is None:
         raise DataError(
             f"A run's model is there when the run has ended well. Received: {run.path}, of state "
-            f"{result.get('state')}. Name one of the epochs that it saved: {run.model}/EPOCH"
+            f"{result.state if result else 'not ended'}. Name one of the epochs that it saved: {run.model}/EPOCH"
         )
-    model = Path(result["model"])
-    moved = run.model / model.name  # with its run
-    return moved if moved.is_dir() else model
+    return run.path / result.model

@@ -6,10 +6,10 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
 
 from fl_rec.evaluation.records import EpochRecord
 from fl_rec.job.observers import Observer, RoleView, Started
+from fl_rec.runs.result import RunResult
 from fl_rec.terminal.passing import start_up
 from fl_rec.terminal.story import Story, Told
 
@@ -76,7 +76,7 @@ class Screen(Observer):
         if self._level >= NORMAL:
             self.say_note(text)
 
-    def ended(self, result: Mapping[str, Any]) -> None:
+    def ended(self, result: RunResult) -> None:
         if self._story is not None:
             self.lines(self._story.verdict(result, time.monotonic() - self._began))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from fl_rec.evaluation.records import EpochRecord
 from fl_rec.job import attempts
 from fl_rec.job.observers import Started
 from fl_rec.runs import roles
+from fl_rec.runs.result import RunResult
 from fl_rec.tables import figure
 from fl_rec.terminal.passing import Pass
 from fl_rec.terminal.words import called_as, changed, compared, duration, place, plural, signed
@@ -141,7 +141,7 @@ class Story:
 
     # -- at the end ----------------------------------------------------------------------------------------------
 
-    def verdict(self, result: Mapping[str, Any], seconds: float) -> list[tuple[str, str]]:
+    def verdict(self, result: RunResult, seconds: float) -> list[tuple[str, str]]:
         """How good it is, where it is, and what to do next: labels and texts."""
         run, done = self.job.run.path, result["state"] == roles.DONE
         lines = [("done" if done else "ended", f"{plural(len(self.records), 'epoch')} in {duration(seconds)}")]
@@ -155,7 +155,7 @@ class Story:
             lines.append(("next", f"{command} resume {where}"))
         return lines
 
-    def _figures(self, result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def _figures(self, result: RunResult) -> list[tuple[str, str]]:
         kept, at = self._kept(result), f"@{self.top_k}"
         if not math.isfinite(kept.hr):
             return []
@@ -169,10 +169,10 @@ class Story:
             lines.append(("clients", f"best: {best}, worst: {worst}"))
         return lines
 
-    def _kept(self, result: Mapping[str, Any]) -> EpochRecord:
+    def _kept(self, result: RunResult) -> EpochRecord:
         epoch = (result.get("best") or result.get("last") or {}).get("epoch")
         return next((each for each in self.records if each.epoch == epoch), self.records[-1])
 
-    def _why(self, result: Mapping[str, Any]) -> str:
+    def _why(self, result: RunResult) -> str:
         chosen = result.get("best") and self.job.config.runner.validation_data_dir
         return "the best on the validation shards" if chosen else "the last"

@@ -22,6 +22,7 @@ from fl_rec.evaluation.metrics import EpochMetrics, format_epoch
 from fl_rec.job.check import Job
 from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.result import DONE
 from fl_rec.runs.roles import Role
 from fl_rec.trainer.watch import Watch
 
@@ -323,24 +324,16 @@ class FLTrainer:
         self.checkpoints.close()
         self.exchange.stop()
         if self.role.is_first_worker:
-            self.run_directory.write_result(_result(self))
+            _end(self)
 
     def _shards_of(self, shards: Sequence[Sequence[Path]]) -> Sequence[Path]:
         return shards[self.role.index] if shards else ()
 
 
-def _result(trainer: FLTrainer) -> dict[str, Any]:
-    """Of a run that ends well. RunError if no epoch was reported."""
-    history, saving = trainer.history, trainer.saving
-    if not history:
+def _end(trainer: FLTrainer) -> None:
+    """Writes the result of a run that ends well. RunError if no epoch was reported."""
+    if not trainer.history:
         raise RunError("A run reports at least one epoch, and this one reported none: run_worker must call report.")
-    return {
-        "state": roles.DONE,
-        "workers": trainer.role.num_workers,
-        "servers": len(trainer.role.server_endpoints),
-        "model": str(saving.best_model),
-        "last": history[-1],
-        "best": next(each for each in history if each["epoch"] == saving.best_epoch),
-        "epochs": history,
-        **trainer.local.result(),
-    }
+    saving = trainer.saving
+    best = saving.best_epoch if trainer.evaluator.validates else None
+    trainer.run_directory.end(DONE, best, model=saving.best_model, **trainer.local.result())

@@ -18,7 +18,8 @@ from fl_rec import environment
 from fl_rec.arguments import add_config_arguments
 from fl_rec.config import Config, load_from_args
 from fl_rec.errors import FLRecError
-from fl_rec.job.check import check_job
+from fl_rec.job.begun import began
+from fl_rec.job.check import Job, check_job
 from fl_rec.job.launch import DEFAULT_SCRIPTS
 from fl_rec.job.watch import FLEETRUN_MARK
 from fl_rec.plugins import where_raised
@@ -58,6 +59,7 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
         os.chdir(run.log)
         job = check_job(config, role.num_workers, role.num_coordinators)
         if role.is_first_worker and ENVIRONMENT_KEY not in os.environ:
+            _launch(job, role, run).write(run)
             job.config.dump(run.config)
         trainer.play(job, role, run)
         roles.write_status(run.roles, role.name, roles.DONE)
@@ -98,6 +100,20 @@ def _own_script() -> str:
     return "" if script in DEFAULT_SCRIPTS else str(script)
 
 
+def _launch(job: Job, role: Role, run: RunDirectory) -> Launch:
+    """What the launcher would have written of a job that a bare fleetrun has started."""
+    fleetrun = psutil.Process(os.getppid())
+    facts = began(job, run, _started(fleetrun), fleetrun.cmdline())
+    return Launch(role.num_workers, len(role.server_endpoints), role.num_coordinators, _own_script(), facts)
+
+
+def _started(fleetrun: psutil.Process) -> float:
+    """When, in seconds since 1970: the same for all roles, though the clock be set while they start. psutil adds the
+    boot time, which moves with it."""
+    mark = os.environ[FLEETRUN_MARK]
+    return os.stat(mark).st_mtime if os.path.isdir(mark) else fleetrun.create_time()
+
+
 def open_run(config: Config, role: Role) -> RunDirectory:
     """The run directory of this job: the launcher's, or one named after the fleetrun that started this process.
 
@@ -106,12 +122,9 @@ def open_run(config: Config, role: Role) -> RunDirectory:
     """
     if ENVIRONMENT_KEY in os.environ:
         return RunDirectory(Path(os.environ[ENVIRONMENT_KEY]))
-    fleetrun = psutil.Process(os.getppid())
-    mark = os.environ[FLEETRUN_MARK]
-    # The same for all roles, though the clock be set while they start: psutil adds the boot time, which moves with it.
-    began = os.stat(mark).st_mtime if os.path.isdir(mark) else fleetrun.create_time()
-    run, made = RunDirectory.claim(config.runner.run_dir or default_path(config.yaml_path, began, fleetrun.pid), mark)
+    fleetrun, path = psutil.Process(os.getppid()), config.runner.run_dir
+    path = path or default_path(config.yaml_path, _started(fleetrun), fleetrun.pid)
+    run, made = RunDirectory.claim(path, os.environ[FLEETRUN_MARK])
     if made:
-        Launch(role.num_workers, len(role.server_endpoints), role.num_coordinators, _own_script()).write(run)
         start_watch(run, role, fleetrun, config)
     return run

@@ -25,6 +25,7 @@ from fl_rec.nets.structure import Structure
 from fl_rec.runs import private_parts, roles, training_state
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.renumber import COUNTED
+from fl_rec.runs.result import Began, Data, RunResult, Versions, result_of
 from fl_rec.runs.saved import SavedModel
 from tests.fuzzing.base import (
     ITEMS,
@@ -69,7 +70,7 @@ def a_run() -> Files:
     return {
         "metrics.jsonl": "".join(json.dumps(each) + "\n" for each in records).encode(),
         "rounds.jsonl": "".join(each.to_json() + "\n" for each in said).encode(),
-        "result.json": json.dumps({"state": "done", "model": "model/3", "epochs": 3, "metrics": records[-1]}).encode(),
+        "result.json": json.dumps(a_result(records).to_json()).encode(),
         "roles/worker.0.json": json.dumps(status).encode(),
         "coordinator/address.json": json.dumps(address).encode(),
         "config.yaml": a_job()["job.yaml"],
@@ -77,6 +78,13 @@ def a_run() -> Files:
         "model/3/model.json": json.dumps(signature()).encode(),
         "model/3/private/0.npz": b"none",
     }
+
+
+def a_result(records: list[dict[str, Any]]) -> RunResult:
+    versions, data = Versions("0.1.0", "3.0.0", "3.11.0"), Data("../data", "0" * 64)
+    began = Began("2026-01-01T00:00:00+00:00", 1.0, "fl-rec run", versions, data, {"hr@10": 0.4, "ndcg@10": 0.2})
+    totals = [each for each in records if each["client"] == ALL]
+    return result_of("done", Path("/run"), began, totals, 2, model="/run/model/3", workers=2)
 
 
 def signature() -> dict[str, Any]:
@@ -109,7 +117,10 @@ def run(folder: Path) -> None:
             sound(type(getattr(each, name)) in (int, float), f"{name} {getattr(each, name)!r}")
         for name in ("train_auc", "test_auc", "hr", "ndcg"):
             sound(math.isnan(getattr(each, name)) or 0 <= getattr(each, name) <= 1, f"{name} {getattr(each, name)!r}")
-    sound(isinstance(whole.result, dict) and isinstance(whole.result.get("state"), str), "result")
+    result = whole.result
+    sound(result.state in ("done", "failed", "interrupted") and isinstance(result.epochs, list), "result")
+    for name, kind in (("model", str), ("error", str), ("workers", int), ("seconds", (int, float)), ("best", dict)):
+        sound(result[name] is None or (type(result[name]) is not bool and isinstance(result[name], kind)), name)
 
 
 @reader(a_run, 8)

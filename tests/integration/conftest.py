@@ -131,6 +131,11 @@ class Finished:
     def result(self) -> dict[str, Any]:
         return json.loads(self.run.result.read_text())
 
+    @property
+    def model(self) -> Path:
+        """The folder of the model that is kept."""
+        return self.run.path / self.result["model"]
+
     def records(self, client: int | str) -> list[dict[str, Any]]:
         """The metrics of one client, or of "all", by epoch."""
         return [each for each in self.run.read_metrics() if each["client"] == client]

@@ -33,7 +33,7 @@ def test_a_job_that_starts_from_a_pruned_model(
     commands: Commands, trained: Finished, shards: Path, tmp_path: Path
 ) -> None:
     """The zeros stay zeros in every worker and on the server, with GEO and with rounds, and all else is trained."""
-    commands.succeed("compress", trained.result["model"], "--out", tmp_path / "pruned", "--prune", 0.5)
+    commands.succeed("compress", trained.model, "--out", tmp_path / "pruned", "--prune", 0.5)
     before = parameters(commands, tmp_path / "pruned", tmp_path / "before.npz")
     zeros = {name: before[name] == 0 for name in MATRICES}
     assert {name: each.sum() / each.size for name, each in zeros.items()} == dict.fromkeys(MATRICES, 0.5)
@@ -43,7 +43,7 @@ def test_a_job_that_starts_from_a_pruned_model(
         again = Job(folder, shards)
         again.runner.update(warmup_model_path=str(tmp_path / "pruned"), keep_zeros=True, exchanges_per_epoch=rounds)
         again.hyper_parameters["proximal"] = 0.01
-        after = parameters(commands, Path(again.succeed().result["model"]), folder / "after.npz")
+        after = parameters(commands, again.succeed().model, folder / "after.npz")
         for name in MATRICES:
             assert not after[name][zeros[name]].any(), f"{name}, {rounds} rounds"
         for name, values in before.items():  # of layers of ReLU some units may be dead
@@ -68,12 +68,14 @@ def test_an_exported_model_of_4_bits_is_used_like_any_other(
     record = json.loads((small / "model.json").read_text())["compression"]
     assert record["not_tested"] is None
     last = trained.result["last"]
-    assert [record["before"][name] for name in ("hr", "ndcg")] == pytest.approx([last["hr"], last["ndcg"]], abs=1e-9)
+    assert [record["before"][name] for name in ("hr", "ndcg")] == pytest.approx(
+        [last["hr@10"], last["ndcg@10"]], abs=1e-9
+    )
     evaluated = json.loads(commands.succeed("evaluate", small, "--format", "json"))
     assert [record["after"][name] for name in ("hr", "ndcg", "auc")] == [
         evaluated[name] for name in ("hr", "ndcg", "test_auc")
     ]
-    assert f"{last['hr']:.4f}" in table
+    assert f"{last['hr@10']:.4f}" in table
     assert record["after"]["auc"] == pytest.approx(record["before"]["auc"], abs=0.02)
     asked = [
         commands.succeed("recommend", "--model", model, "--user", 1, "--top", 5).splitlines()

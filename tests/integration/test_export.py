@@ -91,7 +91,7 @@ def trained(trained: Finished, tmp_path_factory: pytest.TempPathFactory) -> Fini
 @pytest.fixture(scope="module")
 def exported(trained: Finished) -> Path:
     told = succeed("export", trained.run.path).splitlines()
-    hit_rate = trained.result["best"]["hr"]
+    hit_rate = trained.result["last"]["hr@10"]
     assert told == [
         f"model     {trained.run.model / str(LAST)}: epoch {LAST}, all clients, HR@10 {hit_rate:.4f}",
         f"ids       {USERS} users, {ITEMS} items",
@@ -330,7 +330,7 @@ def test_parts_that_have_no_common_model(commands: Commands, private_layer: Fini
     assert "have no common one" in commands.refusal("export", finished.run.path)
     assert "One client's: --client K" in commands.refusal("export", finished.run.path)
     (line,) = commands.succeed("evaluate", finished.run.path).splitlines()
-    best = finished.result["best"]["epoch"]
+    best = finished.result["last"]["epoch"]
     assert_logged(json.loads(line), finished.records("all")[best - 1])
     commands.succeed("export", finished.run.path, "--client", 1, "--out", tmp_path / "one")
     (line,) = commands.succeed("evaluate", tmp_path / "one").splitlines()

@@ -15,6 +15,7 @@ from fl_rec.data.manifest import load_manifest
 from fl_rec.data.text import parse_multislot
 from fl_rec.job.watch import log_path
 from fl_rec.runs import roles
+from fl_rec.runs.result import figures
 
 from .conftest import ROOT, TIMEOUT, WORKERS, Finished, Job, SharedJob, clean_environment
 
@@ -53,7 +54,7 @@ def test_what_a_run_trains_reports_and_saves(trained: Finished, shards: Path, tm
     assert finished.records("all")[2]["train_auc"] > 0.55
 
     assert finished.result["state"] == "done"
-    assert finished.result["last"] == finished.records("all")[2]
+    assert finished.result["last"] == figures(finished.records("all")[2]) and finished.result["best"] is None
     assert "epoch 3 of 3" in finished.output
     assert str(finished.run.result) in finished.output
     states = {name: each.state for name, each in roles.read_statuses(finished.run.roles).items()}
@@ -75,7 +76,7 @@ def assert_saved_scores_are_the_logged_ones(finished: Finished, shards: Path, tm
     texts = [path.read_bytes() for path in sorted((shards / "fl_test_data").iterdir())]
     rows = np.concatenate([np.column_stack(parse_multislot(text, 3)) for text in texts])
     np.save(tmp_path / "rows.npy", rows)
-    model = Path(finished.result["model"])
+    model = finished.model
     subprocess.run(
         [sys.executable, "-c", FRESH_PROCESS, str(model), str(tmp_path / "rows.npy"), str(tmp_path / "scores.npy")],
         check=True,
@@ -89,7 +90,7 @@ def assert_saved_scores_are_the_logged_ones(finished: Finished, shards: Path, tm
         positive = scores[mine][rows[mine, 2] == 1][0]
         hits += np.sum(scores[mine][rows[mine, 2] == 0] >= positive) < 10
     logged = finished.result["last"]
-    assert logged["hr"] == pytest.approx(hits / logged["test_users"], abs=1e-12)
+    assert logged["hr@10"] == pytest.approx(hits / logged["test_users"], abs=1e-12)
     assert logged["test_auc"] == pytest.approx(roc_auc_score(rows[:, 2], scores), abs=1e-3)
     return model
 
@@ -156,7 +157,7 @@ def test_other_ways_to_run(job: Job, shards: Path, tmp_path: Path, changes: dict
 
 
 def test_warm_start_goes_on_where_the_model_was(job: Job, trained: Finished, shards: Path, tmp_path: Path) -> None:
-    job.runner["warmup_model_path"] = trained.result["model"]
+    job.runner["warmup_model_path"] = str(trained.model)
     warm = job.succeed()
     cold, *_, last = (record["train_loss"] for record in trained.records("all"))
     assert warm.records("all")[0]["train_loss"] < (cold + last) / 2
@@ -176,7 +177,7 @@ def test_the_papers_other_nets_and_a_neumf_that_starts_from_two(
     for finished in (gmf, cold):
         assert_every_row_trained(finished, shards)
     job.hyper_parameters.update(
-        mode="NCF_NeuMF", pretrained_gmf=gmf.result["model"], pretrained_mlp=trained.result["model"], pretrain_alpha=0.4
+        mode="NCF_NeuMF", pretrained_gmf=str(gmf.model), pretrained_mlp=str(trained.model), pretrain_alpha=0.4
     )
     assert job.succeed().result["last"]["train_loss"] < cold.result["last"]["train_loss"] - 0.05
 

@@ -15,6 +15,7 @@ import pytest
 
 from fl_rec.job.watch import log_path
 from fl_rec.runs import private_parts
+from fl_rec.runs.result import figures
 
 from .conftest import ROOT, WORKERS, Finished, Job, SharedJob
 
@@ -246,7 +247,7 @@ def test_everything_else_that_an_exchange_may_meet(job: Job, shards: Path, tmp_p
     for record in finished.records("all"):
         assert (record["validation_hr"], record["validation_ndcg"]) == (record["hr"], record["ndcg"])
     best = max(finished.records("all"), key=lambda record: record["validation_ndcg"])
-    assert finished.result["best"] == best
+    assert finished.result["best"] == figures(best)
     assert [path.name for path in finished.run.model.iterdir()] == [str(best["epoch"])], "no other epoch's model stays"
     assert not list(finished.run.path.glob("*rows*")), "the rows that were drawn are gone"
 

@@ -61,7 +61,7 @@ try:
     fl_rec.train(sys.argv[1], {"runner.epochs": 500}, on_epoch=told, verbose=False)
 except KeyboardInterrupt:
     run = fl_rec.Run(sys.argv[2])
-    print(run.result["error"], run.model(0).name, signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    print(run.result["error"], run.model(1).name, signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 """
 
 
@@ -104,5 +104,5 @@ def test_ctrl_c(job: Job) -> None:
     finally:
         process.kill()
     assert (process.returncode, errors) == (0, "")
-    assert output.endswith("stopped by SIGINT 0 True\n")
+    assert output.endswith("stopped by SIGINT 1 True\n")
     assert job.processes() == []

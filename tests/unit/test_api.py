@@ -26,6 +26,7 @@ from fl_rec.config.written import parse_override, to_override
 from fl_rec.job.watch import Mark
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.renumber import COUNTED
+from fl_rec.runs.result import RunResult
 
 pytestmark = pytest.mark.usefixtures("fast")
 ALL_DONE = [(role, "done", "") for role in ("server.0", "worker.0", "worker.1")]
@@ -78,7 +79,7 @@ def test_train(
     assert told == [each for each in run.metrics if each.client == "all"]
     assert run.path == path.parent.parent / "run" and repr(run) == f"fl_rec.Run({str(run.path)!r})"
     assert (run.config.runner.epochs, run.config.runner.seed, run.config.hyper_parameters.num_users) == (2, 7, 2)
-    assert run.result == {"state": "done", "model": "the/model"}
+    assert (run.result.state, run.result["model"], run.result.get("nothing")) == ("done", "the/model", None)
     out, err = capsys.readouterr()
     assert f" run       {run.path}\n" in out and f" model     {run.path}/the/model\n" in out and err == ""
     assert re.findall(r"epoch (\d)/2  loss", out) == ["1", "2"]
@@ -143,7 +144,7 @@ def test_what_on_epoch_raises_ends_the_job(make_job: MakeJob, fleetrun: Fleetrun
         fl_rec.train(make_job(), on_epoch=enough, verbose=False)
     assert len(told) == 1
     result = fl_rec.Run(tmp_path / "run").result
-    assert result["state"] == "failed" and result["error"] == "stopped by ValueError('enough')"
+    assert result["state"] == "interrupted" and result["error"] == "stopped by ValueError('enough')"
     assert [each["epoch"] for each in result["epochs"]] == [1, 2], "the figures that it had"
     assert Mark("FL_REC_RUN_DIR", str(tmp_path / "run")).processes() == []
 
@@ -250,7 +251,7 @@ def ended(run: RunDirectory, make_job: MakeJob) -> fl_rec.Run:
     """A run with two saved models, of which the first is the best."""
     for epoch in (1, 2):
         model(run.model / str(epoch), epoch=epoch)
-    run.write_result({"state": "done", "model": str(run.model / "1")})
+    run.write_result(RunResult(state="done", model="model/1"))
     return fl_rec.Run(run.path)
 
 

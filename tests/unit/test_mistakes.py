@@ -13,6 +13,7 @@ import pytest
 
 from fl_rec import cli, environment
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.result import RunResult
 
 COLUMNS, LINES = 80, 24
 MakeJob = Callable[..., Path]
@@ -125,7 +126,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def ended(tmp_path: Path) -> RunDirectory:
     run, _ = RunDirectory.claim(tmp_path / "ended", "another job")
-    run.write_result({"state": "done", "model": str(run.model / "1")})
+    run.write_result(RunResult(state="done", model="model/1"))
     return run
 
 

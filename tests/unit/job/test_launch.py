@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+import fl_rec
 from fl_rec import cli, environment
 from fl_rec.config import Config
 from fl_rec.job import launch
@@ -26,6 +29,7 @@ from fl_rec.job.watch import (
     Mark,
 )
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.result import RunResult, figures
 
 DEADLINE = 30.0
 ROLES = ("server.0", "worker.0", "worker.1")
@@ -91,13 +95,17 @@ def test_job_that_fails(
     assert code == 1
     assert err == f"fl_rec: worker.1 failed: the reader exited with 1\n  its log: {log}\n"
     assert "done  " not in out
-    assert json.loads((tmp_path / "run" / "result.json").read_text()) == {
-        "state": "failed",
-        "role": "worker.1",
-        "kind": "failed",
-        "error": "the reader exited with 1",
-        "log": str(log),
-    }
+    result = RunDirectory(tmp_path / "run").read_result()
+    assert (result.state, result.role, result.kind) == ("failed", "worker.1", "failed")
+    assert (result.error, result.log) == ("the reader exited with 1", "log/workerlog.1")
+    assert (result.workers, result.servers, result.model, result.epochs) == (2, 1, None, [])
+    assert result.data is not None and (tmp_path / "run" / result.data.folder).resolve().is_relative_to(
+        tmp_path / "a job"
+    )
+    assert result.started is not None and result.ended is not None and result.started <= result.ended
+    assert result.seconds is not None and 0 < result.seconds < DEADLINE and result.start_seconds is None
+    assert result.command == shlex.join(psutil.Process().cmdline())
+    assert result.versions is not None and result.versions.fl_rec == fl_rec.__version__
     assert Mark("FL_REC_RUN_DIR", str(tmp_path / "run")).processes() == []
 
 
@@ -109,7 +117,7 @@ def test_a_run_goes_on(
     assert run_cli(capsys, "-m", make_job(), "--server_num", 1)[0] == 1
     run = RunDirectory(tmp_path / "run")
     broken = json.loads(run.result.read_text())
-    assert broken["epochs"] == [line] and broken["error"] == "why"
+    assert broken["epochs"] == [figures(line)] and broken["error"] == "why"
     fleetrun(ALL_DONE)
     for arguments in (["resume", run.path, "-o", "runner.epochs=7"], ["run", "--resume", run.path]):
         assert cli.main([*map(str, arguments)]) == 0
@@ -138,7 +146,7 @@ def test_a_job_that_lost_a_process_goes_on_by_itself(
 
     def play(options: LaunchOptions, workers: int, job: Any, run: RunDirectory, *_others: Any) -> Failure | None:
         (run.log / "start").write_text("")
-        run.write_result({"state": "failed"} if failures else {"state": "done", "model": "the/model"})
+        run.write_result(RunResult(state="failed") if failures else RunResult(state="done", model="the/model"))
         return failures.pop() if failures else None
 
     monkeypatch.setattr(launch, "_play", play)
@@ -396,7 +404,7 @@ def test_signal_ends_the_job_and_nothing_else(
     assert f"note: stopped by {number.name}: ending the job's processes\n" in out
     assert "ended     0 epochs in " in out and "next" not in out
     content = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert content == {"state": "failed", "error": f"stopped by {number.name}"}
+    assert (content["state"], content["error"]) == ("interrupted", f"stopped by {number.name}")
     assert Mark("FL_REC_RUN_DIR", str(tmp_path / "run")).processes() == []
     assert bystander.poll() is None
     assert signal.getsignal(number) is before

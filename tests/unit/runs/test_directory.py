@@ -17,6 +17,7 @@ import pytest
 
 from fl_rec.errors import RunError
 from fl_rec.runs.directory import RunDirectory, default_path, runs_folder
+from fl_rec.runs.result import RunResult
 
 DEADLINE = 30.0
 
@@ -65,12 +66,12 @@ def test_role_of_the_same_job_joins(tmp_path: Path) -> None:
 
 def test_directory_of_another_run_is_left_alone(tmp_path: Path) -> None:
     run, _ = RunDirectory.claim(tmp_path, "an earlier job")
-    run.write_result({"state": "done"})
+    run.write_result(RunResult(state="done"))
     assert refusal(tmp_path) == (
         f"A run directory holds one run, and this one has had its own. Received: runner.run_dir={tmp_path}. "
         "Name another, leave the key out, or move the old run away."
     )
-    assert json.loads(run.result.read_text()) == {"state": "done"}
+    assert run.read_result() == RunResult(state="done")
 
 
 def test_one_of_many_roles_makes_it(tmp_path: Path) -> None:
@@ -161,15 +162,15 @@ def test_tables_are_set_apart_by_an_empty_line(run: RunDirectory) -> None:
 
 
 def test_result_is_replaced_whole(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    run.write_result({"state": "done", "epochs": [1, 2]})
-    assert json.loads(run.result.read_text()) == {"state": "done", "epochs": [1, 2]}
+    run.write_result(RunResult(state="done", workers=2))
+    assert run.read_result() == RunResult(state="done", workers=2)
 
     def full(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError):
-        run.write_result({"state": "failed"})
+        run.write_result(RunResult(state="failed"))
     assert json.loads(run.result.read_text())["state"] == "done"
 
 

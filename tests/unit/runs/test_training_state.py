@@ -12,6 +12,7 @@ import pytest
 from fl_rec.errors import DataError
 from fl_rec.runs import roles, training_state
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.result import RunResult
 from fl_rec.runs.training_state import TrainingState
 
 IDENTITY = {"run": "a", "net": "b", "data": "c"}
@@ -112,7 +113,7 @@ def test_going_back(run: RunDirectory) -> None:
     (run.coordinator / "policy.npz").write_text("new")
     (run.log / "workerlog.0").write_text("trouble")
     roles.write_status(run.roles, "worker.0", roles.FAILED, "trouble")
-    run.write_result({"state": "failed"})
+    run.write_result(RunResult(state="failed"))
     training_state.go_back(run, training_state.newest(run))
     assert {path: path.read_bytes() for path in run.records} == before
     assert (run.coordinator / "teacher.npz").read_text() == "of epoch 1"
@@ -121,7 +122,7 @@ def test_going_back(run: RunDirectory) -> None:
     kept = run.log / "before-1"
     assert [path.name for path in run.log.iterdir()] == ["before-1"]
     assert (kept / "workerlog.0").read_text() == "trouble"
-    assert json.loads((kept / "result.json").read_text()) == {"state": "failed"}
+    assert json.loads((kept / "result.json").read_text())["state"] == "failed"
     assert roles.read_statuses(kept / "roles")["worker.0"].error == "trouble"
 
 
@@ -146,17 +147,15 @@ def test_records_that_are_shorter_than_they_were(run: RunDirectory) -> None:
 
 
 def test_an_interrupted_run_keeps_its_figures(run: RunDirectory) -> None:
-    run.write_interrupted({"state": "failed", "error": "why"})
-    assert json.loads(run.result.read_text()) == {"state": "failed", "error": "why"}
-    totals = [{"epoch": epoch, "client": "all", "hr": 0.1} for epoch in (1, 2)]
+    run.end("interrupted", error="why")
+    found = run.read_result()
+    assert (found.state, found.error, found.last, found.epochs) == ("interrupted", "why", None, [])
+    totals = [{"epoch": epoch, "client": "all", "hr": 0.1, "top_k": 10} for epoch in (1, 2)]
     run.append_metrics([{"epoch": 1, "client": 0}, *totals, {"epoch": 3, "client": 0}])
-    run.write_interrupted({"state": "failed", "error": "why"})
-    assert json.loads(run.result.read_text()) == {
-        "state": "failed",
-        "error": "why",
-        "last": totals[1],
-        "epochs": totals,
-    }
+    run.end("interrupted", error="why")
+    found = run.read_result()
+    assert found.epochs == [{"epoch": epoch, "hr@10": 0.1} for epoch in (1, 2)] and found.last == found.epochs[1]
+    assert found.best is None, "nothing has chosen it"
 
 
 def test_one_launcher_at_a_time(run: RunDirectory, tmp_path: Path) -> None:

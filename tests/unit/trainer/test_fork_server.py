@@ -146,4 +146,5 @@ def test_the_launcher_is_killed(run: RunDirectory, start: Callable[..., subproce
     launcher.communicate(timeout=DEADLINE)
     _, alive = psutil.wait_procs(mark(run).processes(), timeout=DEADLINE)
     assert alive == [] == mark(run).processes()
-    assert json.loads(run.result.read_text()) == {"state": "failed", "error": "the launcher was killed"}
+    result = run.read_result()
+    assert (result.state, result.error) == ("interrupted", "the launcher was killed")
