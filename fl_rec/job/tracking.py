@@ -6,13 +6,13 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from fl_rec.config import Config
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import EpochRecord, records_of
 from fl_rec.job.observers import Observer, RoleView, Started
 from fl_rec.runs import roles as states
+from fl_rec.runs.result import RunResult
 from fl_rec.trackers import TRACKERS, Figures, Tracker, figures_of
 
 # How long the end of a job waits for what is still to be written or sent.
@@ -49,8 +49,8 @@ class Tracking(Observer):
         self._last = record.epoch
         self._tasks.put(partial(self._tracker.log, record.epoch, self._figures(record)))
 
-    def ended(self, result: Mapping[str, Any]) -> None:
-        done, model = result["state"] == states.DONE, result.get("model")
+    def ended(self, result: RunResult) -> None:
+        done, model = result.state == states.DONE, result.model
         where = self._job.run.path / model if model else None  # an absolute one stays
         self._tasks.put(partial(self._tracker.end, done, where))
         self._tasks.put(None)
