@@ -23,6 +23,7 @@ from fl_rec.job import launch
 from fl_rec.job.watch import Mark
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.result import RunResult
 
 # No wait of a unit test is longer than this many seconds; a machine under load needs them.
 DEADLINE = 30.0
@@ -163,7 +164,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunDirectory]:
             each = {name: values[epoch - 1] for name, values in more.items()}
             run.append_metrics([{"epoch": epoch, "client": who, **FIGURES, "hr": hr, **each} for who in (0, "all")])
         if result is not None:
-            run.write_result(result)
+            run.write_result(RunResult(**result))
         return run
 
     return make_run

@@ -17,6 +17,7 @@ from fl_rec.job.launch import LaunchOptions, launch
 from fl_rec.job.observers import Observer
 from fl_rec.job.tracking import Tracking, trackers_of
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.result import RunResult
 
 pytestmark = pytest.mark.usefixtures("fast")
 ROLES_DONE = [(role, "done", "") for role in ("server.0", "worker.0", "worker.1")]
@@ -150,14 +151,14 @@ def test_epochs_that_come_again(run: RunDirectory, recorder: Recorder) -> None:
     run.metrics.write_text("")
     run.append_metrics(lines(1, 2))
     found.epoch(records_of(run.read_metrics())[-1])
-    found.ended({"state": "failed", "error": "why"})
+    found.ended(RunResult(state="failed", error="why"))
     assert recorder.told == [["begin"], 1, 2, 3, ["begin", 1], 2, [False, None]]
 
 
 def test_a_resumed_run_has_its_epochs(run: RunDirectory, recorder: Recorder) -> None:
     run.append_metrics(lines(1, 2))
     found = begun(run, 2)
-    found.ended({"state": "done", "model": "model/2"})
+    found.ended(RunResult(state="done", model="model/2"))
     assert recorder.told == [["begin", 1, 2], [True, run.path / "model/2"]]
 
 
@@ -165,7 +166,7 @@ def test_one_that_takes_too_long(run: RunDirectory, recorder: Recorder, monkeypa
     monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 0.05)
     recorder.hold, found = True, begun(run, None)
     with pytest.raises(OSError, match=r"it has not taken everything within 0\.05 s"):
-        found.ended({"state": "done"})
+        found.ended(RunResult(state="done"))
     recorder.hold = False
 
 

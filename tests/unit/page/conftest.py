@@ -17,6 +17,7 @@ from fl_rec.data.manifest import MANIFEST_NAME, MANIFEST_VERSION, SLOTS, Manifes
 from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.metrics import EpochMetrics, Evaluation
 from fl_rec.runs.directory import Launch, RunDirectory
+from fl_rec.runs.result import RunResult
 
 MakeRun = Callable[..., RunDirectory]
 # What would be markup, were it not data.
@@ -105,9 +106,9 @@ def make_run(tmp_path: Path) -> MakeRun:
         for number in range(epochs if rounds else 0):
             RoundLog(run.rounds).append(a_round(number, clients))
         if result is None:
-            result = {"state": "done", "model": str(run.model / str(epochs)), "epochs": run.read_totals()}
+            result = {"state": "done", "model": f"model/{epochs}"}
         if result:
-            run.write_result(result)
+            run.write_result(RunResult(**result))
         return run
 
     return make_run

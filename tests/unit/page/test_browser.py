@@ -15,6 +15,7 @@ from fl_rec.page.content import content_of
 from fl_rec.page.render import comparison_page, run_page
 from fl_rec.page.serve import LivePage
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.result import RunResult
 from tests.unit.conftest import DEADLINE
 from tests.unit.page.conftest import NAMES, MakeRun, lines
 from tests.unit.page.test_serve import started
@@ -214,5 +215,5 @@ class _Ended:
 
     def close(self) -> None:
         if not self._run.result.exists():
-            self._run.write_result({"state": "done", "model": "m"})
+            self._run.write_result(RunResult(state="done", model="m"))
             self._page.ended(self._run.read_result())

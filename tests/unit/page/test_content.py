@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from pathlib import Path
@@ -139,10 +138,10 @@ def test_compressed_models_of_the_run(make_run: MakeRun) -> None:
 
 
 def test_what_a_result_adds(make_run: MakeRun) -> None:
-    result = {"state": "done", "model": "m", "privacy": {"epsilon": 2.5}, "best": {"epoch": 2}, "seconds": math.nan}
+    result = {"state": "done", "model": "m", "privacy": {"epsilon": 2.5}, "best": {"epoch": 2}, "seconds": 1.5}
     run = make_run(result=result, runner={"validation_data_dir": "v", "exchanges_per_epoch": 5}, privacy={"clip": 1})
     content = content_of(run)
-    assert (content["run"]["best"], content["run"]["seconds"], content["privacy"]["epsilon"]) == (2, None, 2.5)
+    assert (content["run"]["best"], content["run"]["seconds"], content["privacy"]["epsilon"]) == (2, 1.5, 2.5)
 
 
 def test_notes_of_the_tables_once_each(make_run: MakeRun) -> None:

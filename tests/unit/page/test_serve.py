@@ -18,6 +18,7 @@ from fl_rec.page import serve
 from fl_rec.page.serve import LivePage
 from fl_rec.runs.activity import Activity, Progress
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.result import RunResult
 from tests.unit.conftest import DEADLINE
 from tests.unit.page.conftest import MakeRun, lines
 
@@ -42,7 +43,7 @@ def page(run: RunDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     page.starting(started(run))
     assert told == [page.url]
     yield page
-    page.ended({"state": "done"})
+    page.ended(RunResult(state="done"))
 
 
 def get(page: LivePage, path: str, **headers: str) -> http.client.HTTPResponse:
@@ -84,7 +85,7 @@ def test_it_follows_the_job(page: LivePage, run: RunDirectory) -> None:
     assert (content["epochs"], content["run"]["state"]) == ([], "training")
     run.append_metrics(lines(1, 2))
     assert json.loads(get(page, "content.json").text)["epochs"] == [1]
-    run.write_result({"state": "done", "model": "m"})  # by the first worker, while the others still leave
+    run.write_result(RunResult(state="done", model="m"))  # by the first worker, while the others still leave
     assert json.loads(get(page, "content.json").text)["run"]["state"] == "training"
 
 
@@ -100,7 +101,7 @@ def test_the_end_waits_for_who_looks_on(run: RunDirectory) -> None:
     page = LivePage("127.0.0.1", 0, print)
     page.starting(started(run))
     get(page, "content.json")
-    end = threading.Thread(target=page.ended, args=[{"state": "failed"}])
+    end = threading.Thread(target=page.ended, args=[RunResult(state="failed")])
     end.start()
     content = json.loads(get(page, "content.json").text)
     end.join(DEADLINE)
@@ -113,9 +114,9 @@ def test_where_it_may_listen() -> None:
     assert serve.pages(None, False, print) == []
     for address in ("127.0.0.1:0", "0", "localhost:0", "[::1]:0"):
         (page,) = serve.pages(address, False, print)
-        page.ended({"state": "done"})
+        page.ended(RunResult(state="done"))
     (page,) = serve.pages("0.0.0.0:0", True, print)
-    page.ended({"state": "done"})
+    page.ended(RunResult(state="done"))
     for address in ("0.0.0.0:8080", "192.0.2.1:0", "example.org:80"):
         with pytest.raises(ConfigError, match=f"--ui serves this machine alone. Received: {address}, .* --insecure."):
             serve.pages(address, False, print)
