@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from fl_rec.job.watch import Mark
 from fl_rec.runs.directory import ENVIRONMENT_KEY
 
 from .conftest import PROMPT, TIMEOUT, Job, clean_environment
 
-# As a notebook's kernel: no file, a running event loop, Paddle imported before and in use; one cell trains twice.
-NOTEBOOK = """
+# A program with its own use for Paddle, which trains in a thread while an event loop runs.
+THREAD = """
 import zlib  # as a kernel has long before: after Paddle 2.6.2 it crashes at its first use, whoever imports it
 import paddle
 import asyncio, contextlib, io, json, logging, sys, threading
@@ -24,28 +27,25 @@ import fl_rec
 pir, handlers = paddle.get_flags("FLAGS_enable_pir_api"), list(logging.getLogger().handlers)
 said, told = io.StringIO(), []
 
-def train(name):
-    run = fl_rec.train(sys.argv[1], {"runner.epochs": 2}, on_epoch=told.append)
-    runs[name] = run
-
 async def cell():
-    train("first")
-    thread = threading.Thread(target=train, args=["second"])
+    runs = []
+    thread = threading.Thread(
+        target=lambda: runs.append(fl_rec.train(sys.argv[1], {"runner.epochs": 2}, on_epoch=told.append))
+    )
     thread.start()
     thread.join()
-    return runs["second"].recommender().recommend(5, top=2)
+    return runs[0], runs[0].recommender().recommend(5, top=2)
 
-runs = {}
 with contextlib.redirect_stdout(said):
-    recommended = asyncio.run(cell())
+    run, recommended = asyncio.run(cell())
 assert "__file__" not in globals()
 print(json.dumps({
-    "runs": [str(runs[name].path) for name in ("first", "second")],
-    "states": [run.result["state"] for run in runs.values()],
+    "run": str(run.path),
+    "state": run.result["state"],
     "told": [[each.epoch, each.client, [one.client for one in each.clients], each.hr] for each in told],
-    "hr": [each.hr for run in runs.values() for each in run.metrics if each.client == "all"],
+    "hr": [each.hr for each in run.metrics if each.client == "all"],
     "recommended": [each.rank for each in recommended],
-    "tables": said.getvalue().count("epoch 2 of 2"),
+    "shown": said.getvalue().count("epoch 2/2"),
     "paddle": [pir == paddle.get_flags("FLAGS_enable_pir_api"), (paddle.to_tensor([1.0, 2.0]) * 2).tolist()],
     "logging": logging.getLogger().handlers == handlers,
 }))
@@ -77,28 +77,61 @@ def python_environment() -> dict[str, str]:
     return {**{key: value for key, value in clean_environment().items() if key not in flags}, "PYTHONPATH": root}
 
 
-def test_a_notebook_trains_twice(job: Job) -> None:
+def test_in_a_thread(job: Job) -> None:
     del job.runner["run_dir"]
-    notebook = program(NOTEBOOK, job.yaml)
-    output, errors = notebook.communicate(timeout=TIMEOUT)
-    assert notebook.returncode == 0, errors
+    thread = program(THREAD, job.yaml)
+    output, errors = thread.communicate(timeout=TIMEOUT)
+    assert thread.returncode == 0, errors
     told = json.loads(output)  # and so nothing else was written there
-    first, second = map(Path, told["runs"])
-    assert first != second and first.parent == second.parent == job.folder / "runs"
-    assert told["states"] == ["done", "done"] and told["tables"] == 2
-    assert [each[:3] for each in told["told"]] == [[epoch, "all", [0, 1, 2]] for epoch in (1, 2, 1, 2)]
+    run = Path(told["run"])
+    assert run.parent == job.folder / "runs"
+    assert (told["state"], told["shown"]) == ("done", 1)
+    assert [each[:3] for each in told["told"]] == [[epoch, "all", [0, 1, 2]] for epoch in (1, 2)]
     assert [each[3] for each in told["told"]] == told["hr"]
-    assert told["recommended"] == [1, 2] and (second / "exported" / "model.json").is_file()
+    assert told["recommended"] == [1, 2] and (run / "exported" / "model.json").is_file()
     assert told["paddle"] == [True, [2.0, 4.0]]
     assert told["logging"]
-    for path in (first, second):
-        assert Mark(ENVIRONMENT_KEY, str(path)).processes() == []
+    assert Mark(ENVIRONMENT_KEY, str(run)).processes() == []
+
+
+NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "from_data_to_recommendation.ipynb"
+
+
+def outputs(notebook: Any) -> list[str]:
+    """What each cell of code shows."""
+    cells = [each for each in notebook.cells if each.cell_type == "code"]
+    return ["".join(each.get("text") or each["data"]["text/plain"] for each in cell.outputs) for cell in cells]
+
+
+def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a kernel, whose main thread has a running event loop."""
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    for module in ("ipykernel", "pandas"):
+        pytest.importorskip(module)
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    shown = outputs(notebook)
+    here = {"resources": {"metadata": {"path": tmp_path}}, "kernel_name": "python3", "timeout": TIMEOUT}
+    nbclient.NotebookClient(notebook, **here).execute(
+        env={**python_environment(), "IPYTHONDIR": str(tmp_path / "ipython")}
+    )
+    _, files, configuration, epochs, figures, recommended = played = outputs(notebook)
+    assert "'job.yaml'" in files and "train_batch_size: 32" in configuration
+    rates = [float(line.split()[3]) for line in epochs.splitlines()]
+    assert len(rates) == 12 and rates[-1] > 0.5 > 2 * rates[0]
+    assert f"{rates[-1]:.3f}" in figures.splitlines()[-1]
+    assert [line.count("Synthetic") for line in recommended.splitlines()] == [5, 5]
+    # What is shown with it is what it showed once, and of no machine.
+    assert [len(each.splitlines()) for each in shown] == [len(each.splitlines()) for each in played]
+    assert not any(folder in NOTEBOOK.read_text() for folder in ("/tmp", "/home", "/root", "/work"))
+    (run,) = (tmp_path / "films" / "runs").iterdir()
+    assert Mark(ENVIRONMENT_KEY, str(run)).processes() == []
 
 
 def test_ctrl_c(job: Job) -> None:
     process = program(INTERRUPTED, job.yaml, job.run.path)
     try:
-        assert process.stdout is not None and process.stdout.readline() == "0\n"
+        assert process.stdout is not None and process.stdout.readline() == "1\n"
         os.kill(process.pid, signal.SIGINT)
         output, errors = process.communicate(timeout=PROMPT)
     finally:

@@ -86,6 +86,14 @@ def test_job_that_ends_well(
     assert Config.load(run.config).hyper_parameters.num_users == 2
 
 
+def test_a_process_may_start_several(make_job: Callable[..., Path], fleetrun: Callable[..., None]) -> None:
+    """Two jobs of one configuration in one second have a run each."""
+    fleetrun(ALL_DONE)
+    options = LaunchOptions(make_job(), ("runner.run_dir=",))
+    first, second = (launch.launch(options) for _ in range(2))
+    assert first.path != second.path and first.path.parent == second.path.parent == options.config_yaml.parent / "runs"
+
+
 def test_job_that_fails(
     make_job: Callable[..., Path], fleetrun: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
