@@ -80,7 +80,7 @@ def parsers(names: Iterable[str] = tuple(COMMANDS)) -> tuple[Parser, Mapping[str
         program,
         description=DESCRIPTION.replace("fl-rec", program),
         epilog=EXIT_CODES,
-        formatter_class=lambda prog: raw(prog, max_help_position=19),
+        formatter_class=_Commands,
     )
     parser.set_defaults(parsers=parsers)  # for `fl-rec completion`
     parser.add_argument("--version", action=_Version, nargs=0, help="show the versions of fl_rec, Paddle and Python")
@@ -159,6 +159,14 @@ class Parser(argparse.ArgumentParser):
                 parser = each.choices[command]
                 return parser
         return self
+
+
+class _Commands(argparse.RawDescriptionHelpFormatter):
+    """Has each command and its summary in one line: argparse doesn't count by how much commands are indented."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = 4 + max(map(len, COMMANDS))
 
 
 class _Version(argparse.Action):

@@ -26,6 +26,7 @@ from fl_rec.files import read_json, write_json
 from fl_rec.outside import Count, as_typed
 from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.listing import named
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(options: argparse.Namespace) -> int:
     """Plays `fl-rec coordinator`."""
-    run = RunDirectory(options.run.resolve())
+    run = RunDirectory(named(options.run).resolve())
     if not run.metrics.is_file():
         raise RunError(f"RUN must be a run's folder. Received: {run.path}, which has no metrics.jsonl.")
     config = Config.load(options.config_yaml, options.opt) if options.config_yaml else _recorded(run, options.opt)

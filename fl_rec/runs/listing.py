@@ -104,6 +104,13 @@ def newest(project: Path = Path()) -> Path:
     return found[-1].parent
 
 
+def named(path: Path) -> Path:
+    """The run that a path, or the end of a name in `runs`, names; what names none as it is."""
+    with suppress(DataError):
+        return path if path.exists() else find_run(path)
+    return path
+
+
 def shortened(names: Sequence[str]) -> list[str]:
     """The shortest end of each name, in parts between dashes, that no other name has."""
     ends: dict[str, int] = {}

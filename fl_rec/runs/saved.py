@@ -16,6 +16,7 @@ from fl_rec.files import read_json, recover, verify
 from fl_rec.outside import Count, Inside, as_typed
 from fl_rec.runs import private_parts
 from fl_rec.runs.directory import RUNS, RunDirectory
+from fl_rec.runs.listing import named
 from fl_rec.runs.renumber import from_one
 from fl_rec.runs.result import DONE
 
@@ -54,7 +55,7 @@ class SavedModel:
         Raises:
             DataError: there is none, the run has not ended well, or what should tell of it can't be read.
         """
-        path = newest_run(path) if is_project(path) else path
+        path = newest_run(path) if is_project(path) else named(path)
         inside = [each for each in (path, *list(path.resolve().parents)[:2]) if RunDirectory(each).metrics.is_file()]
         run = RunDirectory(inside[0]) if inside else None
         folder = _model_of(run) if run and run.path == path else path

@@ -83,8 +83,9 @@ def resume(run: Path, options: argparse.Namespace) -> int:
     with first_sign(options, "reading the run and its checkpoint"):
         from fl_rec.job.launch import LaunchOptions
         from fl_rec.runs.directory import RunDirectory
+        from fl_rec.runs.listing import named
 
-        run = run.absolute()
+        run = named(run).absolute()
         job = LaunchOptions(
             config_yaml=Path(options.config_yaml) if options.config_yaml else RunDirectory(run).config,
             overrides=tuple(options.opt),

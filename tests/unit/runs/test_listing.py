@@ -12,7 +12,7 @@ import pytest
 from fl_rec.errors import DataError
 from fl_rec.runs import listing, roles
 from fl_rec.runs.directory import RunDirectory
-from fl_rec.runs.listing import find_run, list_runs, shortened
+from fl_rec.runs.listing import find_run, list_runs, named, shortened
 
 MakeRun = Callable[..., RunDirectory]
 
@@ -89,6 +89,15 @@ def test_a_run_is_found_by_path_name_or_its_end(make_run: MakeRun, tmp_path: Pat
         find_run("17", tmp_path)
     with pytest.raises(DataError, match=r"Received: 7, which is none of the 2 in .*/runs\. fl-rec runs lists them\."):
         find_run("7", tmp_path)
+
+
+def test_what_names_a_run_or_none(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("a-20260101-000000-17")
+    monkeypatch.chdir(tmp_path)
+    assert named(Path("17")).resolve() == run.path
+    (tmp_path / "17").mkdir()
+    assert named(Path("17")) == Path("17"), "what is there is meant"
+    assert named(Path("nowhere")) == Path("nowhere")
 
 
 def test_what_is_not_read_does_not_matter(make_run: MakeRun, tmp_path: Path) -> None:
