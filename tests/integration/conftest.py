@@ -78,6 +78,12 @@ class Commands:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def play(self, *arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
+        """A command in a folder, however it ends; of a Python file, if the first argument is one."""
+        if str(arguments[0]).endswith(".py"):
+            return self._forks.play(*map(str, arguments), cwd=cwd)
+        return self._forks.play(self.CLI, *arguments, cwd=cwd)
+
     def succeed(self, *arguments: Any) -> str:
         """What a command prints that ends well."""
         done = self._forks.play(self.CLI, *arguments)

@@ -1,0 +1,125 @@
+"""The documentation's commands, as they stand there: played on three shards, or why not."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fl_rec import cli
+from fl_rec.config import Config
+from fl_rec.data.manifest import list_shards
+from fl_rec.job.check import check_job
+from tests.documented import ROOT, Command, blocks, pages, snippet
+from tests.documented import commands as commands_of
+
+from .conftest import Commands
+
+# Why a command isn't played here, by what it is; the first that fits.
+NOT_PLAYED = {
+    r"datasets/movielens/run\.sh|.* PATH/": "it needs MovieLens, which may not be redistributed",
+    r"fl-rec run .*config_fl_distill": "it needs public users; test_distill.py has such jobs",
+    r"(pip|pre-commit|source) ": "it changes the reader's environment",
+    r"(fl_run\.sh (test|lint|docs)|python -m pytest)": "CI runs it",
+    r"fleetrun ": "test_job.py starts a job so",
+    r"(benchmarks|tests)/": "it takes minutes; its options are looked at in tests/unit",
+    r"tools/pretrain_ddpg\.py": "it takes minutes; test_ddpg.py teaches a policy",
+    r".*--source clicks\.csv.*|.* shop\b.*|.*job\.yaml|.*u-006e": "test_own_data.py plays them",
+    r"fl-rec runs remove": "it asks; test_runs.py answers",
+    r"fl-rec resume": "test_resume.py resumes runs",
+    r"fl-rec compress runs/NEW": "it is of a job that isn't played",
+    r"fl-rec run .*-o .*=squared_error": "it needs the loss that is written there, step by step",
+}
+
+
+def why_not(command: Command) -> str:
+    text = f"{command.name} {' '.join(command.arguments)}"
+    return next((why for form, why in NOT_PLAYED.items() if re.match(form, text)), "")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, shards: Path, prepared: Path) -> Path:
+    """A folder with what a clone has, its data being made-up, and with the files that the pages show."""
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    for name in ("models", "tools"):
+        (folder / name).symlink_to(ROOT / name)
+    movielens = folder / "datasets" / "movielens"
+    shutil.copytree(prepared, movielens)
+    for script in ROOT.glob("datasets/movielens/*.py"):
+        shutil.copy(script, movielens)
+    for data in (movielens / "fl_data", folder / "fl_rec_data" / "synthetic" / "fl_data"):
+        shutil.copytree(shards, data)
+    built_in = (ROOT / "configs" / "config_synthetic.yaml").read_text()
+    data = "../datasets/movielens/synthetic"
+    short = built_in.replace(data, "fl_rec_data/synthetic").replace("epochs: 12", "epochs: 1")
+    (folder / "config_synthetic.yaml").write_text(short)
+    (folder / "likes.txt").write_text("".join(f"{user}: {user % 7}, {user % 5 + 7}, milk\n" for user in range(40)))
+    for name in ("fl_hinge.py", "fl_worst_served.py", "my_trainer.py"):
+        (folder / name).write_text(snippet(name))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path, commands: Commands) -> Path:
+    """The same folder, in which the built-in job has run; the pages call its run runs/NAME."""
+    played(commands, place, "run")
+    (run,) = (place / "runs").iterdir()
+    played(commands, place, "export")
+    run.rename(place / "runs" / "NAME")
+    shutil.copytree(place / "runs" / "NAME", place / "runs" / "OTHER")
+    return place
+
+
+def played(commands: Commands, place: Path, *words: str) -> None:
+    done = commands.play(*words, cwd=place)
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
+
+
+def documented(jobs: bool) -> list[Command]:
+    """The commands that are not listed above, each once, in the order of the pages: jobs, or the others."""
+    found: dict[tuple[str, ...], Command] = {}
+    for command in (each for page in pages() for each in commands_of(page)):
+        if command.name != "cd" and not why_not(command):
+            found.setdefault((command.name, *command.arguments), command)
+    return [each for each in found.values() if (each.name == "fl-rec run") == jobs]
+
+
+def test_every_reason_is_of_use() -> None:
+    texts = [f"{each.name} {' '.join(each.arguments)}" for page in pages() for each in commands_of(page)]
+    for form in NOT_PLAYED:
+        assert any(re.match(form, text) for text in texts), form
+
+
+def test_commands_do_what_the_pages_say(trained: Path, commands: Commands) -> None:
+    told = documented(jobs=False)
+    assert {each.name for each in told} >= {f"fl-rec {name}" for name in ("export", "recommend", "report", "compress")}
+    for command in told:
+        words = command.name.split()[1:] if command.name.startswith("fl-rec ") else [command.name]
+        played(commands, trained, *words, *command.arguments)
+
+
+@pytest.mark.parametrize("command", documented(jobs=True), ids=str)
+def test_jobs_could_be_started(command: Command, place: Path) -> None:
+    """All that is checked before the first process starts; the built-in one is started above."""
+    parser, _ = cli.parsers(["run"])
+    options = parser.parse_args(["run", *command.arguments])
+    script = options.script
+    assert script is None or (place / script).is_file()
+    config = Config.load(place / (options.config_yaml or "config_synthetic.yaml"), options.opt)
+    workers = len(list_shards(config.runner.train_data_dir, "train_data_dir"))
+    job = check_job(config, workers, options.coordinator_num)
+    assert job.config.runner.epochs >= 1
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_snippets_play(page: Path, trained: Path, commands: Commands) -> None:
+    """What a page's Python does by itself; a part of a file, which CONTRIBUTING has, is none."""
+    for text in blocks(page, "python"):
+        if page.name not in ("CONTRIBUTING.md", "python.md"):  # test_own_data.py plays the latter
+            (trained / "snippet.py").write_text(text.replace("class StaticModel(...)", "class StaticModel"))
+            done = commands.play(str(trained / "snippet.py"), cwd=trained) if "main(" not in text else None
+            assert done is None or done.returncode == 0, f"{text}\n{done.stderr}"
+            compile(text, page.name, "exec")
