@@ -1,7 +1,7 @@
 """Cut prepared rows into one shard per worker, unlike each other: the step from rows to federated data.
 
     python datasets/movielens/gen_heter_data.py --num_shards 10 --partitioner zip_first_digit
-    python datasets/movielens/gen_heter_data.py --partitioner dirichlet_genre:alpha=0.3
+    python datasets/movielens/gen_heter_data.py --partitioner dirichlet_tag:alpha=0.3
     python datasets/movielens/gen_heter_data.py --verify
 
 `fl-rec partition`, but that --data and --out are in this folder unless given.

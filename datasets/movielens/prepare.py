@@ -3,7 +3,7 @@
     python datasets/movielens/prepare.py --source ml-1m.zip --test_negative ml-1m.test.negative.gz
     python datasets/movielens/prepare.py --source synthetic --validation
 
-`fl-rec prepare`, but that --out is this folder unless given. README.md describes sources and columns.
+`fl-rec prepare`, but that --out is this folder unless given. docs/data.md describes sources and columns.
 """
 
 import sys

@@ -189,8 +189,8 @@ class RunnerConfig(Keys):
     dump_fields_path: Path | None = key(None, "folder of the dump")
     dump_fields: tuple[str, ...] = key((), "variables to dump")
     dump_param: tuple[str, ...] = key((), "parameters to dump")
-    local_sparse: tuple[str, ...] = key((), "no effect here; see the README")
-    remote_sparse: tuple[str, ...] = key((), "no effect here; see the README")
+    local_sparse: tuple[str, ...] = key((), "no effect here; see docs/paddlerec.md")
+    remote_sparse: tuple[str, ...] = key((), "no effect here; see docs/paddlerec.md")
 
     @property
     def infer_epochs(self) -> range:

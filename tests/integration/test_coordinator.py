@@ -17,6 +17,7 @@ from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.data.manifest import load_manifest
 from fl_rec.job.watch import FLEETRUN_MARK, Mark
 from fl_rec.runs import roles
+from tests.documented import snippet
 
 from .conftest import (
     PROMPT,
@@ -128,20 +129,15 @@ def test_one_that_waits_learns_from_the_others(job: Job, tmp_path: Path) -> None
     assert losses[5] < losses[2]
 
 
-def example(name: str) -> str:
-    """A file's text as the README shows it."""
-    return (ROOT / "README.md").read_text().split(f"```python\n# {name}\n")[1].split("```")[0]
-
-
 def trainer_with_an_array() -> str:
-    """The README's, which tells the output layer too."""
+    """The documentation's, which tells the output layer too."""
     told = 'return {"output": min(self.pull_dense().values(), key=lambda values: values.size).ravel(), '
-    return example("my_trainer.py").replace("return {", told)
+    return snippet("my_trainer.py").replace("return {", told)
 
 
 def test_a_users_strategy_field_and_run_worker(job: Job, shards: Path, tmp_path: Path) -> None:
-    assert len(example("fl_worst_served.py").strip().splitlines()) < 15
-    (tmp_path / "fl_worst_served.py").write_text(example("fl_worst_served.py"))
+    assert len(snippet("fl_worst_served.py").strip().splitlines()) < 15
+    (tmp_path / "fl_worst_served.py").write_text(snippet("fl_worst_served.py"))
     (tmp_path / "my_trainer.py").write_text(trainer_with_an_array())
     job.coordinator = {
         "strategy": "fl_worst_served.py:WorstServed",

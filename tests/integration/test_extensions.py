@@ -1,4 +1,4 @@
-"""What users write themselves, as the README shows it: a net, a loss, a reader, a source, a partitioner, a trainer."""
+"""What users write themselves, as the documentation shows it: net, loss, reader, source, partitioner, trainer."""
 
 from __future__ import annotations
 
@@ -8,27 +8,9 @@ import pytest
 
 from fl_rec.data.manifest import load_manifest
 from fl_rec.runs.directory import RunDirectory
+from tests.documented import blocks
 
 from .conftest import ROOT, WORKERS, Job, run_script
-
-STOP_EARLY = """
-import sys
-sys.path.insert(0, {root!r})
-from fl_rec.trainer import FLTrainer, main
-
-class Trainer(FLTrainer):
-    '''Stops as soon as all clients together reach a test AUC.'''
-
-    def run_worker(self):
-        for epoch in self.epochs:
-            everyone = self.report(self.evaluate(self.train_epoch(epoch)))
-            if self.total(everyone).test_auc > 0.6:
-                break
-
-if __name__ == "__main__":
-    sys.exit(main(Trainer))
-"""
-
 
 STYLE = Path(__file__).parent / "paddlerec_style"
 
@@ -135,7 +117,10 @@ def test_a_users_partitioner_and_run_worker(job: Job, prepared: Path, tmp_path: 
     assert manifest is not None
     assert manifest.partitioner["name"].endswith(function)
     assert manifest.shards[0].train.rows > manifest.shards[1].train.rows, "the most active users share the first shard"
-    (tmp_path / "my_trainer.py").write_text(STOP_EARLY.format(root=str(ROOT)))
+    (stop_early,) = blocks(ROOT / "docs" / "extending.md", "python")
+    (tmp_path / "my_trainer.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n" + stop_early.replace("0.85", "0.6")
+    )
     job.runner.update(train_data_dir=str(out / "fl_train_data"), test_data_dir=str(out / "fl_test_data"), epochs=50)
     finished = job.succeed("--script", tmp_path / "my_trainer.py")
     assert finished.result["workers"] == 2

@@ -18,12 +18,18 @@ import pytest
 import fl_rec as package
 from fl_rec.data.manifest import load_manifest
 from fl_rec.runs.directory import RunDirectory
+from tests.documented import blocks, commands
 
 from .conftest import ROOT, TIMEOUT, clean_environment
 
 REGIONS = ("north", "south", "west")
 KINDS = ("bikes", "cups", "tea")
 USERS, ITEMS = 60, 120
+# The page's three commands, for this shop: its folder and one of its users.
+HERE = {"shop": "data", "shop/job.yaml": "data/job.yaml", "u-006e": "u-00a"}
+DOCUMENTED = [
+    [HERE.get(word, word) for word in command.words[1:]] for command in commands(ROOT / "docs" / "own-data.md")[:3]
+]
 FOREIGN = re.compile(r"movie|film|zip|genre|rating", re.IGNORECASE)
 
 
@@ -65,13 +71,11 @@ def fl_rec(here: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def trained(here: Path) -> str:
     """What the first two commands print."""
-    prepared = fl_rec(
-        here, "prepare", "--source", "clicks.csv", "--columns", "user=customer,item=sku,time=ts",
-        *("--users", "customers.csv", "--items", "goods.csv", "--client_column", "region", "--out", "data"),
-    )  # fmt: skip
+    prepare, run, _ = DOCUMENTED
+    prepared = fl_rec(here, *prepare)
     assert prepared.returncode == 0, prepared.stderr
     assert "1 of 60 users have none; they are spread over all shards by user id" in prepared.stderr
-    ran = fl_rec(here, "run", "-m", "data/job.yaml", "-o", "runner.epochs=8")
+    ran = fl_rec(here, *run, "-o", "runner.epochs=8")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return prepared.stdout + ran.stdout
 
@@ -90,7 +94,7 @@ def test_shards_are_the_regions(here: Path, trained: str) -> None:
 
 
 def test_recommendations_are_of_what_was_liked(here: Path, trained: str) -> None:
-    first = fl_rec(here, "recommend", "--model", "data", "--user", "u-00a", "--format", "json", "--top", 5)
+    first = fl_rec(here, *DOCUMENTED[2], "--format", "json")
     assert first.returncode == 0, first.stderr
     exporting, model = first.stderr.splitlines()
     assert re.fullmatch(r"exporting the best model of data/runs/job-[-\d]+", exporting)
@@ -139,12 +143,11 @@ def test_what_is_wrong_is_told_before_the_work(here: Path) -> None:
 
 
 def test_the_same_from_python_in_ten_lines(here: Path) -> None:
-    """The example of fl_rec's own text, which README has too."""
+    """The example of fl_rec's own text, which the documentation has too."""
     example = inspect.getdoc(package).split("\n\n", 1)[1].split("\n\nWhat a program needs")[0]
     program = textwrap.dedent(example)
     assert len(program.splitlines()) == 10
-    for name in ("README.md", "README.zh-CN.md"):
-        assert f"```python\n{program}\n```" in (ROOT / name).read_text(encoding="utf-8")
+    assert blocks(ROOT / "docs" / "python.md", "python") == [f"{program}\n"]
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, cwd=here,
         env=clean_environment(),

@@ -99,9 +99,9 @@ def test_keys_that_are_named_exist() -> None:
     named = re.compile(rf"`({'|'.join(SECTIONS)})\.([a-z_][\w.]*)")
     for page in pages():
         for section, name in named.findall(page.read_text(encoding="utf-8")):
-            if name == "py":  # a file
-                continue
             key = f"{section}.{name.rstrip('.')}"
+            if name == "py" or key == "runner.with_coordinator":  # a file; PaddleRec's, of which a page tells
+                continue
             within = any(key.startswith(f"{each}.") for each in KEYS)
             above = any(each.startswith(f"{key}.") for each in KEYS)
             assert key in known or within or above, f"{page.name}: {key}"
