@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,13 @@ NOT_PLAYED = {
     r"(pip|pre-commit|source) ": "it changes the reader's environment",
     r"(fl_run\.sh (test|lint|docs)|python -m pytest)": "CI runs it",
     r"fleetrun ": "test_job.py starts a job so",
+    r"docs/": "fl_run.sh lint runs them",
     r"(benchmarks|tests)/": "it takes minutes; its options are looked at in tests/unit",
     r"tools/pretrain_ddpg\.py": "it takes minutes; test_ddpg.py teaches a policy",
     r".*--source clicks\.csv.*|.* shop\b.*|.*job\.yaml|.*u-006e": "test_own_data.py plays them",
     r"fl-rec runs remove": "it asks; test_runs.py answers",
     r"fl-rec resume": "test_resume.py resumes runs",
+    r"fl-rec export": "it is played before all others",
     r"fl-rec compress runs/NEW": "it is of a job that isn't played",
     r"fl-rec run .*-o .*=squared_error": "it needs the loss that is written there, step by step",
 }
@@ -63,19 +66,25 @@ def place(tmp_path_factory: pytest.TempPathFactory, shards: Path, prepared: Path
 
 
 @pytest.fixture(scope="module")
-def trained(place: Path, commands: Commands) -> Path:
-    """The same folder, in which the built-in job has run; the pages call its run runs/NAME."""
-    played(commands, place, "run")
+def said(place: Path, commands: Commands) -> dict[Command, str]:
+    """What is wrong with each command that is played, in the order of the pages, after the built-in job; "": nothing.
+
+    The pages call its run runs/NAME.
+    """
+
+    def played(words: Sequence[str]) -> str:
+        done = commands.play(*words, cwd=place)
+        return "" if done.returncode == 0 else f"{done.stdout}{done.stderr}"
+
+    assert played(["run"]) == played(["export"]) == ""
     (run,) = (place / "runs").iterdir()
-    played(commands, place, "export")
     run.rename(place / "runs" / "NAME")
     shutil.copytree(place / "runs" / "NAME", place / "runs" / "OTHER")
-    return place
-
-
-def played(commands: Commands, place: Path, *words: str) -> None:
-    done = commands.play(*words, cwd=place)
-    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
+    found = {}
+    for command in documented(jobs=False):
+        words = command.name.split()[1:] if command.name.startswith("fl-rec ") else [command.name]
+        found[command] = played([*words, *command.arguments])
+    return found
 
 
 def documented(jobs: bool) -> list[Command]:
@@ -93,15 +102,13 @@ def test_every_reason_is_of_use() -> None:
         assert any(re.match(form, text) for text in texts), form
 
 
-def test_commands_do_what_the_pages_say(trained: Path, commands: Commands) -> None:
-    told = documented(jobs=False)
-    assert {each.name for each in told} >= {f"fl-rec {name}" for name in ("export", "recommend", "report", "compress")}
-    for command in told:
-        words = command.name.split()[1:] if command.name.startswith("fl-rec ") else [command.name]
-        played(commands, trained, *words, *command.arguments)
+@pytest.mark.parametrize("command", documented(jobs=False), ids=str)
+def test_commands_do_what_the_pages_say(command: Command, said: dict[Command, str]) -> None:
+    assert said[command] == ""
 
 
 @pytest.mark.parametrize("command", documented(jobs=True), ids=str)
+@pytest.mark.usefixtures("said")
 def test_jobs_could_be_started(command: Command, place: Path) -> None:
     """All that is checked before the first process starts; the built-in one is started above."""
     parser, _ = cli.parsers(["run"])
@@ -115,11 +122,12 @@ def test_jobs_could_be_started(command: Command, place: Path) -> None:
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
-def test_snippets_play(page: Path, trained: Path, commands: Commands) -> None:
+@pytest.mark.usefixtures("said")
+def test_snippets_play(page: Path, place: Path, commands: Commands) -> None:
     """What a page's Python does by itself; a part of a file, which CONTRIBUTING has, is none."""
     for text in blocks(page, "python"):
         if page.name not in ("CONTRIBUTING.md", "python.md"):  # test_own_data.py plays the latter
-            (trained / "snippet.py").write_text(text.replace("class StaticModel(...)", "class StaticModel"))
-            done = commands.play(str(trained / "snippet.py"), cwd=trained) if "main(" not in text else None
+            (place / "snippet.py").write_text(text.replace("class StaticModel(...)", "class StaticModel"))
+            done = commands.play(str(place / "snippet.py"), cwd=place) if "main(" not in text else None
             assert done is None or done.returncode == 0, f"{text}\n{done.stderr}"
             compile(text, page.name, "exec")
