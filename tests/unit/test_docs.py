@@ -154,8 +154,8 @@ def check_command(command: Command) -> None:
     elif program == "fleetrun":
         (script,) = (each for each in arguments if each.endswith(".py"))
         assert (ROOT / "models" / "ncf" / script).is_file() and (ROOT / "models" / "ncf" / arguments[-1]).is_file()
-    elif program == "python":  # -m pytest
-        assert arguments[:2] == ("-m", "pytest")
+    elif program == "python":
+        assert arguments[:2] in (("-m", "pytest"), ("-m", "unittest"))
         assert all((ROOT / each).exists() for each in arguments if each.startswith("tests/"))
     elif (ROOT / program).is_file():
         beside = [ROOT / program, ROOT / program.replace(Path(program).name, "common.py")]
