@@ -30,6 +30,7 @@ NOT_PLAYED = {
     r"tools/pretrain_ddpg\.py": "it takes minutes; test_ddpg.py teaches a policy",
     r".*--source clicks\.csv.*|.* shop\b.*|.*u-006e": "test_own_data.py plays them",
     r"python -m unittest": "test_wheel.py plays the test of a new project",
+    r"fl-rec doctor": "what it says is the machine's; test_doctor.py",
     r"fl-rec runs remove": "it asks; test_runs.py answers",
     r"fl-rec resume": "test_resume.py resumes runs",
     r"fl-rec export": "it is played before all others",
