@@ -74,6 +74,7 @@ lint() {
     lint-imports
     python docs/check_architecture.py
     python docs/configuration_pages.py
+    python docs/check_languages.py
 }
 
 build_docs() {
