@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fl_rec.runs.result import RunResult
 
 from fl_rec import cli
 from fl_rec.config import Config
@@ -105,6 +106,12 @@ def test_keys_that_are_named_exist() -> None:
             within = any(key.startswith(f"{each}.") for each in KEYS)
             above = any(each.startswith(f"{key}.") for each in KEYS)
             assert key in known or within or above, f"{page.name}: {key}"
+
+
+def test_the_keys_of_a_result_are_those_there_are() -> None:
+    page = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8").split("## result.json")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*) \|", page, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(RunResult.model_fields)
 
 
 def test_errors_that_are_explained_exist() -> None:
