@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from fl_rec.runs.result import RunResult
 
 from fl_rec import cli
 from fl_rec.config import Config
 from fl_rec.config.schema import RENAMED
 from fl_rec.config.written import KEYS, SECTIONS
 from fl_rec.errors import ConfigError
+from fl_rec.runs.result import RunResult
 from tests.documented import ROOT, Command, blocks, commands, pages, split
 
 CHECK = ROOT / "docs" / "check_languages.py"
