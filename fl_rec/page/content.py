@@ -3,7 +3,7 @@
 `content_of` gives one mapping, and a key whose content the run doesn't have is null or empty:
 
 format        1
-run           name, configuration (its file's name), state (training, done, failed, killed), workers, servers,
+run           name, configuration (its file's name), state (training, done, failed, interrupted, killed), workers, servers,
               coordinators, epochs (planned), top_k, started, ended, seconds, start_seconds, command, versions, data,
               private (patterns of parameters that stay with a worker), model, best (the epoch that is kept, if one was
               chosen)
@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,7 @@ from fl_rec.errors import ConfigError, DataError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import EpochRecord, records_of
 from fl_rec.files import read_json
+from fl_rec.packed import open_regular
 from fl_rec.runs.directory import Launch, RunDirectory
 from fl_rec.runs.listing import KILLED, TRAINING, goes_on
 from fl_rec.runs.result import DONE
@@ -52,8 +54,9 @@ from fl_rec.runs.saved import SIGNATURE
 from fl_rec.typed import to_plain
 
 FORMAT = 1
-# Of a log, and of all notes.
-_TAIL_BYTES, _MOST_NOTES = 6000, 200
+# Of a log that is shown, and of the tables that are looked through.
+_TAIL_BYTES, _TABLES_BYTES = 6000, 1 << 22
+_MOST_NOTES, _MOST_CLIENTS = 200, 10_000
 
 
 def content_of(run: RunDirectory) -> dict[str, Any]:
@@ -72,12 +75,13 @@ def content_of(run: RunDirectory) -> dict[str, Any]:
     records = records_of(run.read_metrics())
     totals = [each for each in records if each.client == ALL]
     rounds, reasons = _rounds(run)
-    clients = _clients(run, manifest, records)
+    top_k = totals[-1].top_k if totals else config.runner.top_k if config else None
+    clients = _clients(run, manifest, records, top_k)
     content = {
         "format": FORMAT,
-        "run": _run(run, config, manifest, result, totals),
+        "run": {**_run(run, config, manifest, result), "top_k": top_k},
         "failure": _failure(run, result),
-        "popularity": _popularity(result),
+        "popularity": _popularity(result, manifest, top_k),
         "clients": clients,
         "tastes": _tastes(manifest, clients),
         "epochs": [each.epoch for each in totals],
@@ -117,7 +121,6 @@ def _run(
     config: Config | None,
     manifest: Manifest | None,
     result: Mapping[str, Any],
-    totals: Sequence[EpochRecord],
 ) -> dict[str, Any]:
     launch = {}
     with suppress(DataError):
@@ -131,7 +134,6 @@ def _run(
         "state": _state(run, result),
         **launch,
         "epochs": config.runner.epochs if config else None,
-        "top_k": totals[-1].top_k if totals else config.runner.top_k if config else None,
         **{name: result.get(name) for name in names},
         "data": {"kind": source.get("kind"), "name": source.get("name"), **(result.get("data") or {})},
         "private": list(config.runner.private_params or ()) if config else [],
@@ -149,41 +151,52 @@ def _state(run: RunDirectory, result: Mapping[str, Any]) -> str:
 def _failure(run: RunDirectory, result: Mapping[str, Any]) -> dict[str, Any] | None:
     if result.get("state") in (None, DONE):
         return None
+    # Of another place nothing is shown: who sends a run would choose what its reader shows to others.
     log = run.path / str(result.get("log") or "")
+    inside = bool(result.get("log")) and log.resolve().is_relative_to(run.path.resolve())
     return {
         "role": result.get("role"),
         "kind": result.get("kind"),
         "error": result.get("error") or "",
         "log": log.name if result.get("log") else None,
-        "tail": _tail(log) if result.get("log") else None,
+        "tail": _tail(log, _TAIL_BYTES) if inside else None,
     }
 
 
-def _tail(path: Path) -> str | None:
+def _tail(path: Path, most: int) -> str | None:
+    """The last whole lines of a text; None if it can't be read."""
     try:
-        with open(path, "rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
+        with open_regular(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - most))
+            text = file.read(most).decode("utf-8", "replace")
+    except (OSError, ValueError):
         return None
-    return text if size <= _TAIL_BYTES else text.partition("\n")[2]
+    return text if size <= most else text.partition("\n")[2]
 
 
-def _popularity(result: Mapping[str, Any]) -> dict[str, float] | None:
-    told = result.get("popularity")
+def _popularity(
+    result: Mapping[str, Any], manifest: Manifest | None, top_k: int | None, shard: int | None = None
+) -> dict[str, float] | None:
+    """Of all together by the result, or as long as there is none by the data; of a shard by the data."""
+    told = result.get("popularity") if shard is None else None
+    if told is None and manifest is not None and top_k is not None:
+        told = manifest.popularity_at(top_k, shard)
     return {name.partition("@")[0]: value for name, value in told.items()} if told else None
 
 
-def _clients(run: RunDirectory, manifest: Manifest | None, records: Iterable[EpochRecord]) -> list[dict[str, Any]]:
+def _clients(
+    run: RunDirectory, manifest: Manifest | None, records: Iterable[EpochRecord], top_k: int | None
+) -> list[dict[str, Any]]:
     last = {each.client: each for each in records if each.client != ALL}
     count = max([1 + int(number) for number in last], default=0)
     with suppress(DataError):
         count = max(count, Launch.read(run).workers)
-    clients: list[dict[str, Any]] = [{"name": f"client {number}"} for number in range(count)]
+    clients: list[dict[str, Any]] = [{"name": f"client {number}"} for number in range(min(count, _MOST_CLIENTS))]
     for number, record in last.items():
-        clients[int(number)]["test_users"] = record.test_users
-    if manifest is None or manifest.num_shards != count:  # several shards each
+        if int(number) < len(clients):
+            clients[int(number)]["test_users"] = record.test_users
+    if manifest is None or manifest.num_shards != len(clients):  # several shards each
         return clients
     for number, (client, shard) in enumerate(zip(clients, manifest.shards)):
         train = shard.train
@@ -193,6 +206,7 @@ def _clients(run: RunDirectory, manifest: Manifest | None, records: Iterable[Epo
         for name in ("common_items", "tags"):
             spread = manifest.difference.get(name)
             client[name] = spread["shards"][number] if spread else None
+        client["popularity"] = _popularity({}, manifest, top_k, number)
     return clients
 
 
@@ -292,10 +306,7 @@ def _privacy(config: Config | None, result: Mapping[str, Any], totals: Sequence[
 
 
 def _notes(run: RunDirectory) -> list[str]:
-    try:
-        text = run.tables.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
+    text = _tail(run.tables, _TABLES_BYTES) or ""
     notes = [line.removeprefix("note: ") for line in text.splitlines() if line.startswith("note: ")]
     return list(dict.fromkeys(notes))[:_MOST_NOTES]
 

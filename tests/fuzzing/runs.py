@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from fl_rec.data import catalogue
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.nets.structure import Structure
+from fl_rec.page.content import content_of
+from fl_rec.page.render import run_page
 from fl_rec.runs import private_parts, roles, training_state
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.renumber import COUNTED
@@ -121,6 +124,17 @@ def run(folder: Path) -> None:
     sound(result.state in ("done", "failed", "interrupted") and isinstance(result.epochs, list), "result")
     for name, kind in (("model", str), ("error", str), ("workers", int), ("seconds", (int, float)), ("best", dict)):
         sound(result[name] is None or (type(result[name]) is not bool and isinstance(result[name], kind)), name)
+
+
+@reader(a_run, 8)
+def page(folder: Path) -> None:
+    content = content_of(RunDirectory(folder))
+    shown = run_page(content)
+    inside = re.search(r'id="content">(.*?)</script>', shown, re.DOTALL)
+    sound(inside is not None and json.loads(inside[1]) == content, "the content of the page")
+    sound(shown.count("<script") == shown.count("</script") == 2 and "<!--" not in shown, "markup")
+    lengths = {len(each) for columns in content["figures"].values() for each in columns.values()}
+    sound(lengths <= {len(content["epochs"])}, "figures")
 
 
 @reader(a_run, 8)

@@ -93,6 +93,15 @@ def test_a_failure_with_the_end_of_its_log(make_run: MakeRun) -> None:
     assert content_of(run)["failure"]["tail"] is None
 
 
+@pytest.mark.parametrize("log", ["../../secret", "log/link", "{secret}"])
+def test_a_log_that_lies_elsewhere_is_not_shown(make_run: MakeRun, tmp_path: Path, log: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a password\n")
+    run = make_run(epochs=1, result={"state": "failed", "error": "", "log": log.format(secret=secret)})
+    (run.log / "link").symlink_to(secret)
+    assert content_of(run)["failure"]["tail"] is None
+
+
 def test_whether_it_still_trains(make_run: MakeRun) -> None:
     run = make_run(epochs=1, result={})
     assert content_of(run)["run"]["state"] == "killed"
