@@ -3,10 +3,10 @@
 `content_of` gives one mapping, and a key whose content the run doesn't have is null or empty:
 
 format        1
-run           name, configuration (its file's name), state (training, done, failed, interrupted, killed), workers, servers,
-              coordinators, epochs (planned), top_k, started, ended, seconds, start_seconds, command, versions, data,
-              private (patterns of parameters that stay with a worker), model, best (the epoch that is kept, if one was
-              chosen)
+run           name, configuration (its file's name), state (training, done, failed, interrupted, killed), workers,
+              servers, coordinators, epochs (planned), top_k, started, ended, seconds, start_seconds, command, versions,
+              data, private (patterns of parameters that stay with a worker), model, best (the epoch that is kept, if
+              one was chosen)
 failure       role, kind, error, log (its file's name), tail (its last lines)
 popularity    hr, ndcg of ranking by training counts
 clients       by number: name, and of its shard train_rows, positives, users, items, test_users, common_items, tags,
@@ -35,6 +35,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -122,23 +123,25 @@ def _run(
     manifest: Manifest | None,
     result: Mapping[str, Any],
 ) -> dict[str, Any]:
-    launch = {}
+    launch: dict[str, Any] = {}
+    told = dict(result)
     with suppress(DataError):
         started = Launch.read(run)
         launch = {"workers": started.workers, "servers": started.servers, "coordinators": started.coordinators}
+        if not told and started.began is not None:  # it still trains
+            told = asdict(started.began)
     source = manifest.source if manifest else {}
-    names = ("started", "ended", "seconds", "start_seconds", "command", "versions")
+    names = ("started", "ended", "seconds", "start_seconds", "command", "versions", "model")
     return {
         "name": run.path.name,
         "configuration": config.yaml_path.name if config else None,
         "state": _state(run, result),
         **launch,
         "epochs": config.runner.epochs if config else None,
-        **{name: result.get(name) for name in names},
-        "data": {"kind": source.get("kind"), "name": source.get("name"), **(result.get("data") or {})},
+        **{name: told.get(name) for name in names},
+        "data": {"kind": source.get("kind"), "name": source.get("name"), **(told.get("data") or {})},
         "private": list(config.runner.private_params or ()) if config else [],
-        "model": result.get("model"),
-        "best": (result.get("best") or {}).get("epoch"),
+        "best": (told.get("best") or {}).get("epoch"),
     }
 
 

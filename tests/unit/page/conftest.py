@@ -14,6 +14,7 @@ import pytest
 from fl_rec.coordinator.messages import JOIN, WAIT, ClientReport, Decision
 from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.data.manifest import MANIFEST_NAME, MANIFEST_VERSION, SLOTS, Manifest, Shard, ShardFile
+from fl_rec.data.ranks import Ranked
 from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.metrics import EpochMetrics, Evaluation
 from fl_rec.runs.directory import Launch, RunDirectory
@@ -78,6 +79,7 @@ def manifest(folder: Path, clients: int) -> Manifest:
             "tags": {"mean": 0.1, "shards": [0.125] * clients},
             "tastes": {"names": ["Drama", STRANGE], "all": [0.5, 0.25], "shards": shares},
         },
+        popularity=tuple((Ranked(1, 40 + 10 * client, (0, 8), (0, 8)),) for client in range(clients)),
     )
 
 

@@ -104,6 +104,19 @@ def test_every_number_is_that_of_metrics_jsonl(make_run: MakeRun, look: Open) ->
         assert drawn == [[1, 2, 3, 4], *by_client]
 
 
+def test_how_good_it_is_against_popularity(make_run: MakeRun, look: Open) -> None:
+    run = make_run(epochs=3, clients=3)
+    browser = look(run_page(content_of(run)))
+    hr = run.read_totals()[-1]["hr"]
+    said = f"HR@10 is {hr:.4f} after 3 epochs, {hr - 24 / 150:.4f} above ranking by popularity (0.1600)."
+    assert browser.find_element("css selector", ".verdict").text == said
+    assert browser.execute_script("return document.querySelector('[data-figure=hr]').chart.reference") == 24 / 150
+    last = [each for each in run.read_metrics() if each["epoch"] == 3 and each["client"] != "all"]
+    worst = min(last, key=lambda each: each["hr"])
+    shown = browser.find_element("css selector", ".worst").text.splitlines()
+    assert shown[:3] == ["Worst-served shard", NAMES[worst["client"]], f"{worst['hr']:.4f}"]
+
+
 def test_a_name_is_a_name(make_run: MakeRun, look: Open) -> None:
     run = make_run(rounds=True)
     run.append_table("note: <img src=x onerror=alert(1)>")

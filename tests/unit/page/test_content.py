@@ -37,6 +37,12 @@ def test_a_figure_that_is_missing_is_null(make_run: MakeRun) -> None:
     assert own["hr"][0] is None and own["hr"][1] > 0 and own["own"] == [3, None] and "told" not in own
 
 
+def test_popularity_is_that_of_the_result_and_before_it_that_of_the_data(make_run: MakeRun) -> None:
+    told = {"format": 2, "state": "done", "popularity": {"hr@10": 0.5, "ndcg@10": 0.25}}
+    assert content_of(make_run(result=told))["popularity"] == {"hr": 0.5, "ndcg": 0.25}
+    assert content_of(make_run(name="it trains", result={}))["popularity"]["hr"] == 24 / 150
+
+
 def test_an_epoch_counts_when_all_have_reported_it(make_run: MakeRun) -> None:
     run = make_run(epochs=2, clients=2, result={})
     written = run.metrics.read_text().splitlines(keepends=True)
@@ -48,7 +54,9 @@ def test_an_epoch_counts_when_all_have_reported_it(make_run: MakeRun) -> None:
 def test_what_each_client_holds(make_run: MakeRun) -> None:
     content = content_of(make_run(clients=3))
     first = {"name": STRANGE, "train_rows": 1000, "positives": 200, "users": 40, "items": 90, "test_users": 40}
-    assert content["clients"][0] == {**first, "common_items": 0.25, "tags": 0.125}
+    popular = {"hr": 0.2, "ndcg": pytest.approx(0.2 / math.log2(3))}  # 8 of 40, all at the second place
+    assert content["clients"][0] == {**first, "common_items": 0.25, "tags": 0.125, "popularity": popular}
+    assert content["clients"][2]["popularity"]["hr"] == 8 / 60 and content["popularity"]["hr"] == 24 / 150
     assert [client["name"] for client in content["clients"]] == NAMES
     assert content["tastes"]["tags"] == ["Drama", STRANGE]
     assert content["tastes"]["shares"] == {
