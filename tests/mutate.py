@@ -11,6 +11,7 @@ list, and ends the run before it begins: the code has moved on, and so must the 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 # Tests that take so long as the code is are in trouble; with a mutant, those that take this many times as long.
 TIMEOUT, TIMES_AS_LONG = 900, 5
+# Bytes of memory that they may have.
+MEMORY = 8 << 30
 
 
 class Mutant(NamedTuple):
@@ -339,12 +342,19 @@ def passes(root: Path, tests: tuple[str, ...], timeout: float = TIMEOUT) -> bool
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
     command += [str(Path("tests") / each) for each in tests]
     try:
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, timeout=timeout, preexec_fn=_limit
+        )
     except subprocess.TimeoutExpired:
         return False
     if done.returncode not in (0, 1):
         sys.exit(f"mutate: pytest must run {' '.join(tests)}. It said:\n{done.stdout}{done.stderr}")
     return done.returncode == 0
+
+
+def _limit() -> None:
+    """A bound that a mutant has taken away must not take the machine's memory."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
 
 
 def copy(root: Path) -> None:
