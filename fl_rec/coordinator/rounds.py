@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,7 +43,7 @@ from fl_rec.tables import RULE, format_table
 
 # Bytes of an array that stands in the line itself.
 LARGEST_INLINE = 4096
-# Bytes of a message; the table tells sizes if one is above.
+# Bytes of a message; a round's title tells sizes if one is above.
 LARGEST_UNTOLD = 4096
 
 
@@ -166,7 +166,8 @@ class Round:
         return cls(found.round, found.strategy, reports, decisions, found.missing, found.seconds, *sizes)
 
     def table(self, epochs: int) -> str:
-        """For people: who joins, who waits, and why; and how long the messages are, in KiB, if one is of note."""
+        """For people: who joins, who waits, and why; a line for all who are told the same, none if all are. The title
+        tells how long the longest messages are, in KiB, if one is of note."""
         counts = ", ".join(f"{len(self.clients(state))} {state}" for state in (JOIN, WAIT, FINISH))
         when = f"for epoch {self.round + 1} of {epochs}" if self.round < epochs else f"after {epochs} epochs"
         title = f"round {self.round}, {when}, {self.strategy}: {counts}"
@@ -174,18 +175,32 @@ class Round:
             title += "; nobody trains"
         if self.missing:
             title += f"; no report in time from {', '.join(map(str, self.missing))}"
-        # Small messages would only take up the table's space.
-        sizes = {"up KiB": self.report_bytes, "down KiB": self.decision_bytes}
-        if max((size for each in sizes.values() for size in each.values()), default=0) <= LARGEST_UNTOLD:
-            sizes = {}
-        header = ["client", "next", "epochs", "rate x", *sizes, "why"]
-        lines = []
+        up, down = (max(each.values(), default=0) for each in (self.report_bytes, self.decision_bytes))
+        if max(up, down) > LARGEST_UNTOLD:  # small messages would only take up space
+            title += f"; up to {up / 1024:.1f} KiB up and {down / 1024:.1f} KiB down"
+        alike: dict[tuple[str, str, str, str], list[int]] = {}
         for client, decision in sorted(self.decisions.items()):
             joins = decision.next_state == JOIN
-            numbers = [f"{decision.local_epochs:.2f}", f"{decision.learning_rate_factor:g}"] if joins else ["-", "-"]
-            told = [f"{each[client] / 1024:.1f}" if client in each else "-" for each in sizes.values()]
-            lines.append([str(client), decision.next_state, *numbers, *told, decision.reason])
+            epoch, rate = (f"{decision.local_epochs:.2f}", f"{decision.learning_rate_factor:g}") if joins else ("-", "-")
+            alike.setdefault((decision.next_state, epoch, rate, decision.reason), []).append(client)
+        if len(alike) == 1:
+            ((_, epoch, rate, why),) = alike
+            usual = (epoch, rate) in (("1.00", "1"), ("-", "-"))
+            return "; ".join(filter(None, (title, "" if usual else f"{epoch} epochs, rate x {rate}", why)))
+        header = ["clients", "next", "epochs", "rate x", "why"]
+        lines = [[_ranges(clients), *cells] for cells, clients in alike.items()]
         return format_table([header, RULE, *lines], title=title, left=[len(header) - 1])
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers, short: "0-3, 5"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts)
 
 
 class _Unread(Arrays):

@@ -153,7 +153,7 @@ def test_a_users_strategy_field_and_run_worker(job: Job, shards: Path, tmp_path:
     assert fields["output"].shape == (1,)
     # All see the same servers.
     assert {round(each.extra["largest"], 3) for each in second.reports.values()} == {round(fields["largest"], 3)}
-    assert "largest weight 0." in finished.output
+    assert "largest weight 0." in finished.run.tables.read_text()
     assert "device machine" in (finished.run.log / "workerlog.0").read_text()
 
 
@@ -196,7 +196,7 @@ def test_long_messages(job: Job, tmp_path: Path) -> None:
         assert 300_000 < size < 315_000
     assert third.reports[2].extra["logits"] == pytest.approx(2.5, abs=0.02)
     assert len(list((finished.run.path / "coordinator" / "arrays").iterdir())) == 3, "equal ones are there once"
-    assert "  up KiB  down KiB  " in finished.output
+    assert " KiB up and " in finished.run.tables.read_text()
 
 
 def test_an_undeclared_field(job: Job, tmp_path: Path) -> None:

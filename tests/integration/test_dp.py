@@ -135,4 +135,5 @@ def test_what_a_worker_shares_with_differential_privacy(job: Job, shards: Path, 
     assert finished.result["privacy"] == {"epsilon": expected[1], "exchanges": ROUNDS, **settings}
     assert [record["epsilon"] for record in finished.records("all")] == expected
     assert finished.result["last"]["epsilon"] == expected[1]
-    assert f"epoch 2 of 2: epsilon {expected[1]:.3g} at delta 0.0001" in finished.output
+    assert f"epoch 2 of 2: epsilon {expected[1]:.3g} at delta 0.0001" in finished.run.tables.read_text()
+    assert f"  epsilon {expected[1]:.2f}" in finished.output

@@ -55,8 +55,8 @@ def test_what_a_run_trains_reports_and_saves(trained: Finished, shards: Path, tm
 
     assert finished.result["state"] == "done"
     assert finished.result["last"] == figures(finished.records("all")[2]) and finished.result["best"] is None
-    assert "epoch 3 of 3" in finished.output
-    assert str(finished.run.result) in finished.output
+    assert "epoch 3 of 3" in finished.run.tables.read_text()
+    assert " epoch 3/3  loss " in finished.output and f" model     {finished.run.model / '3'}\n" in finished.output
     states = {name: each.state for name, each in roles.read_statuses(finished.run.roles).items()}
     assert set(states) == set(roles.role_names(WORKERS, 1))
     # fleetrun may end the server before its last word.

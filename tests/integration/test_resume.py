@@ -68,7 +68,7 @@ def test_a_killed_job_goes_on_to_the_same_figures(job: Job, unbroken: Finished) 
     kill_all_after(job, started, 2)
     finished = resume(job)
     assert finished.code == 0, finished.output + finished.errors
-    assert "\nresumed   after epoch 2\n" in finished.output
+    assert " resumed   after epoch 2\n" in finished.output
     assert figures(job.run) == figures(unbroken.run)
     assert [each["epoch"] for each in finished.result["epochs"]] == list(range(1, EPOCHS + 1))
     assert training_state.epochs(job.run) == [EPOCHS - 1, EPOCHS]
@@ -76,7 +76,7 @@ def test_a_killed_job_goes_on_to_the_same_figures(job: Job, unbroken: Finished) 
     # And further.
     assert "this one has been there" in resume(job).errors
     finished = resume(job, "-o", f"runner.epochs={EPOCHS + 1}")
-    assert finished.code == 0 and f"\nresumed   after epoch {EPOCHS}\n" in finished.output
+    assert finished.code == 0 and f" resumed   after epoch {EPOCHS}\n" in finished.output
     found = figures(job.run)
     assert found[: -WORKERS - 1] == figures(unbroken.run) and found[-1]["epoch"] == EPOCHS + 1
 

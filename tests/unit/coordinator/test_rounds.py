@@ -329,35 +329,45 @@ def test_table() -> None:
     decisions = {
         10: Decision(WAIT, reason="not chosen"),
         2: Decision(JOIN, 0.375, 0.5, "shortened"),
-        0: Decision(JOIN),
+        **{client: Decision(JOIN) for client in (0, 5, 6, 7, 9)},
         3: Decision(FINISH, reason="converged"),
     }
     assert Round(1, "mine", {}, decisions, (2, 10)).table(5).split("\n") == [
-        "round 1, for epoch 2 of 5, mine: 2 JOIN, 1 WAIT, 1 FINISH; no report in time from 2, 10",
-        "client    next  epochs  rate x  why",
-        "------------------------------------------",
-        "     0    JOIN    1.00       1",
-        "     2    JOIN    0.38     0.5  shortened",
-        "     3  FINISH       -       -  converged",
-        "    10    WAIT       -       -  not chosen",
+        "round 1, for epoch 2 of 5, mine: 6 JOIN, 1 WAIT, 1 FINISH; no report in time from 2, 10",
+        "  clients    next  epochs  rate x  why",
+        "---------------------------------------------",
+        "0, 5-7, 9    JOIN    1.00       1",
+        "        2    JOIN    0.38     0.5  shortened",
+        "        3  FINISH       -       -  converged",
+        "       10    WAIT       -       -  not chosen",
     ]
 
 
-def test_table_with_sizes() -> None:
-    decisions = {0: Decision(JOIN), 2: Decision(WAIT, reason="no report in time")}
-    one = Round(0, "mine", {}, decisions, (2,), 0.0, {0: 520_000}, {0: 1_100_000, 2: 100})
-    assert one.table(5).split("\n")[1:] == [
-        "client  next  epochs  rate x  up KiB  down KiB  why",
-        "-----------------------------------------------------------------",
-        "     0  JOIN    1.00       1   507.8    1074.2",
-        "     2  WAIT       -       -       -       0.1  no report in time",
-    ]
+@pytest.mark.parametrize(
+    ("decision", "told"),
+    [
+        (Decision(JOIN), "2 JOIN, 0 WAIT, 0 FINISH"),
+        (Decision(JOIN, reason="in time"), "2 JOIN, 0 WAIT, 0 FINISH; in time"),
+        (Decision(JOIN, 0.5, 2.0), "2 JOIN, 0 WAIT, 0 FINISH; 0.50 epochs, rate x 2"),
+        (Decision(JOIN, 1.0, 0.25, "late"), "2 JOIN, 0 WAIT, 0 FINISH; 1.00 epochs, rate x 0.25; late"),
+        (Decision(WAIT, reason="all wait"), "0 JOIN, 2 WAIT, 0 FINISH; nobody trains; all wait"),
+    ],
+)
+def test_all_are_told_the_same_in_one_line(decision: Decision, told: str) -> None:
+    assert Round(0, "mine", {}, {0: decision, 1: decision}).table(5) == f"round 0, for epoch 1 of 5, mine: {told}"
 
 
-@pytest.mark.parametrize(("up", "down", "shown"), [(4096, 4096, False), (4097, 0, True), (0, 4097, True)])
-def test_small_sizes_are_not_told(up: int, down: int, shown: bool) -> None:
+@pytest.mark.parametrize(
+    ("up", "down", "told"),
+    [
+        (4096, 4096, ""),
+        (4097, 0, "; up to 4.0 KiB up and 0.1 KiB down"),
+        (0, 1_100_000, "; up to 0.1 KiB up and 1074.2 KiB down"),
+    ],
+)
+def test_large_messages_are_told(up: int, down: int, told: str) -> None:
     one = Round(0, "mine", {}, {0: Decision(), 1: Decision()}, (), 0.0, {0: 100, 1: up}, {0: 100, 1: down})
-    assert ("  up KiB  down KiB  " in one.table(5)) is shown
+    assert one.table(5) == f"round 0, for epoch 1 of 5, mine: 2 JOIN, 0 WAIT, 0 FINISH{told}"
 
 
 def test_sizes_are_read_back() -> None:
