@@ -12,6 +12,24 @@ def count(text: str) -> int:
     return int(text)
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Help with an option a line: as Python 3.13 writes it, and beside it what it does."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=27)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, (action.dest or "").upper())
+        return f"{', '.join(action.option_strings)} {value}"
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.nargs == "+" and isinstance(action.metavar, str):
+            return f"{action.metavar} ..."
+        return super()._format_args(action, default_metavar)
+
+
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Adds `-m FILE` and `-o key=value ...`, which all tools share."""
     parser.add_argument("-m", "--config_yaml", metavar="FILE", required=required, help="configuration (YAML)")
@@ -22,7 +40,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True)
         nargs="+",
         action="extend",
         default=[],
-        help="override keys: -o runner.epochs=5; relative paths start at the folder of FILE",
+        help="set keys: -o runner.epochs=5; paths start at FILE's",
     )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.formatter_class = Help
     parser.epilog = "fl-rec config lists the keys, and explains one: fl-rec config runner.epochs"

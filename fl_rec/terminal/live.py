@@ -94,14 +94,14 @@ class Live(Screen):
     # -- what goes on --------------------------------------------------------------------------------------------
 
     def progress(self, story: Story, roles: Mapping[str, RoleView], late: str) -> None:
-        self._doing = f"starting: {late}" if late else "starting: all roles run"
-        self._pass = None if late else passing(roles, story.client)
+        self._doing = f"starting: {late}" if late else "all roles run"
+        self._pass = None if late else passing(roles, story.title)
 
     def render(self) -> RenderableType:
         """What is shown now; called by rich's thread."""
         goes_on, story = self._pass, self._story
         if goes_on is None or story is None:
-            waited = f"{self._doing} ({duration(time.monotonic() - self._began)})"
+            waited = f"{duration(time.monotonic() - self._began)}  {self._doing}"
             return self._beside_the_spinner([Text(cut(waited, self._console.width - 2))])
         room = max(1, self._console.height - _OTHER_LINES)
         return Group(self._of_all(goes_on, story), clients(goes_on.clients, room, self._console.width))
@@ -170,8 +170,8 @@ def cells_of(story: Story, told: Told, width: int) -> list[Cell]:
     name, figure = told.worst
     if story.tests and story.job.workers > 1 and rest >= 10:
         cells.append(Cell("worst", figure, 5))
-        needed = max(len("client"), *(text_width(story.client(number)) for number in range(story.job.workers)))
-        if (rest := rest - 9) >= len("client"):
+        needed = max(text_width(story.title(number)) for number in range(story.job.workers))
+        if (rest := rest - 9) >= len("client 0"):
             cells.append(Cell("client", name, min(rest, needed, _NAME), left=True))
     return [*cells, seconds]
 

@@ -36,7 +36,7 @@ class Plain(Screen):
             self.say(f"{label:<9} {text}")
 
     def progress(self, story: Story, roles: Mapping[str, RoleView], late: str) -> None:
-        now, goes_on = time.monotonic(), passing(roles, story.client)
+        now, goes_on = time.monotonic(), passing(roles, story.title)
         if late:
             if late != self._said and now >= self._said_at + _OF_START:
                 self.say(f"starting  {late}")
@@ -61,5 +61,5 @@ class Plain(Screen):
             )
             text += f"  AUC {told.auc}  HR{at} {told.hr}{f' ({beside})' if beside else ''}  NDCG{at} {told.ndcg}"
         text += "".join(f"  {name} {value}" for name, value in told.further.items())
-        text += f"  worst: client {' '.join(told.worst)}" if told.worst[0] else ""
+        text += f"  worst: {' '.join(told.worst)}" if told.worst[0] else ""
         self.say(f"{text}  {duration(told.seconds)}")

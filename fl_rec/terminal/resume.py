@@ -11,6 +11,7 @@ from fl_rec.terminal import run
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `fl-rec resume`."""
+    parser.usage = "%(prog)s RUN [-o KEY=VALUE ...] [option ...]"
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     add_config_arguments(parser, required=False)
     parser.add_argument("--worker_num", type=count, metavar="N", help="workers, as many as it had")

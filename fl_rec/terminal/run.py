@@ -19,10 +19,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `fl-rec run`."""
+    parser.usage = "%(prog)s [-m FILE] [-o KEY=VALUE ...] [option ...]"
     add_config_arguments(parser, required=False)
-    parser.add_argument(
-        "--worker_num", type=count, metavar="N", help="workers, one per shard; default: the number of shards"
-    )
+    parser.add_argument("--worker_num", type=count, metavar="N", help="workers; default: one per shard")
     parser.add_argument("--server_num", type=count, metavar="N", help="parameter servers; default: 1, or as it had")
     parser.add_argument("--coordinator_num", type=int, choices=(0, 1), default=0, help="coordinators; default: 0")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run, as fl-rec resume does")
@@ -32,19 +31,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what a run that is resumed may be given anew."""
     parser.add_argument("--servers", metavar="HOST:PORT,...", help="the servers' addresses; default: free ports here")
-    parser.add_argument("--script", type=Path, help="training script of your own; default: one of those in tools/")
     parser.add_argument(
-        "--max_restarts",
-        type=int,
-        default=0,
-        metavar="N",
-        help="how often to go on from the last checkpoint when a process was lost; default: 0",
+        "--script", type=Path, metavar="FILE", help="training script; default: one of those in tools/"
+    )
+    parser.add_argument(
+        "--max_restarts", type=int, default=0, metavar="N", help="how often to go on when a process was lost; or 0"
     )
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--quiet", action="store_true", help="show the result alone")
-    shown.add_argument("--verbose", action="store_true", help="show the table of every epoch and every round")
+    shown.add_argument("--verbose", action="store_true", help="show every epoch's and every round's table too")
     parser.add_argument(
-        "--log-level", choices=LOG_LEVELS, default="info", help="how much the roles' logs tell; default: info"
+        "--log-level",
+        choices=LOG_LEVELS,
+        default="info",
+        metavar="LEVEL",
+        help="of the roles' logs: debug, info, warning, error",
     )
     parser.add_argument(
         "--ui",

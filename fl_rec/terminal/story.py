@@ -69,10 +69,9 @@ class Story:
         """HR@K of ranking by counts; NaN if the data does not say."""
         return (self.job.popularity or {}).get(f"hr@{self.top_k}", math.nan)
 
-    def client(self, number: int | str) -> str:
-        """What a client is called."""
-        name = self.job.clients[number] if isinstance(number, int) and number < len(self.job.clients) else ""
-        return f"{number} {name}" if name else str(number)
+    def title(self, number: int) -> str:
+        """What a client is called: "client 3", or "3 Nairobi"."""
+        return f"{number} {self.job.clients[number]}" if number < len(self.job.clients) else f"client {number}"
 
     # -- before --------------------------------------------------------------------------------------------------
 
@@ -137,7 +136,7 @@ class Story:
         if len(tested) < 2:
             return "", ""
         worst = min(tested, key=lambda each: each.hr)
-        return self.client(worst.client), f"{worst.hr:.3f}"
+        return self.title(int(worst.client)), f"{worst.hr:.3f}"
 
     # -- at the end ----------------------------------------------------------------------------------------------
 
@@ -165,7 +164,7 @@ class Story:
             lines.append(("", compared(kept.hr, self.popularity)))
         tested = sorted((each for each in kept.clients if math.isfinite(each.hr)), key=lambda each: each.hr)
         if len(tested) > 1:
-            worst, best = (f"{self.client(each.client)} {each.hr:.3f}" for each in (tested[0], tested[-1]))
+            worst, best = (f"{self.title(int(each.client))} {each.hr:.3f}" for each in (tested[0], tested[-1]))
             lines.append(("clients", f"best: {best}, worst: {worst}"))
         return lines
 
