@@ -49,9 +49,7 @@ Federated training of recommenders on Paddle's parameter server.
   fl-rec new shop           a project of your own, with data, to be changed
   fl-rec COMMAND --help     what a command takes
 """
-EXIT_CODES = """\
-exit codes: 0 done; 1 a job or a check has failed; 2 refused, and the message
-says what to mend; 128 + N ended by signal N, as 130 by Ctrl-C"""
+EXIT_CODES = "exit codes: 0 done; 1 failed; 2 refused: mend what it says; 128 + N by signal N"
 # What a command imports that shows a sign of life before.
 _IMPORTED = ("numpy", "psutil", "pydantic", "rich", "yaml")
 # What the caller calls this command: fl_run.sh has another name for it.
@@ -94,7 +92,7 @@ def parsers(names: Iterable[str] = tuple(COMMANDS)) -> tuple[Parser, Mapping[str
         if name in names:
             _load(module, program).add_arguments(command)
             _add_debug(command, argparse.SUPPRESS)
-            command.epilog = "\n\n".join(filter(None, (command.epilog, EXIT_CODES)))
+            command.epilog = "\n".join(filter(None, (command.epilog, EXIT_CODES)))
     return parser, commands
 
 

@@ -181,7 +181,9 @@ class Round:
         alike: dict[tuple[str, str, str, str], list[int]] = {}
         for client, decision in sorted(self.decisions.items()):
             joins = decision.next_state == JOIN
-            epoch, rate = (f"{decision.local_epochs:.2f}", f"{decision.learning_rate_factor:g}") if joins else ("-", "-")
+            epoch, rate = (
+                (f"{decision.local_epochs:.2f}", f"{decision.learning_rate_factor:g}") if joins else ("-", "-")
+            )
             alike.setdefault((decision.next_state, epoch, rate, decision.reason), []).append(client)
         if len(alike) == 1:
             ((_, epoch, rate, why),) = alike

@@ -162,10 +162,10 @@ def cells_of(story: Story, told: Told, width: int) -> list[Cell]:
             Cell("change", told.change, 6, _colour(told.change)),
         ]
         if story.knows_popularity:
-            cells.append(Cell("vs popular", told.against, 10, _colour(told.against)))
+            cells.append(Cell("vs pop.", told.against, 7, _colour(told.against)))
         cells.append(Cell(f"NDCG{at}", told.ndcg, 4 + len(at)))
     cells += [Cell(name, value, max(7, len(name))) for name, value in told.further.items()]
-    seconds = Cell("time", duration(told.seconds), 7)
+    seconds = Cell("time", f"{told.seconds:,.{told.seconds < 100:d}f} s", 7)
     rest = width - sum(each.width + len(_GAP) for each in cells) - seconds.width
     name, figure = told.worst
     if story.tests and story.job.workers > 1 and rest >= 10:

@@ -31,9 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what a run that is resumed may be given anew."""
     parser.add_argument("--servers", metavar="HOST:PORT,...", help="the servers' addresses; default: free ports here")
-    parser.add_argument(
-        "--script", type=Path, metavar="FILE", help="training script; default: one of those in tools/"
-    )
+    parser.add_argument("--script", type=Path, metavar="FILE", help="training script; default: one of those in tools/")
     parser.add_argument(
         "--max_restarts", type=int, default=0, metavar="N", help="how often to go on when a process was lost; or 0"
     )
@@ -52,7 +50,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="127.0.0.1:0",
         metavar="HOST:PORT",
-        help="serve a page of the job while it trains; default: here alone, at a free port",
+        help="serve the job's page; default: here, at a free port",
     )
     parser.add_argument("--insecure", action="store_true", help="let --ui be reached from elsewhere, unencrypted")
 

@@ -158,7 +158,7 @@ class Story:
         kept, at = self._kept(result), f"@{self.top_k}"
         if not math.isfinite(kept.hr):
             return []
-        which = f"epoch {kept.epoch}, {self._why(result)}"
+        which = f"epoch {kept.epoch}, {'the best on the validation shards' if result.best else 'the last'}"
         lines = [("result", f"HR{at} {kept.hr:.3f}, NDCG{at} {kept.ndcg:.3f}: {which}")]
         if self.knows_popularity:
             lines.append(("", compared(kept.hr, self.popularity)))
@@ -169,9 +169,5 @@ class Story:
         return lines
 
     def _kept(self, result: RunResult) -> EpochRecord:
-        epoch = (result.get("best") or result.get("last") or {}).get("epoch")
+        epoch = (result.kept or {}).get("epoch")
         return next((each for each in self.records if each.epoch == epoch), self.records[-1])
-
-    def _why(self, result: RunResult) -> str:
-        chosen = result.get("best") and self.job.config.runner.validation_data_dir
-        return "the best on the validation shards" if chosen else "the last"

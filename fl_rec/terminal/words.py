@@ -66,4 +66,4 @@ def compared(hr: float, popularity: float) -> str:
         return f"{gap:.3f} above popularity ({popularity:.3f}): a hit for {100 * gap:.1f} more of 100 users"
     if gap == 0:
         return f"as good as popularity ({popularity:.3f}), which needs no model"
-    return f"{-gap:.3f} BELOW popularity ({popularity:.3f}): ranking items by their counts is better"
+    return f"{-gap:.3f} BELOW popularity ({popularity:.3f}): ranking by counts is better"
