@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from fl_rec.evaluation.records import EpochRecord
 from fl_rec.job import attempts
 from fl_rec.job.observers import Started
-from fl_rec.runs import roles
-from fl_rec.runs.result import RunResult
+from fl_rec.runs.result import DONE, RunResult
 from fl_rec.tables import figure
 from fl_rec.terminal.passing import Pass
 from fl_rec.terminal.words import called_as, changed, compared, duration, place, plural, signed
@@ -142,32 +143,29 @@ class Story:
 
     def verdict(self, result: RunResult, seconds: float) -> list[tuple[str, str]]:
         """How good it is, where it is, and what to do next: labels and texts."""
-        run, done = self.job.run.path, result["state"] == roles.DONE
+        run, done = self.job.run.path, result.state == DONE
         lines = [("done" if done else "ended", f"{plural(len(self.records), 'epoch')} in {duration(seconds)}")]
-        if self.records:
-            lines += self._figures(result)
+        lines += self._figures(result)
         command, where = called_as(), place(run)
-        if done:
-            lines.append(("model", place(run / result["model"])))
+        if done and result.model is not None:
+            lines.append(("model", place(Path(os.path.normpath(run / result.model)))))
             lines += [("next", f"{command} report {where}"), ("", f"{command} export {where}")]
         elif self.records:
             lines.append(("next", f"{command} resume {where}"))
         return lines
 
     def _figures(self, result: RunResult) -> list[tuple[str, str]]:
-        kept, at = self._kept(result), f"@{self.top_k}"
-        if not math.isfinite(kept.hr):
+        kept, at = result.kept or {}, f"@{self.top_k}"
+        hr, ndcg = kept.get(f"hr{at}"), kept.get(f"ndcg{at}")
+        if hr is None or ndcg is None:
             return []
-        which = f"epoch {kept.epoch}, {'the best on the validation shards' if result.best else 'the last'}"
-        lines = [("result", f"HR{at} {kept.hr:.3f}, NDCG{at} {kept.ndcg:.3f}: {which}")]
+        which = f"epoch {kept['epoch']}, {'the best on the validation shards' if result.best else 'the last'}"
+        lines = [("result", f"HR{at} {hr:.3f}, NDCG{at} {ndcg:.3f}: {which}")]
         if self.knows_popularity:
-            lines.append(("", compared(kept.hr, self.popularity)))
-        tested = sorted((each for each in kept.clients if math.isfinite(each.hr)), key=lambda each: each.hr)
+            lines.append(("", compared(hr, self.popularity)))
+        of_epoch = [client for each in self.records if each.epoch == kept["epoch"] for client in each.clients]
+        tested = sorted((each for each in of_epoch if math.isfinite(each.hr)), key=lambda each: each.hr)
         if len(tested) > 1:
             worst, best = (f"{self.title(int(each.client))} {each.hr:.3f}" for each in (tested[0], tested[-1]))
             lines.append(("clients", f"best: {best}, worst: {worst}"))
         return lines
-
-    def _kept(self, result: RunResult) -> EpochRecord:
-        epoch = (result.kept or {}).get("epoch")
-        return next((each for each in self.records if each.epoch == epoch), self.records[-1])

@@ -78,7 +78,7 @@ def does(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     def does(role: str, what: str, seconds: float = 0.0, for_others: bool = False) -> None:
         monkeypatch.setattr(activity._Own, "file", os.open(run.roles / f"{role}.activity", os.O_WRONLY | os.O_CREAT))
-        activity._write(activity.Activity(what, time.monotonic() - seconds, for_others))
+        activity._change(what=what, since=time.monotonic() - seconds, for_others=for_others)
         os.close(activity._Own.file)
 
     monkeypatch.setattr(activity._Own, "activity", activity._Own.activity)

@@ -19,6 +19,7 @@ from fl_rec.evaluation.records import EpochRecord
 from fl_rec.job.observers import Observers, RoleView, Started
 from fl_rec.runs.activity import Activity, Progress
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.result import RunResult
 from fl_rec.tables import text_width
 from fl_rec.terminal import plain
 from fl_rec.terminal.live import Live
@@ -80,7 +81,10 @@ def play(screen: Screen, job: Started, *epochs: EpochRecord, state: str = "done"
         observers.round("round 1, mine: 3 JOIN")
         observers.round("round 2, mine: 2 JOIN, 1 WAIT\nwho, and why")
         observers.note("client 1 is left out")
-        observers.ended({"state": state, "model": "model/2", "last": {"epoch": 2}, "best": {"epoch": 1}})
+        figures = [{"epoch": each.epoch, "hr@10": each.hr, "ndcg@10": each.ndcg} for each in epochs]
+        chosen = figures[:1] if job.config.runner.validation_data_dir else []
+        ends = {"last": figures[-1] if figures else None, "best": next(iter(chosen), None)}
+        observers.ended(RunResult.model_validate({"state": state, "model": "model/2", **ends}))
 
 
 def on_terminal(job: Started, *epochs: EpochRecord, width: int = 80, level: int = NORMAL, **how: Any) -> list[str]:
