@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fl_rec.commands.chart import chart
+from fl_rec.commands.chart import LEVEL, chart
 from fl_rec.config.schema import RENAMED
 from fl_rec.config.written import KEYS, read
 from fl_rec.errors import ConfigError
@@ -121,8 +121,10 @@ def to_text(found: Sequence[Listed], differ: Mapping[str, Sequence[Any]], width:
         curves = {
             letter: [(record.epoch, each.of(record)) for record in run.epochs] for letter, run in zip(letters, found)
         }
-        if drawn := chart(curves, width):
-            parts.append(f"{_name(each, found)}\n{drawn}")
+        level = _popularity(each, found[0])
+        if drawn := chart(curves, width, level=level):
+            dots = "" if level is None else f"   ({LEVEL * 3} popularity, {level:.4f})"
+            parts.append(f"{_name(each, found)}{dots}\n{drawn}")
     return "\n\n".join(parts)
 
 
@@ -146,12 +148,21 @@ def _figures(letters: str, found: Sequence[Listed]) -> str:
         values = [math.nan if record is None else each.of(record) for record in kept]
         changes = [figure(value - values[0], f"+{each.spec}") for value in values[1:]]
         lines.append([_name(each, found), *(figure(value, each.spec) for value in values), *changes])
+        popular = [_popularity(each, run) for run in found]
+        if any(value is not None for value in popular):
+            told = [figure(value, each.spec) for value in popular]
+            lines.append(["  popularity", *told, *[""] * (len(found) - 1)])
     return format_table(lines, left=(0,))
 
 
 def _name(each: Figure, found: Sequence[Listed]) -> str:
     tops = {run.kept.top_k for run in found if run.kept is not None}
     return each.name.replace("@K", f"@{tops.pop()}") if len(tops) == 1 else each.name
+
+
+def _popularity(each: Figure, run: Listed) -> float | None:
+    """What ranking by popularity comes to on a run's data, if that is known."""
+    return None if run.kept is None else run.popularity.get(each.name.lower().replace("@k", f"@{run.kept.top_k}"))
 
 
 def _plain(run: Listed) -> dict[str, Any]:

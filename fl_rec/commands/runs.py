@@ -50,6 +50,7 @@ def to_plain(each: Listed) -> dict[str, Any]:
         "run": each.short,
         "path": str(each.run.path.absolute()),
         "configuration": each.configuration,
+        "overrides": list(each.overrides),
         "state": each.state,
         "error": each.error,
         "epochs": len(each.epochs),
@@ -75,7 +76,8 @@ def to_table(found: Sequence[Listed], width: int, now: float) -> str:
     widths[1] = max(13, min(widths[1], width - sum(widths) + widths[1] - 2 * (len(widths) - 1)))
     head, *rows = format_table(lines, left=(0, 1, 2), widths=widths).splitlines()
     for each, row in zip(found, rows):
-        head += f"\n{row}" + (f"\n  {cut(' '.join(each.error.split()), width - 2)}" if each.error else "")
+        told = [" ".join(each.overrides and ("-o", *each.overrides)), " ".join(each.error.split())]
+        head = "\n".join([head, row, *(f"  {cut(line, width - 2)}" for line in told if line)])
     return head
 
 

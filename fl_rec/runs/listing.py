@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import EpochRecord, from_one, parse_line, records_of
 from fl_rec.packed import open_regular
 from fl_rec.runs import roles
-from fl_rec.runs.directory import RUNS, RunDirectory
+from fl_rec.runs.directory import RUNS, Launch, RunDirectory
 
 # States beside those that a result tells.
 TRAINING, KILLED, UNREADABLE = "training", "killed", "unreadable"
@@ -29,21 +30,25 @@ class Listed:
     Attributes:
         run: its folder.
         short: what names it among the runs of its project: the end of its folder's name.
-        configuration: the configuration's name; the folder's, of a run that was given one.
+        configuration: the configuration's name, or else the folder's without what was added to a name.
+        overrides: what -o said when it was started last.
         state: a result's, or "training", "killed" (it has ended without a word) or "unreadable".
         epochs: of all clients together, in order.
         error: why it failed; "" if it has not.
         started: in seconds since 1970.
+        popularity: what ranking by popularity comes to on its data, by figures' names such as hr@10.
         size: bytes that its folder takes on the disk.
     """
 
     run: RunDirectory
     short: str
     configuration: str
+    overrides: tuple[str, ...]
     state: str
     epochs: tuple[EpochRecord, ...]
     error: str
     started: float
+    popularity: Mapping[str, float]
     size: int = 0
 
     @property
@@ -160,16 +165,34 @@ def _listed(path: Path, short: str) -> Listed:
     marker = path / "job"
     started = (marker if marker.exists() else run.metrics).stat().st_mtime
     state, error = "", ""
+    began = None
+    with suppress(DataError):  # an earlier version's has none
+        began = Launch.read(run).began
+    name, overrides = _typed(began.command if began else "")
+    popularity = (began.popularity if began else None) or {}
     try:
         if run.result.is_file():
             result = run.read_result()
-            state, error = result.state, result.error or ""
+            state, error = result.state, ": ".join(filter(None, (result.role, result.error)))
         epochs = _totals(run)
     except (DataError, OSError) as err:
         state, error, epochs = UNREADABLE, str(err), ()
     if not state:
         state = TRAINING if goes_on(run) else KILLED
-    return Listed(run, short, _ADDED.sub("", path.name), state, epochs, error, started)
+    name = name or _ADDED.sub("", path.name)
+    return Listed(run, short, name, overrides, state, epochs, error, started, popularity)
+
+
+def _typed(command: str) -> tuple[str, tuple[str, ...]]:
+    """The name of the configuration that a command line has, and its overrides."""
+    name, overrides, option = "", [], ""
+    for word in shlex.split(command):
+        option = word if word.startswith("-") else option
+        if option in ("-m", "--config_yaml") and word != option:
+            name = Path(word).stem
+        elif option in ("-o", "--opt") and word != option:
+            overrides.append(word)
+    return name, tuple(overrides)
 
 
 def _totals(run: RunDirectory) -> tuple[EpochRecord, ...]:

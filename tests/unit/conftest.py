@@ -22,8 +22,8 @@ from fl_rec.data.text import LAYOUTS
 from fl_rec.job import launch
 from fl_rec.job.watch import Mark
 from fl_rec.runs import roles
-from fl_rec.runs.directory import RunDirectory
-from fl_rec.runs.result import RunResult
+from fl_rec.runs.directory import Launch, RunDirectory
+from fl_rec.runs.result import Began, Data, RunResult, Versions
 
 # No wait of a unit test is longer than this many seconds; a machine under load needs them.
 DEADLINE = 30.0
@@ -168,6 +168,18 @@ def make_run(tmp_path: Path) -> Callable[..., RunDirectory]:
         return run
 
     return make_run
+
+
+@pytest.fixture
+def begin() -> Callable[..., None]:
+    """`begin(run, command, **popularity)` writes with what a run was started."""
+
+    def begin(run: RunDirectory, command: str, **popularity: float) -> None:
+        named = {name.replace("_", "@"): value for name, value in popularity.items()}
+        versions = Versions("0.1.0", "3.0.0", "3.11.0")
+        Launch(2, 1, 0, "", Began("", 1.0, command, versions, Data("data"), named or None)).write(run)
+
+    return begin
 
 
 @pytest.fixture

@@ -65,6 +65,25 @@ seconds        1.0     1.0     +0.0
     assert max(map(len, said.splitlines())) <= 80
 
 
+def test_against_popularity(
+    two: list[RunDirectory], begin: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(two[0], "fl-rec run", hr_10=0.25, ndcg_10=0.1)
+    assert cli.main(["compare", "17", "18"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        """
+HR@10         0.2000  0.4000  +0.2000
+  popularity  0.2500       -
+NDCG@10       0.2000  0.2000  +0.0000
+  popularity  0.1000       -
+test AUC"""
+        in said
+    )
+    assert "\nHR@10   (... popularity, 0.2500)\n" in said
+    assert "\n         | .............\n" in said
+
+
 @pytest.mark.usefixtures("two")
 def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["compare", "17", "18", "--json"]) == 0

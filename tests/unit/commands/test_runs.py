@@ -45,6 +45,21 @@ class _Sizes:
     def __exit__(self, *_: object) -> None: ...
 
 
+def test_what_was_set_stands_below(
+    make_run: MakeRun,
+    begin: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    begin(
+        make_run("a", (), {"state": "failed", "role": "worker.3", "error": "no\nmemory" + "!" * 99}), "x -o a.b=1 c=2"
+    )
+    assert cli.main(["runs", "--project", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == ["  -o a.b=1 c=2", f"  worker.3: no memory{'!' * 58}…"]
+
+
 @pytest.mark.usefixtures("runs")
 def test_the_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -69,6 +84,7 @@ def test_as_json(runs: list[RunDirectory], capsys: pytest.CaptureFixture[str]) -
         "run": "18",
         "path": str(runs[1].path),
         "configuration": "main",
+        "overrides": [],
         "state": "failed",
         "error": "why",
         "epochs": 0,

@@ -41,6 +41,33 @@ def test_every_state(make_run: MakeRun, tmp_path: Path) -> None:
     assert [each.run.path for each in list_runs(tmp_path / "runs")] == [each.run.path for each in found]
 
 
+@pytest.mark.parametrize(
+    ("command", "configuration", "overrides"),
+    [
+        ("python -m fl_rec.cli run -m configs/main.yaml --worker_num 3", "main", ()),
+        (
+            "fl-rec run -o runner.epochs=3 'runner.extra={a: 1}' -m main.yaml",
+            "main",
+            ("runner.epochs=3", "runner.extra={a: 1}"),
+        ),
+        ("fl-rec run --opt runner.seed=1 -o runner.epochs=2 --quiet", "folder", ("runner.seed=1", "runner.epochs=2")),
+        ("jupyter-lab", "folder", ()),
+    ],
+)
+def test_what_was_typed(
+    make_run: MakeRun,
+    begin: Callable[..., None],
+    tmp_path: Path,
+    command: str,
+    configuration: str,
+    overrides: tuple[str, ...],
+) -> None:
+    begin(make_run("folder"), command, hr_10=0.4)
+    (found,) = list_runs(tmp_path)
+    assert (found.configuration, found.overrides) == (configuration, overrides)
+    assert found.popularity == {"hr@10": 0.4}
+
+
 def test_a_role_that_lives_has_its_run_go_on(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("bare")
     assert list_runs(tmp_path)[0].state == listing.KILLED
