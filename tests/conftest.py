@@ -24,8 +24,15 @@ def heeded_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-# The files with the most jobs, longest first; what comes last is short, so that all processes end together.
-LONGEST = ("test_export.py", "test_distill.py", "test_coordinator.py", "test_job.py", "test_failures.py")
+# The longest files, longest first; what comes last is short, so that all processes end together.
+LONGEST = (
+    "test_export.py",
+    "test_distill.py",
+    "test_coordinator.py",
+    "test_job.py",
+    "test_failures.py",
+    "test_fuzz.py",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -23,11 +23,9 @@ class Slow(CoordinatedTrainer):
     def train_epoch(self, epoch, local_epochs=1.0):
         if self.role.name == "worker.1":
             ctypes.PyDLL(None).usleep(3_000_000)
-        return super().train_epoch(epoch, local_epochs)
-    def evaluate(self, metrics):
         if self.role.name == "worker.2":
             time.sleep(3)
-        return super().evaluate(metrics)
+        return super().train_epoch(epoch, local_epochs)
 sys.exit(main(Slow))
 """
 SLOW_STRATEGY = """\
@@ -103,7 +101,7 @@ def test_who_is_slow_is_not_frozen(job: Job, tmp_path: Path) -> None:
     """Native code that keeps Python's global lock, sleep, a reader and a strategy, each for longer than the timeout."""
     (tmp_path / "fl_slow.py").write_text(SLOW_TRAINER)
     (tmp_path / "fl_strategy.py").write_text(SLOW_STRATEGY)
-    job.runner.update(heartbeat_timeout=2, pipe_command="sleep 3; cat", exchanges_per_epoch=2)
+    job.runner.update(heartbeat_timeout=2, pipe_command="sleep 3; cat", test_data_dir=None, exchanges_per_epoch=2)
     job.coordinator = {"strategy": "fl_strategy.py:Slow"}
     job.arguments = ["--coordinator_num", 1, "--script", tmp_path / "fl_slow.py"]
     finished = job.wait(job.start())

@@ -227,12 +227,12 @@ def kill_coordinator(job: Job, started: subprocess.Popen) -> None:
 
 def test_coordinator_lost_stop(job: Job) -> None:
     job.runner["epochs"] = 1000
-    job.coordinator = {"coordinator_timeout": 5}
+    job.coordinator = {"coordinator_timeout": 2}
     started = job.start("--coordinator_num", 1)
     kill_coordinator(job, started)
     finished = job.wait(started, PROMPT)
     assert finished.code == 1
-    assert "could not be reached for 5 s" in finished.errors
+    assert "could not be reached for 2 s" in finished.errors
     assert "on_coordinator_loss=stop" in finished.errors
     assert (finished.run.model / "1" / "rec_static.pdmodel").is_file()
 

@@ -219,6 +219,7 @@ def test_ids_that_are_none(tmp_path: Path, bad: str) -> None:
         ({"num_items": 10**12}, "num_items: Input should be less than or equal to 50000000"),
         ({"num_users": float("nan")}, "num_users: Input should be a valid integer, and is nan"),
         ({"num_users": 11}, "num_users=11, and 12 in users.csv"),
+        ({"num_users": 13}, "num_users=13, and 12 in users.csv"),
         ({"partitioner": "evil.py:run"}, "Code of your own is run when you name it yourself."),
     ],
 )
@@ -258,6 +259,10 @@ def test_item_of_a_shard_that_there_is_not(tmp_path: Path, value: str, says: str
     (tmp_path / "part").write_text(f"1 0 1 5 1 1\n1 0 1 {value} 1 0\n")
     text = refusal(lambda: Reader(AS_IS, AS_IS, Sizes(6, 400)).rows([tmp_path / "part"], 3, 10))
     assert text.startswith(f"{tmp_path}/part, line 2: an item's id") and says in text
+    (tmp_path / "part").write_text("1 0 1 5 1 1\n")
+    assert "below num_items=0. Received: 5." in refusal(
+        lambda: Reader(AS_IS, AS_IS, Sizes(6, 0)).rows([tmp_path / "part"], 3, 10)
+    )
 
 
 # -- bombs ------------------------------------------------------------------------------------------------------
