@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -121,6 +122,15 @@ def test_jobs_could_be_started(command: Command, place: Path) -> None:
     workers = len(list_shards(config.runner.train_data_dir, "train_data_dir"))
     job = check_job(config, workers, options.coordinator_num)
     assert job.config.runner.epochs >= 1
+
+
+@pytest.mark.skipif("FL_REC_EVERY_COMMAND" not in os.environ, reason="minutes: FL_REC_EVERY_COMMAND=1 starts each job")
+@pytest.mark.parametrize("command", documented(jobs=True), ids=str)
+@pytest.mark.usefixtures("said")
+def test_jobs_play(command: Command, place: Path, commands: Commands) -> None:
+    if "--ui" not in command.arguments and not any("model/20" in word for word in command.arguments):
+        done = commands.play("run", *command.arguments, "-o", "runner.epochs=1", cwd=place)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
