@@ -105,7 +105,8 @@ const steady = (plot, low, high) => (low === high ? [low - 1, high + 1] : [low, 
 const compact = new Intl.NumberFormat("en-US", { notation: "compact" });
 const ticks = (plot, values) => {
   const step = values.length > 1 ? Math.abs(values[1] - values[0]) : 1;
-  const digits = Math.min(6, Math.max(0, Math.ceil(-Math.log10(step) - 1e-9)));
+  let digits = 0;
+  while (digits < 6 && Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6) digits += 1;
   return values.map((value) => (Math.abs(value) >= 1e4 ? compact.format(value) : value.toFixed(digits).replace("-", MINUS)));
 };
 

@@ -18,10 +18,12 @@ const loss = (value) => (Math.abs(value) < 1000 ? share(value) : number(value));
 const formatOf = (name) => (name === "train_loss" ? loss : FIRST.includes(name) || name.endsWith("auc") || name.startsWith("validation") ? share : number);
 const COUNTS = ["rows", "seconds", "rows_per_second", "test_users", "test_tied"];
 const isTime = (name) => name.endsWith("_seconds") || name === "seconds";
-const PARTS = [["seconds", "training", "train"], ["exchange_seconds", "exchange", "exchange"], ["wait_seconds", "waiting for others", "wait"], ["evaluation_seconds", "evaluation", "evaluate"], ["save_seconds", "saving", "save"]];
+const PARTS = [["train_seconds", "training", "train"], ["exchange_seconds", "exchange", "exchange"], ["wait_seconds", "waiting for others", "wait"], ["evaluation_seconds", "evaluation", "evaluate"], ["save_seconds", "saving", "save"]];
 const partsOf = (content, client = null) => {
   const whose = client === null ? clientsOf(content).map(String) : [client];
-  return PARTS.map(([name, title, token]) => ({ name: title, token, values: content.epochs.map((_, place) => mean(whose.map((each) => content.figures[each]?.[name]?.[place] ?? null))) }))
-    .filter((part) => part.values.some(known));
+  const parts = PARTS.map(([name, title, token]) => ({ name: title, token, values: content.epochs.map((_, place) => mean(whose.map((each) => content.figures[each]?.[name]?.[place] ?? null))) }));
+  // Of an earlier version there is the training alone.
+  if (!parts[0].values.some(known)) parts[0].values = content.epochs.map((_, place) => mean(whose.map((each) => content.figures[each]?.seconds?.[place] ?? null)));
+  return parts.filter((part) => part.values.some((value) => value > 0));
 };
 const epochSeconds = (content, client = null) => { const parts = partsOf(content, client); return content.epochs.map((_, place) => sum(parts.map((part) => part.values[place]))); };
