@@ -7,7 +7,7 @@
 #   ./fl_run.sh lint                                     ruff, mypy, the import rule, what the documentation says of the code
 #   ./fl_run.sh docs                                     the documentation as a site, in site/
 #   ./fl_run.sh COMMAND ...                              any other command of fl-rec, as ./fl_run.sh recommend --user 7
-#   ./fl_run.sh help                                     these commands; ./fl_run.sh COMMAND --help what one takes
+#   ./fl_run.sh --help                                   these commands; ./fl_run.sh run --help what a run takes
 #
 # Options of a run: --worker_num N, --server_num N, --coordinator_num N, --servers HOST:PORT,..., --script FILE.
 # Environment: FL_REC_PADDLE=2.6.2 takes that Paddle; FL_REC_PYTHON names the Python to build the environment with;
@@ -102,7 +102,7 @@ case ${1:-} in
         cd "$root"
         build_docs
         ;;
-    help) fl_rec ;;
+    help | --help | -h) fl_rec --help ;;
     --version) fl_rec --version ;;
     # Options of a run, and what may be meant for one, which then tells of -m and -o.
     '' | -* | *.yaml | *.yml | *=*) fl_rec run "$@" ;;

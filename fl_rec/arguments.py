@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+
+# Set by fl_run.sh, which then is what the commands are called with.
+PROGRAM_KEY = "FL_REC_PROGRAM"
+
+
+def called_as() -> str:
+    """How this user calls fl-rec."""
+    return os.environ.get(PROGRAM_KEY, "fl-rec")
 
 
 def count(text: str) -> int:

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from fl_rec import __version__, one_thread_each
+from fl_rec.arguments import called_as
 from fl_rec.errors import FLRecError
 
 one_thread_each()  # before a command's module loads numpy
@@ -52,8 +53,6 @@ Federated training of recommenders on Paddle's parameter server.
 EXIT_CODES = "exit codes: 0 done; 1 failed; 2 refused: mend what it says; 128 + N by signal N"
 # What a command imports that shows a sign of life before.
 _IMPORTED = ("numpy", "psutil", "pydantic", "rich", "yaml")
-# What the caller calls this command: fl_run.sh has another name for it.
-PROGRAM_KEY = "FL_REC_PROGRAM"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parsers(names: Iterable[str] = tuple(COMMANDS)) -> tuple[Parser, Mapping[str, Parser]]:
     """The parser of the command line, and those of its commands, of which the named ones know their arguments."""
     raw = argparse.RawDescriptionHelpFormatter
-    program = os.environ.get(PROGRAM_KEY, "fl-rec")
+    program = called_as()
     parser = Parser(
         program,
         description=DESCRIPTION.replace("fl-rec", program),
@@ -220,7 +219,7 @@ def _play(command: ModuleType, options: argparse.Namespace, program: str) -> int
     except Exception as err:
         if options.debug:
             traceback.print_exc()
-        print(f"{program}: error: {_in_words(err)}", file=sys.stderr)
+        print(f"{program}: error: {_in_words(err).replace('fl-rec ', f'{called_as()} ')}", file=sys.stderr)
         return 2
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from fl_rec import environment, kernels
+from fl_rec.arguments import called_as
 from fl_rec.commands.words import bytes_in_words
 from fl_rec.runs import roles
 
@@ -69,7 +70,7 @@ def command(_options: argparse.Namespace) -> int:
     if fatal:
         print(f"A job would fail here: {fatal} thing{'s' * (fatal > 1)} to mend, marked FAILS.")
     else:
-        print("This machine can train: fl-rec run" + f" ({notes} note{'s' * (notes > 1)} above)" * bool(notes))
+        print(f"This machine can train: {called_as()} run" + f" ({notes} note{'s' * (notes > 1)} above)" * bool(notes))
     return int(fatal > 0)
 
 

@@ -10,11 +10,10 @@ import shutil
 from pathlib import Path
 
 from fl_rec import environment
+from fl_rec.arguments import PROGRAM_KEY
 from fl_rec.errors import ConfigError, RunError
 
 TEMPLATE = "examples/project"
-# Set by fl_run.sh, which then is what the commands are called with.
-PROGRAM_KEY = "FL_REC_PROGRAM"
 _NAME = re.compile(r"\w([\w .-]*\w)?")
 _COMMANDS = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fl_rec.arguments import called_as
 from fl_rec.commands.words import bytes_in_words, seconds_in_words
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.runs.directory import RUNS, RunDirectory
@@ -40,7 +41,7 @@ def command(options: argparse.Namespace) -> int:
     elif found:
         print(to_table(found, shutil.get_terminal_size().columns, time.time()))
     else:
-        print(f"There are no runs in {(options.project / RUNS).resolve()}. fl-rec run starts one.")
+        print(f"There are no runs in {(options.project / RUNS).resolve()}. {called_as()} run starts one.")
     return 0
 
 

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fl_rec.arguments import called_as
 from fl_rec.evaluation.records import EpochRecord
 from fl_rec.job import attempts
 from fl_rec.job.observers import Started
 from fl_rec.runs.result import DONE, RunResult
 from fl_rec.tables import figure
 from fl_rec.terminal.passing import Pass
-from fl_rec.terminal.words import called_as, changed, compared, duration, place, plural, signed
+from fl_rec.terminal.words import changed, compared, duration, place, plural, signed
 
 
 @dataclass(frozen=True)

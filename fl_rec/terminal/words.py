@@ -36,11 +36,6 @@ def place(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def called_as() -> str:
-    """How this user calls fl-rec, which fl_run.sh says of itself."""
-    return os.environ.get("FL_REC_PROGRAM", "fl-rec")
-
-
 def plural(count: int, word: str) -> str:
     """ "1 epoch", "20 epochs"."""
     return f"{count:,} {word}{'s' * (count != 1)}"

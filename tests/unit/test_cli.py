@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from fl_rec import __version__, cli
-from fl_rec.arguments import count
+from fl_rec.arguments import PROGRAM_KEY, count
 
 ASKED = """
 import sys
 from fl_rec import __version__, cli
+from fl_rec.arguments import PROGRAM_KEY
 try:
     cli.main(sys.argv[1:])
 except SystemExit as end:
@@ -28,7 +29,7 @@ def test_the_help_lists_every_command_and_imports_none() -> None:
     for name, (_, summary) in cli.COMMANDS.items():
         assert name in done.stdout
         assert summary.split()[0] in done.stdout
-    assert done.stdout.splitlines()[-1] == "0 ['fl_rec', 'fl_rec.cli', 'fl_rec.errors']"
+    assert done.stdout.splitlines()[-1] == "0 ['fl_rec', 'fl_rec.arguments', 'fl_rec.cli', 'fl_rec.errors']"
 
 
 def test_an_error_of_the_project_is_one_message_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,9 +64,14 @@ def test_without_a_command_it_shows_its_help(
     assert (end.value.code, capsys.readouterr().out) == (0, bare)
     assert cli.EXIT_CODES in bare
     assert max(map(len, bare.splitlines())) <= 80
-    monkeypatch.setenv(cli.PROGRAM_KEY, "./fl_run.sh")
+    monkeypatch.setenv(PROGRAM_KEY, "./fl_run.sh")
     assert cli.main([]) == 0
     assert "./fl_run.sh doctor" in capsys.readouterr().out
+    assert cli.main(["config", "zzz"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "./fl_run.sh: error: zzz: unknown key. Remove it; ./fl_run.sh config lists all keys.\n"
+    )
 
 
 def test_the_versions(capsys: pytest.CaptureFixture[str]) -> None:

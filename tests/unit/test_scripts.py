@@ -57,14 +57,14 @@ def test_any_shell_and_a_link(clone: Path, tmp_path: Path, shell: list[str]) -> 
     [
         ("", "run"),
         ("-m configs/x.yaml -o runner.epochs=3", "run -m configs/x.yaml -o runner.epochs=3"),
-        ("--help", "run --help"),
+        ("--help", "--help"),
         ("configs/x.yaml", "run configs/x.yaml"),
         ("runner.epochs=3", "run runner.epochs=3"),
         ("recommend --user 7", "recommend --user 7"),
         ("runs", "runs"),
         ("run -m a.yaml", "run -m a.yaml"),
         ("--version", "--version"),
-        ("help", ""),
+        ("help", "--help"),
     ],
 )
 def test_commands_go_to_the_environment(clone: Path, typed: str, passed: str) -> None:
