@@ -112,7 +112,7 @@ class Live(Screen):
             told.append(f"{goes_on.rate:,.0f} {story.unit}/s")
         elif goes_on.share == 1.0:
             told.append(goes_on.doing)
-        left = {"left": goes_on.left, "in all": story.left(goes_on)}
+        left = {"left": goes_on.left, "in all": story.left(goes_on) if goes_on.epoch < story.epochs else 0.0}
         told += [f"{duration(seconds)} {word}" for word, seconds in left.items() if seconds > 0]
         bar = ProgressBar(total=1.0, completed=goes_on.share)
         title = Text(f"epoch {goes_on.epoch}/{story.epochs}", "bold")

@@ -124,3 +124,47 @@ def test_without_the_beat_a_stuck_process_looks_frozen(spawn: Spawn) -> None:
     before = activity.processor_time(child.pid)
     time.sleep(1.2)
     assert activity.processor_time(child.pid) == before
+
+
+# -- how far a worker is ---------------------------------------------------------------------------------------
+
+
+def test_rows_are_told_as_they_are_trained(tmp_path: Path) -> None:
+    activity.tell(tmp_path, "worker.0")
+    activity.trained(5)
+    assert activity.read(tmp_path, "worker.0").progress is None, "no epoch has begun"
+    activity.begin_epoch(3, 1000)
+    activity.doing("training epoch 3")
+    activity.trained(100)
+    activity.trained(50)
+    with activity.waiting("all flushed"):
+        told = activity.read(tmp_path, "worker.0")
+        assert told is not None and told.for_others and told.progress is not None
+        assert (told.progress.epoch, told.progress.rows, told.progress.of_rows) == (3, 150, 1000)
+        assert 0 <= told.progress.seconds < DEADLINE
+    after = activity.read(tmp_path, "worker.0")
+    assert after is not None and (after.what, after.progress) == ("training epoch 3", told.progress)
+    activity.begin_epoch(4, 7)
+    assert activity.read(tmp_path, "worker.0").progress == activity.Progress(4, 0, 7, 0.0)
+
+
+def test_the_beat_counts_the_rows_of_a_call_that_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activity._Own, "beats", False)
+    monkeypatch.setattr(activity, "BEAT", 0.01)
+    activity.tell(tmp_path, "worker.0")
+    activity.begin_epoch(1, 100)
+    activity.trained(10)
+    activity.beat()
+    rows = [0]
+    with activity.counting(lambda: rows[0]):
+        for rows[0] in (20, 30):
+            deadline = time.monotonic() + DEADLINE
+            while activity.read(tmp_path, "worker.0").progress.rows != 10 + rows[0]:
+                assert time.monotonic() < deadline, "the beat must have told of them"
+                time.sleep(0.01)
+        rows[0] = 40
+    assert activity.read(tmp_path, "worker.0").progress.rows == 50
+    activity.trained(1)
+    rows[0] = 90
+    time.sleep(0.05)
+    assert activity.read(tmp_path, "worker.0").progress.rows == 51, "it is over"
