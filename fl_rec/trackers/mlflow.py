@@ -8,6 +8,7 @@ see, the users' parts of a model, is not sent.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -40,6 +41,8 @@ class MLflow(Tracker):
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # or it complains where there is no git
         from mlflow import MlflowClient
 
+        for name in ("mlflow.store.db.utils", "alembic"):  # how a database is made is no news on the job's terminal
+            logging.getLogger(name).setLevel(logging.WARNING)
         folder = self.run.path.parent
         self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}"))
         logged = self._logged()

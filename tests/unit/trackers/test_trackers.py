@@ -120,9 +120,11 @@ def test_what_is_read_back(
 ) -> None:
     """Of a run that goes back to a checkpoint, that is resumed, and that is resumed from further back."""
     pytest.importorskip(name)
-    # A store of files is there at once; the usual one, a database, takes seconds to be made.
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    database = all(importlib.util.find_spec(each) for each in ("sqlalchemy", "alembic"))
+    if not database:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     config = load_job("runner.epochs=7", "hyper_parameters.extra={deep: [1, 2]}")
     config.dump(run.config)
     model = tmp_path / "model" / "3"
@@ -153,6 +155,7 @@ def test_what_is_read_back(
     points, _ = READERS[name](run, second)
     assert points == expected(1, 2)
     if name == "mlflow":
+        assert not database or {"mlflow.db", "mlflow_artifacts"} <= {each.name for each in tmp_path.iterdir()}
         client, number = second._client, second._id
         assert client.get_run(number).info.status == "FINISHED"
         assert [each.path for each in client.list_artifacts(number, "model")] == [
@@ -160,24 +163,6 @@ def test_what_is_read_back(
             "model/tables",
         ]
         assert Path(client.download_artifacts(number, "model/tables/items")).read_text() == "tables/items"
-
-
-def test_a_database_beside_the_run(run: RunDirectory, load_job: LoadJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("mlflow", "sqlalchemy", "alembic"):
-        pytest.importorskip(module)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    config = load_job("runner.epochs=7")
-    config.dump(run.config)
-    tracker = TRACKERS.find("mlflow")(run, config, config.changed())
-    tracker.begin({})
-    tracker.log(1, figures(1))
-    tracker.end(True, None)
-    points, configuration = mlflow(run, tracker)
-    assert points == expected(1) and "epochs: 7" in configuration
-    assert sorted(each.name for each in run.path.parent.iterdir() if each.name.startswith("ml")) == [
-        "mlflow.db",
-        "mlflow_artifacts",
-    ]
 
 
 def checked(config: Config) -> Config:
