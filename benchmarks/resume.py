@@ -45,7 +45,7 @@ from common import (
 
 from fl_rec.data.manifest import Manifest
 from fl_rec.errors import RunError
-from fl_rec.evaluation.metrics import ALL
+from fl_rec.evaluation.metrics import ALL, Times
 from fl_rec.job.watch import Mark
 from fl_rec.runs import roles, training_state
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
@@ -55,7 +55,7 @@ POLL_SECONDS = 0.02
 # By which a job whose process was killed has ended with all the others.
 END_SECONDS = 60.0
 # Of a record, what a clock has measured.
-TIMES = ("seconds", "rows_per_second")
+TIMES = ("seconds", "rows_per_second", *Times().to_record())
 VICTIMS = ("server.0", "worker.0", "worker.1", "everybody", "launcher")
 
 

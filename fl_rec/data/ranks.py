@@ -32,7 +32,8 @@ class Lists:
         items: int64[rows], or [rows, features] of which all together are the item; None: each row has another one.
 
     Attributes:
-        count: int64[users with a positive], how many each has.
+        users: int64[users with a positive], ascending.
+        count: int64[users], how many positives each has.
     """
 
     def __init__(self, users: np.ndarray, labels: np.ndarray, items: Any = None) -> None:
@@ -40,10 +41,10 @@ class Lists:
         # By user; one without a positive has no ideal list to compare with.
         positives = np.flatnonzero(labels & counts)
         self._positives = positives[np.argsort(users[positives], kind="stable")]
-        ranked, self._user, self.count = np.unique(users[self._positives], return_inverse=True, return_counts=True)
+        self.users, self._user, self.count = np.unique(users[self._positives], return_inverse=True, return_counts=True)
         self._place = np.arange(len(positives)) - np.repeat(np.cumsum(self.count) - self.count, self.count)
-        self._negatives = np.flatnonzero(~labels & counts & np.isin(users, ranked))
-        self._user_of_negative = np.searchsorted(ranked, users[self._negatives])
+        self._negatives = np.flatnonzero(~labels & counts & np.isin(users, self.users))
+        self._user_of_negative = np.searchsorted(self.users, users[self._negatives])
 
     def ranks(self, scores: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Of each user's best positive, then of the second best, up to `most`: users, and ranks from 0, both int64.

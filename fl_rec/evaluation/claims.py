@@ -77,7 +77,8 @@ def _strange(metrics: EpochMetrics, client: int, own: EpochMetrics, known: Known
     counts = [metrics.train.positives, metrics.train.negatives]
     if metrics.test.buckets is not None:
         counts += [metrics.test.buckets.positives, metrics.test.buckets.negatives]
-    if any((each < 0).any() for each in counts) or metrics.rows < 0 or metrics.seconds < 0:
+    numbers = (metrics.rows, metrics.seconds, *vars(metrics.times).values())
+    if any((each < 0).any() for each in counts) or min(numbers) < 0:
         return "a count or a time below 0"
     if not metrics.rows and (metrics.loss_sum or counts[0].any() or counts[1].any()):
         return "a loss or scores of no rows"
@@ -102,6 +103,14 @@ def _strange_ranks(figures: Evaluation, users: int) -> str:
         return f"an NDCG of {figures.ndcg_sum:g} in all from {figures.hits:,} hits of {figures.users:,}"
     if not 0 <= figures.tied <= figures.users - figures.hits:
         return f"{figures.tied:,} ties and {figures.hits:,} hits of {figures.users:,}"
+    if figures.groups:
+        users_of, hits_of, gains_of = zip(*figures.groups)
+        each_sound = all(
+            0 <= gain <= hits * (1 + _ROUNDING) and 0 <= hits <= users for users, hits, gain in figures.groups
+        )
+        gain = abs(sum(gains_of) - figures.ndcg_sum) <= _ROUNDING * (1 + figures.ndcg_sum)
+        if not (each_sound and (sum(users_of), sum(hits_of)) == (figures.users, figures.hits) and gain):
+            return f"others by history than {figures.hits:,} hits of {figures.users:,}"
     return ""
 
 

@@ -15,6 +15,7 @@ from fl_rec.config import RunnerConfig
 from fl_rec.data.reader import Reader
 from fl_rec.errors import DataError
 from fl_rec.evaluation.auc import AucBuckets
+from fl_rec.evaluation.groups import History
 from fl_rec.evaluation.metrics import Evaluation
 from fl_rec.evaluation.ranking import Ranking
 
@@ -29,10 +30,12 @@ class EvaluationRows:
     Attributes:
         inputs: one array [rows, width] per feed but the label, the user's id first.
         labels: bool [rows].
+        history: how much users have; None if nobody asks for figures by it.
     """
 
     inputs: tuple[np.ndarray, ...]
     labels: np.ndarray
+    history: History | None = None
 
     @classmethod
     def read(cls, shards: Sequence[Path], reader: Reader, num_slots: int, timeout: float) -> EvaluationRows:
@@ -67,7 +70,7 @@ class EvaluationRows:
     @cached_property
     def _ranking(self) -> Ranking:
         users, *items = self.inputs
-        return Ranking(users, self.labels, np.column_stack(items) if items else None)
+        return Ranking(users, self.labels, np.column_stack(items) if items else None, self.history)
 
 
 @dataclass(frozen=True)
@@ -87,14 +90,26 @@ class Evaluator:
 
     @classmethod
     def read(
-        cls, runner: RunnerConfig, reader: Reader, test: Sequence[Path], validation: Sequence[Path], num_slots: int
+        cls,
+        runner: RunnerConfig,
+        reader: Reader,
+        test: Sequence[Path],
+        validation: Sequence[Path],
+        num_slots: int,
+        history: History | None = None,
     ) -> Evaluator:
-        """Reads a worker's shards; see `EvaluationRows.read`."""
+        """Reads a worker's shards; see `EvaluationRows.read`.
+
+        Args:
+            history: of the users, by which the test's figures are told too.
+        """
 
         def rows(shards: Sequence[Path]) -> EvaluationRows | None:
             return EvaluationRows.read(shards, reader, num_slots, runner.start_timeout) if shards else None
 
-        return cls(rows(test), rows(validation), runner.infer_batch_size, runner.top_k)
+        tested = rows(test)
+        tested = tested and replace(tested, history=history)
+        return cls(tested, rows(validation), runner.infer_batch_size, runner.top_k)
 
     @property
     def validates(self) -> bool:

@@ -7,7 +7,8 @@ hit rates of shards of unlike sizes, is not the AUC or the hit rate of them all.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.auc import AucBuckets
+from fl_rec.evaluation.groups import BOUNDS, Sums, added
 from fl_rec.tables import RULE, figure, format_table
 
 ALL = "all"  # in the place of a client's number: all of them together
@@ -30,6 +32,7 @@ class Evaluation:
         ndcg_sum: sum of their NDCG@K.
         buckets: of the predictions; None where only ranks were measured.
         tied: users who have no hit only because a positive ranks below the negatives that score as high.
+        groups: users, hits and NDCG by how much history users have; empty where nobody knows.
     """
 
     users: int = 0
@@ -37,6 +40,7 @@ class Evaluation:
     ndcg_sum: float = 0.0
     buckets: AucBuckets | None = None
     tied: int = 0
+    groups: Sums = ()
 
     def __post_init__(self) -> None:
         # Counts come from numpy and from a float64 vector, and go to JSON.
@@ -67,6 +71,7 @@ class Evaluation:
             math.fsum(each.ndcg_sum for each in parts),
             _sum([each.buckets for each in parts if each.buckets is not None]),
             sum(each.tied for each in parts),
+            added(each.groups for each in parts if each.users),
         )
 
     def to_record(self) -> dict[str, Any]:
@@ -77,7 +82,41 @@ class Evaluation:
             "test_tied": self.tied,
             "hr": _finite(self.hit_rate),
             "ndcg": _finite(self.ndcg),
+            **({"groups": dict(zip(GROUP_SUMS, zip(*self.groups)))} if self.groups else {}),
         }
+
+
+@dataclass(frozen=True)
+class Times:
+    """What an epoch's time went to since the figures of the one before, in seconds; of several, the mean."""
+
+    train: float = 0.0
+    exchange: float = 0.0
+    wait: float = 0.0
+    evaluation: float = 0.0
+    save: float = 0.0
+
+    @classmethod
+    def of(cls, spent: Mapping[str, float]) -> Times:
+        """Of what `fl_rec.runs.activity.spent` tells."""
+        phases: dict[str, float] = dict.fromkeys(vars(cls()), 0.0)
+        for word, seconds in spent.items():
+            phases[_PHASES.get(word, "train")] += seconds
+        return cls(**phases)
+
+    def to_record(self) -> dict[str, float]:
+        return {f"{name}_seconds": round(seconds, 4) for name, seconds in vars(self).items()}
+
+
+# Of what a worker says that it does, the first word.
+_PHASES = {
+    "exchanging": "exchange",
+    "ending": "exchange",
+    "waiting": "wait",
+    "evaluating": "evaluation",
+    "saving": "save",
+    "reporting": "save",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +133,7 @@ class EpochMetrics:
         test: of the test shards.
         validation: of the validation shards; its buckets and ties do not travel.
         top_k: K of HR@K and NDCG@K.
+        times: what the epoch's time went to.
     """
 
     client: int | None
@@ -105,6 +145,7 @@ class EpochMetrics:
     test: Evaluation = field(default_factory=Evaluation)
     validation: Evaluation = field(default_factory=Evaluation)
     top_k: int = 10
+    times: Times = field(default_factory=Times)
 
     def __post_init__(self) -> None:
         _convert(self, epoch=int, rows=int, seconds=float, loss_sum=float, top_k=int)
@@ -170,6 +211,7 @@ class EpochMetrics:
             test=Evaluation.total(each.test for each in metrics),
             validation=Evaluation.total(each.validation for each in metrics),
             top_k=top_k,
+            times=Times(*(statistics.fmean(each) for each in zip(*(vars(one.times).values() for one in metrics)))),
         )
 
     def to_vector(self) -> np.ndarray:
@@ -184,6 +226,8 @@ class EpochMetrics:
         head += [self.epoch, self.rows, self.seconds, self.loss_sum]
         head += [test.users, test.hits, test.ndcg_sum, test.tied]
         head += [validation.users, validation.hits, validation.ndcg_sum, self.top_k]
+        head += [*vars(self.times).values(), bool(test.groups)]
+        head += [number for group in test.groups or _NO_GROUPS for number in group]
         counts = [self.train.positives, self.train.negatives, buckets.positives, buckets.negatives]
         return np.concatenate([np.array(head, np.float64), *counts])
 
@@ -199,7 +243,10 @@ class EpochMetrics:
             raise DataError(f"A vector of EpochMetrics has {_HEAD} numbers and 4 parts. Received: {len(values)}.")
         client, tested, epoch, rows, seconds, loss_sum = values[:6]
         (users, hits, ndcg_sum, tied), validation, top_k = values[6:10], values[10:13], values[13]
-        train_pos, train_neg, test_pos, test_neg = values[_HEAD:].reshape(4, -1)
+        times, grouped, sums = values[14:19], values[19], values[20:_HEAD].reshape(-1, 3).tolist()
+        tested_on = AucBuckets(*values[_HEAD:].reshape(4, -1)[2:]) if tested else None
+        by_history = tuple((int(users), int(hits), gain) for users, hits, gain in sums) if grouped else ()
+        train_pos, train_neg = values[_HEAD:].reshape(4, -1)[:2]
         return cls(
             client=None if client < 0 else int(client),
             epoch=epoch,
@@ -207,9 +254,10 @@ class EpochMetrics:
             seconds=seconds,
             loss_sum=loss_sum,
             train=AucBuckets(train_pos, train_neg),
-            test=Evaluation(users, hits, ndcg_sum, AucBuckets(test_pos, test_neg) if tested else None, tied),
+            test=Evaluation(users, hits, ndcg_sum, tested_on, tied, by_history),
             validation=Evaluation(*validation),
             top_k=top_k,
+            times=Times(*times.tolist()),
         )
 
     def to_record(self) -> dict[str, Any]:
@@ -224,6 +272,7 @@ class EpochMetrics:
             "train_auc": _finite(self.train_auc),
             **self.test.to_record(),
             "top_k": self.top_k,
+            **self.times.to_record(),
         }
         if self.validation.users:
             of_validation = self.validation.to_record()
@@ -231,8 +280,10 @@ class EpochMetrics:
         return record
 
 
+GROUP_SUMS = ("users", "hits", "ndcg_sum")
+_NO_GROUPS = [(0, 0, 0.0)] * len(BOUNDS)
 # Numbers before the buckets in a vector of EpochMetrics.
-_HEAD = 14
+_HEAD = 20 + len(GROUP_SUMS) * len(BOUNDS)
 
 # The share of users above which a table says that a net has collapsed. One that has not has none.
 _MANY_TIED = 0.1

@@ -11,6 +11,7 @@ import numpy as np
 from fl_rec.data.ranks import Lists
 from fl_rec.errors import DataError
 from fl_rec.evaluation.auc import check_labels, check_scores
+from fl_rec.evaluation.groups import History, sums
 from fl_rec.evaluation.metrics import Evaluation
 
 
@@ -21,16 +22,18 @@ class Ranking:
         users: int64[rows], the user of each row, in any order.
         labels: 0 or 1, [rows]; relevance is binary.
         items: see `Lists`.
+        history: how much users have; None: figures by it aren't wanted.
 
     Raises:
         DataError: unequal lengths, or a label other than 0 and 1.
     """
 
-    def __init__(self, users: Any, labels: Any, items: Any = None) -> None:
+    def __init__(self, users: Any, labels: Any, items: Any = None, history: History | None = None) -> None:
         users, labels = np.ravel(users), check_labels(labels)
         if len(users) != len(labels):
             raise DataError(f"A row has one user and one label. Received: {len(users)} and {len(labels)}.")
         self._rows, self._lists = len(users), Lists(users, labels, items)
+        self._groups = None if history is None else history.groups(self._lists.users)
 
     def measure(self, scores: Any, k: int) -> Evaluation:
         """Rank each user's rows by score, highest first, and judge the first `k`.
@@ -59,12 +62,13 @@ class Ranking:
             dcg[users] += np.where(ranks < k, discount[np.minimum(ranks, k - 1)], 0.0)
         ideal = np.cumsum(discount)[np.minimum(count, k) - 1]
         # A gain is never 0 where a positive was found.
-        hit = dcg > 0
+        hit, ndcg = dcg > 0, dcg / ideal
         return Evaluation(
             users=len(count),
             hits=int(np.count_nonzero(hit)),
-            ndcg_sum=float((dcg / ideal).sum()),
+            ndcg_sum=float(ndcg.sum()),
             tied=int(np.count_nonzero(~hit & (self._lists.better(scores) < k))),
+            groups=() if self._groups is None else sums(self._groups, hit, ndcg),
         )
 
 

@@ -25,6 +25,21 @@ Client = Annotated[Count, Lt(1_000_000)] | Literal["all"]
 
 
 @dataclass(frozen=True)
+class Groups:
+    """Test users with 0 to 19 training positives, 20 to 49, 50 to 99, 100 to 199, 200 and more, in this order.
+
+    Attributes:
+        users: how many there are.
+        hits: how many have a hit.
+        ndcg_sum: sum of their NDCG.
+    """
+
+    users: tuple[Count, ...]
+    hits: tuple[Count, ...]
+    ndcg_sum: tuple[Number, ...]
+
+
+@dataclass(frozen=True)
 class EpochRecord:
     """Figures of one epoch, of one client or of all of them together; NaN where there is no figure.
 
@@ -39,7 +54,11 @@ class EpochRecord:
         test_users, test_tied: users tested; those without a hit only because scores are equal.
         top_k: K of HR@K and NDCG@K.
         validation_hr, validation_ndcg: of the validation shards.
+        train_seconds, exchange_seconds, wait_seconds, evaluation_seconds, save_seconds: what the time since the figures
+            of the epoch before went to, the last exchange with its flushing, and waiting for others and the
+            coordinator, apart; of all together, the mean.
         epsilon: what differential privacy has spent so far.
+        groups: the test users by how much history they have; None where nobody knows.
         extra: what a trainer of one's own has added.
         clients: of all together, each client's record, by number.
     """
@@ -60,6 +79,12 @@ class EpochRecord:
     validation_hr: Share = math.nan
     validation_ndcg: Share = math.nan
     epsilon: Number = math.nan
+    train_seconds: Number = math.nan
+    exchange_seconds: Number = math.nan
+    wait_seconds: Number = math.nan
+    evaluation_seconds: Number = math.nan
+    save_seconds: Number = math.nan
+    groups: Groups | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     clients: tuple[EpochRecord, ...] = field(default=(), repr=False)
 
@@ -68,7 +93,7 @@ class EpochRecord:
         return {**{name: getattr(self, name) for name in _NAMES}, **self.extra}
 
 
-_FIELDS = [each for each in dataclasses.fields(EpochRecord) if each.name not in ("extra", "clients")]
+_FIELDS = [each for each in dataclasses.fields(EpochRecord) if each.name not in ("extra", "clients", "groups")]
 _NAMES = tuple(each.name for each in _FIELDS)
 _NEEDED = tuple(each.name for each in _FIELDS if each.default is dataclasses.MISSING)
 
@@ -133,7 +158,7 @@ def from_one_on(line: Mapping[str, Any]) -> dict[str, Any]:
 def _known() -> type[Any]:
     """The figures that there may be, each of which may be missing."""
     hints = get_type_hints(EpochRecord, include_extras=True)
-    return make_dataclass("Figures", [(name, hints[name] | None, field(default=None)) for name in _NAMES])
+    return make_dataclass("Figures", [(name, hints[name] | None, field(default=None)) for name in (*_NAMES, "groups")])
 
 
 def records_of(lines: Iterable[Mapping[str, Any]]) -> list[EpochRecord]:
@@ -152,7 +177,8 @@ def records_of(lines: Iterable[Mapping[str, Any]]) -> list[EpochRecord]:
             known: dict[str, Any] = {
                 name: math.nan if line[name] is None else line[name] for name in _NAMES if name in line
             }
-            extra = {name: value for name, value in line.items() if name not in _NAMES}
+            extra = {name: value for name, value in line.items() if name not in (*_NAMES, "groups")}
+            groups = line.get("groups")
             clients = tuple(of_epoch) if line["client"] == ALL else ()
             missing = [name for name in _NEEDED if name not in known]
             if missing:
@@ -160,6 +186,6 @@ def records_of(lines: Iterable[Mapping[str, Any]]) -> list[EpochRecord]:
                     "A line of metrics.jsonl has the figures of an epoch and a client. Received: one of epoch "
                     f"{line['epoch']} without {', '.join(missing)}."
                 )
-            of_epoch.append(EpochRecord(**known, extra=extra, clients=clients))
+            of_epoch.append(EpochRecord(**known, groups=groups and Groups(**groups), extra=extra, clients=clients))
         records += of_epoch
     return records

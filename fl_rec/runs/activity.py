@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 # Seconds between two signs of life.
 BEAT = 1.0
@@ -71,6 +71,9 @@ class _Own:
     # What the beat asks for the rows that have been trained.
     count: Callable[[], int] | None = None
     lock = threading.RLock()
+    # Seconds by the first word of what was done, or "waiting"; and what is being done since when.
+    spent: ClassVar[dict[str, float]] = {}
+    phase, phase_began = "starting", time.monotonic()
 
 
 def tell(folder: Path, role: str) -> None:
@@ -83,7 +86,21 @@ def tell(folder: Path, role: str) -> None:
 
 def doing(what: str) -> None:
     """Says what is being done from now on: "training epoch 3"."""
+    _enter(what.partition(" ")[0])
     _change(what=what, since=time.monotonic(), for_others=False)
+
+
+def spent() -> dict[str, float]:
+    """Seconds since the last call, by the first word of what was done, or "waiting" for others."""
+    _enter(_Own.phase)
+    found, _Own.spent = _Own.spent, {}
+    return found
+
+
+def _enter(phase: str) -> None:
+    now = time.monotonic()
+    _Own.spent[_Own.phase] = _Own.spent.get(_Own.phase, 0.0) + now - _Own.phase_began
+    _Own.phase, _Own.phase_began = phase, now
 
 
 def begin_epoch(epoch: int, of_rows: int) -> None:
@@ -123,9 +140,11 @@ def _tell_rows(rows: int) -> None:
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
     """Waits for the other workers within; what was done before goes on after it."""
-    before = _Own.activity
+    before, phase = _Own.activity, _Own.phase
+    _enter("waiting")
     _change(what=what, since=time.monotonic(), for_others=True)
     yield
+    _enter(phase)
     _change(what=before.what, since=before.since, for_others=before.for_others)
 
 

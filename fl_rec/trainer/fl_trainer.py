@@ -18,7 +18,8 @@ from fl_rec.distillation.student import new_student
 from fl_rec.errors import ConfigError, Diverged, RunError
 from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.evaluator import Evaluator
-from fl_rec.evaluation.metrics import EpochMetrics, format_epoch
+from fl_rec.evaluation.groups import History
+from fl_rec.evaluation.metrics import EpochMetrics, Times, format_epoch
 from fl_rec.job.check import Job
 from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import RunDirectory
@@ -181,8 +182,9 @@ class FLTrainer:
             Diverged: training does not learn any more, and runner.on_divergence is stop.
         """
         activity.doing(f"reporting epoch {metrics.epoch}")
-        self.run_directory.append_metrics([metrics.to_record()])
         self.checkpoints.save_own(metrics.epoch, self)
+        metrics = dataclasses.replace(metrics, times=Times.of(activity.spent()))
+        self.run_directory.append_metrics([metrics.to_record()])
         gathered = self.runtime.gather(metrics.to_vector(), f"figures of epoch {metrics.epoch}")
         everyone, notes, error = self.watch.look(gathered, metrics, self.total)
         notes = [*self.exchange.remarks(), *notes]
@@ -262,6 +264,7 @@ class FLTrainer:
             self._shards_of(self.job.test_shards),
             self._shards_of(self.job.validation_shards),
             len(self.program.feeds),
+            History.of(rows),
         )
         for users, what in self.evaluator.users:
             self.student.require_no_overlap(users, what)
@@ -295,6 +298,7 @@ class FLTrainer:
         self.saving = new_saving(self)
         self.checkpoints = new_checkpoints(self)
         self.beginning.give_rest(self)
+        activity.spent()  # on the start, which is no epoch's
 
     def pull_model(self) -> None:
         """Copies the servers' model, and this worker's private part, into `net`; call it within `exchange.settled`."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fl_rec.evaluation.metrics import Times
 from fl_rec.job.watch import Mark
 from fl_rec.runs import training_state
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
@@ -25,7 +26,7 @@ from tests.integration.conftest import (
 
 EPOCHS = 4
 # Of a record, what a clock has measured.
-TIMES = ("seconds", "rows_per_second")
+TIMES = ("seconds", "rows_per_second", *Times().to_record())
 
 
 def together(job: Job) -> None:

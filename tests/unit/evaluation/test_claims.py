@@ -11,7 +11,8 @@ import pytest
 
 from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.claims import Divergence, Known, believable
-from fl_rec.evaluation.metrics import EpochMetrics, Evaluation
+from fl_rec.evaluation.groups import Sums
+from fl_rec.evaluation.metrics import EpochMetrics, Evaluation, Times
 
 KNOWN = Known(test_users=20, test_rows=40, validation_users=20)
 
@@ -41,6 +42,15 @@ def test_figures_that_can_be_are_believed() -> None:
 TEST = metrics().test
 
 
+def grouped(users: int, hits: int, gain: float, other: tuple[int, int, float] = (0, 0, 0.0)) -> Sums:
+    return ((users, hits, gain), other, *[(0, 0, 0.0)] * 3)
+
+
+def test_figures_by_history_that_can_be_are_believed() -> None:
+    test = Evaluation(20, 10, 5, TEST.buckets, 0, grouped(12, 9, 4.5, (8, 1, 0.5)))
+    assert believable(gathered(metrics(1, test=test)), metrics(), [KNOWN] * 2)[1] == []
+
+
 @pytest.mark.parametrize(
     ("fields", "received"),
     [
@@ -55,6 +65,21 @@ TEST = metrics().test
         ({"rows": -1}, "a count or a time below 0"),
         ({"rows": 0}, "a loss or scores of no rows"),
         ({"seconds": -0.1}, "a count or a time below 0"),
+        ({"times": Times(wait=-0.1)}, "a count or a time below 0"),
+        *(
+            (
+                {"test": Evaluation(20, 10, 5, TEST.buckets, 0, groups)},
+                "others by history than 10 hits of 20 test users",
+            )
+            for groups in (
+                grouped(21, 10, 5),
+                grouped(20, 11, 5),
+                grouped(20, 10, 5.1),
+                grouped(9, 10, 5, (11, 0, 0)),
+                grouped(20, 10, 11, (0, 0, -6)),
+                grouped(21, 10, 5, (-1, 0, 0)),
+            )
+        ),
         ({"client": 0}, "those of client 0, epoch 3, top_k 10"),
         ({"epoch": 4}, "those of client 1, epoch 4, top_k 10"),
         ({"top_k": 11}, "those of client 1, epoch 3, top_k 11"),

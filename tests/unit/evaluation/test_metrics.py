@@ -10,12 +10,16 @@ import pytest
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.auc import AucBuckets
-from fl_rec.evaluation.metrics import EpochMetrics, Evaluation, format_epoch
+from fl_rec.evaluation.metrics import EpochMetrics, Evaluation, Times, format_epoch
 
 
 def buckets(seed: int, rows: int = 200) -> AucBuckets:
     random = np.random.default_rng(seed)
     return AucBuckets.from_scores(random.random(rows), random.integers(0, 2, rows))
+
+
+GROUPS = ((1, 1, 0.5), (0, 0, 0.0), (3, 0, 0.0), (0, 0, 0.0), (0, 0, 0.0))
+NO_TIMES = dict.fromkeys((f"{name}_seconds" for name in ("train", "exchange", "wait", "evaluation", "save")), 0.0)
 
 
 def worker(client: int, **changes: object) -> EpochMetrics:
@@ -26,7 +30,8 @@ def worker(client: int, **changes: object) -> EpochMetrics:
         "seconds": 2.0 + client,
         "loss_sum": 30.0,
         "train": buckets(client),
-        "test": Evaluation(4, client, client / 2, buckets(client + 50), tied=client),
+        "test": Evaluation(4, client, client / 2, buckets(client + 50), client, GROUPS),
+        "times": Times(1.0, 0.5 * client, 0.25, 0.125, 4.0),
     }
     return EpochMetrics(**{**given, **changes})  # type: ignore[arg-type]
 
@@ -56,6 +61,8 @@ class TestEpochMetrics:
         assert (total.rows_per_second, total.train_loss) == (100.0, 0.3)
         assert (total.test_users, total.test.hits, total.hit_rate, total.ndcg) == (8, 1, 0.125, 0.0625)
         assert total.test.tied == 1
+        assert total.test.groups[:3] == ((2, 2, 1.0), (0, 0, 0.0), (6, 0, 0.0))
+        assert total.times == Times(1.0, 0.25, 0.25, 0.125, 4.0), "the mean, so that an epoch's parts add up"
         assert total.train_auc == (parts[0].train + parts[1].train).auc()
         assert total.train_auc != (parts[0].train_auc + parts[1].train_auc) / 2
 
@@ -63,6 +70,8 @@ class TestEpochMetrics:
         with_test = worker(1)
         total = EpochMetrics.total([worker(0, test=Evaluation()), with_test])
         assert total.test_auc == with_test.test_auc
+        assert total.test.groups == GROUPS, "who tests nobody is no stranger"
+        assert EpochMetrics.total([worker(0), worker(1, test=Evaluation(4))]).test.groups == (), "one is"
         assert EpochMetrics.total([worker(0, test=Evaluation(4))]).test.buckets is None
 
     @pytest.mark.parametrize(
@@ -84,9 +93,10 @@ class TestEpochMetrics:
     def test_comes_back_from_its_vector(self, metrics: EpochMetrics) -> None:
         vector = metrics.to_vector()
         assert vector.dtype == np.float64
-        assert vector.shape == (14 + 4 * 4097,)
+        assert vector.shape == (35 + 4 * 4097,)
         back = EpochMetrics.from_vector(vector)
         assert back.to_record() == metrics.to_record()
+        assert (back.times, back.test.groups) == (metrics.times, metrics.test.groups)
         assert (back.test.buckets is None) == (metrics.test.buckets is None)
         assert np.array_equal(back.train.positives, metrics.train.positives)
 
@@ -99,11 +109,11 @@ class TestEpochMetrics:
         assert EpochMetrics.total(gathered).to_record() == EpochMetrics.total(workers).to_record()
 
     def test_a_vector_of_another_length_is_refused(self) -> None:
-        with pytest.raises(DataError, match=r"has 14 numbers and 4 parts\. Received: 17"):
-            EpochMetrics.from_vector(np.zeros(17))
+        with pytest.raises(DataError, match=r"has 35 numbers and 4 parts\. Received: 38"):
+            EpochMetrics.from_vector(np.zeros(38))
 
     def test_record_is_json_with_none_for_nan(self) -> None:
-        metrics = worker(1, test=Evaluation(np.int64(0)), rows=np.int64(300), seconds=np.float32(1.5))
+        metrics = worker(1, test=Evaluation(np.int64(0)), rows=np.int64(300), seconds=np.float32(1.5), times=Times())
         assert json.loads(json.dumps(metrics.to_record(), allow_nan=False)) == {
             "epoch": 3,
             "client": 1,
@@ -118,7 +128,13 @@ class TestEpochMetrics:
             "hr": None,
             "ndcg": None,
             "top_k": 10,
+            **NO_TIMES,
         }
+        grouped = worker(1, times=Times(1.23456)).to_record()
+        assert grouped["train_seconds"] == 1.2346
+        assert grouped["groups"] == {
+            "users": (1, 0, 3, 0, 0), "hits": (1, 0, 0, 0, 0), "ndcg_sum": (0.5, 0.0, 0.0, 0.0, 0.0),
+        }  # fmt: skip
         assert EpochMetrics.total([metrics]).to_record()["client"] == "all"
 
 

@@ -168,3 +168,26 @@ def test_the_beat_counts_the_rows_of_a_call_that_tells_nothing(tmp_path: Path, m
     rows[0] = 90
     time.sleep(0.05)
     assert activity.read(tmp_path, "worker.0").progress.rows == 51, "it is over"
+
+
+def test_what_the_time_went_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(activity.time, "monotonic", lambda: now[0])
+
+    def passes(seconds: float) -> None:
+        now[0] += seconds
+
+    activity.spent()
+    activity.doing("training epoch 1")
+    passes(3)
+    activity.doing("exchanging in epoch 1")
+    passes(1)
+    with activity.waiting("everyone's rows"):
+        passes(4)
+    passes(2)
+    activity.doing("training epoch 1")
+    passes(5)
+    found = {name: seconds for name, seconds in activity.spent().items() if seconds}
+    assert found == {"training": 8.0, "exchanging": 3.0, "waiting": 4.0}
+    passes(1)
+    assert activity.spent() == {"training": 1.0}

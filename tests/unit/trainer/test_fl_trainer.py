@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ import pytest
 from fl_rec.errors import ConfigError, Diverged
 from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.claims import Known
-from fl_rec.evaluation.metrics import EpochMetrics, Evaluation
+from fl_rec.evaluation.metrics import EpochMetrics, Evaluation, Times
+from fl_rec.runs import activity
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.roles import Role
 from fl_rec.trainer import FLTrainer
@@ -191,7 +193,8 @@ def test_a_portion_that_diverged_counts_for_nothing_and_its_exchange_is_told() -
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_the_first_worker_writes_what_all_have(tmp_path: Path, index: int) -> None:
+def test_the_first_worker_writes_what_all_have(tmp_path: Path, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activity, "spent", lambda: {"saving": 1.0, "reporting": 0.5, "ending": 0.25, "mine": 2.0})
     run, _ = RunDirectory.claim(tmp_path / "run", "this test")
     parts = Parts([])
     trainer = worker(parts, index=index, run=run)
@@ -209,7 +212,8 @@ def test_the_first_worker_writes_what_all_have(tmp_path: Path, index: int) -> No
     assert [each.rows for each in told] == [10, 20]
     own, gathered, kept, complete = parts.calls
     assert own == ("own part", 1, trainer) and complete == ("complete", 1)
-    np.testing.assert_array_equal(gathered[1], everyone[index].to_vector())
+    told_of = dataclasses.replace(everyone[index], times=Times(train=2.0, exchange=0.25, save=1.5))
+    np.testing.assert_array_equal(gathered[1], told_of.to_vector())
     assert gathered[2] == "figures of epoch 1"
     assert kept[1].hit_rate == 3 / 8 and kept[2] is True
     records = run.read_metrics()
