@@ -18,10 +18,12 @@ class Tails:
     Args:
         workers: how many write their figures of each epoch.
         observer: is told of what comes from now on.
+        from_start: or of what is there already, too.
     """
 
-    def __init__(self, run: RunDirectory, workers: int, observer: Observer) -> None:
-        self._epochs, self._tables = EpochTail(run, workers, observer), TableTail(run, observer)
+    def __init__(self, run: RunDirectory, workers: int, observer: Observer, from_start: bool = False) -> None:
+        self._epochs = EpochTail(run, workers, observer, from_start)
+        self._tables = TableTail(run, observer, from_start)
 
     def look(self, over: bool = False) -> None:
         """`over`: no worker writes any more."""
@@ -32,8 +34,9 @@ class Tails:
 class TableTail:
     """Tells of tables and notes."""
 
-    def __init__(self, run: RunDirectory, observer: Observer) -> None:
-        self._path, self._observer, self._offset = run.tables, observer, run.tables.stat().st_size
+    def __init__(self, run: RunDirectory, observer: Observer, from_start: bool = False) -> None:
+        self._path, self._observer = run.tables, observer
+        self._offset = 0 if from_start else run.tables.stat().st_size
 
     def look(self) -> None:
         with open(self._path, "rb") as file:
@@ -54,9 +57,9 @@ class TableTail:
 class EpochTail:
     """Tells of each epoch of which every worker has written its own figures."""
 
-    def __init__(self, run: RunDirectory, workers: int, observer: Observer) -> None:
+    def __init__(self, run: RunDirectory, workers: int, observer: Observer, from_start: bool = False) -> None:
         self._path, self._workers, self._observer = run.metrics, workers, observer
-        self._offset = self._path.stat().st_size
+        self._offset = 0 if from_start else self._path.stat().st_size
         self._lines: dict[int, list[dict[str, Any]]] = {}
 
     def look(self, over: bool = False) -> None:

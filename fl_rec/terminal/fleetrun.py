@@ -8,8 +8,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,7 +20,7 @@ import psutil
 from fl_rec import environment
 from fl_rec.config import Config
 from fl_rec.job.check import check_job
-from fl_rec.job.judge import STARTER, Patience
+from fl_rec.job.judge import STARTER, Failure, Patience
 from fl_rec.job.observers import Observer, Observers, RoleView, Started
 from fl_rec.job.tails import Tails
 from fl_rec.job.tracking import trackers_of
@@ -72,15 +74,14 @@ def watch_by_hand(arguments: Sequence[str]) -> int:
     told = _Told(run, options.changed, Plain(_terminal_of(fleetrun)))
     failure = watch(run, options.expected, fleetrun, options.patience, log_of.__getitem__, told.look)
     if failure is None:
-        told.end()
+        told.end(None)
         with suppress(psutil.TimeoutExpired):
             fleetrun.wait(GRACE_SECONDS)
         mark.end()
         return 0
     print(f"fl_rec: {failure}", flush=True)
     write_failure(run, failure)
-    told.observer.note(str(failure))
-    told.end()
+    told.end(failure)
     # fleetrun would wait for its workers and exit with 0; ended first, it exits with what the signal says.
     with suppress(psutil.NoSuchProcess):
         fleetrun.terminate()
@@ -90,28 +91,48 @@ def watch_by_hand(arguments: Sequence[str]) -> int:
 
 class _Told:
     """Tells an observer and the trackers of a job that this process has not started, as soon as a worker has checked
-    it."""
+    it. What goes wrong with that is in the watch's log: a job must be watched whether or not it can be shown."""
 
     def __init__(self, run: RunDirectory, changed: Mapping[str, Any], observer: Observer) -> None:
-        self._run, self._changed, self.observer = run, changed, observer
+        self._run, self._changed, self._observer = run, changed, observer
         self._tails: Tails | None = None
+        self._broken = False
 
-    def look(self, views: Mapping[str, RoleView], over: bool = False) -> None:
+    def look(self, views: Mapping[str, RoleView]) -> None:
+        """At every look of the watch."""
+        self._try(partial(self._look, views))
+
+    def end(self, failure: Failure | None) -> None:
+        """When nobody writes any more."""
+        self._try(partial(self._end, failure))
+
+    def _try(self, tell: Callable[[], None]) -> None:
+        if self._broken:
+            return
+        try:
+            tell()
+        except Exception:
+            traceback.print_exc()
+            self._broken = True
+
+    def _look(self, views: Mapping[str, RoleView], over: bool = False) -> None:
         if self._tails is None:
             if not self._run.config.is_file():
                 return
             begun = Launch.read(self._run)
             job = check_job(Config.load(self._run.config), begun.workers, begun.coordinators)
-            self.observer = Observers([self.observer, *trackers_of(job.config)])
-            self.observer.starting(Started.of(job, begun, self._run, self._changed))
-            self._tails = Tails(self._run, begun.workers, self.observer)
+            self._observer = Observers([self._observer, *trackers_of(job.config)])
+            self._observer.starting(Started.of(job, begun, self._run, self._changed))
+            self._tails = Tails(self._run, begun.workers, self._observer, from_start=True)
         self._tails.look(over)
-        self.observer.poll(views)
+        self._observer.poll(views)
 
-    def end(self) -> None:
-        self.look({}, over=True)
+    def _end(self, failure: Failure | None) -> None:
+        self._look({}, over=True)
+        if failure is not None:
+            self._observer.note(str(failure))
         if self._tails is not None:
-            self.observer.ended(self._run.read_result())
+            self._observer.ended(self._run.read_result())
 
 
 def _terminal_of(fleetrun: psutil.Process) -> TextIO:

@@ -19,7 +19,7 @@ from fl_rec.config import Config
 from fl_rec.job.judge import Patience
 from fl_rec.job.watch import FLEETRUN_MARK, Mark, log_path
 from fl_rec.runs import roles
-from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.directory import Launch, RunDirectory
 from fl_rec.runs.roles import Role
 from fl_rec.terminal.fleetrun import _stdout_of, start_watch, watch_by_hand
 
@@ -92,6 +92,50 @@ def test_by_hand_a_failure_ends_fleetrun_and_its_roles(
     assert (content["state"], content["role"], content["error"]) == ("failed", "worker.1", "a shard is missing")
     assert content["log"].endswith("/log/workerlog.1")
     assert capsys.readouterr().out.startswith("fl_rec: worker.1 failed: a shard is missing\n  its log: ")
+
+
+FIGURES = ("seconds", "rows_per_second", "train_loss", "train_auc", "test_auc", "hr", "ndcg")
+
+
+def test_by_hand_the_job_is_shown_on_fleetruns_terminal(
+    by_hand: Callable[[], int],
+    run: RunDirectory,
+    load_job: Callable[..., Config],
+    set_status: SetStatus,
+    leader: subprocess.Popen,
+) -> None:
+    """Which roles write to their logs, and the watch to its own; from its first epoch, though it be over by then."""
+    load_job().dump(run.config)
+    Launch(2, 1, 0).write(run)
+    line = {**dict.fromkeys(FIGURES, 0.5), "rows": 5, "test_users": 2, "top_k": 10, "epoch": 1}
+    run.append_metrics([{**line, "client": client} for client in (0, 1, "all")])
+    run.end("done", model=run.model / "1")
+    for role, state, _ in ALL_DONE:
+        set_status(role, state)
+    threading.Timer(1.0, end, [leader]).start()
+    assert by_hand() == 0
+    assert leader.stdout is not None
+    lines = [line[9:].rstrip() for line in leader.stdout.read().decode().splitlines()]
+    assert lines[:2] == [
+        "job       config.yaml: 1 epoch, 2 workers, 1 server, geo",
+        "data      2 shards, 5 rows, 2 to 3 each",
+    ]
+    assert any(line.startswith("epoch 1/1  loss 0.5000  AUC 0.500  HR@10 0.500  NDCG@10 0.500") for line in lines)
+    assert "result    HR@10 0.500, NDCG@10 0.500: epoch 1, the last" in lines
+    assert f"model     {run.model}/1" in lines
+
+
+def test_by_hand_a_job_that_can_not_be_shown_is_watched_all_the_same(
+    by_hand: Callable[[], int],
+    run: RunDirectory,
+    set_status: SetStatus,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run.config.write_text("no configuration")
+    set_status("worker.1", roles.FAILED, error="a shard is missing")
+    assert by_hand() == 1
+    assert "fl_rec: worker.1 failed: a shard is missing" in capsys.readouterr().out
+    assert run.read_result()["role"] == "worker.1"
 
 
 def test_by_hand_what_a_good_job_leaves_is_ended(
