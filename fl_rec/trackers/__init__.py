@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import EpochRecord
 from fl_rec.plugins import Registry, absolute
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.result import figures
 
 # Figures by name of one client, "client_3", of all together, "all", or of ranking by popularity, "popularity".
 Figures = Mapping[str, Mapping[str, float]]
@@ -108,18 +109,11 @@ def figures_of(record: EpochRecord) -> dict[str, dict[str, float]]:
     """The figures of an epoch: of all clients together, last, and of each. What is no finite number is left out."""
 
     def of(record: EpochRecord) -> dict[str, float]:
-        ranked = {"hr": f"hr@{record.top_k}", "ndcg": f"ndcg@{record.top_k}"}
-        return {
-            ranked.get(name, name): float(value)
-            for name, value in record.figures().items()
-            if name not in _NO_FIGURES and _is_number(value)
-        }
+        named = figures(record.figures())
+        return {name: float(value) for name, value in named.items() if name != "epoch" and _is_number(value)}
 
     each = {f"client_{client.client}": of(client) for client in record.clients}
     return {**each, ALL: of(record)}
-
-
-_NO_FIGURES: Collection[str] = ("epoch", "client", "top_k")
 
 
 def _is_number(value: Any) -> bool:

@@ -115,11 +115,12 @@ def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbclient.NotebookClient(notebook, **here).execute(
         env={**python_environment(), "IPYTHONDIR": str(tmp_path / "ipython")}
     )
-    _, files, configuration, epochs, figures, recommended = played = outputs(notebook)
+    _, files, configuration, epochs, figures, best, recommended = played = outputs(notebook)
     assert "'job.yaml'" in files and "train_batch_size: 32" in configuration
     rates = [float(line.split()[3]) for line in epochs.splitlines()]
     assert len(rates) == 12 and rates[-1] > 0.5 > 2 * rates[0]
     assert f"{rates[-1]:.3f}" in figures.splitlines()[-1]
+    assert float(best.split()[-1]) < max(rates) - 0.1, "by popularity"
     assert [line.count("Synthetic") for line in recommended.splitlines()] == [5, 5]
     # What is shown with it is what it showed once, and of no machine.
     assert [len(each.splitlines()) for each in shown] == [len(each.splitlines()) for each in played]
