@@ -8,7 +8,7 @@ import pytest
 
 from fl_rec.data.manifest import load_manifest
 from fl_rec.runs.directory import RunDirectory
-from tests.documented import blocks
+from tests.documented import snippet
 
 from .conftest import ROOT, WORKERS, Job, run_script
 
@@ -117,9 +117,8 @@ def test_a_users_partitioner_and_run_worker(job: Job, prepared: Path, tmp_path: 
     assert manifest is not None
     assert manifest.partitioner["name"].endswith(function)
     assert manifest.shards[0].train.rows > manifest.shards[1].train.rows, "the most active users share the first shard"
-    (stop_early,) = blocks(ROOT / "docs" / "extending.md", "python")
     (tmp_path / "my_trainer.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n" + stop_early.replace("0.85", "0.6")
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n" + snippet("stop_early.py").replace("0.85", "0.6")
     )
     job.runner.update(train_data_dir=str(out / "fl_train_data"), test_data_dir=str(out / "fl_test_data"), epochs=50)
     finished = job.succeed("--script", tmp_path / "my_trainer.py")
