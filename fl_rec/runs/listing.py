@@ -188,7 +188,7 @@ def _typed(command: str) -> tuple[str, tuple[str, ...]]:
     name, overrides, option = "", [], ""
     for word in shlex.split(command):
         option = word if word.startswith("-") else option
-        if option in ("-m", "--config_yaml") and word != option:
+        if option in ("-m", "--config_yaml") and word.endswith((".yaml", ".yml")):  # and no module, as of python -m
             name = Path(word).stem
         elif option in ("-o", "--opt") and word != option:
             overrides.append(word)

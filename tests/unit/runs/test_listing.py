@@ -51,6 +51,7 @@ def test_every_state(make_run: MakeRun, tmp_path: Path) -> None:
             ("runner.epochs=3", "runner.extra={a: 1}"),
         ),
         ("fl-rec run --opt runner.seed=1 -o runner.epochs=2 --quiet", "folder", ("runner.seed=1", "runner.epochs=2")),
+        ("python -m fl_rec.cli run -o a.b=1", "folder", ("a.b=1",)),
         ("jupyter-lab", "folder", ()),
     ],
 )
