@@ -55,7 +55,7 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
         roles.write_status(run.roles, role.name, roles.STARTING)
         if role.kind != "server":  # the first server forks gloo's store
             activity.beat()
-        # Paddle leaves files where it runs: gloo's http.log, and a description of every trainer.
+        # Where Paddle leaves files, wherever it runs.
         os.chdir(run.log)
         job = check_job(config, role.num_workers, role.num_coordinators)
         if role.is_first_worker and ENVIRONMENT_KEY not in os.environ:
@@ -63,6 +63,8 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
             job.config.dump(run.config)
         trainer.play(job, role, run)
         roles.write_status(run.roles, role.name, roles.DONE)
+        if role.is_first_worker:
+            tidy(run.log)
         return 0
     except BaseException as err:
         text = (str(err) if isinstance(err, FLRecError) else _in_short(err)) + _left_over()
@@ -76,6 +78,17 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
             with contextlib.suppress(OSError):  # on a full disk the launcher goes by this process's end
                 roles.write_status(run.roles, role.name, roles.FAILED, text)
         return 1
+
+
+def tidy(folder: Path) -> None:
+    """Removes what Paddle has left there, which is of no use when all went well: gloo's log, descriptions of trainers.
+
+    They are there when training begins, so that the first worker may do so when it has ended.
+    """
+    for pattern in ("http.log", "*.prototxt"):
+        for path in folder.glob(pattern):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _in_short(err: BaseException) -> str:

@@ -51,6 +51,9 @@ def test_what_a_job_leaves_is_its_users_own(trained: Finished) -> None:
         for name in ("model.json", "rec_static.pdmodel"):
             content = (model / name).read_bytes()
             assert not any(str(path).encode() in content for path in (ROOT, run.path, Path.home()))
+    logs = {"serverlog.0", "start", *(f"workerlog.{worker}" for worker in range(WORKERS))}
+    assert {path.name for path in run.log.iterdir()} == logs, "nothing of Paddle's own"
+    assert not any("failed" in (run.log / name).read_text(errors="replace") for name in logs)
     left = {path.name for path in run.path.iterdir()}
     assert not any(name.startswith(".") for name in left) and "rows" not in left, "no users' rows in clear"
 

@@ -19,7 +19,7 @@ from fl_rec.plugins import load_file
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
 from fl_rec.runs.roles import Role
-from fl_rec.trainer.main import _in_short, _left_over, main, open_run
+from fl_rec.trainer.main import _in_short, _left_over, main, open_run, tidy
 
 
 def test_a_long_error_is_its_first_and_its_last_lines() -> None:
@@ -96,3 +96,11 @@ def test_a_run_worker_that_raises_is_told_with_its_file_and_line(
     told = "TypeError: unsupported operand type(s) for +: 'int' and 'str' (my_trainer.py, line 6)"
     assert roles.read_statuses(run.roles)["worker.0"].error == told
     assert capsys.readouterr().err.endswith(f"worker.0: error: {told}\n")
+
+
+def test_what_paddle_leaves_goes_when_all_went_well(tmp_path: Path) -> None:
+    for name in ("http.log", "140123_train_desc.prototxt", "workerlog.0", "serverlog.0", "before-1"):
+        (tmp_path / name).touch()
+    tidy(tmp_path)
+    tidy(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["before-1", "serverlog.0", "workerlog.0"]
