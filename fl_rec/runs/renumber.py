@@ -45,6 +45,7 @@ def renumber(run: RunDirectory, models: Path) -> None:
     records = run.metrics.read_bytes()
     if not counts_from_zero(_lines(records)):
         return
+    _renumber_result(run)
     # The last one first, so that the name after each is free.
     for folder in sorted(_numbered(models) + _numbered(run.checkpoint), key=lambda path: -int(path.name)):
         for path in (folder / "model.json", folder / "checkpoint.json"):
@@ -58,6 +59,16 @@ def renumber(run: RunDirectory, models: Path) -> None:
                 folder.rename(folder.parent / str(new["epoch"]))
     with atomic_write(run.metrics) as file:  # last: by it the run is known
         file.write(_counted_on(records))
+
+
+def _renumber_result(run: RunDirectory) -> None:
+    """Has the result, which tells of a model that is still to be renamed, name it as it will be; once."""
+    if run.result.is_file() and "format" not in read_json(run.result):
+        result = run.read_result()
+        model = Path(result.model or "")
+        if model.name.isdecimal():
+            result = result.model_copy(update={"model": str(model.with_name(str(int(model.name) + 1)))})
+        run.write_result(result)
 
 
 def _numbered(folder: Path) -> list[Path]:

@@ -41,6 +41,9 @@ def old(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
         content = training_state.content(run, epoch, (epoch - 1, math.nan), IDENTITY)
         training_state.complete(run, epoch, content, 2)
         as_before(run.checkpoint / str(epoch) / "checkpoint.json")
+    totals = [{**each, "epoch": each["epoch"] - 1, "top_k": 10} for each in run.read_totals()]
+    result = {"state": "done", "model": str(run.model / "11"), "last": totals[-1], "best": totals[-1], "epochs": totals}
+    run.result.write_text(json.dumps(result))
     return run
 
 
@@ -51,7 +54,8 @@ def test_it_is_read_as_if_it_counted_from_one(old: RunDirectory, monkeypatch: py
     assert model.metrics() == {"epoch": 4, "client": "all", "hr": 0.03}
     assert SavedModel.of_epoch(old.model, 4).folder == old.model / "3"
     old.config.write_text("runner: {train_data_dir: data}\n")
-    assert Run(old.path).model(1) == old.model / "0"
+    assert Run(old.path).model(1) == old.model / "0" and Run(old.path).model() == old.model / "11"
+    assert old.read_result().last == {"epoch": 12, "hr@10": 0.11}
     with pytest.raises(DataError, match=r"Received: .*model/13, which is no folder."):
         SavedModel.of_epoch(old.model, 13)
 
@@ -67,6 +71,7 @@ def assert_renumbered(run: RunDirectory) -> None:
     for epoch in (1, 12):
         assert (run.model / str(epoch) / "rec_static.pdmodel").read_text() == f"epoch {epoch - 1}"
         assert SavedModel.of_epoch(run.model, epoch).folder == run.model / str(epoch)
+    assert SavedModel.open(run.path).folder == run.model / "12", "that of the result"
     assert training_state.epochs(run) == [11, 12]
     state = training_state.newest(run)
     assert state is not None and state.epoch == 12 and state.best[0] == 11
