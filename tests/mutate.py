@@ -79,6 +79,7 @@ RUNS = ("unit/runs", "unit/job/test_built_in.py")
 OWN_FILES = ("unit/nets/test_contract.py",)
 SAVING = ("paddle/test_saving.py",)
 EXCHANGE = ("paddle/test_exchange.py",)
+CHANGES = ("unit/test_changes.py",)
 CLAIMS = ("unit/evaluation/test_claims.py",)
 SERVICE = ("unit/coordinator/test_service.py",)
 STRATEGIES = ("unit/coordinator/test_strategies.py",)
@@ -308,8 +309,8 @@ MUTANTS = [
     Mutant("ps/exchange.py", "np.nan if self._spoilt else", "", EXCHANGE),
     Mutant("ps/exchange.py", "_OWN if own else _RECEIVED", "_OWN", EXCHANGE),
     Mutant("ps/exchange.py", "            self._begin_anew()", "            pass", EXCHANGE),
-    Mutant("ps/changes.py", "np.abs(length) <= LARGEST", "length <= LARGEST", EXCHANGE),
-    Mutant("ps/changes.py", "(clients - 1) // 2)", "clients)", EXCHANGE),
+    Mutant("ps/changes.py", "np.abs(length) <= LARGEST", "length <= LARGEST", CHANGES),
+    Mutant("ps/changes.py", "(clients - 1) // 2)", "clients)", CHANGES),
     Mutant("ps/robust.py", "lengths[lying] = np.nan", "break", EXCHANGE),
     Mutant("evaluation/claims.py", "0 <= figures.hits <= figures.users", "True", CLAIMS),
     Mutant("evaluation/claims.py", "test.tied == test.users", "test.tied", CLAIMS),

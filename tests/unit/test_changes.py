@@ -36,6 +36,7 @@ def test_one_of_ten_moves_nothing_far() -> None:
 def test_norms() -> None:
     assert changes.norm([np.float32([3]), np.float32([[0, 4]])]) == 5
     assert changes.sound(np.array([0, 1e12, 1.1e12, math.nan, math.inf])).tolist() == [True, True, False, False, False]
+    assert not changes.sound(-1.1e12), "of a client that says so"
     assert math.isinf(changes.norm([np.float32([1e30])])) and math.isnan(changes.norm([np.float32([math.nan, 1])]))
     assert [changes.clip(length, 2.0) for length in (1.0, 2.0, 8.0)] == [1, 1, 0.25] and changes.clip(8.0, None) == 1
 
