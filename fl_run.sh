@@ -43,7 +43,12 @@ find_python() {
     die "$rule Found: $(python3 -V 2>&1 || echo none). Install one of them, or name it in FL_REC_PYTHON."
 }
 
-install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2; }
+# On a terminal pip shows what it loads, for minutes.
+install() {
+    local quiet=--quiet
+    [ ! -t 2 ] || quiet=
+    "$venv/bin/python" -m pip install ${quiet:+"$quiet"} --disable-pip-version-check "$@" >&2
+}
 
 # The environment is made once, and again when setup.py changes.
 set_up() {

@@ -60,7 +60,7 @@ def train(
         max_restarts: how often the job goes on by itself, after the last checkpoint, when a process of it was lost.
         on_epoch: called in this thread after each epoch with the record of all clients together, which has each
             client's in its `clients`. An exception that it raises ends the job, and is raised here.
-        verbose: whether to print the settings, and a table after each epoch.
+        verbose: whether to print what is trained on what, a line after each epoch, and how good it is in the end.
 
     Returns:
         the run, which has ended well.

@@ -120,4 +120,5 @@ def play(job: LaunchOptions, options: argparse.Namespace) -> int:
         return 1
     except Stopped as err:
         return 128 + err.number
+    sys.stdout.flush()  # where nobody reads any more, the job has gone on, and this raises
     return 0
