@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import runpy
 import shutil
@@ -16,6 +17,7 @@ from fl_rec.config import Config
 from fl_rec.config.schema import RENAMED
 from fl_rec.config.written import KEYS, SECTIONS
 from fl_rec.errors import ConfigError
+from fl_rec.evaluation.records import EpochRecord
 from fl_rec.runs.result import RunResult
 from tests.documented import ROOT, Command, blocks, commands, pages, split
 
@@ -108,10 +110,17 @@ def test_keys_that_are_named_exist() -> None:
             assert key in known or within or above, f"{page.name}: {key}"
 
 
-def test_the_keys_of_a_result_are_those_there_are() -> None:
-    page = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8").split("## result.json")[1].split("\n## ")[0]
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("result.json", set(RunResult.model_fields)),
+        ("metrics.jsonl", {each.name for each in dataclasses.fields(EpochRecord)} - {"extra", "clients"}),
+    ],
+)
+def test_the_keys_of_a_runs_files_are_those_there_are(file: str, names: set[str]) -> None:
+    page = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8").split(f"## {file}\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`[^|]*) \|", page, re.MULTILINE)
-    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(RunResult.model_fields)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == names
 
 
 def test_errors_that_are_explained_exist() -> None:
