@@ -22,6 +22,8 @@ from fl_rec.trackers import Figures, Tracker
 
 # What tells a run's folder from others of the same configuration.
 _TIME = re.compile(r"-\d{8}-\d{6}-\d+(-\d+)?$")
+# Of MLflow's run: the identity of the run whose it is.
+_TAG = "fl_rec.run"
 # Limits of one request, and of a parameter's text.
 _METRICS, _PARAMETERS, _LETTERS = 1000, 100, 500
 
@@ -83,7 +85,10 @@ class MLflow(Tracker):
         from mlflow.exceptions import MlflowException
 
         with suppress(OSError, MlflowException):
-            self._id = self._file.read_text(encoding="utf-8").strip()
+            found = self._client.get_run(self._file.read_text(encoding="utf-8").strip())
+            if found.data.tags.get(_TAG) != self.run.identity:  # a run's folder may be somebody else's
+                return None
+            self._id = found.info.run_id
             return max((each.step for each in self._client.get_metric_history(self._id, "rows")), default=0)
         return None
 
@@ -99,7 +104,7 @@ class MLflow(Tracker):
         number = (
             experiment.experiment_id if experiment else self._client.create_experiment(name, self._artifacts(folder))
         )
-        self._id = self._client.create_run(number, run_name=self.run.path.name).info.run_id
+        self._id = self._client.create_run(number, None, {_TAG: self.run.identity}, self.run.path.name).info.run_id
         self._file.write_text(self._id, encoding="utf-8")
         parameters = [Param(key, str(value)[:_LETTERS]) for key, value in self.config.items()]
         for first in range(0, len(parameters), _PARAMETERS):

@@ -94,6 +94,17 @@ def test_by_hand_a_failure_ends_fleetrun_and_its_roles(
     assert capsys.readouterr().out.startswith("fl_rec: worker.1 failed: a shard is missing\n  its log: ")
 
 
+TRACKER = """
+from fl_rec.trackers import Tracker
+
+class Mine(Tracker):
+    def begin(self, epochs):
+        self.told = ["begin"]
+    def log(self, epoch, figures):
+        self.told += [f"{epoch} {whose}" for whose in figures]
+    def end(self, done, model):
+        (self.run.path / "told").write_text(", ".join([*self.told, f"done {done}"]))
+"""
 FIGURES = ("seconds", "rows_per_second", "train_loss", "train_auc", "test_auc", "hr", "ndcg")
 
 
@@ -104,8 +115,11 @@ def test_by_hand_the_job_is_shown_on_fleetruns_terminal(
     set_status: SetStatus,
     leader: subprocess.Popen,
 ) -> None:
-    """Which roles write to their logs, and the watch to its own; from its first epoch, though it be over by then."""
-    load_job().dump(run.config)
+    """Which roles write to their logs, and the watch to its own; from its first epoch, though it be over by then. Its
+    trackers are told the same."""
+    tracker = run.path / "mine.py"
+    tracker.write_text(TRACKER)
+    load_job(f"runner.log_to=[{tracker}:Mine]").dump(run.config)
     Launch(2, 1, 0).write(run)
     line = {**dict.fromkeys(FIGURES, 0.5), "rows": 5, "test_users": 2, "top_k": 10, "epoch": 1}
     run.append_metrics([{**line, "client": client} for client in (0, 1, "all")])
@@ -123,6 +137,7 @@ def test_by_hand_the_job_is_shown_on_fleetruns_terminal(
     assert any(line.startswith("epoch 1/1  loss 0.5000  AUC 0.500  HR@10 0.500  NDCG@10 0.500") for line in lines)
     assert "result    HR@10 0.500, NDCG@10 0.500: epoch 1, the last" in lines
     assert f"model     {run.model}/1" in lines
+    assert (run.path / "told").read_text() == "begin, 1 client_0, 1 client_1, 1 all, done True"
 
 
 def test_by_hand_a_job_that_can_not_be_shown_is_watched_all_the_same(

@@ -157,12 +157,39 @@ def test_what_is_read_back(
     if name == "mlflow":
         assert not database or {"mlflow.db", "mlflow_artifacts"} <= {each.name for each in tmp_path.iterdir()}
         client, number = second._client, second._id
+        assert number != first._id == client.get_run(first._id).info.run_id, "whose points can't be removed"
+        assert client.get_run(first._id).info.lifecycle_stage == "deleted"
         assert client.get_run(number).info.status == "FINISHED"
         assert [each.path for each in client.list_artifacts(number, "model")] == [
             "model/rec_static.pdmodel",
             "model/tables",
         ]
         assert Path(client.download_artifacts(number, "model/tables/items")).read_text() == "tables/items"
+
+
+def test_a_run_of_mlflow_that_is_anothers(
+    run: RunDirectory, load_job: LoadJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A received folder may name any of one's runs: that one is neither gone on with nor deleted."""
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "films")
+    config = load_job()
+    config.dump(run.config)
+    received = RunDirectory.claim(tmp_path / "received", "another test")[0]
+    config.dump(received.config)
+    trackers = []
+    for each in (run, received):
+        trackers.append(TRACKERS.find("mlflow")(each, config, {}))
+        trackers[-1].begin({})
+        trackers[-1].log(1, figures(1))
+        (received.path / "mlflow").write_text(trackers[0]._id)
+    client = trackers[0]._client
+    assert trackers[0]._id != trackers[1]._id
+    assert [each.step for each in client.get_metric_history(trackers[0]._id, "rows")] == [1]
+    assert client.get_run(trackers[0]._id).info.lifecycle_stage == "active"
+    assert client.get_experiment_by_name("films").experiment_id == client.get_run(trackers[1]._id).info.experiment_id
 
 
 def checked(config: Config) -> Config:
