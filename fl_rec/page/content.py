@@ -58,6 +58,8 @@ FORMAT = 1
 # Of a log that is shown, and of the tables that are looked through.
 _TAIL_BYTES, _TABLES_BYTES = 6000, 1 << 22
 _MOST_NOTES, _MOST_CLIENTS = 200, 10_000
+# Sizes that a job has taken from the data.
+_FILLED = {f"hyper_parameters.{name}" for name in ("num_users", "num_items", "group_size")}
 
 
 def content_of(run: RunDirectory) -> dict[str, Any]:
@@ -317,20 +319,17 @@ def _notes(run: RunDirectory) -> list[str]:
 def _configuration(config: Config | None) -> list[dict[str, Any]]:
     if config is None:
         return []
-    keys = []
-    for name, item in KEYS.items():
-        required = item.is_required()
-        value, default = config[name], None if required else to_plain(item.default)
-        keys.append(
-            {
-                "name": name,
-                "value": _shown(value),
-                "default": None if required else _shown(default),
-                "meaning": item.description,
-                "changed": required or value != default,
-            }
-        )
-    return keys
+    changed = config.changed().keys() - _FILLED
+    return [
+        {
+            "name": name,
+            "value": _shown(config[name]),
+            "default": None if item.is_required() else _shown(to_plain(item.default)),
+            "meaning": item.description,
+            "changed": name in changed,
+        }
+        for name, item in KEYS.items()
+    ]
 
 
 def _shown(value: Any) -> str:

@@ -122,7 +122,7 @@ def test_whether_it_still_trains(make_run: MakeRun) -> None:
 def test_what_was_configured(make_run: MakeRun) -> None:
     run = make_run(
         runner={"exchanges_per_epoch": 5, "compress_report": "int8", "private_params": ["user*"]},
-        hyper_parameters={"optimizer": {"class": "sgd", "learning_rate": 1e-3}},
+        hyper_parameters={"optimizer": {"class": "sgd", "learning_rate": 1e-3}, "num_users": 400},
         privacy={"clip": 1, "noise_multiplier": 0.5},
         distillation={"proxy_data_dir": "public", "weight": 4, "students": {"1": {"mf_dim": 4}}},
     )
@@ -132,7 +132,9 @@ def test_what_was_configured(make_run: MakeRun) -> None:
         '"int8"',
         '"none"',
     )
-    assert changed["runner.train_data_dir"][1] is None and "hyper_parameters.optimizer.learning_rate" not in changed
+    assert changed["runner.train_data_dir"][1] is None
+    assert [name for name in changed if name.startswith("hyper")] == ["hyper_parameters.optimizer.class"]
+    assert "runner.model_path" not in changed
     assert len(content["configuration"]) > 80 and all(key["meaning"] for key in content["configuration"])
     assert content["run"]["private"] == ["user*"] and content["compression"] == {"reports": "int8", "models": []}
     assert content["distillation"]["students"] == {"1": {"mf_dim": 4}} and content["distillation"]["weight"] == 4
