@@ -16,7 +16,7 @@ epochs        numbers of the epochs that all have reported, from 1
 figures       all and each client by its number: a list over `epochs` for each figure of metrics.jsonl, null where
               there is none
 groups        bounds (of training items of a user; the last has no end), and for all and each client by its number
-              users, hr, ndcg of each group after the last epoch
+              users, hr, ndcg of each group after the epoch that is kept
 rounds        round, strategy, seconds, missing, sent, received (bytes of reports and decisions), clients (by number:
               state, local epochs, factor of the rate, number of the reason)
 reasons       those of the rounds' decisions
@@ -44,6 +44,7 @@ from fl_rec.config.written import KEYS
 from fl_rec.coordinator.rounds import RoundLog
 from fl_rec.data.manifest import Manifest, load_manifest
 from fl_rec.errors import ConfigError, DataError
+from fl_rec.evaluation.groups import BOUNDS
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import EpochRecord, records_of
 from fl_rec.files import read_json
@@ -89,7 +90,7 @@ def content_of(run: RunDirectory) -> dict[str, Any]:
         "tastes": _tastes(manifest, clients),
         "epochs": [each.epoch for each in totals],
         "figures": _figures(totals),
-        "groups": None,
+        "groups": _groups(totals, result),
         "rounds": rounds,
         "reasons": reasons,
         "distillation": _distillation(config),
@@ -239,6 +240,26 @@ def _figures(totals: Sequence[EpochRecord]) -> dict[str, dict[str, list[Any]]]:
                 if math.isfinite(value):
                     columns.setdefault(name, [None] * len(totals))[place] = value
     return figures
+
+
+def _groups(totals: Sequence[EpochRecord], result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of the epoch that is kept."""
+    kept = (result.get("best") or {}).get("epoch")
+    total = next((each for each in totals if each.epoch == kept), totals[-1] if totals else None)
+    if total is None or total.groups is None:
+        return None
+    groups = {str(each.client): each.groups for each in (total, *total.clients) if each.groups is not None}
+    return {
+        "bounds": list(BOUNDS),
+        **{
+            client: {
+                "users": list(each.users),
+                "hr": [hits / users if users else None for hits, users in zip(each.hits, each.users)],
+                "ndcg": [gain / users if users else None for gain, users in zip(each.ndcg_sum, each.users)],
+            }
+            for client, each in groups.items()
+        },
+    }
 
 
 def _rounds(run: RunDirectory) -> tuple[list[dict[str, Any]], list[str]]:

@@ -16,7 +16,7 @@ from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.data.manifest import MANIFEST_NAME, MANIFEST_VERSION, SLOTS, Manifest, Shard, ShardFile
 from fl_rec.data.ranks import Ranked
 from fl_rec.evaluation.auc import AucBuckets
-from fl_rec.evaluation.metrics import EpochMetrics, Evaluation
+from fl_rec.evaluation.metrics import EpochMetrics, Evaluation, Times
 from fl_rec.runs.directory import Launch, RunDirectory
 from fl_rec.runs.result import RunResult
 
@@ -32,6 +32,8 @@ def figures(epoch: int, client: int) -> EpochMetrics:
     buckets = [AucBuckets(*rng.integers(0, 50, (2, 8)).astype(float)) for _ in range(2)]
     users = 40 + 10 * client
     hits = int(users * (0.2 + 0.02 * epoch + 0.01 * client))
+    # Who is new is served worst; nobody has 50 to 99.
+    groups = ((10, 1, 0.5), (users - 15, hits - 4, 3.0), (0, 0, 0.0), (0, 0, 0.0), (5, 3, 2.0))
     return EpochMetrics(
         client=client,
         epoch=epoch,
@@ -39,7 +41,8 @@ def figures(epoch: int, client: int) -> EpochMetrics:
         seconds=0.5 + float(rng.random()),
         loss_sum=1000 * (client + 1) * (0.3 + 0.3 / epoch),
         train=buckets[0],
-        test=Evaluation(users, hits, hits / math.e, buckets[1]),
+        test=Evaluation(users, hits, hits / math.e, buckets[1], groups=groups),
+        times=Times(*(0.25 + rng.random(5)).round(4).tolist()),
     )
 
 

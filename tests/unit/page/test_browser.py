@@ -115,6 +115,26 @@ def test_how_good_it_is_against_popularity(make_run: MakeRun, look: Open) -> Non
     worst = min(last, key=lambda each: each["hr"])
     shown = browser.find_element("css selector", ".worst").text.splitlines()
     assert shown[:3] == ["Worst-served shard", NAMES[worst["client"]], f"{worst['hr']:.4f}"]
+    assert shown[4:7] == ["Worst-served group of users", "0 to 19 training items", "0.1000"]
+    assert [row[:2] for row in cells(browser, "table.groups")] == [
+        ["0 to 19", "30"],
+        ["20 to 49", "105"],
+        ["200 or more", "15"],
+    ]
+
+
+def test_where_the_time_goes(make_run: MakeRun, look: Open) -> None:
+    run = make_run(epochs=2, clients=3, result={"format": 2, "state": "done", "seconds": 60.0, "start_seconds": 7.5})
+    browser = look(run_page(content_of(run)))
+    parts = ("train", "exchange", "wait", "evaluation", "save")
+    spent = [[each[f"{part}_seconds"] for each in run.read_totals()] for part in parts]
+    drawn = browser.execute_script(
+        "return document.querySelector('#time figure').chart.parts.map(({values}) => values)"
+    )
+    assert [pytest.approx(each, abs=1e-4) for each in spent] == drawn
+    legend = browser.find_element("css selector", "#time .legend").text.split("\n")
+    assert legend[0] == "start 7.50 s" and legend[1] == f"training {sum(spent[0]):.2f} s"
+    assert legend[-1] == f"the rest {60 - 7.5 - sum(map(sum, spent)):.1f} s"
 
 
 def test_a_name_is_a_name(make_run: MakeRun, look: Open) -> None:

@@ -24,7 +24,8 @@ def test_figures_are_those_of_metrics_jsonl(make_run: MakeRun) -> None:
     for line in run.read_metrics():
         columns = content["figures"][str(line["client"])]
         shown = {name: columns[name][line["epoch"] - 1] for name in columns}
-        assert shown == {name: value for name, value in line.items() if name not in ("epoch", "client", "top_k")}
+        others = ("epoch", "client", "top_k", "groups")
+        assert shown == {name: value for name, value in line.items() if name not in others}
     assert content["run"]["top_k"] == 10
     assert (content["run"]["state"], content["run"]["epochs"], content["run"]["workers"]) == ("done", 3, 2)
 
@@ -42,6 +43,17 @@ def test_popularity_is_that_of_the_result_and_before_it_that_of_the_data(make_ru
     told = {"format": 2, "state": "done", "popularity": {"hr@10": 0.5, "ndcg@10": 0.25}}
     assert content_of(make_run(result=told))["popularity"] == {"hr": 0.5, "ndcg": 0.25}
     assert content_of(make_run(name="it trains", result={}))["popularity"]["hr"] == 24 / 150
+
+
+def test_groups_of_users_are_those_of_the_epoch_that_is_kept(make_run: MakeRun) -> None:
+    run = make_run(epochs=3, clients=2)
+    groups = content_of(run)["groups"]
+    assert groups["bounds"] == [0, 20, 50, 100, 200] and groups["1"]["users"] == [10, 35, 0, 0, 5]
+    assert groups["1"]["hr"] == [0.1, pytest.approx((int(50 * 0.27) - 4) / 35), None, None, 0.6]
+    assert groups["all"]["users"] == [20, 60, 0, 0, 10] and groups["all"]["ndcg"] == [0.05, 0.1, None, None, 0.4]
+    best = {"format": 2, "state": "done", "best": {"epoch": 1}}
+    first = content_of(make_run(name="validated", clients=2, result=best))["groups"]["1"]["hr"][1]
+    assert first == pytest.approx((int(50 * 0.23) - 4) / 35)
 
 
 def test_an_epoch_counts_when_all_have_reported_it(make_run: MakeRun) -> None:
