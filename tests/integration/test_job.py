@@ -6,15 +6,18 @@ import json
 import math
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fl_rec.data.manifest import load_manifest
+from fl_rec.data.manifest import Manifest, load_manifest
 from fl_rec.data.text import parse_multislot
+from fl_rec.files import sha256_of
 from fl_rec.job.watch import log_path
 from fl_rec.runs import roles
+from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.result import figures
 
 from .conftest import ROOT, TIMEOUT, WORKERS, Finished, Job, SharedJob, clean_environment
@@ -42,18 +45,24 @@ def test_what_a_run_trains_reports_and_saves(trained: Finished, shards: Path, tm
             record = finished.records(worker)[epoch]
             assert (record["rows"], record["test_users"]) == (shard.train.rows, shard.test.users)
             assert record["rows_per_second"] == pytest.approx(record["rows"] / record["seconds"])
+            assert sum(record["groups"]["users"]) == shard.test.users
+            assert sum(record["groups"]["hits"]) == pytest.approx(record["hr"] * shard.test.users)
+            spent = [record[f"{phase}_seconds"] for phase in ("train", "exchange", "wait", "evaluation", "save")]
+            assert min(spent) >= 0 and spent[0] > 0 and spent[3] > 0
         total = finished.records("all")[epoch]
         parts = [finished.records(worker)[epoch] for worker in range(WORKERS)]
         assert total["rows"] == manifest.totals["train_rows"]
         assert total["train_loss"] * total["rows"] == pytest.approx(sum(p["train_loss"] * p["rows"] for p in parts))
         assert total["hr"] * total["test_users"] == pytest.approx(sum(p["hr"] * p["test_users"] for p in parts))
         assert total["seconds"] == max(part["seconds"] for part in parts)
+        assert total["wait_seconds"] == pytest.approx(sum(part["wait_seconds"] for part in parts) / WORKERS, abs=1e-3)
+        assert [sum(each) for each in zip(*(p["groups"]["users"] for p in parts))] == total["groups"]["users"]
     assert len(finished.run.read_metrics()) == 3 * (WORKERS + 1)
     losses = [record["train_loss"] for record in finished.records("all")]
     assert losses[2] < losses[0] < math.log(2)
     assert finished.records("all")[2]["train_auc"] > 0.55
 
-    assert finished.result["state"] == "done"
+    assert_told_of_itself(finished.run, manifest, "fl_rec.cli run")
     assert finished.result["last"] == figures(finished.records("all")[2]) and finished.result["best"] is None
     assert "epoch 3 of 3" in finished.run.tables.read_text()
     assert " epoch 3/3  loss " in finished.output and f" model     {finished.run.model / '3'}\n" in finished.output
@@ -190,7 +199,29 @@ def test_by_hand_with_fleetrun(job: Job, tmp_path: Path) -> None:
         command, cwd=ROOT / "models" / "ncf", timeout=TIMEOUT, capture_output=True, env=clean_environment()
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(job.run.result.read_text())["state"] == "done"
+    manifest = load_manifest(Path(job.runner["train_data_dir"]))
+    assert manifest is not None
+    assert_told_of_itself(job.run, manifest, f"fleetrun --worker_num={WORKERS}")
+    assert "http.log" not in {path.name for path in job.run.log.iterdir()}
+
+
+def assert_told_of_itself(run: RunDirectory, manifest: Manifest, command: str) -> None:
+    """The result says how a job that ended well was started, by whatever it was started, and how good it had to be."""
+    result = run.read_result()
+    assert (result.state, result.workers, result.servers, result.model) == (
+        "done",
+        WORKERS,
+        1,
+        f"model/{len(result.epochs)}",
+    )
+    assert result.command is not None and command in result.command
+    assert result.started is not None and result.ended is not None and result.started <= result.ended
+    assert result.start_seconds is not None and result.seconds is not None
+    assert 0 < result.start_seconds < result.seconds < TIMEOUT
+    assert result.versions is not None and result.versions.paddle == metadata.version("paddlepaddle")
+    assert result.data is not None and (run.path / result.data.folder).resolve() == manifest.folder / "fl_train_data"
+    assert result.data.checksum == sha256_of(manifest.folder / "manifest.json")
+    assert result.popularity == manifest.popularity_at(10) and 0.1 < result.popularity["hr@10"] < 0.5
 
 
 def assert_every_row_trained(finished: Finished, shards: Path) -> None:
