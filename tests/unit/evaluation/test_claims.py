@@ -133,3 +133,4 @@ def test_divergence_in_the_first_epoch() -> None:
     assert signs(metrics(loss=4e33)) == [["a training loss of 4e+33, of worker 0"]]
     tied = dataclasses.replace(metrics(users=100, hits=0), test=Evaluation(100, 0, 0, tied=100))
     assert signs(tied) == [["equal scores of all items for all 100 test users"]]
+    assert signs(dataclasses.replace(tied, test=Evaluation(100, 0, 0, tied=99))) == [[]]
