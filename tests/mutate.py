@@ -49,6 +49,12 @@ class Mutant(NamedTuple):
         return text
 
 
+CLI = ("unit/test_cli.py",)
+MISTAKES = ("unit/test_mistakes.py",)
+LISTING = ("unit/runs/test_listing.py",)
+RUNS = ("unit/commands/test_runs.py",)
+COMPARE = ("unit/commands/test_compare.py",)
+DOCTOR = ("unit/commands/test_doctor.py",)
 ROWS = ("unit/data/test_rows.py",)
 READER = ("unit/data/test_reader.py",)
 SAMPLING = ("unit/data/test_sampling.py", "unit/data/test_negatives.py")
@@ -267,6 +273,27 @@ MUTANTS = [
     Mutant("runs/saved.py", "not RunDirectory(path).metrics.is_file()", "True", RUNS),
     Mutant("job/built_in.py", "not in (Path.cwd(), *Path.cwd().parents)", "is None", RUNS),
     Mutant("plugins.py", "in _folders - {name}:", "in set():", OWN_FILES),
+    Mutant("plugins.py", "if _is_a_users(each.filename)), None)", "), None)", MISTAKES),
+    Mutant("cli.py", "name in keys else nearest(", "name in () else nearest(", MISTAKES),
+    Mutant("cli.py", "if options.debug:", "if True:", CLI),
+    Mutant("config/written.py", 'name.partition(".")[0] not in SECTIONS', "False", MISTAKES),
+    Mutant(
+        "data/partition.py",
+        "except FLRecError:\n            raise",
+        "except ZeroDivisionError:\n            raise",
+        PARTITION,
+    ),
+    Mutant("job/launch.py", "0 < int(each[1]) < 65536", "0 < int(each[1])", MISTAKES),
+    Mutant("runs/listing.py", "if ends[end] == 1", "if ends[end] >= 1", LISTING),
+    Mutant("runs/listing.py", "TRAINING if goes_on(run) else KILLED", "KILLED", LISTING),
+    Mutant("runs/listing.py", "best = max(validated", "best = min(validated", LISTING),
+    Mutant("commands/runs.py", "if goes_on(RunDirectory(path)):", "if False:", RUNS),
+    Mutant("commands/runs.py", 'not in ("y", "yes")', 'in ("n", "no")', RUNS),
+    Mutant("commands/compare.py", "value - values[0]", "values[0] - value", COMPARE),
+    Mutant("commands/compare.py", "any(value != each[0] for", "all(value != each[1] for", COMPARE),
+    Mutant("commands/chart.py", "(high - y) / ", "(y - low) / ", COMPARE),
+    Mutant("commands/doctor.py", "return int(fatal > 0)", "return 0", DOCTOR),
+    Mutant("commands/doctor.py", "return Found(what, remedy, available < least)", "return Found(what, remedy)", DOCTOR),
     Mutant("plugins.py", "files.append(Path(spec.origin))", "pass", OWN_FILES),
     Mutant("plugins.py", 'if b"sys.path" in file.read_bytes():', "if False:", OWN_FILES),
     Mutant("runs/models.py", "net.users.whole(name, values.shape)", "values.shape", OWN_USERS),

@@ -77,7 +77,8 @@ def to_table(found: Sequence[Listed], width: int, now: float) -> str:
     widths[1] = max(13, min(widths[1], width - sum(widths) + widths[1] - 2 * (len(widths) - 1)))
     head, *rows = format_table(lines, left=(0, 1, 2), widths=widths).splitlines()
     for each, row in zip(found, rows):
-        told = [" ".join(each.overrides and ("-o", *each.overrides)), " ".join(each.error.split())]
+        typed = [word for word in each.overrides if not word.startswith("runner.run_dir=")]  # which names the run
+        told = [" ".join(typed and ["-o", *typed]), " ".join(each.error.split())]
         head = "\n".join([head, row, *(f"  {cut(line, width - 2)}" for line in told if line)])
     return head
 

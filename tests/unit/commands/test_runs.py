@@ -54,7 +54,8 @@ def test_what_was_set_stands_below(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     begin(
-        make_run("a", (), {"state": "failed", "role": "worker.3", "error": "no\nmemory" + "!" * 99}), "x -o a.b=1 c=2"
+        make_run("a", (), {"state": "failed", "role": "worker.3", "error": "no\nmemory" + "!" * 99}),
+        "x -o a.b=1 runner.run_dir=x c=2",
     )
     assert cli.main(["runs", "--project", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines()[2:] == ["  -o a.b=1 c=2", f"  worker.3: no memory{'!' * 58}…"]
