@@ -52,7 +52,7 @@ class Mutant(NamedTuple):
 CLI = ("unit/test_cli.py",)
 MISTAKES = ("unit/test_mistakes.py",)
 LISTING = ("unit/runs/test_listing.py",)
-RUNS = ("unit/commands/test_runs.py",)
+REMOVED = ("unit/commands/test_runs.py",)
 COMPARE = ("unit/commands/test_compare.py",)
 DOCTOR = ("unit/commands/test_doctor.py",)
 ROWS = ("unit/data/test_rows.py",)
@@ -286,9 +286,9 @@ MUTANTS = [
     Mutant("job/launch.py", "0 < int(each[1]) < 65536", "0 < int(each[1])", MISTAKES),
     Mutant("runs/listing.py", "if ends[end] == 1", "if ends[end] >= 1", LISTING),
     Mutant("runs/listing.py", "TRAINING if goes_on(run) else KILLED", "KILLED", LISTING),
-    Mutant("runs/listing.py", "best = max(validated", "best = min(validated", LISTING),
-    Mutant("commands/runs.py", "if goes_on(RunDirectory(path)):", "if False:", RUNS),
-    Mutant("commands/runs.py", 'not in ("y", "yes")', 'in ("n", "no")', RUNS),
+    Mutant("runs/listing.py", "max(validated", "min(validated", LISTING),
+    Mutant("commands/runs.py", "if goes_on(RunDirectory(path)):", "if False:", REMOVED),
+    Mutant("commands/runs.py", 'not in ("y", "yes")', 'in ("n", "no")', REMOVED),
     Mutant("commands/compare.py", "value - values[0]", "values[0] - value", COMPARE),
     Mutant("commands/compare.py", "any(value != each[0] for", "all(value != each[1] for", COMPARE),
     Mutant("commands/chart.py", "(high - y) / ", "(y - low) / ", COMPARE),
