@@ -60,6 +60,7 @@ READER = ("unit/data/test_reader.py",)
 SAMPLING = ("unit/data/test_sampling.py", "unit/data/test_negatives.py")
 TEXT = ("unit/data/test_text.py",)
 SHARDS = ("unit/data/test_shards.py",)
+RANKS = ("unit/data/test_ranks.py",)
 PARTITION = ("unit/data/test_partition.py",)
 DIFFERENCE = ("unit/data/test_difference.py",)
 PREPARE = ("unit/data/test_prepare.py",)
@@ -125,7 +126,7 @@ MUTANTS = [
     Mutant("data/reader.py", "if not _UNPACKS.match(self.shell):", "if self.shell == AS_IS:", READER),
     Mutant("data/text.py", "len(str(max(highest, -lowest)))", "len(str(highest))", TEXT),
     Mutant("steps/graph.py", "if rows is not self._written:", "if not self._written:", STEPS),
-    Mutant("steps/graph.py", "- counted).item())", ").item())", STEPS),
+    Mutant("steps/graph.py", "self._trained() - counted, len", "self._trained(), len", STEPS),
     Mutant("steps/compiled_step.py", "if self._exchange.send_every:", "if False:", COMPILED),
     Mutant("steps/compiled_step.py", "if gap > 1e-5 else []", "if gap > 1e9 else []", COMPILED),
     Mutant("steps/compiled_step.py", "and not exchange.send_every:", ":", COMPILED),
@@ -187,7 +188,7 @@ MUTANTS = [
     Mutant("runs/training_state.py", "arrays, 0o600, sync=False)", "arrays, sync=False)", RESUME),
     Mutant("runs/training_state.py", "        path.unlink()\n", "        pass\n", RESUME),
     Mutant("runs/directory.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH", RESUME),
-    Mutant("job/attempts.py", "math.inf if again else 1 +", "1 +", RESUME),
+    Mutant("job/attempts.py", "math.inf if again else 2 +", "2 +", RESUME),
     Mutant("job/attempts.py", "_OF_A_WORKER * by_loss", "_OF_A_WORKER", RESUME),
     Mutant("trainer/away.py", "epoch < self._until", "epoch <= self._until", RESUME),
     Mutant("trainer/checkpoints.py", "or epoch == self._runner.epochs", "", CHECKPOINTS),
@@ -197,7 +198,12 @@ MUTANTS = [
     # -- from Python -----------------------------------------------------------------------------------------
     Mutant("job/launch.py", "path if number == 1 else", "path if number else", API),
     Mutant("job/tails.py", "len(lines) <= self._workers and", "len(lines) < self._workers and", TERMINAL),
-    Mutant("job/tails.py", "self._offset += len(whole)", "self._offset += len(text)", TERMINAL),
+    Mutant(
+        "job/tails.py",
+        "self._offset += len(whole)\n        for written",
+        "self._offset += len(text)\n        for written",
+        TERMINAL,
+    ),
     Mutant("job/observers.py", "if each.essential:", "if False:", TERMINAL),
     Mutant("terminal/passing.py", "and progress.epoch == epoch:", "and True:", TERMINAL),
     Mutant("terminal/passing.py", "if each.share < 1)", ")", TERMINAL),
@@ -221,13 +227,24 @@ MUTANTS = [
     Mutant("evaluation/auc.py", "(2 * above + self.positives)", "(2 * above)", EVALUATION),
     Mutant("evaluation/auc.py", "positives - np.cumsum(self.positives)", "np.cumsum(self.positives)", EVALUATION),
     Mutant("evaluation/auc.py", "(scores > 1)", "(scores >= 1)", EVALUATION),
-    Mutant("evaluation/ranking.py", "negatives >= least", "negatives > least", EVALUATION),
-    Mutant("evaluation/ranking.py", "negatives > best", "negatives >= best", EVALUATION),
-    Mutant("evaluation/ranking.py", "(above < k)", "(above <= k)", EVALUATION),
-    Mutant("evaluation/ranking.py", "np.where(rank < k", "np.where(rank <= k", EVALUATION),
-    Mutant("evaluation/ranking.py", "rank = place + np", "rank = np", EVALUATION),
+    Mutant("data/ranks.py", "negatives >= least", "negatives > least", EVALUATION),
+    Mutant("data/ranks.py", "scores[self._negatives] > best", "scores[self._negatives] >= best", EVALUATION),
+    Mutant("data/ranks.py", "yield user, place + np", "yield user, np", EVALUATION),
+    Mutant("data/ranks.py", "if place == 0 else (every,)", "", RANKS),
+    Mutant("data/ranks.py", "min(self.positives, top_k)", "self.positives", RANKS),
+    Mutant(
+        "evaluation/ranking.py", "(self._lists.better(scores) < k)", "(self._lists.better(scores) <= k)", EVALUATION
+    ),
+    Mutant("evaluation/ranking.py", "np.where(ranks < k", "np.where(ranks <= k", EVALUATION),
+    Mutant("evaluation/groups.py", 'side="right"', 'side="left"', EVALUATION),
+    Mutant("evaluation/claims.py", "<= hits <= users for users", "<= hits for users", CLAIMS),
+    Mutant("runs/result.py", "if from_zero and", "if", RUNS),
+    Mutant("runs/result.py", 'and "validation_ndcg" in best', "", RUNS),
+    Mutant("runs/renumber.py", "_counted_on(records[:upto])", "records[:upto]", RUNS),
+    Mutant("runs/renumber.py", "    _renumber_result(run)\n    #", "    #", RUNS),
+    Mutant("runs/activity.py", "    _enter(phase)\n", "", ALIVE),
     Mutant("evaluation/ranking.py", "np.log2(np.arange(k) + 2)", "np.log2(np.arange(k) + 3)", EVALUATION),
-    Mutant("evaluation/ranking.py", "np.minimum(self._count, k) - 1", "0 * self._count", EVALUATION),
+    Mutant("evaluation/ranking.py", "np.minimum(count, k) - 1", "0 * count", EVALUATION),
     Mutant("evaluation/metrics.py", "test.tied <= _MANY", "test.tied < _MANY", EVALUATION),
     Mutant("evaluation/metrics.py", "seconds=max(each", "seconds=sum(each", EVALUATION),
     Mutant("evaluation/metrics.py", "test.buckets is not None]", "test.users > 0]", EVALUATION),
@@ -310,7 +327,7 @@ MUTANTS = [
     Mutant("runs/roles.py", "started(self.pid) == self.started and", "", ALIVE),
     Mutant("runs/roles.py", "time.monotonic())}", "time.time())}", ALIVE),
     Mutant("runs/activity.py", "time.sleep(BEAT)", "time.sleep(600 * BEAT)", ALIVE),
-    Mutant("runs/activity.py", "    _write(before)", "    pass", ALIVE),
+    Mutant("runs/activity.py", "    _change(what=before.what", "    dict(what=before.what", ALIVE),
     Mutant("job/alive.py", "min(now - self._looked, LONGEST_STEP)", "now - self._looked", ALIVE),
     Mutant("job/alive.py", "(moved and not question.answers)", "moved", ALIVE),
     Mutant("job/judge.py", "self._is_stopped(name) or self._signs.silence(name) > silent", "False", ALIVE),
