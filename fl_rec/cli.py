@@ -144,7 +144,7 @@ class Parser(argparse.ArgumentParser):
                 return f"A configuration is named by -m: -m {word}"
             return f"A key is set by -o: -o {' '.join(rest)}" if "=" in rest[0] and keys else ""
         name = word.lstrip("-").replace("-", "_")
-        found = name if name in keys else nearest(name, [*(each.lstrip("-") for each in options), *keys])
+        found = nearest(name, [*(each.lstrip("-") for each in options), *keys])
         if found in keys:
             return f"{keys[found]} is a key of the configuration: -o {keys[found]}={value}"
         return f"Did you mean --{found}?" if found else ""

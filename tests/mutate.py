@@ -49,6 +49,7 @@ class Mutant(NamedTuple):
         return text
 
 
+PLUGINS = ("unit/test_plugins.py",)
 CLI = ("unit/test_cli.py",)
 MISTAKES = ("unit/test_mistakes.py",)
 LISTING = ("unit/runs/test_listing.py",)
@@ -290,8 +291,8 @@ MUTANTS = [
     Mutant("runs/saved.py", "not RunDirectory(path).metrics.is_file()", "True", RUNS),
     Mutant("job/built_in.py", "not in (Path.cwd(), *Path.cwd().parents)", "is None", RUNS),
     Mutant("plugins.py", "in _folders - {name}:", "in set():", OWN_FILES),
-    Mutant("plugins.py", "if _is_a_users(each.filename)), None)", "), None)", MISTAKES),
-    Mutant("cli.py", "name in keys else nearest(", "name in () else nearest(", MISTAKES),
+    Mutant("plugins.py", "if _is_a_users(each.filename)), None)", "), None)", PLUGINS),
+    Mutant("cli.py", "for each in options), *keys])", "for each in options)])", MISTAKES),
     Mutant("cli.py", "if options.debug:", "if True:", CLI),
     Mutant("config/written.py", 'name.partition(".")[0] not in SECTIONS', "False", MISTAKES),
     Mutant(

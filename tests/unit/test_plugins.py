@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fl_rec.errors import ConfigError
-from fl_rec.plugins import Registry, absolute, did_you_mean, load, nearest, split_options
+from fl_rec.plugins import Registry, absolute, did_you_mean, load, load_file, nearest, split_options, where_raised
 
 PROJECT = Path(__file__).parents[2]
 DEADLINE = 30.0
@@ -174,3 +174,14 @@ def test_options_that_are_none() -> None:
     assert refusal(split_options, "iid:a=1,b") == (
         "Options are written as name:key=value,key=value. Received: 'b' in 'iid:a=1,b'."
     )
+
+
+def test_an_error_is_where_the_users_code_was_not_the_library_that_it_called(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import json\n\ndef read():\n    return json.loads('{')\n")
+    with pytest.raises(ValueError) as caught:
+        load_file(tmp_path / "mine.py").read()
+    # As raised in the package: without the frames of this test, which is a user's too.
+    raised = caught.value.with_traceback(caught.tb.tb_next)
+    assert where_raised(raised) == " (mine.py, line 4)"
+    of_a_library = caught.value.with_traceback(caught.tb.tb_next.tb_next)
+    assert where_raised(of_a_library) == ""
