@@ -54,7 +54,7 @@ def test_interrupt_ends_the_job_and_nothing_else(job: Job, start: str) -> None:
         finished = job.wait(started, PROMPT)
         assert finished.code == 128 + signal.SIGINT
         assert "stopped by SIGINT" in finished.output
-        assert finished.result == {"state": "failed", "error": "stopped by SIGINT"}
+        assert (finished.result["state"], finished.result["error"]) == ("interrupted", "stopped by SIGINT")
         assert bystander.poll() is None
     finally:
         bystander.kill()
@@ -69,7 +69,8 @@ def test_killed_launcher(job: Job, start: str) -> None:
     started.kill()
     started.communicate(timeout=PROMPT)
     wait_for_end(job.mark)
-    assert json.loads(job.run.result.read_text()) == {"state": "failed", "error": "the launcher was killed"}
+    result = json.loads(job.run.result.read_text())
+    assert (result["state"], result["error"]) == ("interrupted", "the launcher was killed")
 
 
 def test_missing_data_folder(job: Job) -> None:
