@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
+import time
+import urllib.request
 from importlib import metadata
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.result import figures
 
-from .conftest import ROOT, TIMEOUT, WORKERS, Finished, Job, SharedJob, clean_environment
+from .conftest import ROOT, TIMEOUT, WORKERS, Commands, Finished, Job, SharedJob, clean_environment
 
 FRESH_PROCESS = """
 import json, sys
@@ -165,9 +168,44 @@ def test_other_ways_to_run(job: Job, shards: Path, tmp_path: Path, changes: dict
         assert any("user_input" in text and "item_input" in text for text in dumped)
 
 
+def test_the_page_of_a_run(trained: Finished, commands: Commands, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    commands.succeed("report", trained.run.path, "--out", page)
+    inside = re.search(r'id="content">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)
+    assert inside is not None
+    content = json.loads(inside[1])
+    assert content["epochs"] == [1, 2, 3] and content["run"]["state"] == "done"
+    for client in (*range(WORKERS), "all"):
+        columns, records = content["figures"][str(client)], trained.records(client)
+        for name in ("rows", "hr", "ndcg", "test_auc", "train_loss", "wait_seconds", "exchange_seconds"):
+            assert columns[name] == [record[name] for record in records]
+        assert sum(content["groups"][str(client)]["users"]) == records[-1]["test_users"]
+    told = trained.result
+    assert content["popularity"] == {name: told["popularity"][f"{name}@10"] for name in ("hr", "ndcg")}
+    assert (content["run"]["seconds"], content["run"]["command"]) == (told["seconds"], told["command"])
+    hits = sum(client["popularity"]["hr"] * client["test_users"] for client in content["clients"])
+    assert hits / 600 == pytest.approx(content["popularity"]["hr"])
+
+
+def assert_the_page_follows(started: subprocess.Popen) -> None:
+    """The page that a job serves, asked until the job is over, which waits until the page has been told."""
+    url = next(line.split()[2] for line in started.stdout if " page " in line)
+    states, deadline = ["training"], time.monotonic() + TIMEOUT
+    while states[-1] == "training" and time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{url}content.json", timeout=TIMEOUT) as answer:
+            content = json.load(answer)
+        states.append(content["run"]["state"])
+        assert (content["progress"] is None) == (states[-1] == "done")
+        time.sleep(0.2)
+    assert states[-1] == "done" and len(states) > 2 and content["epochs"] == [1]
+
+
 def test_warm_start_goes_on_where_the_model_was(job: Job, trained: Finished, shards: Path, tmp_path: Path) -> None:
     job.runner["warmup_model_path"] = str(trained.model)
-    warm = job.succeed()
+    started = job.start("--ui")
+    assert_the_page_follows(started)
+    warm = job.wait(started)
+    assert (warm.code, warm.errors) == (0, "")
     cold, *_, last = (record["train_loss"] for record in trained.records("all"))
     assert warm.records("all")[0]["train_loss"] < (cold + last) / 2
     # Nobody has taken other workers' users for its own: the parts join again.

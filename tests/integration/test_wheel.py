@@ -111,6 +111,9 @@ def test_from_the_built_in_job_to_a_recommendation(fl_rec: Wheel, here: Path) ->
     records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     (trained,) = (each for each in records if each["client"] == "all")
     assert json.loads(measured.stdout)["hr"] == pytest.approx(trained["hr"])
+    told = fl_rec("report", cwd=here)
+    assert told.returncode == 0, told.stderr
+    assert "uPlot" in (run / "report.html").read_text(encoding="utf-8"), "what the page is drawn with"
 
 
 def test_a_project_of_ones_own(fl_rec: Wheel, tmp_path: Path) -> None:
