@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Live(Screen):
         self._doing = "checking the configuration and the data"
         self._pass: Pass | None = None
         self._epochs_shown = 0
+        self._noted: set[str] = set()
         self._spinner = Spinner("line" if self._console.options.ascii_only else "dots")
         self._place = Place(
             get_renderable=self.render, console=self._console, refresh_per_second=_REFRESH, transient=True
@@ -68,11 +70,19 @@ class Live(Screen):
         self._console.print(Text(text), soft_wrap=True)
 
     def say_note(self, text: str) -> None:
-        self._labelled("note", text, "yellow")
+        kind = re.sub(r"\d", "", text)
+        # What has been said before, but for its numbers, is in tables.txt, and takes a line here.
+        self._labelled("note", cut(text, self._room) if kind in self._noted else text, "yellow")
+        self._noted.add(kind)
 
     def lines(self, lines: Sequence[tuple[str, str]]) -> None:
         for label, text in lines:
-            self._labelled(label, text, "bold")
+            # All settings are in the run's folder; two lines of them are broken at spaces.
+            self._labelled(label, cut(text, 2 * self._room - 16) if label == "settings" else text, "bold")
+
+    @property
+    def _room(self) -> int:
+        return self._console.width - _LABEL
 
     def _labelled(self, label: str, text: str, style: str) -> None:
         grid = Table.grid()
@@ -173,6 +183,9 @@ def cells_of(story: Story, told: Told, width: int) -> list[Cell]:
         needed = max(text_width(story.title(number)) for number in range(story.job.workers))
         if (rest := rest - 9) >= len("client 0"):
             cells.append(Cell("client", name, min(rest, needed, _NAME), left=True))
+            rest -= cells[-1].width
+    if rest >= 12:
+        cells.append(Cell("rows/s", told.rate, 10))
     return [*cells, seconds]
 
 

@@ -28,6 +28,7 @@ class Told:
         change: of HR@K since the epoch before, in hundredths and thousandths; "" after the first.
         against: HR@K above popularity's; "" if that is not known.
         worst: the client with the lowest HR@K, and that; ("", "") without a test or with one client.
+        rate: rows in a second.
         further: other figures by name: epsilon, the validation's.
         seconds: how long the epoch took.
     """
@@ -40,6 +41,7 @@ class Told:
     change: str
     against: str
     worst: tuple[str, str]
+    rate: str
     further: Mapping[str, str]
     seconds: float
 
@@ -82,9 +84,9 @@ class Story:
         job, runner = self.job, self.job.config.runner
         parts = [plural(runner.epochs, "epoch"), plural(job.workers, "worker"), plural(job.servers, "server")]
         parts += ["a coordinator"] if job.coordinators else []
-        exchange = runner.exchange or runner.sync_mode
-        together = f", {plural(runner.exchanges_per_epoch, 'exchange')} an epoch" if runner.exchanges_per_epoch else ""
-        lines = [("job", f"{job.config.yaml_path.name}: {', '.join(parts)}, {exchange}{together}")]
+        together = f"{plural(runner.exchanges_per_epoch, 'exchange')} an epoch" if runner.exchanges_per_epoch else ""
+        parts.append(together or runner.exchange or runner.sync_mode)
+        lines = [("job", f"{job.config.yaml_path.name}: {', '.join(parts)}")]
         if job.resumed is not None:
             lines.append(("resumed", attempts.said(job.resumed)))
         lines.append(("data", self._data()))
@@ -129,6 +131,7 @@ class Story:
             change=signed(record.hr - before),
             against=signed(record.hr - self.popularity),
             worst=self._worst(record),
+            rate=figure(record.rows_per_second, ",.0f"),
             further=further,
             seconds=seconds,
         )

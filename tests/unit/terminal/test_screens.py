@@ -148,6 +148,7 @@ def test_no_line_is_wider_than_the_terminal(started: Start, width: int) -> None:
         assert max(map(text_width, lines)) <= width
         assert len({text_width(line[: line.rindex("  ")]) for line in epochs}) <= 2
     assert ("epsilon" in "".join(lines)) and ("valid." in "".join(lines))
+    assert ("rows/s" in "".join(lines)) == (width == 120), "where there is room"
 
 
 def test_names_in_letters_of_two_columns_are_in_line(started: Start) -> None:
@@ -231,6 +232,25 @@ def test_quiet_shows_the_result_alone(started: Start, shown: Callable[..., list[
     lines = shown(started(notes=("a note",)), record(2, 0.4), level=QUIET)
     assert [line.split()[0] for line in lines[:3]] == ["done", "result", "0.052"]
     assert "0.052 BELOW popularity (0.452): ranking by counts is better" in lines[2]
+
+
+def test_a_long_note_is_said_once(started: Start) -> None:
+    screen = Live(file := io.StringIO(), NORMAL, 80, 24)
+    screen.starting(started())
+    before = file.tell()
+    for users in (800, 600):
+        screen.note(f"{users} users have no hit, " + "and that has a long reason, " * 5)
+    screen.note("another")
+    lines = file.getvalue()[before:].splitlines()
+    assert [line.startswith("note") for line in lines] == [True, False, False, True, True]
+    assert lines[3].startswith("note      600 users") and lines[3].rstrip().endswith("…") and text_width(lines[3]) <= 80
+
+
+def test_many_settings_take_two_lines(started: Start) -> None:
+    keys = [f"runner.{name}_timeout=77" for name in ("start", "barrier", "heartbeat")]
+    lines = on_terminal(started(*keys, "runner.seed=11", "runner.thread_num=2", "runner.server_learning_rate=0.5"))
+    first = next(number for number, line in enumerate(lines) if line.startswith("settings"))
+    assert lines[first + 1].endswith("…") and lines[first + 2].startswith("run ")
 
 
 # -- elsewhere -------------------------------------------------------------------------------------------------
