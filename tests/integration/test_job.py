@@ -150,6 +150,8 @@ def test_other_ways_to_run(job: Job, shards: Path, tmp_path: Path, changes: dict
         job.runner.update(need_dump=True, dump_fields_path="dump", dump_fields=["user_input", "item_input"])
     finished = job.succeed("--worker_num", WORKERS, "--server_num", servers)
     assert finished.result["servers"] == servers
+    checkpoints = "sync_mode" not in changes
+    assert finished.run.checkpoint.is_dir() == checkpoints == ("there are no checkpoints" not in finished.output)
     if changes.get("split_file_list") is False:
         manifest = load_manifest(shards)
         assert manifest is not None
