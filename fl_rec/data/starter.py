@@ -12,7 +12,7 @@ _TEXT = """\
 # A job to start from: clients, each with its own shard of the data, train one model of all items. What a client learns
 # of its users stays with it.
 #
-#   fl-rec run -m job.yaml          another value: -o runner.epochs=5; all keys: fl-rec run --help
+#   fl-rec run -m job.yaml          another value: -o runner.epochs=5; all keys: fl-rec config
 #   fl-rec recommend --user ID      in this folder; elsewhere with --model FOLDER
 #
 # Paths start at this file's folder.

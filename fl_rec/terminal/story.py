@@ -98,7 +98,7 @@ class Story:
         counts = [count for count in self.job.rows if count is not None]
         text = plural(self.job.workers, "shard")
         if counts and len(counts) == self.job.workers:
-            text += f", {sum(counts):,} rows, {min(counts):,} to {max(counts):,} each"
+            text = f"{sum(counts):,} rows, {min(counts):,} to {max(counts):,} a client"
         if self.knows_popularity:
             text += f"; popularity: HR@{self.top_k} {self.popularity:.3f}"
         return text

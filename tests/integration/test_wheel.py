@@ -93,7 +93,7 @@ def here(fl_rec: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert sorted(path.name for path in folder.iterdir()) == ["config_synthetic.yaml", "fl_rec_data", "runs"]
     (run,) = (folder / "runs").iterdir()
     assert run.name.startswith("config_synthetic-") and json.loads((run / "result.json").read_text())["state"] == "done"
-    assert "10 shards, 146,555 rows, " in done.stdout and f" model     {run.relative_to(folder)}/model/1" in done.stdout
+    assert " data      146,555 rows, " in done.stdout and f" model     {run.relative_to(folder)}/model/1" in done.stdout
     return folder
 
 

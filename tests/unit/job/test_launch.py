@@ -77,7 +77,7 @@ def test_job_that_ends_well(
     assert (code, err) == (0, "")
     assert re.findall(r"(?m)^\d\d:\d\d:\d\d (job|data|run|model) +(.*)", out) == [
         ("job", "job.yaml: 1 epoch, 2 workers, 1 server, geo"),
-        ("data", "2 shards, 5 rows, 2 to 3 each"),
+        ("data", "5 rows, 2 to 3 a client"),
         ("run", str(run.path)),
         ("model", f"{run.path}/the/model"),
     ]

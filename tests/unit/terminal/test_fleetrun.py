@@ -132,7 +132,7 @@ def test_by_hand_the_job_is_shown_on_fleetruns_terminal(
     lines = [line[9:].rstrip() for line in leader.stdout.read().decode().splitlines()]
     assert lines[:2] == [
         "job       config.yaml: 1 epoch, 2 workers, 1 server, geo",
-        "data      2 shards, 5 rows, 2 to 3 each",
+        "data      5 rows, 2 to 3 a client",
     ]
     assert any(line.startswith("epoch 1/1  loss 0.5000  AUC 0.500  HR@10 0.500  NDCG@10 0.500") for line in lines)
     assert "result    HR@10 0.500, NDCG@10 0.500: epoch 1, the last" in lines

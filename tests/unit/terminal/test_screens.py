@@ -115,7 +115,7 @@ def test_a_job_on_a_terminal(started: Start, run: RunDirectory) -> None:
     where = f"model     {run.path}/model/2"
     assert lines[:3] == [
         "job       job.yaml: 20 epochs, 3 workers, 1 server, geo",
-        "data      3 shards, 32,100 rows, 100 to 30,000 each; popularity: HR@10 0.452",
+        "data      32,100 rows, 100 to 30,000 a client; popularity: HR@10 0.452",
         "settings  geo_step=20, optimizer.learning_rate=0.01",
     ]
     assert "".join(lines).replace(" ", "").count(str(run.path).replace(" ", "")) == 4, "where it is, and what is next"
@@ -260,7 +260,7 @@ def test_a_job_in_lines(started: Start, run: RunDirectory) -> None:
     lines = without_seconds(elsewhere(started(notes=("a key has no effect",)), record(1, 0.444), record(2, 0.463)))
     assert lines == [
         "job       job.yaml: 20 epochs, 3 workers, 1 server, geo",
-        "data      3 shards, 32,100 rows, 100 to 30,000 each; popularity: HR@10 0.452",
+        "data      32,100 rows, 100 to 30,000 a client; popularity: HR@10 0.452",
         "settings  geo_step=20, optimizer.learning_rate=0.01",
         f"run       {run.path}",
         "note: a key has no effect",
