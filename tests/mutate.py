@@ -56,6 +56,8 @@ LISTING = ("unit/runs/test_listing.py",)
 REMOVED = ("unit/commands/test_runs.py",)
 COMPARE = ("unit/commands/test_compare.py",)
 DOCTOR = ("unit/commands/test_doctor.py",)
+NEW = ("unit/commands/test_new.py",)
+TRACKERS = ("unit/trackers", "unit/job/test_tracking.py")
 ROWS = ("unit/data/test_rows.py",)
 READER = ("unit/data/test_reader.py",)
 SAMPLING = ("unit/data/test_sampling.py", "unit/data/test_negatives.py")
@@ -378,6 +380,18 @@ MUTANTS = [
     Mutant("ps/push.py", "change.any(axis=1)", "change.all(axis=1)", EXCHANGE),
     Mutant("ps/push.py", "change[changed[part]]", "change[part]", EXCHANGE),
     Mutant("ps/model.py", "min(start + step, rows)", "start + 1", EXCHANGE),
+    Mutant("job/tracking.py", "record.epoch <= self._last", "False", TRACKERS),
+    Mutant("job/tracking.py", "job.resumed or 0", "0", TRACKERS),
+    Mutant("job/tracking.py", "each.epoch <= self._last", "True", TRACKERS),
+    Mutant("trackers/__init__.py", "and math.isfinite(value)", "", TRACKERS),
+    Mutant("trackers/tensorboard.py", "        shutil.rmtree(self._folder, ignore_errors=True)\n", "", TRACKERS),
+    Mutant("trackers/visualdl.py", "        shutil.rmtree(self._folder, ignore_errors=True)\n", "", TRACKERS),
+    Mutant("trackers/mlflow.py", "logged > max(epochs, default=0)", "False", TRACKERS),
+    Mutant("trackers/mlflow.py", "if epoch > logged", "if True", TRACKERS),
+    Mutant("trackers/mlflow.py", 'inside.parts[0] != "private"', "True", TRACKERS),
+    Mutant("trackers/mlflow.py", "!= self.run.identity", "is None", TRACKERS),
+    Mutant("commands/new.py", "os.path.lexists(folder)", "os.path.exists(folder)", NEW),
+    Mutant("commands/new.py", "        shutil.rmtree(folder, ignore_errors=True)\n", "", NEW),
 ]
 
 
