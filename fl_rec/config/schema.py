@@ -326,7 +326,7 @@ ABSENT = {
     "runner.with_coodinator": "Remove it: fleetrun --coordinator_num=1 starts a coordinator.",
     "runner.use_auc": "Remove it: AUC is always measured.",
     "runner.auc_num": "Remove it: AUC is always measured.",
-    "runner.use_visual": "Remove it: every figure is written to metrics.jsonl in the run's folder.",
+    "runner.use_visual": "Write runner.log_to: [visualdl]. Every figure is in metrics.jsonl in the run's folder too.",
     "runner.use_fleet": "Remove it: training always runs under fleet.",
     "runner.use_inference": "Remove it: the model for inference is always saved.",
     "runner.example_count_method": "Remove it: rows are counted and compared with the data's manifest.",

@@ -30,11 +30,13 @@ def test_a_project(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project = here / "mein Laden 数据"
     assert sorted(path.name for path in project.iterdir()) == FILES
     said = capsys.readouterr().out.splitlines()
-    assert said[:3] == [
+    assert said[:4] == [
         "made      mein Laden 数据: its README.md says what each file is for",
         "next      cd 'mein Laden 数据'",
-        "          fl-rec prepare --source clicks.csv --users customers.csv --items goods.csv --out data",
+        "          fl-rec prepare --source clicks.csv --users customers.csv \\",
+        "                 --items goods.csv --out data",
     ]
+    assert max(map(len, said)) <= 80
     assert said[-1] == "          fl-rec recommend --user c07 --top 5 --history 5"
     config = Config.load(project / "job.yaml")
     assert config.runner.model_path == project / "fl_net.py"
