@@ -28,7 +28,7 @@ const seconds = (value) => {
   const whole = Math.round(value), hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
   return hours ? `${hours} h ${minutes} min` : `${minutes} min ${whole % 60} s`;
 };
-const bytes = (value) => (!known(value) ? NONE : value < 1e4 ? `${value} B` : value < 1e7 ? `${(value / 1e3).toFixed(1)} kB` : `${(value / 1e6).toFixed(1)} MB`);
+const bytes = (value) => (!known(value) ? NONE : value < 1e4 ? `${count(value)} B` : value < 1e7 ? `${(value / 1e3).toFixed(1)} kB` : `${(value / 1e6).toFixed(1)} MB`);
 const number = (value) => (!known(value) ? NONE : Number.isInteger(value) ? count(value) : Math.abs(value) < 1e6 ? String(Number(value.toPrecision(4))) : value.toExponential(3));
 const moment = (text) => {
   const when = text ? new Date(text) : null;

@@ -65,7 +65,7 @@ const progress = (content) => {
         role.rows_of_epoch ? el("div", { class: "progress" }, el("i", { "--share": Math.min(1, role.rows / role.rows_of_epoch) })) : null)))));
 };
 
-const failure = ({ failure: fault, epochs }) => fault && section("What went wrong", `It ended after ${plural(epochs.length, "whole epoch")}.`,
+const failure = ({ failure: fault, epochs, run }) => fault && section(run.state === "interrupted" ? "It was interrupted" : "What went wrong", `It ended after ${plural(epochs.length, "whole epoch")}.`,
   el("div", { class: "card fault" }, el("h3", {}, [fault.role, fault.kind].filter(Boolean).join(", ") || "the job"), el("p", {}, fault.error),
     fault.tail ? el("div", { class: "after" }, details("log", `The end of its log, ${fault.log}`, el("pre", {}, fault.tail))) : null));
 
@@ -258,7 +258,7 @@ const extras = (content) => {
   if (compression) cards.push(card(el("h3", {}, "Compression"), facts([["arrays of reports travel as", compression.reports]]),
     compression.models.length ? table([["model", (model) => model.folder, { type: "left name" }], ["how", (model) => [model.bits ? `${model.bits} bits` : null, model.prune ? `${100 * model.prune} % pruned` : null].filter(Boolean).join(", "), { type: "left" }],
       ["size", (model) => `${bytes(model.before?.bytes)} → ${bytes(model.after?.bytes)}`], [`HR@${run.top_k}`, (model) => `${share(model.before?.hr)} → ${share(model.after?.hr)}`]], compression.models) : null));
-  if (run.private.length) cards.push(card(el("h3", {}, "What stays with the clients"), el("p", { class: "sub" }, "Parameters that are never sent:"), el("p", {}, run.private.map((name) => [el("code", {}, name), " "]))));
+  if (run.private.length) cards.push(card(el("h3", {}, "What stays with the clients"), el("p", { class: "sub" }, "Parameters that are never sent, by name:"), el("p", {}, run.private.map((name) => [el("code", {}, name), name === "*" ? " (all of them) " : " "]))));
   return cards.length ? section("Beyond plain training", null, el("div", { class: "grid two" }, cards)) : null;
 };
 
@@ -285,7 +285,7 @@ const learned = (content) => [content.epochs, content.figures, content.popularit
 const SECTIONS = [
   ["head", (content) => [content.run, content.epochs, content.figures.all, content.popularity, content.rounds.at(-1)], head],
   ["progress", (content) => [content.progress, content.run.epochs, content.epochs], progress],
-  ["failure", (content) => [content.failure, content.epochs], failure],
+  ["failure", (content) => [content.failure, content.epochs, content.run.state], failure],
   ["tiles", learned, tiles],
   ["learning", learned, learning],
   ["clients", (content) => [learned(content), content.groups, content.tastes], clients],
