@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from fl_rec import cli
 from fl_rec.data.adopt import adopt
 from fl_rec.data.catalogue import Catalogue
 from fl_rec.data.manifest import Manifest, check_shards, load_manifest
+from fl_rec.data.ranks import Ranked
 from fl_rec.data.shards import verify
 from fl_rec.errors import DataError
 
@@ -49,11 +51,44 @@ def test_what_is_counted(tmp_path: Path) -> None:
     }
     assert manifest.difference["train_positives"] == {"smallest": 1, "largest": 2}
     assert manifest.difference["common_items"]["shards"] == [0.0, 0.0] and manifest.difference["tags"] is None
+    # Both items of a user's list are in no training positive: a tie counts against the first.
+    assert manifest.popularity == ((Ranked(1, 1, (0, 1), (0, 1)),),) * 2 and manifest.popularity_at(1, shard=1) == {
+        "hr@1": 0.0, "ndcg@1": 0.0,
+    }  # fmt: skip
+    assert manifest.popularity_at(2) == {"hr@2": 1.0, "ndcg@2": pytest.approx(0.6309, abs=1e-4)}
     assert verify(tmp_path) == manifest
     (tmp_path / "test" / "clicks-1").write_text(TEST[1].replace("1 1 1 0 1 1", "1 1 1 2 1 1"))
     check_shards(manifest, tmp_path / "train", tmp_path / "test")
     with pytest.raises(DataError, match="test/clicks-1 must have the SHA-256"):
         verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("popularity", "received"),
+    [
+        ([[]], "popularity is of 1 shards, of 2"),
+        ([[{"positives": 1, "users": 1, "first": [2], "every": [1]}], []], "popularity has more positives than users"),
+        (
+            [[{"positives": 1, "users": 1, "first": [1], "every": [1, 1]}], []],
+            "popularity has more positives than users",
+        ),
+        ([[{"positives": 0, "users": 1, "first": [], "every": []}], []], "greater than or equal to 1"),
+    ],
+)
+def test_popularity_that_cannot_be(tmp_path: Path, popularity: object, received: str) -> None:
+    adopt(write(tmp_path), {})
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "popularity": popularity}))
+    with pytest.raises(DataError, match=received):
+        load_manifest(tmp_path)
+
+
+def test_shards_of_an_earlier_version_tell_nothing_of_popularity(tmp_path: Path) -> None:
+    manifest, _ = adopt(write(tmp_path), {})
+    content = {name: each for name, each in manifest.to_json().items() if name != "popularity"}
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    found = load_manifest(tmp_path)
+    assert found is not None and (found.popularity_at(10), found.popularity_at(10, shard=1)) == (None, None)
 
 
 def test_gzip_groups_validation_public_and_folders_of_other_names(tmp_path: Path) -> None:
