@@ -252,7 +252,7 @@ const extras = (content) => {
   const { distillation: taught, compression, privacy, run } = content, cards = [];
   if (privacy) cards.push(card(el("h3", {}, "Privacy spent"), el("p", { class: "big" }, known(privacy.epsilon) ? [el("b", {}, `ε = ${privacy.epsilon.toPrecision(3)}`), ` at δ = ${number(privacy.delta)}`] : "No guarantee without noise."),
     facts([["exchanges paid for", count(privacy.exchanges)], ["noise multiplier", number(privacy.noise_multiplier)], ["clipped to", number(privacy.clip)], ["a user's chance", known(privacy.users_per_exchange) ? `${number(privacy.users_per_exchange)} an exchange` : null]])));
-  if (taught) cards.push(card(el("h3", {}, "Distillation"), facts([["who is taught", taught.strategy], ["public interactions a round", count(taught.positives)], ["temperature", number(taught.temperature)], ["weight of the loss", number(taught.weight)],
+  if (taught) cards.push(card(el("h3", {}, "Distillation"), facts([["strategy", taught.strategy], ["public interactions a round", count(taught.positives)], ["temperature", number(taught.temperature)], ["weight of the loss", number(taught.weight)],
     ["students that differ", Object.entries(taught.students).map(([client, net]) => `${client}: ${JSON.stringify(net)}`).join("; ") || null], ["options", JSON.stringify(taught.options)],
     ["reports in all", bytes(sum(content.rounds.map((round) => round.sent)))], ["answers in all", bytes(sum(content.rounds.map((round) => round.received)))]])));
   if (compression) cards.push(card(el("h3", {}, "Compression"), facts([["arrays of reports travel as", compression.reports]]),
