@@ -240,7 +240,8 @@ def error_of(problems: Sequence[str]) -> ConfigError:
     return ConfigError(head + "\n".join(problems[:_MOST_TOLD]) + "\n..." * (len(problems) > _MOST_TOLD))
 
 
-_MOST_TOLD = 50
+# What fits one screen.
+_MOST_TOLD = 20
 _UNKNOWN = ("extra_forbidden", "invalid_key")
 
 

@@ -194,8 +194,10 @@ class Judge:
         ]
         if not lost:
             return None
-        # A role that vanished is the cause and others' complaints the effect; a server's end is felt by all workers.
-        role = min(lost, key=lambda name: (not name.startswith("server"), name))
+        # A role that vanished is the cause and others' complaints the effect; a server's end is felt by all workers, of
+        # which one may crash by it while this look goes from role to role.
+        servers = [name for name, status in self._unfinished().items() if name.startswith("server")]
+        role = next((name for name in servers if working and self._statuses[name].process() is None), min(lost))
         return self._failure(role, "it ended without a word: killed, or crashed in native code.", "died")
 
     def _told(self) -> Failure | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -59,8 +60,11 @@ class SavedModel:
         inside = [each for each in (path, *list(path.resolve().parents)[:2]) if RunDirectory(each).metrics.is_file()]
         run = RunDirectory(inside[0]) if inside else None
         folder = _model_of(run) if run and run.path == path else path
-        recover(folder)
-        if not (folder / f"{PREFIX}.pdmodel").is_file():
+        there = False
+        with suppress(OSError):  # a name that no file system takes
+            recover(folder)
+            there = (folder / f"{PREFIX}.pdmodel").is_file()
+        if not there:
             raise DataError(
                 "A saved model is a run's folder that has a result.json, a folder RUN/model/EPOCH, or an exported "
                 f"folder; a project's is its newest run's. Received: {path}, which "

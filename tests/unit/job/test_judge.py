@@ -257,6 +257,22 @@ def test_server_that_ends_before_any_worker_has_come(watch: Watch, role_of: Call
     assert failure is not None and (failure.role, failure.kind) == ("server.0", "died")
 
 
+def test_a_worker_that_crashed_by_its_servers_end_may_be_seen_first(
+    watch: Watch, role_of: Callable[..., subprocess.Popen]
+) -> None:
+    server, worker = role_of("server.0"), role_of("worker.0")
+    role_of("worker.1")
+    worker.kill()
+    worker.wait(DEADLINE)
+
+    def poll() -> None:  # after the look
+        server.kill()
+        server.wait(DEADLINE)
+
+    failure = watch(poll)
+    assert failure is not None and (failure.role, failure.kind) == ("server.0", "died")
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_role_that_fleetrun_started_and_that_wrote_nothing(
     run: RunDirectory, spawn: Spawn, role_of: Callable[..., subprocess.Popen], number: int

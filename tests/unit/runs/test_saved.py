@@ -72,6 +72,14 @@ def test_a_folder_without_a_model(tmp_path: Path, path: str, received: str) -> N
     assert str(error.value).endswith(received)
 
 
+def test_a_result_that_names_a_model_as_none_can_be(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps({**result, "model": "9" * 300}))
+    with pytest.raises(DataError, match="A saved model is a run's folder .* has no model"):
+        SavedModel.open(run)
+
+
 def test_a_run_that_has_failed(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", state="failed")
     with pytest.raises(DataError, match="of state failed. Name one of the epochs that it saved: .*model/EPOCH"):
