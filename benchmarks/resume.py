@@ -56,6 +56,8 @@ POLL_SECONDS = 0.02
 END_SECONDS = 60.0
 # Of a record, what a clock has measured.
 TIMES = ("seconds", "rows_per_second", *Times().to_record())
+# Of an attempt that is killed, so that the run is not over before the last kill; one more may end meanwhile.
+_MOST_EPOCHS = 3
 VICTIMS = ("server.0", "worker.0", "worker.1", "everybody", "launcher")
 
 
@@ -118,7 +120,7 @@ def kill_again_and_again(
     """Kills a run at random moments, and has it end.
 
     Args:
-        longest: seconds of an attempt until the kill at most.
+        longest: seconds of an attempt until the kill at most; it comes before an attempt has had `_MOST_EPOCHS`.
         seed: of the moments and the victims.
         timeout: seconds for the last attempt.
 
@@ -127,14 +129,12 @@ def kill_again_and_again(
     """
     draw, problems, left, begun = random.Random(seed), [], 0, time.monotonic()
     victims: dict[str, int] = dict.fromkeys(VICTIMS, 0)
+    complete = 0
     for number in range(1, kills + 1):
         launcher, victim, moment = job.start(), draw.choice(VICTIMS), draw.uniform(0, longest)
-        try:
-            launcher.wait(moment)
-            say(f"kill      {number}: the run had ended before")
-            break
-        except subprocess.TimeoutExpired:
-            pass
+        until = time.monotonic() + moment
+        while time.monotonic() < until and max(training_state.epochs(job.run), default=0) < complete + _MOST_EPOCHS:
+            time.sleep(POLL_SECONDS)
         found = job.kill(launcher, victim)
         left += len(found)
         problems += [f"kill {number}, {victim}: processes left: {', '.join(found)}"] if found else []
@@ -188,7 +188,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
 def _kills(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
     # A job whose epochs take less than its start, so that every phase is hit.
     data = open_data(None, folder)
-    epochs = 2 * args.kills
+    epochs = (1 + _MOST_EPOCHS) * args.kills
     overrides = {"runner.epochs": epochs, "runner.exchanges_per_epoch": 3, "runner.reproducible": True}
     unbroken = _must(run_job(folder / "unbroken", data, overrides, args.timeout, config=args.config))
     start = unbroken.seconds - sum(each["seconds"] for each in unbroken.epochs)
