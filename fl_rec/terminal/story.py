@@ -82,10 +82,15 @@ class Story:
     def opening(self) -> list[tuple[str, str]]:
         """What is about to happen: labels and texts."""
         job, runner = self.job, self.job.config.runner
-        parts = [plural(runner.epochs, "epoch"), plural(job.workers, "worker"), plural(job.servers, "server")]
+        exchanges = runner.exchanges_per_epoch
+        together = f" of {plural(exchanges, 'exchange')}" if exchanges else ""
+        parts = [
+            plural(runner.epochs, "epoch") + together,
+            plural(job.workers, "worker"),
+            plural(job.servers, "server"),
+        ]
         parts += ["a coordinator"] if job.coordinators else []
-        together = f"{plural(runner.exchanges_per_epoch, 'exchange')} an epoch" if runner.exchanges_per_epoch else ""
-        parts.append(together or runner.exchange or runner.sync_mode)
+        parts += [] if exchanges else [runner.exchange or runner.sync_mode]
         lines = [("job", f"{job.config.yaml_path.name}: {', '.join(parts)}")]
         if job.resumed is not None:
             lines.append(("resumed", attempts.said(job.resumed)))
