@@ -174,6 +174,7 @@ def locked(path: Path) -> Iterator[None]:
 def append_line(path: Path, line: str) -> None:
     """Adds a line in one write; after one that a full disk has torn, on the next. OSError if it is torn too."""
     with open(path, "a+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # in the middle of another's write, its line looks torn
         torn = file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
         content = b"\n" * bool(torn) + line.encode() + b"\n"
         while content:  # a write that takes a part says nothing, and the next one why

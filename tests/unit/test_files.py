@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import threading
 from pathlib import Path
@@ -302,3 +303,18 @@ def test_who_comes_to_a_lock_at_the_same_time_waits(tmp_path: Path) -> None:
         said.append("first")
     thread.join(30)
     assert said == ["first", "second"]
+
+
+def test_lines_of_several_processes_are_whole_and_none_is_empty(tmp_path: Path) -> None:
+    path, line = tmp_path / "lines", "x" * 3000  # some of them lie on two pages
+
+    def add() -> None:
+        for _ in range(300):
+            files.append_line(path, line)
+
+    processes = [multiprocessing.get_context("fork").Process(target=add) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert path.read_text().splitlines() == 900 * [line]
