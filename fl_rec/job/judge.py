@@ -197,8 +197,13 @@ class Judge:
         # A role that vanished is the cause and others' complaints the effect; a server's end is felt by all workers, of
         # which one may crash by it while this look goes from role to role.
         servers = [name for name, status in self._unfinished().items() if name.startswith("server")]
-        role = next((name for name in servers if working and self._statuses[name].process() is None), min(lost))
+        gone = (name for name in servers if working and self._statuses[name].process() is None)
+        role = next(gone, min(lost, key=lambda name: (self._crashed_by_another(name), name)))
         return self._failure(role, "it ended without a word: killed, or crashed in native code.", "died")
+
+    def _crashed_by_another(self, name: str) -> bool:
+        """Whether gloo has thrown in it, as it does in those that are connected with a worker that is gone."""
+        return "gloo::" in first_error(self._logs(name))
 
     def _told(self) -> Failure | None:
         failed = [each for each in self._statuses.values() if each.state == roles.FAILED]

@@ -257,6 +257,20 @@ def test_server_that_ends_before_any_worker_has_come(watch: Watch, role_of: Call
     assert failure is not None and (failure.role, failure.kind) == ("server.0", "died")
 
 
+def test_a_worker_that_crashed_by_anothers_end_is_not_blamed(
+    watch: Watch, role_of: Callable[..., subprocess.Popen], run: RunDirectory
+) -> None:
+    role_of("server.0")
+    said = "terminate called after throwing an instance of 'gloo::TimeoutException'"
+    for number, text in enumerate((said, "an epoch")):
+        log_path(run, f"worker.{number}").write_text(f"{text}\n")
+        worker = role_of(f"worker.{number}")
+        worker.kill()
+        worker.wait(DEADLINE)
+    failure = watch()
+    assert failure is not None and (failure.role, failure.kind) == ("worker.1", "died")
+
+
 def test_a_worker_that_crashed_by_its_servers_end_may_be_seen_first(
     watch: Watch, role_of: Callable[..., subprocess.Popen]
 ) -> None:
