@@ -15,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 # What every room may stand on; its arrows would hide all others.
-GROUND = ("arguments", "errors", "files", "packed", "outside", "tables", "plugins", "typed", "environment")
+GROUND = ("arguments", "errors", "files", "packed", "outside", "tables", "plugins", "kinds", "typed", "environment")
 Arrows = Mapping[str, Collection[str]]
 _MODULE = re.compile(r"fl_rec\.(\w+)(\.\w+)*(:\w+)?")
 _GRAPH = re.compile(r"(?<=graph TD\n).*?(?=```)", re.DOTALL)

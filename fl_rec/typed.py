@@ -6,28 +6,20 @@ The keys of the configuration and the options of whatever a user can name are de
         k: PositiveInt = key(3, "clients that train in a round")
         deadline: PositiveFloat | None = key(None, "seconds that a client may train; null: no limit")
 
-What a field accepts, and what its errors say, comes from its type. Types are looser than pydantic's where YAML needs
-it: "1e-3" is a number, "1e2" an int, "True" and 0 are flags, a relative path starts at the configuration's folder, and
-nothing where a mapping belongs is an empty one. They are stricter where YAML misleads: true is no number.
+What a field accepts, and what its errors say, comes from its type (`fl_rec.kinds`).
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
-import math
-import numbers
-import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from annotated_types import BaseMetadata, Ge, Gt, Le
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -35,13 +27,25 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
-    ValidationInfo,
     create_model,
 )
 from pydantic.fields import FieldInfo
 
 from fl_rec.errors import ConfigError
-from fl_rec.plugins import did_you_mean, path_from
+from fl_rec.kinds import (
+    Above,
+    AtLeast,
+    AtMost,
+    Fraction,
+    Probability,
+    Says,
+    Values,
+    bare,
+    split,
+    words_for,
+    yaml_typed,
+)
+from fl_rec.plugins import did_you_mean
 
 __all__ = [
     "Above",
@@ -63,28 +67,6 @@ __all__ = [
     "to_plain",
 ]
 
-# Of a number; `Annotated[int, AtLeast(2)]`.
-AtLeast, Above, AtMost = Ge, Gt, Le
-
-Fraction = Annotated[float, AtLeast(0), AtMost(1)]
-Probability = Annotated[float, Above(0), AtMost(1)]
-
-# A mapping with any content.
-Values = Mapping[Any, Any]
-
-
-@dataclass(frozen=True)
-class Says:
-    """What an annotated type's errors say, where its own words would not do.
-
-    Attributes:
-        accepts: completes "must be ...".
-        remedy: a sentence that tells the user what to write instead.
-    """
-
-    accepts: str
-    remedy: str
-
 
 @dataclass(frozen=True)
 class Refused:
@@ -103,7 +85,7 @@ class Keys(BaseModel):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         for item in cls.model_fields.values():
-            item.annotation, given = _split(_yaml_typed(_annotation(item)))
+            item.annotation, given = split(yaml_typed(_annotation(item)))
             item.metadata = list(given)
         return handler(source)
 
@@ -193,14 +175,14 @@ def keys_of(cls: type[Keys]) -> dict[str, FieldInfo]:
 
 def inner_keys(item: FieldInfo) -> dict[str, FieldInfo]:
     """The keys of each value of a mapping of names to mappings of keys; none of anything else."""
-    kind = _bare(item.annotation)
-    value = _bare(get_args(kind)[1]) if get_origin(kind) is Mapping else None
+    kind = bare(item.annotation)
+    value = bare(get_args(kind)[1]) if get_origin(kind) is Mapping else None
     return keys_of(value) if isinstance(value, type) and issubclass(value, Keys) else {}
 
 
 def rule_of(item: FieldInfo) -> Says:
     """What a key accepts."""
-    return _says(_annotation(item), item.default)
+    return words_for(_annotation(item), item.default)
 
 
 def problems_of(
@@ -220,7 +202,7 @@ def problems_of(
         parts, item = _locate(FieldInfo(annotation=cls), each["loc"])
         name, value = ".".join(map(str, parts)), _value_at(values, parts, each["input"])
         if each["type"] in _UNKNOWN:
-            text = unknown(name, list(keys_of(_bare(item.annotation))))
+            text = unknown(name, list(keys_of(bare(item.annotation))))
         elif each["type"] == "missing":
             text = f"{name} is missing. Set it to the {item.description}."
         elif not parts:  # a rule between keys, by a validator of a whole model
@@ -254,34 +236,13 @@ def _annotation(item: FieldInfo) -> Any:
     return Annotated[(item.annotation, *item.metadata)] if item.metadata else item.annotation
 
 
-def _split(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """A type, and what it is annotated with."""
-    return (
-        (get_args(annotation)[0], annotation.__metadata__) if get_origin(annotation) is Annotated else (annotation, ())
-    )
-
-
-def _not_null(annotation: Any) -> Any:
-    """The type beside null; None of a type that is no union."""
-    if get_origin(annotation) not in (Union, types.UnionType):
-        return None
-    return next(each for each in get_args(annotation) if each is not types.NoneType)
-
-
-def _bare(annotation: Any) -> Any:
-    """A type without what it is annotated with, and without null."""
-    kind, _ = _split(annotation)
-    inner = _not_null(kind)
-    return kind if inner is None else _bare(inner)
-
-
 def _locate(item: FieldInfo, place: Sequence[int | str]) -> tuple[tuple[int | str, ...], FieldInfo]:
     """As much of a place as names keys, and what stands there; of an unknown key what it stands in."""
-    kind = _bare(item.annotation)
+    kind = bare(item.annotation)
     if place and isinstance(kind, type) and issubclass(kind, Keys):
         inner = keys_of(kind).get(str(place[0]))
     elif place and get_origin(kind) is Mapping and "[key]" not in place:
-        value = _bare(get_args(kind)[1])
+        value = bare(get_args(kind)[1])
         inner = FieldInfo(annotation=value) if isinstance(value, type) and issubclass(value, Keys) else None
         if inner is None:
             return (), item
@@ -305,91 +266,8 @@ def _remedy(error: Any, item: FieldInfo, value: Any) -> str:
         return str(error["ctx"]["error"])
     if error["type"] == "literal_error":
         remedies = next((each.remedies for each in item.metadata if isinstance(each, Refused)), {})
-        return remedies.get(str(value)) or did_you_mean(str(value), get_args(_bare(item.annotation)))
+        return remedies.get(str(value)) or did_you_mean(str(value), get_args(bare(item.annotation)))
     return ""
-
-
-# -- types as YAML writes them, and their words -------------------------------------------------------------
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, str):
-        for convert in (int, float):
-            try:
-                value = convert(value)
-                break
-            except ValueError:
-                continue
-    # bool is a subclass of int, yet `epochs: true` is a mistake.
-    try:
-        finite = isinstance(value, numbers.Real) and math.isfinite(value)
-    except OverflowError as err:  # a whole number that no float can hold
-        raise ValueError from err
-    if isinstance(value, bool) or not finite:
-        raise ValueError
-    return value
-
-
-def _whole(value: Any) -> int:
-    value = _number(value)
-    if value != int(value):
-        raise ValueError
-    return int(value)
-
-
-def _flag(value: Any) -> bool:
-    if str(value).lower() not in ("true", "1", "false", "0"):
-        raise ValueError
-    return str(value).lower() in ("true", "1")
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError
-    return value
-
-
-def _path(value: Any, info: ValidationInfo) -> Path:
-    # An empty text would quietly name the folder itself.
-    if not isinstance(value, (str, Path)) or not str(value).strip():
-        raise ValueError
-    folder: Path = (info.context or {}).get("folder", Path())
-    return path_from(folder, str(value)).resolve()
-
-
-def _mapping(value: Any) -> dict[Any, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise ValueError
-    return copy.deepcopy(dict(value or {}))
-
-
-_LOOSER: Mapping[Any, BeforeValidator] = {
-    int: BeforeValidator(_whole),
-    float: BeforeValidator(lambda value: float(_number(value))),
-    bool: BeforeValidator(_flag),
-    str: BeforeValidator(_text),
-    Path: BeforeValidator(_path),
-    Mapping: BeforeValidator(_mapping),
-}
-
-
-def _yaml_typed(annotation: Any) -> Any:
-    """A type that takes what YAML has for it."""
-    kind, given = _split(annotation)
-    origin = get_origin(kind)
-    inner = _not_null(kind)
-    if inner is not None:
-        kind = _yaml_typed(inner) | None
-    elif origin is tuple:
-        kind = types.GenericAlias(tuple, (_yaml_typed(get_args(kind)[0]), ...))
-    elif origin is Mapping:
-        kind = types.GenericAlias(Mapping, (get_args(kind)[0], _yaml_typed(get_args(kind)[1])))
-    looser = _LOOSER.get(origin or kind)
-    if looser is not None and looser not in given:
-        # Limits are the type's own; what a user has validate the value goes first and last.
-        limits = [each for each in given if isinstance(each, BaseMetadata)]
-        given = (*limits, looser, *(each for each in given if each not in limits))
-    return Annotated[(kind, *given)] if given else kind
 
 
 def _type_of(parameter: inspect.Parameter, function: Callable[..., Any]) -> Any:
@@ -397,62 +275,7 @@ def _type_of(parameter: inspect.Parameter, function: Callable[..., Any]) -> Any:
     try:
         if isinstance(annotation, str):
             annotation = eval(annotation, getattr(function, "__globals__", {}))
-        _says(annotation, parameter.default)
+        words_for(annotation, parameter.default)
         return annotation
     except Exception:  # a user's annotation may be anything
         return type(parameter.default) if type(parameter.default) in (bool, int, float, str) else Any
-
-
-_PLURALS = {int: "integers", float: "numbers", str: "texts"}
-
-_WORDS = {
-    bool: Says("true or false", "Set it to true or false."),
-    str: Says("a text that is not empty", "Write some text in quotes."),
-    Path: Says("a path", "Write it in quotes; a relative path starts at the YAML's folder."),
-    Mapping: Says("a mapping of names to values", "Write its keys indented under it."),
-    Any: Says("anything", "Any value will do."),
-}
-
-
-def _says(annotation: Any, default: Any) -> Says:
-    """What a type accepts, in words; KeyError of one that can't be a key's."""
-    kind, given = _split(annotation)
-    for each in given:
-        if isinstance(each, Says):
-            return each
-    origin = get_origin(kind)
-    inner = _not_null(kind)
-    if inner is not None:
-        says = _says(inner, default)
-        return Says(f"{says.accepts}, or null", f"{says.remedy} Or leave the key out.")
-    if origin is Literal:
-        return Says("one of " + ", ".join(get_args(kind)), "Choose one of them.")
-    if origin is tuple:
-        return Says(f"a list of {_PLURALS[_bare(get_args(kind)[0])]}", "Write it as [first, second].")
-    if isinstance(kind, type) and issubclass(kind, Keys):
-        return Says("a mapping of keys", "Write its keys indented under it.")
-    if kind in (int, float):
-        return _says_number(kind, given, default)
-    return _WORDS[origin or kind]
-
-
-def _says_number(kind: type, limits: Sequence[Any], default: Any) -> Says:
-    bounds = {type(each): getattr(each, type(each).__name__.lower()) for each in limits if type(each) in (Ge, Gt, Le)}
-    show: Callable[[Any], str] = str
-    if kind is int:
-        noun, finite = "an integer", ""
-        if Gt in bounds:
-            bounds[Ge] = bounds.pop(Gt) + 1
-    else:
-        noun, finite, show = "a number", "a finite number ", "{:g}".format
-    least, above, most = (show(bounds[each]) if each in bounds else None for each in (Ge, Gt, Le))
-    if least and most:
-        return Says(f"{noun} from {least} to {most}", f"Set it to {least}, {most} or something between.")
-    if above and most:
-        return Says(f"{noun} above {above}, up to {most}", f"Set it to {most} or something between.")
-    if least and kind is int:
-        return Says(f"{noun} of at least {least}", f"Set it to {least} or more.")
-    for limit, words in ((least, "of at least"), (above, "above"), (most, "of at most")):
-        if limit:
-            return Says(f"{noun} {words} {limit}", f"Set it to {finite}{words} {limit}.")
-    return Says(noun, f"Write it as {default if isinstance(default, (int, float)) else kind(1)}.")

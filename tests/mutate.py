@@ -50,6 +50,7 @@ class Mutant(NamedTuple):
 
 
 PLUGINS = ("unit/test_plugins.py",)
+TYPED = ("unit/test_typed.py",)
 CLI = ("unit/test_cli.py",)
 MISTAKES = ("unit/test_mistakes.py",)
 LISTING = ("unit/runs/test_listing.py",)
@@ -292,6 +293,9 @@ MUTANTS = [
     Mutant("runs/directory.py", "(folder.parent if in_clone else folder) / RUNS", "folder.parent / RUNS", RUNS),
     Mutant("runs/saved.py", "not RunDirectory(path).metrics.is_file()", "True", RUNS),
     Mutant("job/built_in.py", "not in (Path.cwd(), *Path.cwd().parents)", "is None", RUNS),
+    Mutant("kinds.py", "if isinstance(value, bool) or not finite:", "if not finite:", TYPED),
+    Mutant("kinds.py", "bounds[Ge] = bounds.pop(Gt) + 1", "bounds[Ge] = bounds.pop(Gt)", TYPED),
+    Mutant("typed.py", 'each["type"] not in _UNKNOWN', 'each["type"] in _UNKNOWN', TYPED),
     Mutant("plugins.py", "in _folders - {name}:", "in set():", OWN_FILES),
     Mutant("plugins.py", "if _is_a_users(each.filename)), None)", "), None)", PLUGINS),
     Mutant("cli.py", "for each in options), *keys])", "for each in options)])", MISTAKES),
