@@ -96,7 +96,7 @@ def coordinate_again(config: Config, run: RunDirectory) -> None:
     if address is None:
         raise RunError(f"A coordinator is started again in a run that had one. Received: {run.path}, which had none.")
     status = roles.read_statuses(run.roles).get(ROLE)
-    if status is not None and status.process() is not None:
+    if status is not None and not status.has_ended:
         raise RunError(f"A run has one coordinator. Received: {run.path}, whose own lives (process {status.pid}).")
     if _workers_ended(run, address.workers):
         raise RunError(f"A coordinator is started again while its workers live. Received: {run.path}, which is over.")
@@ -206,4 +206,4 @@ async def _serve(config: Config, run: RunDirectory, address: Address) -> None:
 def _workers_ended(run: RunDirectory, workers: int) -> bool:
     statuses = roles.read_statuses(run.roles)
     names = roles.role_names(workers, 0)
-    return all(name in statuses and statuses[name].process() is None for name in names)
+    return all(name in statuses and statuses[name].has_ended for name in names)

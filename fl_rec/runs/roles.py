@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 import psutil
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from pydantic import Strict
 
 from fl_rec.errors import DataError, RunError
@@ -44,6 +44,7 @@ _GIVEN = {
     "TRAINING_ROLE",
 }
 
+Port = Annotated[int, Strict(), Ge(0), Lt(1 << 16)]
 STARTING, RUNNING, DONE, FAILED = "starting", "running", "done", "failed"
 
 
@@ -58,6 +59,7 @@ class Role:
         server_endpoints: "host:port" of every parameter server, in order.
         rendezvous: "host:port" of gloo's HTTP store, which server 0 opens.
         coordinator_endpoints: "host:port" of every coordinator.
+        elsewhere: the workers of other hosts, which share neither its run folder nor its data.
     """
 
     kind: str
@@ -66,6 +68,7 @@ class Role:
     server_endpoints: tuple[str, ...]
     rendezvous: str
     coordinator_endpoints: tuple[str, ...] = ()
+    elsewhere: frozenset[int] = frozenset()
 
     @property
     def num_coordinators(self) -> int:
@@ -77,7 +80,18 @@ class Role:
 
     @property
     def is_first_worker(self) -> bool:
+        """Of the job: it initialises the servers and stops them."""
         return self.kind == "worker" and self.index == 0
+
+    @property
+    def own_workers(self) -> tuple[int, ...]:
+        """Those of this host, ascending."""
+        return tuple(worker for worker in range(self.num_workers) if worker not in self.elsewhere)
+
+    @property
+    def is_first_here(self) -> bool:
+        """Of this host's workers: it writes what all of them need, such as the shared part of a model."""
+        return self.kind == "worker" and self.index == self.own_workers[0]
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Role:
@@ -101,12 +115,25 @@ class Role:
             ) from err
         coordinators = tuple(each for each in env.get("PADDLE_COORDINATOR_ENDPOINTS", "").split(",") if each)
         rendezvous = env.get("PADDLE_GLOO_HTTP_ENDPOINT", "")
-        return cls(kind, index, num_workers, servers, rendezvous, coordinators)
+        workers = [each for each in env.get("PADDLE_TRAINER_ENDPOINTS", "").split(",") if each]
+        others = frozenset(k for k, each in enumerate(workers) if not _of_host(each, env.get("POD_IP", "")))
+        return cls(kind, index, num_workers, servers, rendezvous, coordinators, others)
 
     def left_over(self, env: Iterable[str] = os.environ) -> list[str]:
         """Variables of another Paddle job, by which Paddle would take this role for another; see `of_paddle`."""
         given = _GIVEN if self.kind == "server" else _GIVEN | {"PADDLE_TRAINER_ID"}
         return [name for name in of_paddle(env) if name not in given]
+
+
+def _of_host(endpoint: str, host: str) -> bool:
+    """Whether a process of this host has an endpoint. One on loopback can be nobody else's."""
+    other = host_of(endpoint)
+    return host in ("", other) or any(each == "localhost" or each.startswith("127.") for each in (host, other))
+
+
+def host_of(endpoint: str) -> str:
+    """The name or address in "host:port"."""
+    return endpoint.rpartition(":")[0]
 
 
 def of_paddle(env: Iterable[str] = os.environ) -> list[str]:
@@ -126,6 +153,10 @@ class RoleStatus:
         error: why it failed.
         times: when it first came to each state, in seconds since the boot, as `time.monotonic` gives them.
         endpoint: "host:port" where it serves; a parameter server's.
+        host: by whose launcher it is told here, if it is on another host. Its process means nothing here then, and
+            `times` are those of this host's clock at which it was told.
+        lives: whether its process did there, when that was told last.
+        ports: on which it listened there.
     """
 
     role: str
@@ -135,14 +166,25 @@ class RoleStatus:
     error: str
     times: Mapping[str, Number]
     endpoint: str = ""
+    host: str = ""
+    lives: bool = True
+    ports: tuple[Port, ...] = ()
 
     @property
     def time(self) -> float:
         """When it came to its present state."""
         return self.times[self.state]
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process has, here or where it is."""
+        return not self.lives if self.host else self.process() is None
+
     def process(self) -> psutil.Process | None:
-        """The live process of this role, or None if it has ended (or its number now belongs to another)."""
+        """The live process of this role, or None if it has ended (its number may now belong to another) or is not on
+        this host."""
+        if self.host:
+            return None
         try:
             process = psutil.Process(self.pid)
         except psutil.NoSuchProcess:
@@ -207,15 +249,28 @@ def _read_status(path: Path) -> RoleStatus:
 def listens(folder: Path, role: str, port: int) -> bool:
     """Whether a role's process, or one that it has forked, listens on a port."""
     status = read_statuses(folder).get(role)
-    process = status.process() if status else None
+    return status is not None and port in ports_of(status)
+
+
+def ports_of(status: RoleStatus) -> tuple[int, ...]:
+    """On which a role's process listens, or one that it has forked."""
+    process = status.process()
     try:
-        return process is not None and any(
-            each.status == psutil.CONN_LISTEN and each.laddr.port == port
-            for one in (process, *process.children(recursive=True))
+        processes = () if process is None else (process, *process.children(recursive=True))
+        own = {
+            each.laddr.port
+            for one in processes
             for each in one.net_connections("tcp")
-        )
+            if each.status == psutil.CONN_LISTEN
+        }
     except psutil.NoSuchProcess:
-        return False
+        own = set()
+    return status.ports if status.host else tuple(sorted(own))
+
+
+def write_told(folder: Path, status: RoleStatus) -> None:
+    """Writes the status of a role of another host, as its launcher has told it. OSError."""
+    write_json(folder / f"{status.role}.json", dataclasses.asdict(status), sync=False)
 
 
 def role_names(workers: int, servers: int, coordinators: int = 0) -> list[str]:

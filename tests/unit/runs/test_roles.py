@@ -58,6 +58,44 @@ def test_coordinator_and_their_number() -> None:
     assert role_of(PADDLE_COORDINATOR_ENDPOINTS="").num_coordinators == 0
 
 
+@pytest.mark.parametrize(
+    ("workers", "own_host", "own"),
+    [
+        ("10.0.0.1:1,10.0.0.1:2,10.0.0.2:1", "10.0.0.1", (0, 1)),
+        ("10.0.0.1:1,10.0.0.1:2,10.0.0.2:1", "10.0.0.2", (2,)),
+        ("north:1,south:1,north:2", "north", (0, 2)),
+        ("10.0.0.1:1,10.0.0.10:1,10.0.0.1:2", "10.0.0.10", (1,)),
+        ("10.0.0.1:1,10.0.0.2:1,10.0.0.2:2", "10.0.0.3", ()),  # of a coordinator or a server
+        ("127.0.0.1:1,127.0.0.1:2,127.0.0.1:3", "10.0.0.3", (0, 1, 2)),  # which is this host's other name
+        ("localhost:1,localhost:2,localhost:3", "127.0.0.1", (0, 1, 2)),
+        ("", "10.0.0.1", (0, 1, 2)),
+    ],
+)
+def test_who_shares_a_host(workers: str, own_host: str, own: tuple[int, ...]) -> None:
+    def role(worker: int) -> Role:
+        return role_of(PADDLE_TRAINER_ID=str(worker), PADDLE_TRAINER_ENDPOINTS=workers, POD_IP=own_host)
+
+    coordinator = role_of(TRAINING_ROLE="COORDINATOR", PADDLE_TRAINER_ENDPOINTS=workers, POD_IP=own_host)
+    assert coordinator.own_workers == own
+    assert coordinator.elsewhere == {0, 1, 2} - set(own)
+    assert not coordinator.is_first_here
+    assert [worker for worker in own if role(worker).is_first_here] == list(own[:1])
+    assert [worker for worker in own if role(worker).is_first_worker] == [0] * (0 in own)
+
+
+def test_role_of_another_host_is_known_by_what_its_launcher_tells(tmp_path: Path) -> None:
+    told = RoleStatus("server.0", os.getpid(), roles.started(), roles.RUNNING, "", {roles.RUNNING: 1.0}, "b:7", "b")
+    told = dataclasses.replace(told, ports=(7, 9))
+    roles.write_told(tmp_path, told)
+    assert roles.read_statuses(tmp_path) == {"server.0": told}
+    assert told.process() is None, "though a process here has its number"
+    assert not told.has_ended
+    assert dataclasses.replace(told, lives=False).has_ended
+    assert [port for port in range(10) if roles.listens(tmp_path, "server.0", port)] == [7, 9]
+    roles.write_status(tmp_path, "worker.0", roles.RUNNING)
+    assert not roles.read_statuses(tmp_path)["worker.0"].has_ended
+
+
 def test_what_of_another_job_a_role_must_not_see() -> None:
     left_over = {"PADDLE_MASTER": "a:1", "PADDLE_BACKUP_ENV_PATH": "x", "SYS_JOB_ID": "7", "FLAGS_START_PORT": "1"}
     env = {**FLEETRUN, **left_over, "HOME": "/", "FLAGS_call_stack_level": "2", "POD_IP": "127.0.0.1"}
@@ -152,7 +190,18 @@ def test_no_statuses(tmp_path: Path) -> None:
 def test_status_file_is_plain_json(tmp_path: Path) -> None:
     roles.write_status(tmp_path, "worker.0", roles.DONE)
     content = json.loads((tmp_path / "worker.0.json").read_text(encoding="utf-8"))
-    assert sorted(content) == ["endpoint", "error", "pid", "role", "started", "state", "times"]
+    assert sorted(content) == [
+        "endpoint",
+        "error",
+        "host",
+        "lives",
+        "pid",
+        "ports",
+        "role",
+        "started",
+        "state",
+        "times",
+    ]
     assert list(content["times"]) == ["done"]
 
 
