@@ -27,12 +27,15 @@ trackers = {
     "mlflow": ["mlflow-skinny>=2.9", "sqlalchemy>=1.4,<3", "alembic>=1.10.1,<2"],
 }
 
+# What makes certificates, and adds up what no server can open.
+secure = ["cryptography>=42", "pycryptodome>=3.20"]
+
 # What examples/*.ipynb needs, and to play it in a test.
 notebook = ["ipykernel>=6", "nbclient>=0.8", "pandas>=1.5"]
 
 # Two at a time: jobs of the integration tests mostly wait. The wheel's test builds with the setuptools that is there.
 test = [
-    *["hypothesis>=6", "jsonschema>=4", "pytest>=7", "pytest-xdist>=3", "setuptools>=70.1", *dp, *parquet],
+    *["hypothesis>=6", "jsonschema>=4", "pytest>=7", "pytest-xdist>=3", "setuptools>=70.1", *dp, *parquet, *secure],
     "selenium>=4.15",  # where there is a Chromium too
 ]
 
@@ -93,13 +96,14 @@ setup(
         "paddle2": ["paddlepaddle==2.6.2", "numpy<2"],
         "dp": dp,
         "parquet": parquet,
+        "secure": secure,
         **trackers,
         "notebook": notebook,
         "test": test,
         # What fl_run.sh docs builds the site with.
         "docs": ["mkdocs-material>=9.5,<10"],
         # What some of the tests skip without: fl_run.sh test has it.
-        "all": [each for packages in (*trackers.values(), notebook) for each in packages],
+        "all": [each for packages in (*trackers.values(), notebook, secure) for each in packages],
         # What fl_run.sh lint runs.
         "dev": [*test, "import-linter==2.17", "mypy==1.18.2", "ruff==0.14.0", "types-PyYAML", "types-psutil"],
     },

@@ -35,6 +35,7 @@ COMMANDS = {
     "evaluate": ("fl_rec.serving.evaluate", "measure saved models on test shards"),
     "compress": ("fl_rec.serving.compress", "make a saved model smaller"),
     "config": ("fl_rec.commands.config", "explain the keys of a configuration"),
+    "certs": ("fl_rec.commands.certs", "make certificates for the coordinator, hosts and clients"),
     "doctor": ("fl_rec.commands.doctor", "look whether this machine can train, and what to mend"),
     "completion": ("fl_rec.commands.completion", "print what has a shell complete commands and keys"),
 }

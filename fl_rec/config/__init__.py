@@ -10,6 +10,7 @@ from fl_rec.config.schema import (
     OptimizerConfig,
     PrivacyConfig,
     RunnerConfig,
+    TlsConfig,
 )
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "OptimizerConfig",
     "PrivacyConfig",
     "RunnerConfig",
+    "TlsConfig",
     "json_schema",
     "load_from_args",
 ]

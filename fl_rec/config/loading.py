@@ -24,6 +24,7 @@ from fl_rec.config.schema import (
     PrivacyConfig,
     RunnerConfig,
     Sections,
+    TlsConfig,
 )
 from fl_rec.config.written import KEYS, Dumper, Written, parse_override, read, require_section, unknown_key
 from fl_rec.errors import ConfigError
@@ -51,6 +52,7 @@ class Config(Mapping[str, Any]):
     runner: RunnerConfig
     hyper_parameters: HyperParameters
     coordinator: CoordinatorConfig
+    tls: TlsConfig
     privacy: PrivacyConfig
     distillation: DistillationConfig
     notes: tuple[str, ...] = field(default=(), compare=False)

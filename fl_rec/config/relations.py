@@ -94,6 +94,12 @@ ALWAYS = (
         "Received: warmup_model_path={}, privacy.clip={}. Name a model that `fl-rec compress --prune` wrote in "
         "runner.warmup_model_path and leave privacy.clip out, or leave keep_zeros out.",
     ),
+    Relation(
+        ("tls.cert", "tls.key", "tls.ca"),
+        lambda *files: len({path is None for path in files}) == 1,
+        "tls.cert, tls.key and tls.ca go together. Received: cert={}, key={}, ca={}. Set the others too, or leave all "
+        "of them out.",
+    ),
 )
 
 # What a job that trains needs.

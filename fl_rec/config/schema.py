@@ -260,6 +260,17 @@ class CoordinatorConfig(Keys):
         return self.clients.get(str(number)) or self.clients.get("*") or ClientConfig()
 
 
+class TlsConfig(Keys):
+    """Mutual TLS of the coordinator, and of the link between hosts; `fl-rec certs` makes the files."""
+
+    cert: Path | None = key(
+        None,
+        "certificate, PEM; {name} in paths stands for its owner: coordinator, client-K or a host's name; null: no TLS",
+    )
+    key_: Path | None = key(None, "its private key, PEM, not encrypted")
+    ca: Path | None = key(None, "certificates of those who sign the others', PEM")
+
+
 class PrivacyConfig(Keys):
     """Differential privacy of what a worker shares, for each of its users; fl_rec/privacy says what it covers."""
 
@@ -300,6 +311,7 @@ class Sections(Keys):
     runner: RunnerConfig = key(..., "section of the run")
     hyper_parameters: HyperParameters = key(HyperParameters(), "the network; sizes left out are derived from the data")
     coordinator: CoordinatorConfig = key(CoordinatorConfig(), "the coordinator, if there is one")
+    tls: TlsConfig = key(TlsConfig(), "mutual TLS of the coordinator, and of the link between hosts")
     privacy: PrivacyConfig = key(PrivacyConfig(), "differential privacy of what a worker shares")
     distillation: DistillationConfig = key(DistillationConfig(), "what a client learns from the coordinator's teacher")
 
@@ -309,6 +321,9 @@ RENAMED = {
     "runner.rounds_per_epoch": "runner.exchanges_per_epoch",
     "privacy.users_per_round": "privacy.users_per_exchange",
 }
+
+# Sections that may stand elsewhere too.
+ALSO_AT = {"coordinator.tls": "tls"}
 
 # What users of other libraries may call a key, to be told its name.
 OTHERS_NAMES = {

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
-from fl_rec.config.schema import ABSENT, OTHERS_NAMES, RENAMED, Sections
+from fl_rec.config.schema import ABSENT, ALSO_AT, OTHERS_NAMES, RENAMED, Sections
 from fl_rec.errors import ConfigError
 from fl_rec.packed import open_regular
 from fl_rec.plugins import nearest
@@ -63,7 +63,11 @@ class Written:
         """Keys that come on top of those there are."""
         self.places.update(places)
         self.places.update((RENAMED[name], place) for name, place in places.items() if name in RENAMED)
-        self.tree = _merge(self.tree, self._tidy(tree))
+        for known, section in ALSO_AT.items():
+            self.places.update(
+                (section + name.removeprefix(known), place) for name, place in places.items() if name.startswith(known)
+            )
+        self.tree = _merge(self.tree, self._tidy(_moved(tree)))
 
     def place(self, *names: str) -> str:
         """Where the first of these keys that was written was written; if none was, what the first stands in."""
@@ -93,6 +97,17 @@ class Written:
                 value = self._tidy(value or {}, f"{written}.")
             tidy[name] = value
         return tidy
+
+
+def _moved(tree: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The keys, with sections of `ALSO_AT` at their own places."""
+    for known, section in ALSO_AT.items():
+        outer, _, inner = known.partition(".")
+        around = tree.get(outer)
+        if isinstance(around, Mapping) and inner in around:
+            rest = {name: value for name, value in around.items() if name != inner}
+            tree = {**tree, outer: rest, section: _merge(tree.get(section), around[inner])}
+    return tree
 
 
 # Aliases of aliases make a few lines into billions of values.

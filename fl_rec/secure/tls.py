@@ -1,0 +1,210 @@
+"""Mutual TLS: a party's three files, what is wrong with them, and what gRPC makes of them."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fl_rec.config import TlsConfig
+from fl_rec.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+# Days before its end from which a certificate is warned of.
+SOON = 14
+# What OpenSSL says of a certificate, in words, with the remedy.
+_REASONS = {
+    9: "is not valid yet: look at the clocks of both machines, or wait until it is",
+    10: "has expired: fl-rec certs DIR --renew makes new ones",
+    18: "is signed by itself, not by tls.ca: give both sides certificates of one fl-rec certs DIR",
+    19: "is of another authority than tls.ca: give both sides certificates of one fl-rec certs DIR",
+    20: "is of another authority than tls.ca: give both sides certificates of one fl-rec certs DIR",
+    26: "is not made for this: a client's can't serve, and an authority's is for signing alone",
+    62: "is of another name than the address: fl-rec certs DIR --hosts NAME ... makes one of that name",
+    64: "is of another address: fl-rec certs DIR --hosts ADDRESS ... makes one of that address",
+}
+# What a peer answers to a certificate that it does not take, as OpenSSL names the alert.
+_ALERTS = {
+    "CERTIFICATE_EXPIRED": _REASONS[10],
+    "UNKNOWN_CA": _REASONS[19],
+    "CERTIFICATE_UNKNOWN": "is not taken; its log says why",
+    "BAD_CERTIFICATE": "is not taken: it is not valid yet, or not whole; its log says which",
+    "UNSUPPORTED_CERTIFICATE": _REASONS[26],
+    "CERTIFICATE_REQUIRED": "is asked for: set tls.cert and tls.key",
+}
+
+
+@dataclass(frozen=True)
+class Tls:
+    """One party's files, PEM.
+
+    Attributes:
+        cert: its certificate, and those between it and an authority's.
+        key: the private key.
+        ca: the authorities' certificates, by which the other party's is judged.
+    """
+
+    cert: Path
+    key: Path
+    ca: Path
+
+    @classmethod
+    def of(cls, config: TlsConfig, name: str) -> Tls | None:
+        """The files of `coordinator`, `client-3` or a host; None if the configuration has no TLS."""
+        if config.cert is None or config.key_ is None or config.ca is None:
+            return None
+        return cls(*(Path(str(path).replace("{name}", name)) for path in (config.cert, config.key_, config.ca)))
+
+    def check(self) -> frozenset[str]:
+        """Looks whether they can be read, belong together, are of the authority and valid today.
+
+        Returns:
+            the names in the certificate; see `names_of`.
+
+        Raises:
+            ConfigError: they will not do.
+        """
+        if self.key.is_file() and self.key.stat().st_mode & 0o077:
+            log.warning("%s can be read by others than its owner: chmod 600 it, or make a new one.", self.key)
+        try:
+            found = _handshake(server_context(self), _unverified(self))
+        except ssl.SSLError as err:
+            raise ConfigError(f"tls.cert must do. Received: {self.cert}, which {_why(err)}.") from err
+        ends = ssl.cert_time_to_seconds(found["notAfter"])
+        if ends - time.time() < SOON * 86400:
+            log.warning("%s expires on %s: fl-rec certs DIR --renew makes a new one.", self.cert, found["notAfter"])
+        return names_of(found)
+
+
+def server_credentials(tls: Tls) -> Any:
+    """gRPC's, for a server whose clients need a certificate of `tls.ca`. ConfigError if the files won't do."""
+    import grpc
+
+    tls.check()
+    pair = (tls.key.read_bytes(), tls.cert.read_bytes())
+    return grpc.ssl_server_credentials([pair], tls.ca.read_bytes(), require_client_auth=True)
+
+
+def channel_credentials(tls: Tls) -> Any:
+    """gRPC's, for a client. ConfigError if the files won't do."""
+    import grpc
+
+    tls.check()
+    return grpc.ssl_channel_credentials(tls.ca.read_bytes(), tls.key.read_bytes(), tls.cert.read_bytes())
+
+
+def server_context(tls: Tls) -> ssl.SSLContext:
+    """For a server whose clients need a certificate of `tls.ca`. ConfigError if the files can't be read."""
+    return _loaded(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls)
+
+
+def names_of(found: Mapping[str, Any]) -> frozenset[str]:
+    """Names and addresses in a peer's certificate.
+
+    Args:
+        found: from `SSLSocket.getpeercert`, or gRPC's `context.auth_context()`.
+    """
+    if "x509_subject_alternative_name" in found or "x509_common_name" in found:
+        values = (*found.get("x509_subject_alternative_name", ()), *found.get("x509_common_name", ()))
+        return frozenset(each.decode("utf-8", "replace") for each in values)
+    names = {str(value) for kind, value in found.get("subjectAltName", ()) if kind in ("DNS", "IP Address")}
+    names |= {str(value) for part in found.get("subject", ()) for kind, value in part if kind == "commonName"}
+    return frozenset(names)
+
+
+def why_refused(address: str, tls: Tls, timeout: float = 5.0) -> str:
+    """Why no connection with TLS comes about, by one of one's own; "" if that is not what keeps it.
+
+    Args:
+        address: "host:port" of the server.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        tls.check()
+        with socket.create_connection((host, int(port)), timeout) as plain:
+            context = _loaded(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls)
+            context.set_alpn_protocols(["h2"])
+            with context.wrap_socket(plain, server_hostname=host) as secure:
+                # A server that does not take a certificate says so when the client believes to be through.
+                secure.recv(1)
+    except ConfigError as err:
+        return str(err)
+    except ssl.SSLCertVerificationError as err:
+        return f"The certificate of {address} {_why(err)}."
+    except ssl.SSLError as err:
+        return f"For {address} the certificate {tls.cert} {_why(err)}."
+    except OSError:
+        return ""
+    return ""
+
+
+def _why(err: ssl.SSLError) -> str:
+    """Completes "a certificate ..."."""
+    if isinstance(err, ssl.SSLCertVerificationError):
+        return _REASONS.get(err.verify_code, f"is not taken ({err.verify_message})")
+    reason = err.reason or str(err)
+    return next((text for name, text in _ALERTS.items() if name in reason), f"gives no connection ({reason})")
+
+
+def refusal(err: Exception) -> str:
+    """What a server says of a client whose handshake failed."""
+    if isinstance(err, ssl.SSLError):
+        if err.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+            return "it shows no certificate: set tls.cert and tls.key there"
+        if err.reason in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER"):
+            return "it speaks no TLS: set tls.cert, tls.key and tls.ca there"
+        return f"its certificate {_why(err)}"
+    return f"its handshake came to no end ({type(err).__name__})"
+
+
+def _loaded(context: ssl.SSLContext, tls: Tls) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for name, path in (("cert", tls.cert), ("key", tls.key), ("ca", tls.ca)):
+        if not path.is_file():
+            raise ConfigError(
+                f"tls.{name} must be a file. Received: {path}. fl-rec certs DIR makes them; {{name}} in a path stands "
+                "for whose it is."
+            )
+    try:
+        # Without a password OpenSSL would ask the terminal for one.
+        context.load_cert_chain(tls.cert, tls.key, password="")
+    except (ssl.SSLError, OSError) as err:
+        raise ConfigError(
+            f"tls.cert and tls.key must be a certificate and its own key, PEM, not encrypted. Received: {tls.cert}, "
+            f"{tls.key} ({getattr(err, 'reason', None) or err})."
+        ) from err
+    try:
+        context.load_verify_locations(tls.ca)
+    except (ssl.SSLError, OSError) as err:
+        raise ConfigError(
+            f"tls.ca must be certificates, PEM. Received: {tls.ca} ({getattr(err, 'reason', None) or err})."
+        ) from err
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _unverified(tls: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(tls.cert, tls.key, password="")
+    return context
+
+
+def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
+    """What the server sees of the client's certificate, without a socket. SSLError if it does not take it."""
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    there, here = server.wrap_bio(up, down, server_side=True), client.wrap_bio(down, up)
+    for _ in range(10):
+        for side in (here, there):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    return there.getpeercert() or {}
