@@ -14,9 +14,9 @@ _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def pages() -> list[Path]:
-    """README, CONTRIBUTING and docs/, in English; docs/check_languages.py has the Chinese ones' code be the same."""
+    """README, CONTRIBUTING, docs/ and the example, in English; docs/check_languages.py holds the Chinese ones equal."""
     docs = [page for page in ROOT.glob("docs/*.md") if not page.name.endswith(".zh.md")]
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(docs)]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(docs), ROOT / "examples" / "project" / "README.md"]
 
 
 def blocks(page: Path, language: str) -> list[str]:

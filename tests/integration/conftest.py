@@ -124,6 +124,19 @@ def shards(prepared: Path, once: Once) -> Path:
     return once("shards", lambda folder: run_script(*split, "--out", folder))
 
 
+@pytest.fixture(scope="session")
+def public_shards(once: Once) -> Path:
+    """Three shards, and a tenth of the users in the proxy set."""
+
+    def make(folder: Path) -> None:
+        own = ("--source", "synthetic", "--public", 0.1, "--out", folder / "prepared")
+        run_script("datasets/movielens/prepare.py", *own)
+        split = ("--data", folder / "prepared", "--num_shards", WORKERS, "--out", folder / "shards")
+        run_script("datasets/movielens/gen_heter_data.py", *split)
+
+    return once("public", make) / "shards"
+
+
 @dataclass
 class Finished:
     """A job that is over."""

@@ -34,7 +34,6 @@ from .conftest import (
     Job,
     clean_environment,
     role_process,
-    run_script,
     start_coordinator_again,
     wait_for_round,
 )
@@ -106,20 +105,6 @@ class DistillJob(Job):
         lines = [line.split() for line in (self.run.path / f"taught.{worker}").read_text().splitlines()]
         assert [int(epoch) for epoch, _ in lines] == list(range(1, len(lines) + 1))
         return [there == "True" for _, there in lines]
-
-
-@pytest.fixture(scope="module")
-def public_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three shards, and a tenth of the users in the proxy set."""
-    folder = tmp_path_factory.mktemp("public")
-    run_script(
-        *("datasets/movielens/prepare.py", "--source", "synthetic", "--public", 0.1, "--out", folder / "prepared")
-    )
-    run_script(
-        *("datasets/movielens/gen_heter_data.py", "--data", folder / "prepared", "--out", folder / "shards"),
-        *("--num_shards", WORKERS),
-    )
-    return folder / "shards"
 
 
 @pytest.fixture

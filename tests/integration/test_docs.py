@@ -22,7 +22,6 @@ from .conftest import Commands
 # Why a command isn't played here, by what it is; the first that fits.
 NOT_PLAYED = {
     r"datasets/movielens/run\.sh|.* PATH/": "it needs MovieLens, which may not be redistributed",
-    r"fl-rec run .*config_fl_distill": "it needs public users; test_distill.py has such jobs",
     r"(pip|pre-commit|source) ": "it changes the reader's environment",
     r"(fl_run\.sh (test|lint|docs)|python -m pytest)": "CI runs it",
     r"fleetrun ": "test_job.py starts a job so",
@@ -30,12 +29,12 @@ NOT_PLAYED = {
     r"(benchmarks|tests)/": "it takes minutes; its options are looked at in tests/unit",
     r"tools/pretrain_ddpg\.py": "it takes minutes; test_ddpg.py teaches a policy",
     r".*--source clicks\.csv.*|.* shop\b.*|.*u-006e": "test_own_data.py plays them",
-    r"python -m unittest": "test_wheel.py plays the test of a new project",
+    r"python -m unittest|.* (goods\.csv --out data|--data data|-m job\.yaml|c07)\b": "test_wheel.py plays them",
     r"fl-rec doctor": "what it says is the machine's; test_doctor.py",
     r"fl-rec runs remove": "it asks; test_runs.py answers",
-    r"fl-rec resume": "test_resume.py resumes runs",
+    r"fl-rec resume \S+$": "it is for a run that was broken; test_resume.py breaks some",
     r"fl-rec export": "it is played before all others",
-    r"fl-rec compress runs/NEW": "it is of a job that isn't played",
+    r"fl-rec compress runs/NEW": "its job is played after all that isn't one",
     r"fl-rec run .*-o .*=squared_error": "it needs the loss that is written there, step by step",
 }
 
@@ -46,7 +45,7 @@ def why_not(command: Command) -> str:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, shards: Path, prepared: Path) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, shards: Path, prepared: Path, public_shards: Path) -> Path:
     """A folder with what a clone has, its data being made-up, and with the files that the pages show."""
     folder = tmp_path_factory.mktemp("place")
     shutil.copytree(ROOT / "configs", folder / "configs")
@@ -58,6 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, shards: Path, prepared: Path
         shutil.copy(script, movielens)
     for data in (movielens / "fl_data", folder / "fl_rec_data" / "synthetic" / "fl_data"):
         shutil.copytree(shards, data)
+    shutil.copytree(public_shards, movielens / "public" / "fl_data")
     built_in = (ROOT / "configs" / "config_synthetic.yaml").read_text()
     data = "../datasets/movielens/synthetic"
     short = built_in.replace(data, "fl_rec_data/synthetic").replace("epochs: 12", "epochs: 1")
@@ -90,13 +90,20 @@ def said(place: Path, commands: Commands) -> dict[Command, str]:
     return found
 
 
+JOBS = ("fl-rec run", "fl-rec resume")
+
+
 def documented(jobs: bool) -> list[Command]:
     """The commands that are not listed above, each once, in the order of the pages: jobs, or the others."""
     found: dict[tuple[str, ...], Command] = {}
     for command in (each for page in pages() for each in commands_of(page)):
         if command.name != "cd" and not why_not(command):
             found.setdefault((command.name, *command.arguments), command)
-    return [each for each in found.values() if (each.name == "fl-rec run") == jobs]
+    return [each for each in found.values() if (each.name in JOBS) == jobs]
+
+
+JOBS_OF = {page: [each for each in documented(jobs=True) if each.page == page] for page in pages()}
+JOBS_OF = {page: jobs for page, jobs in JOBS_OF.items() if jobs}
 
 
 def test_every_reason_is_of_use() -> None:
@@ -110,7 +117,7 @@ def test_commands_do_what_the_pages_say(command: Command, said: dict[Command, st
     assert said[command] == ""
 
 
-@pytest.mark.parametrize("command", documented(jobs=True), ids=str)
+@pytest.mark.parametrize("command", [each for each in documented(jobs=True) if each.name == "fl-rec run"], ids=str)
 @pytest.mark.usefixtures("said")
 def test_jobs_could_be_started(command: Command, place: Path) -> None:
     """All that is checked before the first process starts; the built-in one is started above."""
@@ -125,13 +132,24 @@ def test_jobs_could_be_started(command: Command, place: Path) -> None:
 
 
 @pytest.mark.skipif("FL_REC_EVERY_COMMAND" not in os.environ, reason="minutes: FL_REC_EVERY_COMMAND=1 starts each job")
-@pytest.mark.parametrize("command", documented(jobs=True), ids=str)
+@pytest.mark.parametrize("page", [each for each in pages() if each in JOBS_OF], ids=lambda page: page.name)
 @pytest.mark.usefixtures("said")
-def test_jobs_play(command: Command, place: Path, commands: Commands) -> None:
-    of_others = any(name in word for name in ("model/20", "../pruned") for word in command.arguments)
-    if "--ui" not in command.arguments and not of_others:
-        done = commands.play("run", *command.arguments, "-o", "runner.epochs=1", cwd=place)
-        assert done.returncode == 0, done.stdout + done.stderr
+def test_jobs_play(page: Path, place: Path, commands: Commands) -> None:
+    """A page's jobs one after the other, of as few epochs as there can be, after what the page has them start from."""
+
+    def play(*words: str) -> None:
+        done = commands.play(*words, cwd=place)
+        assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+
+    for command in JOBS_OF[page]:
+        if "runner.warmup_model_path=../pruned" in command.arguments:
+            play("run", "-m", "configs/config_fl.yaml", "-o", "runner.epochs=1", "runner.run_dir=../runs/whole")
+            shutil.rmtree(place / "pruned", ignore_errors=True)  # of the built-in job, whose clients are others
+            play("compress", "runs/whole", "--prune", "0.5", "--out", "pruned")
+        for saved in (place / "runs").glob("*/model/1"):
+            shutil.copytree(saved, saved.with_name("20"), dirs_exist_ok=True)
+        epochs = 2 if command.name == "fl-rec resume" else 1
+        play(command.name.split()[1], *command.arguments, "-o", f"runner.epochs={epochs}")
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
