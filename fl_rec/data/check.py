@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +60,13 @@ class Facts:
         if config.runner.split_file_list:
             return tuple(shard.train.rows for shard in self.manifest.shards)
         return (sum(shard.train.rows for shard in self.manifest.shards),) * self.workers
+
+    def deal_popularity(self, config: Config) -> tuple[Mapping[str, float] | None, ...]:
+        """For each worker, see `Manifest.popularity_at`, of its test users; None if nothing tells."""
+        if self.manifest is None:
+            return (None,) * self.workers
+        shards = range(self.workers) if config.runner.split_file_list else [None] * self.workers
+        return tuple(self.manifest.popularity_at(config.runner.top_k, shard) for shard in shards)
 
 
 def check(config: Config, job: Facts) -> Config:

@@ -17,7 +17,6 @@ import numpy as np
 from fl_rec.errors import DataError
 from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.groups import BOUNDS, Sums, added
-from fl_rec.tables import RULE, figure, format_table
 
 ALL = "all"  # in the place of a client's number: all of them together
 
@@ -284,55 +283,6 @@ GROUP_SUMS = ("users", "hits", "ndcg_sum")
 _NO_GROUPS = [(0, 0, 0.0)] * len(BOUNDS)
 # Numbers before the buckets in a vector of EpochMetrics.
 _HEAD = 20 + len(GROUP_SUMS) * len(BOUNDS)
-
-# The share of users above which a table says that a net has collapsed. One that has not has none.
-_MANY_TIED = 0.1
-
-
-def format_epoch(metrics: Sequence[EpochMetrics], title: str) -> str:
-    """A table for a terminal: `title`, one line per client in order, one for all together; `-` is no figure.
-
-    If many users have no hit only because scores are equal, a note says so.
-
-    Raises:
-        DataError: see `EpochMetrics.total`.
-    """
-    clients = sorted((each for each in metrics if each.client is not None), key=lambda each: each.client or 0)
-    total = EpochMetrics.total(clients)
-    at = f"@{total.top_k}"
-    header = ["client", "rows", "seconds", "rows/s", "train loss", "train AUC", "test AUC", "users"]
-    header += [f"HR{at}", f"NDCG{at}"]
-    if total.validation.users:
-        header += [f"valid. HR{at}", f"valid. NDCG{at}"]
-
-    def cells(each: EpochMetrics) -> list[str]:
-        shares = [each.train_loss, each.train_auc, each.test_auc, each.hit_rate, each.ndcg]
-        if total.validation.users:
-            shares += [each.validation.hit_rate, each.validation.ndcg]
-        shown = [figure(share, ".4f") for share in shares]
-        return [
-            ALL if each.client is None else str(each.client),
-            f"{each.rows:,}",
-            figure(each.seconds, ",.1f"),
-            figure(each.rows_per_second, ",.0f"),
-            *shown[:3],
-            figure(each.test_users or None, ",d"),
-            *shown[3:],
-        ]
-
-    table = format_table([header, RULE, *map(cells, clients), RULE, cells(total)], title=title)
-    return table + _note_of_ties(total.test, at)
-
-
-def _note_of_ties(test: Evaluation, at: str) -> str:
-    if test.tied <= _MANY_TIED * test.users:
-        return ""
-    return (
-        f"\nnote: {test.tied:,} of {test.users:,} test users have no hit in HR{at} only because many items have one "
-        "and the same score, and a tie counts as a miss: the net has collapsed, as one of ReLUs does when what workers "
-        "learn alike adds up. Set runner.exchanges_per_epoch=5, by which they take the mean of it; a fifth of "
-        "hyper_parameters.optimizer.learning_rate helps too, but less."
-    )
 
 
 def _ratio(part: float, whole: float) -> float:

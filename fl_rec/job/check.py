@@ -41,6 +41,7 @@ class Job:
         mappings, clients: see `Manifest`; empty without one.
         checksum: the manifest's SHA-256; empty without one.
         popularity: figures of ranking by training counts, `hr@K` and `ndcg@K`; None if no manifest tells.
+        own_popularity: the same for each worker's own test users.
         known: what each worker's figures can't be above.
     """
 
@@ -55,6 +56,7 @@ class Job:
     clients: tuple[str, ...]
     checksum: str
     popularity: Mapping[str, float] | None
+    own_popularity: tuple[Mapping[str, float] | None, ...]
     known: tuple[Known, ...]
 
 
@@ -87,6 +89,7 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
         job.manifest.clients if job.manifest else (),
         checksum,
         job.manifest.popularity_at(config.runner.top_k) if job.manifest else None,
+        job.deal_popularity(config),
         _known(config["hyper_parameters.num_users"], job.stated(config), test, validation),
     )
 

@@ -131,7 +131,10 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
         begun = Launch(workers, options.server_num, options.coordinator_num, options.own_script, facts)
         begun.write(run)
         resumed = None if options.resume is None else epoch or 0
-        observer.starting(Started.of(job, begun, run, config.changed(), _notes_of_variables(), resumed))
+        started_job = Started.of(job, begun, run, config.changed(), _notes_of_variables(), resumed)
+        for note in started_job.notes:
+            run.append_table(f"note: {' '.join(note.split())}")
+        observer.starting(started_job)
         restarts = attempts.Restarts(job.config.runner, options.max_restarts)
         try:
             while (failure := _play(options, workers, job, run, restarts.environment(epoch), observer)) is not None:

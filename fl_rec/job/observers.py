@@ -14,6 +14,7 @@ from fl_rec.evaluation.records import EpochRecord
 from fl_rec.job.check import Job
 from fl_rec.runs.activity import Activity, Progress
 from fl_rec.runs.directory import Launch, RunDirectory
+from fl_rec.runs.listing import typed
 from fl_rec.runs.result import RunResult
 
 
@@ -22,6 +23,7 @@ class Started:
     """A job whose processes are about to be started.
 
     Attributes:
+        name: of the configuration's file, as the user knows it: a run has a copy of its own.
         config: with every size filled in.
         changed: the keys that the user has set to something else than their defaults, by dotted name; plain values.
         run: its folder, which has the whole configuration.
@@ -32,8 +34,10 @@ class Started:
         resumed: how many epochs the run has already; None for a new one.
         popularity: of ranking by the training counts of all shards, by a figure's name: `hr@10`, `ndcg@10`; None if
             the data does not say.
+        own_popularity: the same for each worker's own test users; empty or None if the data does not say.
     """
 
+    name: str
     config: Config
     changed: Mapping[str, Any]
     run: RunDirectory
@@ -45,6 +49,7 @@ class Started:
     notes: Sequence[str]
     resumed: int | None = None
     popularity: Mapping[str, float] | None = None
+    own_popularity: Sequence[Mapping[str, float] | None] = ()
 
     @classmethod
     def of(
@@ -57,7 +62,9 @@ class Started:
         resumed: int | None = None,
     ) -> Started:
         """Of a checked job, with further notes."""
+        began = launch.began
         return cls(
+            typed(began.command if began else "")[0] or job.config.yaml_path.name,
             job.config,
             changed,
             run,
@@ -69,6 +76,7 @@ class Started:
             (*job.notes, *notes),
             resumed,
             job.popularity,
+            job.own_popularity,
         )
 
 
@@ -122,7 +130,7 @@ class Observer:
         """
 
     def table(self, text: str) -> None:
-        """An epoch's table, as tables.txt has it, without its notes."""
+        """A table of a trainer of one's own in tables.txt, without its notes; an epoch's is what `epoch` is told."""
 
     def round(self, text: str) -> None:
         """A round of the coordinator, as tables.txt has it: a line, and the clients that were told something else."""

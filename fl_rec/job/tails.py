@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fl_rec.evaluation.metrics import ALL
@@ -10,6 +11,7 @@ from fl_rec.job.observers import Observer
 from fl_rec.runs.directory import RunDirectory, in_order
 
 _NOTE, _ROUND = "note: ", "round "
+_EPOCH = re.compile(r"epoch \d+ of \d+")
 
 
 class Tails:
@@ -46,7 +48,8 @@ class TableTail:
         self._offset += len(whole)
         for block in whole.decode("utf-8", "replace").split("\n\n"):
             lines = block.splitlines()
-            if table := "\n".join(line for line in lines if not line.startswith(_NOTE)):
+            table = "\n".join(line for line in lines if not line.startswith(_NOTE))
+            if table and not _EPOCH.match(table):
                 tell = self._observer.round if table.startswith(_ROUND) else self._observer.table
                 tell(table)
             for line in lines:

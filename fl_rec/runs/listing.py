@@ -168,7 +168,7 @@ def _listed(path: Path, short: str) -> Listed:
     began = None
     with suppress(DataError):  # an earlier version's has none
         began = Launch.read(run).began
-    name, overrides = _typed(began.command if began else "")
+    file, overrides = typed(began.command if began else "")
     popularity = (began.popularity if began else None) or {}
     try:
         if run.result.is_file():
@@ -179,20 +179,20 @@ def _listed(path: Path, short: str) -> Listed:
         state, error, epochs = UNREADABLE, str(err), ()
     if not state:
         state = TRAINING if goes_on(run) else KILLED
-    name = name or _ADDED.sub("", path.name)
+    name = Path(file).stem or _ADDED.sub("", path.name)
     return Listed(run, short, name, overrides, state, epochs, error, started, popularity)
 
 
-def _typed(command: str) -> tuple[str, tuple[str, ...]]:
-    """The name of the configuration that a command line has, and its overrides."""
-    name, overrides, option = "", [], ""
+def typed(command: str) -> tuple[str, tuple[str, ...]]:
+    """The name of the configuration's file that a command line has, "" if it has none, and its overrides."""
+    file, overrides, option = "", [], ""
     for word in shlex.split(command):
         option = word if word.startswith("-") else option
         if option in ("-m", "--config_yaml") and word.endswith((".yaml", ".yml")):  # and no module, as of python -m
-            name = Path(word).stem
+            file = Path(word).name
         elif option in ("-o", "--opt") and word != option:
             overrides.append(word)
-    return name, tuple(overrides)
+    return file, tuple(overrides)
 
 
 def _totals(run: RunDirectory) -> tuple[EpochRecord, ...]:

@@ -19,12 +19,13 @@ from rich.text import Text
 from fl_rec.job.observers import RoleView, Started
 from fl_rec.tables import cut, text_width
 from fl_rec.terminal.passing import Client, Pass, passing
-from fl_rec.terminal.screen import NORMAL, Screen
+from fl_rec.terminal.screen import NORMAL, VERBOSE, Screen
 from fl_rec.terminal.story import Story, Told
 from fl_rec.terminal.words import duration
 
 _REFRESH = 5  # times a second
 _LABEL = 10  # columns of the labels
+_OPENING_LINES = 5  # that say what is about to happen, if the paths are short
 _NAME = 16  # columns of a client's name, at most
 _OTHER_LINES = 4  # of the terminal's, that are not for clients
 _HEADER_EVERY = 20  # epochs
@@ -63,6 +64,10 @@ class Live(Screen):
         super().starting(job)
         self._doing = "starting"
 
+    @property
+    def width(self) -> int:
+        return self._console.width
+
     # -- lines that stay -----------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
@@ -75,14 +80,24 @@ class Live(Screen):
         self._labelled("note", cut(text, self._room) if kind in self._noted else text, "yellow")
         self._noted.add(kind)
 
+    def say_notes(self, notes: Sequence[str], where: str) -> None:
+        shown = [note if self._level >= VERBOSE else cut(note, self._room) for note in notes]
+        for text in shown:
+            self._labelled("note", text, "yellow")
+        if shown != list(notes):
+            self._labelled("", f"in full: {where}", "")
+
     def lines(self, lines: Sequence[tuple[str, str]]) -> None:
+        others = sum(-(-text_width(text) // self._room) for label, text in lines if label != "settings")
+        # All settings are in the run's folder; what is shown of them is broken at spaces.
+        count = max(1, _OPENING_LINES - others)
+        most = count * self._room - 16 * (count - 1)
         for label, text in lines:
-            # All settings are in the run's folder; two lines of them are broken at spaces.
-            self._labelled(label, cut(text, 2 * self._room - 16) if label == "settings" else text, "bold")
+            self._labelled(label, cut(text, most) if label == "settings" else text, "bold")
 
     @property
     def _room(self) -> int:
-        return self._console.width - _LABEL
+        return self.width - _LABEL
 
     def _labelled(self, label: str, text: str, style: str) -> None:
         grid = Table.grid()
@@ -92,7 +107,7 @@ class Live(Screen):
         self._console.print(grid)
 
     def say_epoch(self, story: Story, told: Told) -> None:
-        cells = cells_of(story, told, self._console.width)
+        cells = cells_of(story, told, self.width)
         if self._epochs_shown % _HEADER_EVERY == 0:
             self._console.print(Text(_GAP.join(each.placed(each.title) for each in cells), "dim"))
         text = Text()
@@ -112,9 +127,9 @@ class Live(Screen):
         goes_on, story = self._pass, self._story
         if goes_on is None or story is None:
             waited = f"{duration(time.monotonic() - self._began)}  {self._doing}"
-            return self._beside_the_spinner([Text(cut(waited, self._console.width - 2))])
+            return self._beside_the_spinner([Text(cut(waited, self.width - 2))])
         room = max(1, self._console.height - _OTHER_LINES)
-        return Group(self._of_all(goes_on, story), clients(goes_on.clients, room, self._console.width))
+        return Group(self._of_all(goes_on, story), clients(goes_on.clients, room, self.width))
 
     def _of_all(self, goes_on: Pass, story: Story) -> RenderableType:
         told = [f"{goes_on.share:4.0%}"]

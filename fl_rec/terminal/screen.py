@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from fl_rec.evaluation.records import EpochRecord
+from fl_rec.evaluation.table import WIDTH, epoch_table
 from fl_rec.job.observers import Observer, RoleView, Started
 from fl_rec.runs.result import RunResult
 from fl_rec.terminal.passing import start_up
 from fl_rec.terminal.story import Story, Told
+from fl_rec.terminal.words import place
 
 # How much is shown: the result alone, a line an epoch, or its table too.
 QUIET, NORMAL, VERBOSE = range(3)
@@ -43,8 +45,7 @@ class Screen(Observer):
         self._story = Story(job)
         if self._level >= NORMAL:
             self.lines(self._story.opening())
-            for note in job.notes:
-                self.say_note(note)
+            self.say_notes(job.notes, place(job.run.tables))
 
     def poll(self, roles: Mapping[str, RoleView]) -> None:
         if self._story is None:
@@ -62,6 +63,9 @@ class Screen(Observer):
         told = self._story.tell(record, self._epoch_began - before)
         if self._level >= NORMAL:
             self.say_epoch(self._story, told)
+        if self._level >= VERBOSE:
+            title = f"epoch {record.epoch} of {self._story.epochs}"
+            self.say(epoch_table(record, title, self._story.job.clients, self.width))
 
     def table(self, text: str) -> None:
         if self._level >= VERBOSE:
@@ -80,6 +84,11 @@ class Screen(Observer):
         if self._story is not None:
             self.lines(self._story.verdict(result, time.monotonic() - self._began))
 
+    @property
+    def width(self) -> int:
+        """Columns that a table may take."""
+        return WIDTH
+
     # -- how it is shown -----------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -89,6 +98,11 @@ class Screen(Observer):
     @abstractmethod
     def say_note(self, text: str) -> None:
         """What one should know."""
+
+    def say_notes(self, notes: Sequence[str], where: str) -> None:
+        """Several of them, before the job begins; `where` has them in full."""
+        for note in notes:
+            self.say_note(note)
 
     @abstractmethod
     def lines(self, lines: Sequence[tuple[str, str]]) -> None:

@@ -77,6 +77,12 @@ class Story:
         """What a client is called: "client 3", or "3 Nairobi"."""
         return f"{number} {self.job.clients[number]}" if number < len(self.job.clients) else f"client {number}"
 
+    def _against_its_own(self, record: EpochRecord) -> str:
+        """A client's HR@K beside what its own users' would be by popularity; "" if that is not known."""
+        known = dict(enumerate(self.job.own_popularity)).get(int(record.client)) or {}
+        against = signed(record.hr - known.get(f"hr@{self.top_k}", math.nan))
+        return f", {against} on its own popularity" if against else ""
+
     # -- before --------------------------------------------------------------------------------------------------
 
     def opening(self) -> list[tuple[str, str]]:
@@ -91,7 +97,7 @@ class Story:
         ]
         parts += ["a coordinator"] if job.coordinators else []
         parts += [] if exchanges else [runner.exchange or runner.sync_mode]
-        lines = [("job", f"{job.config.yaml_path.name}: {', '.join(parts)}")]
+        lines = [("job", f"{job.name}: {', '.join(parts)}")]
         if job.resumed is not None:
             lines.append(("resumed", attempts.said(job.resumed)))
         lines.append(("data", self._data()))
@@ -176,5 +182,5 @@ class Story:
         tested = sorted((each for each in of_epoch if math.isfinite(each.hr)), key=lambda each: each.hr)
         if len(tested) > 1:
             worst, best = (f"{self.title(int(each.client))} {each.hr:.3f}" for each in (tested[0], tested[-1]))
-            lines.append(("clients", f"best: {best}, worst: {worst}"))
+            lines.append(("clients", f"best: {best}, worst: {worst}{self._against_its_own(tested[0])}"))
         return lines

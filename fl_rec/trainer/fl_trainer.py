@@ -19,7 +19,9 @@ from fl_rec.errors import ConfigError, Diverged, RunError
 from fl_rec.evaluation.auc import AucBuckets
 from fl_rec.evaluation.evaluator import Evaluator
 from fl_rec.evaluation.groups import History
-from fl_rec.evaluation.metrics import EpochMetrics, Times, format_epoch
+from fl_rec.evaluation.metrics import EpochMetrics, Times
+from fl_rec.evaluation.records import records_of
+from fl_rec.evaluation.table import epoch_table, note_of_ties
 from fl_rec.job.check import Job
 from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import RunDirectory
@@ -195,8 +197,10 @@ class FLTrainer:
             total = {**self.total(everyone).to_record(), **self.local.figures()}
             self.history.append(total)
             self.run_directory.append_metrics([total])
-            table = format_epoch(everyone, f"epoch {metrics.epoch} of {self.config.runner.epochs}{self.local}")
-            table = "\n".join([table, *(f"note: {note}" for note in notes)])
+            *_, record = records_of([*(each.to_record() for each in everyone), total])
+            title = f"epoch {metrics.epoch} of {self.config.runner.epochs}{self.local}"
+            table = epoch_table(record, title, self.job.clients)
+            table = "\n".join([table, *(f"note: {note}" for note in [*note_of_ties(record), *notes])])
             print(table, flush=True)
             self.run_directory.append_table(table)
         if error is not None:

@@ -10,7 +10,7 @@ import pytest
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.auc import AucBuckets
-from fl_rec.evaluation.metrics import EpochMetrics, Evaluation, Times, format_epoch
+from fl_rec.evaluation.metrics import EpochMetrics, Evaluation, Times
 
 
 def buckets(seed: int, rows: int = 200) -> AucBuckets:
@@ -136,31 +136,3 @@ class TestEpochMetrics:
             "users": (1, 0, 3, 0, 0), "hits": (1, 0, 0, 0, 0), "ndcg_sum": (0.5, 0.0, 0.0, 0.0, 0.0),
         }  # fmt: skip
         assert EpochMetrics.total([metrics]).to_record()["client"] == "all"
-
-
-class TestTable:
-    def test_lines_up_one_line_per_client_and_one_for_all(self) -> None:
-        plain = AucBuckets.from_scores([0.9, 0.1], [1, 0])
-        first = EpochMetrics(0, 1, 518095, 4.25, 181333.25, plain, Evaluation(604, 362, 199.32, plain))
-        other = EpochMetrics(1, 1, 1243905, 8.5, 373171.5, AucBuckets.empty())
-        text = """\
-epoch 1
-client       rows  seconds   rows/s  train loss  train AUC  test AUC  users   HR@10  NDCG@10
---------------------------------------------------------------------------------------------
-     0    518,095      4.2  121,905      0.3500     1.0000    1.0000    604  0.5993   0.3300
-     1  1,243,905      8.5  146,342      0.3000          -         -      -       -        -
---------------------------------------------------------------------------------------------
-   all  1,762,000      8.5  207,294      0.3147     1.0000    1.0000    604  0.5993   0.3300"""
-        assert format_epoch([other, first], "epoch 1") == text
-        assert format_epoch([EpochMetrics.total([other, first]), other, first], "epoch 1") == text
-
-    def test_fits_a_terminal_with_a_billion_rows(self) -> None:
-        big = worker(0, rows=10**9, seconds=12345.6, top_k=100)
-        assert max(map(len, format_epoch([big], "").splitlines())) <= 100
-
-    def test_says_that_a_net_has_collapsed(self) -> None:
-        few, many = (worker(0, test=Evaluation(30, 2, 1.0, tied=tied)) for tied in (3, 4))
-        assert "note:" not in format_epoch([few], "")
-        *_, last = format_epoch([many], "").splitlines()
-        assert last.startswith("note: 4 of 30 test users have no hit in HR@10 only because many items have one")
-        assert "Set runner.exchanges_per_epoch=5" in last

@@ -48,6 +48,18 @@ def test_every_worker_reads_all_if_told_so(load_job: LoadJob) -> None:
     assert job.train_rows == (9, 9)
 
 
+def test_each_workers_users_have_a_popularity_of_their_own(load_job: LoadJob) -> None:
+    config = load_job()
+    path = config.runner.train_data_dir.parent / "manifest.json"
+    ranked = [[{"positives": 1, "users": 1, "first": [hit], "every": [hit]}] for hit in (1, 0)]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "popularity": ranked}))
+    job = check_job(load_job_again(config), 2)
+    assert job.popularity is not None and job.popularity["hr@10"] == 0.5
+    assert [each and each["hr@10"] for each in job.own_popularity] == [1.0, 0.0]
+    together = check_job(load_job_again(config, "runner.split_file_list=false"), 2)
+    assert together.own_popularity == (job.popularity,) * 2
+
+
 def test_no_test_data(load_job: LoadJob) -> None:
     assert check_job(load_job(test=False), 2).test_shards == ((), ())
 

@@ -24,7 +24,7 @@ from tests.unit.page.conftest import MakeRun, lines
 
 
 def started(run: RunDirectory) -> Started:
-    return Started(Config.load(run.config), {}, run, 2, 1, 0, (), (1000, 2000), ())
+    return Started("job.yaml", Config.load(run.config), {}, run, 2, 1, 0, (), (1000, 2000), ())
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from fl_rec.config import Config
 from fl_rec.job.judge import Patience
 from fl_rec.job.watch import FLEETRUN_MARK, Mark, log_path
 from fl_rec.runs import roles
-from fl_rec.runs.directory import Launch, RunDirectory
+from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.roles import Role
 from fl_rec.terminal.fleetrun import _stdout_of, start_watch, watch_by_hand
 
@@ -114,13 +114,14 @@ def test_by_hand_the_job_is_shown_on_fleetruns_terminal(
     load_job: Callable[..., Config],
     set_status: SetStatus,
     leader: subprocess.Popen,
+    begin: Callable[..., None],
 ) -> None:
     """Which roles write to their logs, and the watch to its own; from its first epoch, though it be over by then. Its
     trackers are told the same."""
     tracker = run.path / "mine.py"
     tracker.write_text(TRACKER)
     load_job(f"runner.log_to=[{tracker}:Mine]").dump(run.config)
-    Launch(2, 1, 0).write(run)
+    begin(run, "fleetrun --worker_num=2 tools/static_fl_trainer.py -m ../my_job.yaml")
     line = {**dict.fromkeys(FIGURES, 0.5), "rows": 5, "test_users": 2, "top_k": 10, "epoch": 1}
     run.append_metrics([{**line, "client": client} for client in (0, 1, "all")])
     run.end("done", model=run.model / "1")
@@ -131,7 +132,7 @@ def test_by_hand_the_job_is_shown_on_fleetruns_terminal(
     assert leader.stdout is not None
     lines = [line[9:].rstrip() for line in leader.stdout.read().decode().splitlines()]
     assert lines[:2] == [
-        "job       config.yaml: 1 epoch, 2 workers, 1 server, geo",
+        "job       my_job.yaml: 1 epoch, 2 workers, 1 server, geo",
         "data      5 rows, 2 to 3 a client",
     ]
     assert any(line.startswith("epoch 1/1  loss 0.5000  AUC 0.500  HR@10 0.500  NDCG@10 0.500") for line in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import subprocess
@@ -40,7 +41,9 @@ def started(load_job: Callable[..., Config], run: RunDirectory) -> Start:
         config = config.replace(**dict(each.split("=") for each in overrides)) if overrides else config
         rows, popularity = (100, 2000, 30_000), {"hr@10": 0.452, "ndcg@10": 0.25}
         kept: dict[str, Any] = {"clients": CLIENTS, "rows": rows, "popularity": popularity, "notes": (), **changes}
-        return Started(config=config, changed=config.changed(), run=run, workers=3, servers=1, coordinators=0, **kept)
+        return Started(
+            "job.yaml", config=config, changed=config.changed(), run=run, workers=3, servers=1, coordinators=0, **kept
+        )
 
     return started
 
@@ -77,7 +80,7 @@ def play(screen: Screen, job: Started, *epochs: EpochRecord, state: str = "done"
         observers.poll(TRAINING)
         for each in epochs:
             observers.epoch(each)
-            observers.table(f"epoch {each.epoch} of 20\nthe whole table")
+            observers.table(f"of {each.epoch}\nthe whole table")
         observers.round("round 1, mine: 3 JOIN")
         observers.round("round 2, mine: 2 JOIN, 1 WAIT\nwho, and why")
         observers.note("client 1 is left out")
@@ -99,7 +102,8 @@ def elsewhere(job: Started, *epochs: EpochRecord, level: int = NORMAL, **how: An
     file = io.StringIO()
     play(Plain(file, level), job, *epochs, **how)
     lines = file.getvalue().splitlines()
-    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines if not line.startswith(("the whole", "who,")))
+    timed = [line for line in lines if level < VERBOSE and not line.startswith("who,")]
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in timed), "but for lines of a table"
     return [line[9:] if line[2:3] == ":" else line for line in lines]
 
 
@@ -224,7 +228,17 @@ def test_a_start_by_role() -> None:
 @pytest.mark.parametrize("shown", [on_terminal, elsewhere])
 def test_the_table_of_an_epoch_is_for_verbose(started: Start, shown: Callable[..., list[str]]) -> None:
     lines = shown(started(), record(1, 0.5), level=VERBOSE)
-    assert "epoch 1 of 20" in lines and "the whole table" in lines and "round 1, mine: 3 JOIN" in lines
+    first = lines.index("epoch 1 of 20")
+    assert lines[first + 2].split()[:2] == ["client", "rows"] and lines[first + 4].startswith("0 Boston ")
+    assert text_width(lines[first + 5]) == text_width(lines[first + 4]) <= 80, "of two columns a letter"
+    assert "the whole table" in lines and "round 1, mine: 3 JOIN" in lines
+
+
+def test_a_wide_terminal_has_a_wide_table(started: Start) -> None:
+    job = started()
+    narrow, wide = (on_terminal(job, record(1, 0.5), level=VERBOSE, width=width) for width in (80, 120))
+    assert "rows/s" not in narrow[narrow.index("epoch 1 of 20") + 2]
+    assert "rows/s" in wide[wide.index("epoch 1 of 20") + 2]
 
 
 @pytest.mark.parametrize("shown", [on_terminal, elsewhere])
@@ -251,6 +265,40 @@ def test_many_settings_take_two_lines(started: Start) -> None:
     lines = on_terminal(started(*keys, "runner.seed=11", "runner.thread_num=2", "runner.server_learning_rate=0.5"))
     first = next(number for number, line in enumerate(lines) if line.startswith("settings"))
     assert lines[first + 1].endswith("…") and lines[first + 2].startswith("run ")
+
+
+def test_what_is_about_to_happen_takes_five_lines(started: Start) -> None:
+    """With a coordinator, in a run that goes on, and with more settings than there is room for."""
+    keys = [f"runner.{name}_timeout=77" for name in ("start", "barrier", "heartbeat")]
+    job = dataclasses.replace(started(*keys, resumed=3), coordinators=1, run=RunDirectory(Path("run")))
+    screen = Live(file := io.StringIO(), NORMAL, 80, 24)
+    screen.starting(job)
+    lines = file.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["job", "resumed", "data", "settings", "run"]
+    assert lines[3].rstrip().endswith("…")
+
+
+def test_notes_before_a_job_take_a_line_each(started: Start) -> None:
+    notes = ("one key has no effect: " + "and that has a long reason, " * 5, "another")
+    job = dataclasses.replace(started(notes=notes), run=RunDirectory(Path("run")))
+    for level, count in ((NORMAL, 3), (VERBOSE, 4)):
+        screen = Live(file := io.StringIO(), level, 80, 24)
+        screen.starting(job)
+        lines = [line.rstrip() for line in file.getvalue().splitlines()]
+        lines = lines[next(number for number, line in enumerate(lines) if line.startswith("note")) :]
+        assert len(lines) == count
+        if level == NORMAL:
+            assert lines[0].endswith("…") and lines[1] == "note      another"
+            assert lines[2] == "          in full: run/tables.txt"
+
+
+def test_the_worst_client_beside_its_own_popularity(started: Start) -> None:
+    own = ({"hr@10": 0.435}, None, {"hr@10": 0.6})
+    job = started(own_popularity=own)
+    lines = on_terminal(job, record(1, 0.45))
+    assert "clients   best: 2 Zürich 0.460, worst: 0 Boston 0.440, +0.005 on its own" in lines
+    unknown = on_terminal(dataclasses.replace(job, own_popularity=(None,) * 3), record(1, 0.45))
+    assert "worst: 0 Boston 0.440" in "".join(unknown) and "own popularity" not in "".join(unknown)
 
 
 # -- elsewhere -------------------------------------------------------------------------------------------------

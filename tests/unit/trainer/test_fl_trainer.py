@@ -46,6 +46,7 @@ def worker(parts: Parts, index: int = 0, workers: int = 2, epochs: int = 4, run:
     config = SimpleNamespace(runner=SimpleNamespace(epochs=epochs, top_k=5))
     vars(trainer).update(
         config=config,
+        job=SimpleNamespace(clients=("north", "south")),
         role=role,
         run_directory=run,
         history=[],
