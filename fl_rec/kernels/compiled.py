@@ -78,11 +78,11 @@ def cache_folder() -> Path | None:
 
 
 def _folder_in(base: Path) -> Path | None:
-    """None if it can't be written."""
+    """None if it can't be written, and nobody who could has left all of it there, as an image's build does."""
     with contextlib.suppress(OSError):
         folder = base / f"kernels-{_fingerprint(Path(__file__).parent)}"
         folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK | os.X_OK):
+        if (folder / _DONE).exists() or os.access(folder, os.W_OK | os.X_OK):
             return folder
     return None
 
@@ -94,7 +94,15 @@ def _fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def _named_processor() -> tuple[str, str] | None:
+    """By both of numba's variables: what is compiled on one machine is then for all that can do as much."""
+    name, features = os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")
+    return (name, features) if name and features is not None else None
+
+
 def _processor() -> str:
+    if named := _named_processor():
+        return " ".join(named)
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -196,9 +204,10 @@ def _machine() -> Any:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    processor, features = _named_processor() or (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
     return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
+        cpu=processor,
+        features=features,
         opt=3,
         # As numba has it.
         reloc="static" if platform.machine() == "x86_64" else "default",

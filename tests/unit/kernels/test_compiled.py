@@ -134,6 +134,38 @@ def test_other_source_is_compiled_anew(tmp_path: Path) -> None:
     assert compiled._fingerprint(tmp_path) != first
 
 
+def test_what_is_all_there_need_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an image: its user may read what the build has compiled, and its file system may be read-only."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compiled, "_compile", lambda name: name.encode())
+    compiled.compile_all()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    compiled.cache_folder.cache_clear()
+    assert compiled.is_compiled()
+    folder = compiled.cache_folder()
+    assert folder is not None
+    (folder / "complete").unlink()
+    compiled.cache_folder.cache_clear()
+    assert compiled.cache_folder() is None
+
+
+def test_for_another_processor_than_this_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import llvmlite.binding as llvm
+
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(llvm.Target, "create_target_machine", lambda _, **options: asked.update(options))
+    monkeypatch.setenv("NUMBA_CPU_NAME", "x86-64-v3")
+    monkeypatch.delenv("NUMBA_CPU_FEATURES", raising=False)  # without, numba goes by this processor's
+    own = compiled._fingerprint(tmp_path)
+    compiled._machine()
+    assert (asked["cpu"], asked["features"]) == (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "")
+    compiled._machine()
+    assert (asked["cpu"], asked["features"]) == ("x86-64-v3", "")
+    assert compiled._fingerprint(tmp_path) != own
+    assert compiled._processor() == "x86-64-v3 "  # whatever this one is called
+
+
 def test_where_nothing_can_be_kept_each_process_compiles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
 ) -> None:
