@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fl_rec.config import Config
-from fl_rec.data.manifest import Manifest, ShardFile, check_shards, list_shards, load_manifest
+from fl_rec.data.manifest import Manifest, ShardFile, check_shards, list_own_shards, list_shards, load_manifest
 from fl_rec.data.reader import AS_IS, Reader
-from fl_rec.errors import ConfigError
+from fl_rec.errors import ConfigError, DataError
 
 KINDS = ("train_data_dir", "test_data_dir", "validation_data_dir")
+# As a manifest calls them.
+NAMES = ("train", "test", "validation")
 
 
 @dataclass(frozen=True)
@@ -23,19 +25,36 @@ class Facts:
         workers, coordinators: how many there are.
         shards: the files of each of `KINDS`; none of one that is not configured.
         manifest: that of the training shards; None if they have none.
+        own: the workers whose shards must be here; None for all.
     """
 
     workers: int
     coordinators: int = 0
     shards: dict[str, list[Path]] = field(default_factory=dict)
     manifest: Manifest | None = None
+    own: frozenset[int] | None = None
 
     @classmethod
-    def of(cls, config: Config, workers: int, coordinators: int) -> Facts:
+    def of(cls, config: Config, workers: int, coordinators: int, own: Collection[int] | None = None) -> Facts:
         """Raises DataError: a folder is missing or holds no shards, or the manifest can't be read."""
         folders = {kind: getattr(config.runner, kind) for kind in KINDS}
-        shards = {kind: list_shards(folder, kind) if folder else [] for kind, folder in folders.items()}
-        return cls(workers, coordinators, shards, load_manifest(config.runner.train_data_dir))
+        manifest = load_manifest(config.runner.train_data_dir)
+        if own is None or len(own) == workers or not config.runner.split_file_list:
+            shards = {kind: list_shards(folder, kind) if folder else [] for kind, folder in folders.items()}
+            return cls(workers, coordinators, shards, manifest)
+        if manifest is None:
+            raise DataError(
+                "Where workers are on several hosts, a manifest.json tells whose shard is whose. Received: none in "
+                f"{config.runner.train_data_dir} or beside it. Copy it from where the data was partitioned, or let "
+                "fl-rec shards FOLDER write it where all shards are."
+            )
+        shards = {
+            kind: list_own_shards(folder, kind, list((load_manifest(folder) or manifest).stated(name, folder)), own)
+            if folder
+            else []
+            for (kind, folder), name in zip(folders.items(), NAMES)
+        }
+        return cls(workers, coordinators, shards, manifest, frozenset(own))
 
     def deal(self, config: Config, kind: str) -> tuple[tuple[Path, ...], ...]:
         """For each worker, its files of a kind."""
@@ -47,7 +66,7 @@ class Facts:
     def stated(self, config: Config) -> dict[Path, ShardFile]:
         """What the manifest says of each shard."""
         found: dict[Path, ShardFile] = {}
-        for kind, name in zip(KINDS, ("train", "test", "validation")):
+        for kind, name in zip(KINDS, NAMES):
             folder = getattr(config.runner, kind)
             if self.manifest is not None and folder is not None and _belongs(folder, self.manifest):
                 found.update(self.manifest.stated(name, folder))
@@ -77,7 +96,7 @@ def check(config: Config, job: Facts) -> Config:
         DataError: the shards are not what their manifest says.
     """
     if job.manifest is not None:
-        _check_shards(config, job.manifest)
+        _check_shards(config, job.manifest, job.own)
         _require_negatives(config, job.manifest)
         config = config.with_sizes(job.manifest.num_users, job.manifest.num_items)
     for name in ("num_users", "num_items"):
@@ -108,13 +127,13 @@ def notes_of(config: Config, job: Facts) -> list[str]:
     ]
 
 
-def _check_shards(config: Config, manifest: Manifest) -> None:
+def _check_shards(config: Config, manifest: Manifest, own: Collection[int] | None) -> None:
     runner = config.runner
     others = (
         folder if folder and _belongs(folder, manifest) else None
         for folder in (runner.test_data_dir, runner.validation_data_dir)
     )
-    check_shards(manifest, runner.train_data_dir, *others)
+    check_shards(manifest, runner.train_data_dir, *others, own=own)
     if manifest.format != "multislot" and runner.pipe_command.strip() == AS_IS:
         raise ConfigError(
             f"The shards in {runner.train_data_dir} are {manifest.format}, and Paddle reads MultiSlot text. "

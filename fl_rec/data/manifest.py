@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -224,18 +224,21 @@ def check_shards(
     validation_dir: Path | None = None,
     *,
     verify: bool = False,
+    own: Collection[int] | None = None,
 ) -> None:
     """Check that the folders hold the manifest's shard files and no others, with the sizes it lists.
 
-    ``verify`` also compares checksums, which reads every byte; that of the public users' file is compared in any case.
+    ``own`` are the numbers of the shards that must be there, None for all: others may lie on other hosts. ``verify``
+    also compares checksums, which reads every byte; that of the public users' file is compared in any case.
     A folder that is None is left unchecked. DataError names the first file that is missing, surplus or different.
     """
-    _check_folder([shard.train for shard in manifest.shards], train_dir, verify)
+    needed = None if own is None else set(own)
+    _check_folder([shard.train for shard in manifest.shards], train_dir, verify, needed)
     if manifest.public is not None:
         # Shards are compared when they are read, and this one by nobody else.
         _check_folder([manifest.public], manifest.folder / Path(manifest.public.file).parent, verify=True)
     if test_dir is not None:
-        _check_folder([shard.test for shard in manifest.shards], test_dir, verify)
+        _check_folder([shard.test for shard in manifest.shards], test_dir, verify, needed)
     if validation_dir is not None:
         files = [shard.validation for shard in manifest.shards if shard.validation is not None]
         if len(files) < manifest.num_shards:
@@ -244,14 +247,16 @@ def check_shards(
                 f"{len(files)} of {manifest.num_shards} in {manifest.folder / MANIFEST_NAME}. Make them: "
                 "fl-rec prepare --validation, then fl-rec partition"
             )
-        _check_folder(files, validation_dir, verify)
+        _check_folder(files, validation_dir, verify, needed)
 
 
-def _check_folder(files: Sequence[ShardFile], folder: Path, verify: bool) -> None:
+def _check_folder(files: Sequence[ShardFile], folder: Path, verify: bool, own: set[int] | None = None) -> None:
     remedy = "Make the shards again: fl-rec partition"
-    for file in files:
+    for number, file in enumerate(files):
         path = folder / Path(file.file).name
         if not path.is_file():
+            if own is not None and number not in own:
+                continue
             raise DataError(f"Every shard of the manifest must exist. Missing: {path}. {remedy}")
         size = path.stat().st_size
         if size != file.bytes:
@@ -280,13 +285,38 @@ def list_files(folder: Path, key: str, holds: str, remedy: str) -> list[Path]:
     return files
 
 
+def list_own_shards(folder: Path, key: str, stated: Sequence[Path], own: Collection[int]) -> list[Path]:
+    """As `list_shards`, of a folder that has some workers' shards: where that of each worker is, or would be.
+
+    Args:
+        stated: where the manifest says that each shard is.
+        own: whose must be there.
+
+    Raises:
+        DataError: one of these is missing or empty.
+    """
+    mine = {number: path for number, path in enumerate(stated) if number in own}
+    for number, path in mine.items():
+        if not path.is_file():
+            raise DataError(
+                f"The shards of this host's workers must be in runner.{key}. Missing: {path}, worker {number}'s. Copy "
+                "it from where the data was partitioned; those of other hosts' workers need not be here."
+            )
+    _require_content(mine.values(), folder)
+    return list(stated)
+
+
 def list_shards(folder: Path, key: str) -> list[Path]:
     """A folder's shards by name. DataError, which names `runner.KEY`, if there is none or one is empty."""
     remedy = "Make the shards with fl-rec prepare and fl-rec partition, or leave -m out for built-in data."
     if key == "validation_data_dir":
         remedy = "Make the shards with fl-rec prepare --validation and fl-rec partition."
     files = list_files(folder, f"runner.{key}", "shards", remedy)
+    _require_content(files, folder)
+    return files
+
+
+def _require_content(files: Iterable[Path], folder: Path) -> None:
     empty = [path.name for path in files if path.stat().st_size == 0]
     if empty:
         raise DataError(f"A shard must not be empty. Received: {', '.join(empty)} in {folder}. Make the shards again.")
-    return files

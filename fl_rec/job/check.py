@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,8 +60,13 @@ class Job:
     known: tuple[Known, ...]
 
 
-def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Job:
+def check_job(
+    config: Config, num_workers: int, num_coordinators: int = 0, own_workers: Collection[int] | None = None
+) -> Job:
     """Checks a configuration against the data, the machine and the number of workers and coordinators.
+
+    Args:
+        own_workers: those on this host, whose data must be here; None for all.
 
     Raises:
         ConfigError: a setting can't work, or contradicts the data.
@@ -71,7 +76,7 @@ def check_job(config: Config, num_workers: int, num_coordinators: int = 0) -> Jo
     if num_coordinators:
         relations.check(relations.COORDINATED, config)
     told = notes.notes_of(config, num_coordinators)
-    job = data.Facts.of(config, num_workers, num_coordinators)
+    job = data.Facts.of(config, num_workers, num_coordinators, own_workers)
     for check in CHECKS:
         config = check(config, job)
     checksum = sha256_of(job.manifest.folder / MANIFEST_NAME) if job.manifest else ""

@@ -208,6 +208,8 @@ class PsRuntime:
                         raise OSError("nobody listens")
                 # brpc goes on where it can't listen, and the workers would train with whoever does.
                 if not roles.listens(self._statuses, f"server.{server}", _split(endpoint)[1]):
+                    if not self.role.is_here(endpoint):  # another host's launcher may take a moment to tell
+                        raise OSError(f"its host has not said that server.{server} listens there")
                     raise RunError(
                         f"{what[0].upper()}{what[1:]} must be this job's own. Received: {endpoint}, where another "
                         f"program answers and server.{server} can't listen. Free the port or, if the system chose it, "
@@ -259,7 +261,7 @@ class PsRuntime:
 
         A connection that was closed counts with what it had when last looked at.
         """
-        servers = {_split(endpoint) for endpoint in self.role.server_endpoints}
+        servers = {(socket.gethostbyname(host), port) for host, port in map(_split, self.role.server_endpoints)}
         for descriptor in os.listdir("/proc/self/fd"):
             try:
                 if not stat.S_ISSOCK(os.stat(int(descriptor)).st_mode):

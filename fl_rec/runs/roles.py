@@ -60,6 +60,7 @@ class Role:
         rendezvous: "host:port" of gloo's HTTP store, which server 0 opens.
         coordinator_endpoints: "host:port" of every coordinator.
         elsewhere: the workers of other hosts, which share neither its run folder nor its data.
+        host: its host's name or address; "" if nobody says.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class Role:
     rendezvous: str
     coordinator_endpoints: tuple[str, ...] = ()
     elsewhere: frozenset[int] = frozenset()
+    host: str = ""
 
     @property
     def num_coordinators(self) -> int:
@@ -116,8 +118,13 @@ class Role:
         coordinators = tuple(each for each in env.get("PADDLE_COORDINATOR_ENDPOINTS", "").split(",") if each)
         rendezvous = env.get("PADDLE_GLOO_HTTP_ENDPOINT", "")
         workers = [each for each in env.get("PADDLE_TRAINER_ENDPOINTS", "").split(",") if each]
-        others = frozenset(k for k, each in enumerate(workers) if not _of_host(each, env.get("POD_IP", "")))
-        return cls(kind, index, num_workers, servers, rendezvous, coordinators, others)
+        host = env.get("POD_IP", "")
+        others = frozenset(number for number, each in enumerate(workers) if not _of_host(each, host))
+        return cls(kind, index, num_workers, servers, rendezvous, coordinators, others, host)
+
+    def is_here(self, endpoint: str) -> bool:
+        """Whether a process of this host has an endpoint of the job."""
+        return _of_host(endpoint, self.host)
 
     def left_over(self, env: Iterable[str] = os.environ) -> list[str]:
         """Variables of another Paddle job, by which Paddle would take this role for another; see `of_paddle`."""

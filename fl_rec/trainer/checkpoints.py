@@ -88,7 +88,7 @@ class Resumption(Beginning):
         trainer.saving.go_on(self._state.best)
         totals = trainer.run_directory.read_totals()
         trainer.watch.go_on(totals)
-        if trainer.role.is_first_worker:
+        if trainer.role.is_first_here:
             trainer.history.extend(totals)
         trainer.restore(self._own.get(TRAINER, {}))
 
@@ -139,7 +139,7 @@ class Checkpoints(NoCheckpoints):
 
     Args:
         config: this worker's.
-        role: this worker; the first one writes what is shared.
+        role: this worker; the first one of its host writes what is shared.
         run: where.
         identity: of the run, its net and its data.
         saving: of the models; the best one of a checkpoint stays until the next is complete.
@@ -158,12 +158,14 @@ class Checkpoints(NoCheckpoints):
         super().__init__(saving)
         self._runner, self._role, self._run = config.runner, role, run
         self._identity, self._exchange = identity, exchange
+        # The others' newest may be the one before: all go on from one that every host has.
+        self._kept = config.runner.keep_checkpoints + bool(role.elsewhere)
         # The disk takes a while, in which the next epoch begins.
         self._thread, self._ending = ThreadPoolExecutor(1), Future[None]()
         self._ending.set_result(None)
 
     def save_shared(self, epoch: int) -> None:
-        if self._is_due(epoch) and self._role.is_first_worker:
+        if self._is_due(epoch) and self._role.is_first_here:
             self.close()
             with self._told():
                 training_state.write_shared(self._run, epoch, self._exchange.shared())
@@ -180,12 +182,12 @@ class Checkpoints(NoCheckpoints):
         if not self._is_due(epoch):
             return
         worse = self._saving.worse()
-        if self._role.is_first_worker:
+        if self._role.is_first_here:
             content = training_state.content(self._run, epoch, self._saving.best, self._identity)
             self._ending = self._thread.submit(self._complete, epoch, content, worse)
 
     def _complete(self, epoch: int, content: Mapping[str, Any], worse: Sequence[int]) -> None:
-        training_state.complete(self._run, epoch, content, self._runner.keep_checkpoints)
+        training_state.complete(self._run, epoch, content, self._kept)
         self._saving.remove(worse)
 
     def close(self) -> None:

@@ -214,7 +214,7 @@ class CoordinatedTrainer(FLTrainer):
 
     def _tell(self, text: str) -> None:
         log.warning("%s", text)
-        if self.role.is_first_worker:
+        if self.role.is_first_here:
             self.run_directory.append_table(f"note: {text}")
 
     def _go_on(self) -> bool:

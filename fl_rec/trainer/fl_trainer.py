@@ -53,7 +53,7 @@ class FLTrainer:
         saving: its share of the saved models; see `fl_rec.trainer.saving.Saving`.
         net: the model as the servers held it at the last `evaluate`; see `fl_rec.nets.inference.InferenceNet`.
         checkpoints: what a run is resumed from; see `fl_rec.trainer.checkpoints.NoCheckpoints`.
-        history: the figures of all workers together, one record an epoch; the first worker's.
+        history: the figures of all workers together, one record an epoch; of the first worker of each host.
     """
 
     def __init__(self, job: Job, role: Role, run: RunDirectory) -> None:
@@ -193,14 +193,16 @@ class FLTrainer:
         if error is None:
             # Every worker has written its parts.
             self.saving.keep_the_best(self.total(everyone), self.evaluator.validates)
-        if self.role.is_first_worker:
+        if self.role.is_first_here:
             total = {**self.total(everyone).to_record(), **self.local.figures()}
             self.history.append(total)
-            self.run_directory.append_metrics([total])
+            others = [each.to_record() for each in everyone if each.client in self.role.elsewhere]
+            self.run_directory.append_metrics([*others, total])
             *_, record = records_of([*(each.to_record() for each in everyone), total])
             title = f"epoch {metrics.epoch} of {self.config.runner.epochs}{self.local}"
             table = epoch_table(record, title, self.job.clients)
-            table = "\n".join([table, *(f"note: {note}" for note in [*note_of_ties(record), *notes])])
+            table = "
+".join([table, *(f"note: {note}" for note in [*note_of_ties(record), *notes])])
             print(table, flush=True)
             self.run_directory.append_table(table)
         if error is not None:
@@ -331,7 +333,7 @@ class FLTrainer:
         self.local.close()
         self.checkpoints.close()
         self.exchange.stop()
-        if self.role.is_first_worker:
+        if self.role.is_first_here:
             _end(self)
 
     def _shards_of(self, shards: Sequence[Sequence[Path]]) -> Sequence[Path]:

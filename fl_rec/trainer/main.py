@@ -57,13 +57,13 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
             activity.beat()
         # Where Paddle leaves files, wherever it runs.
         os.chdir(run.log)
-        job = check_job(config, role.num_workers, role.num_coordinators)
-        if role.is_first_worker and ENVIRONMENT_KEY not in os.environ:
+        job = check_job(config, role.num_workers, role.num_coordinators, role.own_workers)
+        if role.is_first_here and ENVIRONMENT_KEY not in os.environ:
             _launch(job, role, run).write(run)
             job.config.dump(run.config)
         trainer.play(job, role, run)
         roles.write_status(run.roles, role.name, roles.DONE)
-        if role.is_first_worker:
+        if role.is_first_here:
             tidy(run.log)
         return 0
     except BaseException as err:

@@ -33,7 +33,7 @@ class Saving:
 
     Args:
         config: this worker's.
-        role: this worker; the first writes what is shared.
+        role: this worker; the first of its host writes what is shared.
         folder: where the epochs' folders go.
         mappings: see `Job.mappings`.
         identity: the run's, and the data's; see `fl_rec.files.seal`.
@@ -81,12 +81,12 @@ class Saving:
         return f"The last good model is {self.best_model}{goes_on}."
 
     def save_shared(self, epoch: int) -> None:
-        """Writes what all workers share of an epoch's model; the first worker does, within `Exchange.settled`.
+        """Writes what all workers share of an epoch's model; the first of each host does, within `Exchange.settled`.
 
         Raises:
             RunError: it can't be written.
         """
-        if self._role.is_first_worker:
+        if self._role.is_first_here:
             folder = self.folder / str(epoch)
             with _writing("model", folder):
                 models.begin(self._net, folder, self._exchange.servers.save, self._private)
@@ -106,7 +106,7 @@ class Saving:
                 models.write_own(self._net, path, self._private)
 
     def _publish(self, epoch: int) -> None:
-        """Puts an epoch's model in its place, when all workers have written their parts."""
+        """Puts an epoch's model in its place, when all workers of this host have written their parts."""
         signature: dict[str, Any] = {
             "fl_rec": __version__,
             "epoch": epoch,
@@ -115,6 +115,7 @@ class Saving:
             "config": portable(self._config.to_dict()),
             "data": {name: path for name in DATA_DIRS if (path := getattr(self._config.runner, name))},
             **self._student.signature(),
+            **({"elsewhere": sorted(self._role.elsewhere)} if self._role.elsewhere else {}),
         }
         folder = self.folder / str(epoch)
         with _writing("model", folder):
@@ -142,7 +143,7 @@ class Saving:
         Raises:
             RunError: it can't be written.
         """
-        if self._role.is_first_worker:
+        if self._role.is_first_here:
             self._publish(total.epoch)
         if not validated:
             self.best_epoch = total.epoch
@@ -160,8 +161,8 @@ class Saving:
         return worse
 
     def remove(self, epochs: Iterable[int]) -> None:
-        """Removes their models; the first worker does."""
-        if self._role.is_first_worker:
+        """Removes their models; the first worker of each host does."""
+        if self._role.is_first_here:
             for epoch in epochs:
                 shutil.rmtree(self.folder / str(epoch), ignore_errors=True)
 

@@ -17,6 +17,7 @@ from fl_rec.files import begin_draft
 from fl_rec.nets.own_users import ALL_USERS
 from fl_rec.runs import models, private_parts
 from fl_rec.runs.private_parts import Part
+from fl_rec.runs.roles import Role
 from fl_rec.trainer import saving, warm_start
 from fl_rec.trainer.saving import Saving
 
@@ -27,7 +28,7 @@ def saver(folder: Path, index: int = 0, patience: int = 0, private: Any = None, 
         distillation=SimpleNamespace(students=parts.pop("students", {})),
         to_dict=lambda: {"runner": {"seed": 3, "train_data_dir": "/data"}},
     )
-    role: Any = SimpleNamespace(index=index, is_first_worker=index == 0)
+    role = Role("worker", index, 4, (), "", elsewhere=frozenset(parts.pop("elsewhere", ())))
     exchange: Any = SimpleNamespace(servers=SimpleNamespace(save="the servers' tables"))
     student: Any = SimpleNamespace(signature=lambda: {"public_users": [3]})
     net, program = parts.pop("net", None), parts.pop("program", None)
@@ -117,6 +118,19 @@ def test_the_first_worker_writes_what_is_shared(tmp_path: Path, monkeypatch: pyt
     assert (net, folder, tables, list(private)) == ("a net", tmp_path / "4", "the servers' tables", ["users"])
 
 
+def test_the_first_worker_of_each_host_writes_and_says_whose_parts_are_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signed: list[Any]
+) -> None:
+    saved: list[Any] = []
+    monkeypatch.setattr(saving.models, "begin", lambda *arguments: saved.append(arguments))
+    saver(tmp_path, index=3, elsewhere=(0, 1)).save_shared(1)
+    assert saved == [], "worker 2 is the first there"
+    saver(tmp_path, index=2, elsewhere=(0, 1)).save_shared(1)
+    assert len(saved) == 1
+    saver(made(tmp_path, 1), index=2, elsewhere=(0, 1)).keep_the_best(figures(1, None), validated=False)
+    assert [each[2]["elsewhere"] for each in signed] == [[0, 1]]
+
+
 def test_the_first_worker_signs_when_all_have_written(tmp_path: Path, signed: list[Any]) -> None:
     saver(made(tmp_path, 1), net="a net", private={"users": True}).keep_the_best(figures(1, None), validated=False)
     ((net, folder, signature, private),) = signed
@@ -124,6 +138,7 @@ def test_the_first_worker_signs_when_all_have_written(tmp_path: Path, signed: li
     assert signature["epoch"] == 1 and signature["mappings"] == {"users.csv": "12"}
     assert signature["identity"] == {"run": "ab", "data": "cd", "epoch": 1}
     assert signature["config"] == {"runner": {"seed": 3}}, "without paths of this machine"
+    assert "elsewhere" not in signature
     assert signature["public_users"] == [3] and signature["data"] == {"train_data_dir": tmp_path / "data"}
 
 

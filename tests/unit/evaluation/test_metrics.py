@@ -95,6 +95,7 @@ class TestEpochMetrics:
         assert vector.dtype == np.float64
         assert vector.shape == (35 + 4 * 4097,)
         back = EpochMetrics.from_vector(vector)
+        assert json.dumps(back.to_record()) == json.dumps(metrics.to_record()), "as another host writes it"
         assert back.to_record() == metrics.to_record()
         assert (back.times, back.test.groups) == (metrics.times, metrics.test.groups)
         assert (back.test.buckets is None) == (metrics.test.buckets is None)

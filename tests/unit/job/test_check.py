@@ -42,6 +42,53 @@ def test_shard_k_is_for_worker_k(load_job: LoadJob) -> None:
     assert (job.config.hyper_parameters.num_users, job.config.hyper_parameters.num_items) == (3, 4)
 
 
+def test_only_this_hosts_shards_must_be_there(load_job: LoadJob) -> None:
+    config = load_job(num_shards=4, validation=True)
+    data = config.runner.train_data_dir.parent
+    everything = check_job(config, 4)
+    for folder in ("fl_train_data", "fl_test_data", "fl_valid_data"):
+        (data / folder / "part-000.txt").unlink()
+        (data / folder / "part-003.txt").unlink()
+    here = check_job(config, 4, own_workers=(1, 2))
+    assert here == everything, "each worker's shards, counts and limits are known all the same"
+    assert "Missing" in refusal(config, 4, DataError)
+    with pytest.raises(DataError) as caught:
+        check_job(config, 4, own_workers=(2, 3))
+    assert str(caught.value).startswith(
+        "The shards of this host's workers must be in runner.train_data_dir. Missing: "
+        f"{data}/fl_train_data/part-003.txt, worker 3's. Copy it from"
+    )
+    with pytest.raises(ConfigError, match="Received: 4 files in .* and 5 workers"):
+        check_job(config, 5, own_workers=(1,))
+    (data / "fl_test_data" / "part-002.txt").write_text("")
+    with pytest.raises(DataError, match=r"A shard must not be empty. Received: part-002.txt in .*fl_test_data"):
+        check_job(config, 4, own_workers=(1, 2))
+
+
+def test_of_another_hosts_shard_that_is_there_the_size_counts(load_job: LoadJob) -> None:
+    config = load_job(num_shards=3)
+    with open(config.runner.train_data_dir / "part-002.txt", "a") as file:
+        file.write("1 0 1 0 1 1\n")
+    with pytest.raises(DataError, match="part-002.txt must have"):
+        check_job(config, 3, own_workers=(0,))
+
+
+def test_a_host_that_has_only_servers_needs_no_shard(load_job: LoadJob) -> None:
+    config = load_job(num_shards=2)
+    everything = check_job(config, 2)
+    for folder in (config.runner.train_data_dir, config.runner.test_data_dir):
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+    assert check_job(config, 2, own_workers=()) == everything
+
+
+def test_shards_on_several_hosts_need_a_manifest(load_job: LoadJob) -> None:
+    sizes = ("hyper_parameters.num_users=5", "hyper_parameters.num_items=6")
+    with pytest.raises(DataError, match=r"a manifest.json tells whose shard is whose. Received: none in"):
+        check_job(load_job(*sizes, manifest=False), 2, own_workers=(0,))
+
+
 def test_every_worker_reads_all_if_told_so(load_job: LoadJob) -> None:
     job = check_job(load_job("runner.split_file_list=false", num_shards=3), 2)
     assert names(job.train_shards) == names(job.test_shards) == [["part-000.txt", "part-001.txt", "part-002.txt"]] * 2
