@@ -201,8 +201,7 @@ class FLTrainer:
             *_, record = records_of([*(each.to_record() for each in everyone), total])
             title = f"epoch {metrics.epoch} of {self.config.runner.epochs}{self.local}"
             table = epoch_table(record, title, self.job.clients)
-            table = "
-".join([table, *(f"note: {note}" for note in [*note_of_ties(record), *notes])])
+            table = "\n".join([table, *(f"note: {note}" for note in [*note_of_ties(record), *notes])])
             print(table, flush=True)
             self.run_directory.append_table(table)
         if error is not None:
