@@ -33,6 +33,7 @@ from fl_rec.config import Config
 from fl_rec.ps.exchange import Geo
 from fl_rec.ps.runtime import PsRuntime
 from fl_rec.runs import roles
+from fl_rec.runs.directory import JOB_KEY, RunDirectory
 from fl_rec.runs.roles import Role
 
 CONFIG = PROJECT / "configs" / "config_fl.yaml"
@@ -95,7 +96,8 @@ def main() -> None:
         coordinate()
         return
     roles.write_status(folder / "roles", role.name, roles.STARTING)
-    runtime = PsRuntime(role, Config.load(CONFIG), folder / "roles")
+    os.environ[JOB_KEY] = str(folder)
+    runtime = PsRuntime(role, Config.load(CONFIG), RunDirectory(folder))
     # PsRuntime hides the coordinator from Paddle; here it is wanted.
     role_maker = fleet.fleet._role_maker
     role_maker._with_coordinator, role_maker._coordinator_endpoints = True, list(role.coordinator_endpoints)

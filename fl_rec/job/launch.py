@@ -21,7 +21,7 @@ from fl_rec import environment, kernels, plugins
 from fl_rec.config import Config
 from fl_rec.data.manifest import list_shards
 from fl_rec.errors import ConfigError, DataError, JobFailed
-from fl_rec.job import attempts
+from fl_rec.job import attempts, exposed
 from fl_rec.job.begun import began
 from fl_rec.job.check import Job, check_job
 from fl_rec.job.judge import STARTER, Failure, Patience
@@ -35,6 +35,7 @@ from fl_rec.runs import roles
 from fl_rec.runs.directory import (
     AWAY_KEY,
     ENVIRONMENT_KEY,
+    JOB_KEY,
     LAUNCHER_KEY,
     LOG_LEVEL_KEY,
     RESUME_KEY,
@@ -131,7 +132,7 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
         begun = Launch(workers, options.server_num, options.coordinator_num, options.own_script, facts)
         begun.write(run)
         resumed = None if options.resume is None else epoch or 0
-        started_job = Started.of(job, begun, run, config.changed(), _notes_of_variables(), resumed)
+        started_job = Started.of(job, begun, run, config.changed(), _notes(options), resumed)
         for note in started_job.notes:
             run.append_table(f"note: {' '.join(note.split())}")
         observer.starting(started_job)
@@ -147,10 +148,10 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
     return run
 
 
-def _notes_of_variables() -> list[str]:
+def _notes(options: LaunchOptions) -> list[str]:
     left_over = roles.of_paddle()
     told = f"variables of another Paddle job are kept from this one: {', '.join(left_over)}"
-    return [told] if left_over else []
+    return [*([told] if left_over else []), *exposed.notes_of(options.servers or "")]
 
 
 def _result(run: RunDirectory) -> RunResult:
@@ -198,6 +199,7 @@ def _play(
             process = subprocess.Popen(
                 _start_command(options, workers, run),
                 env={
+                    JOB_KEY: run.identity,
                     **{name: value for name, value in os.environ.items() if name not in others},
                     mark.name: mark.value,
                     LAUNCHER_KEY: str(os.getpid()),

@@ -61,3 +61,53 @@ class AllGather:
         pointers = (ctypes.c_void_p(each.ctypes.data) for each in (own, everyone))
         self._call(address_of(self._gloo), *pointers, ctypes.byref(vector))
         return everyone
+
+
+class _Link(ctypes.Structure):
+    """What a handle of a loaded library points to: <link.h>'s link_map."""
+
+    _fields_ = (("base", ctypes.c_uint64), ("name", ctypes.c_char_p), ("dynamic", ctypes.c_uint64))
+
+
+# <elf.h>: the tags of a library's table of symbols, of the slots through which it calls functions, and their bytes.
+_DT_PLTRELSZ, _DT_SYMTAB, _DT_JMPREL = 2, 6, 23
+_SYMBOL = np.dtype(
+    [("name", "u4"), ("info", "u1"), ("other", "u1"), ("section", "u2"), ("value", "u8"), ("size", "u8")]
+)
+_SLOT = np.dtype([("offset", "u8"), ("type", "u4"), ("symbol", "u4"), ("addend", "i8")])
+
+_nothing = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(lambda _: 0)
+
+
+def never_call(function: str) -> bool:
+    """Has Paddle's library do nothing, from now on in this process, where it calls one of its own functions.
+
+    A function that others may replace is called through a slot, in which the loader writes where it is.
+
+    Args:
+        function: the mangled name of one that returns an int, 0 for success.
+
+    Returns:
+        whether it is so; False where a library was built without such slots.
+    """
+    library = ctypes.CDLL(paddle.base.libpaddle.__file__)
+    link = _Link.from_address(library._handle)
+    tags, address = {}, link.dynamic
+    while (entry := (ctypes.c_uint64 * 2).from_address(address))[0]:
+        tags[entry[0]], address = entry[1], address + ctypes.sizeof(entry)
+    try:
+        value = ctypes.cast(library[function], ctypes.c_void_p).value
+        slots = _table(tags[_DT_JMPREL], tags[_DT_PLTRELSZ] // _SLOT.itemsize, _SLOT)
+        symbols = _table(tags[_DT_SYMTAB], int(slots["symbol"].max()) + 1, _SYMBOL)
+    except (AttributeError, KeyError):
+        return False
+    found = slots["offset"][symbols["value"][slots["symbol"]] == (value or 0) - link.base]
+    for offset in found.tolist():
+        ctypes.c_void_p.from_address(link.base + offset).value = ctypes.cast(_nothing, ctypes.c_void_p).value
+    return bool(len(found))
+
+
+def _table(address: int, length: int, kind: np.dtype[Any]) -> np.ndarray:
+    memory: Any = (ctypes.c_char * (length * kind.itemsize)).from_address(address)
+    table: np.ndarray = np.frombuffer(memory, kind)
+    return table

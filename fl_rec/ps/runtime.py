@@ -12,13 +12,13 @@ import stat
 import struct
 import time
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
 
 from fl_rec.errors import RunError
+from fl_rec.ps import doors
 from fl_rec.ps.native import AllGather
 from fl_rec.ps.workarounds import (
     CLOCK_STEP,
@@ -34,6 +34,7 @@ from fl_rec.ps.workarounds import (
     tune_malloc,
 )
 from fl_rec.runs import activity, roles
+from fl_rec.runs.directory import JOB_KEY, RunDirectory
 from fl_rec.runs.roles import Role
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class PsRuntime:
     Args:
         role: this process's part.
         config: the two deadlines are read.
-        statuses: where the roles write theirs.
+        run: where the roles write their statuses, and by what they know each other.
 
     Attributes:
         fleet: Paddle's.
@@ -65,24 +66,34 @@ class PsRuntime:
         RunError: if a port that this role must open is taken, or a peer does not come up in time.
     """
 
-    def __init__(self, role: Role, config: Config, statuses: Path) -> None:
+    def __init__(self, role: Role, config: Config, run: RunDirectory) -> None:
         from paddle.distributed import fleet
         from paddle.distributed.fleet.base.role_maker import PaddleCloudRoleMaker
 
         self.role = role
         self.config = config
-        self._statuses = statuses
+        self._statuses = run.roles
+        # As Paddle makes it of its own name for a job.
+        job = run.job()
+        self._scope = f"{job}_worker"
         self.fleet = fleet
         self._bytes: dict[tuple[Any, Any], tuple[int, int]] = {}
         os.environ["PADDLE_WITH_GLOO"] = "1"
         # The last is Paddle's own channel to a coordinator, which can't be made reliable; see fl_rec.coordinator.
         for name in (*role.left_over(), "PADDLE_COORDINATOR_ENDPOINTS"):
             os.environ.pop(name, None)
+        os.environ["SYS_JOB_ID"] = job
         tune_malloc()
         end_at_once_when_asked()
         paddle.enable_static()
         if role.kind == "server":
             self._require_free_ports()
+            doors.leave_out_brpcs_pages()
+            if role.rendezvous:
+                doors.guard_gloos_store(_split(role.rendezvous)[0], self._scope)
+        else:
+            doors.leave_out_the_workers_service()
+        doors.keep_the_job_out_of_logs()
         look_often_at_gloos_store()
         keep_gloos_flag_in_memory()
         have_gloo_listen_at(os.environ["POD_IP"])
@@ -93,6 +104,7 @@ class PsRuntime:
         role_maker._gloo._run_timeout_seconds = math.ceil(config.runner.barrier_timeout) + CLOCK_STEP
         if role.kind == "worker" and role.rendezvous:
             self._wait_for(role.rendezvous, "gloo's store", 0)
+            self._require_own_store()
         fleet.init(role_maker)
         if role.kind == "worker":
             self._all_gather = AllGather(role_maker._gloo._worker_comm, role.num_workers)
@@ -223,6 +235,15 @@ class PsRuntime:
                         f"which does not answer ({err}). Look at server.0's log, or raise runner.start_timeout."
                     ) from err
                 time.sleep(0.05)
+
+    def _require_own_store(self) -> None:
+        """Whoever it does not know would wait there for workers that never come, or take one's place."""
+        if not doors.knows(_split(self.role.rendezvous), self._scope):
+            raise RunError(
+                f"Gloo's store must be this job's own. Received: {self.role.rendezvous}, which serves another job and "
+                f"has refused {self.role.name}. Give each job addresses of its own, and {JOB_KEY} the same value on "
+                "all hosts of one."
+            )
 
     def barrier(self, what: str) -> None:
         """Waits for every worker.

@@ -19,6 +19,7 @@ runs/NAME/result.json      the end of the job: its figures, or who failed and wh
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -46,6 +47,8 @@ LOG_LEVEL_KEY = "FL_REC_LOG_LEVEL"
 RESUME_KEY = "FL_REC_RESUME"
 # Workers that were lost, and the epoch with which each comes back: "3:7,5:4".
 AWAY_KEY = "FL_REC_AWAY"
+# By what the processes of a job know each other: the same for all of them, on whatever host, and nobody else's.
+JOB_KEY = "FL_REC_JOB"
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,17 @@ class RunDirectory:
         """What tells this run from all others, also in a copy: 128 bits in hex; "" of an earlier version's."""
         lines = (self.path / "job").read_text(encoding="utf-8").splitlines()
         return lines[1] if len(lines) > 1 else ""
+
+    def job(self, env: Mapping[str, str] = os.environ) -> str:
+        """By what a role of this run and the job's other roles know each other: 128 bits in hex.
+
+        Of `JOB_KEY` or, under a bare fleetrun, of this folder, which all of one host share, or of the addresses that
+        all of several hosts were given. Who knows those can pass for one of them.
+        """
+        addresses = [env.get(name, "") for name in ("PADDLE_PSERVERS_IP_PORT_LIST", "PADDLE_TRAINER_ENDPOINTS")]
+        hosts = {each.rpartition(":")[0] for each in ",".join(addresses).split(",")}
+        known = env.get(JOB_KEY) or (self.identity if len(hosts) == 1 else " ".join(addresses))
+        return hashlib.sha256(known.encode()).hexdigest()[:32]
 
     @property
     def checkpoint(self) -> Path:

@@ -19,6 +19,7 @@ import psutil
 
 from fl_rec import environment
 from fl_rec.config import Config
+from fl_rec.job import exposed
 from fl_rec.job.check import check_job
 from fl_rec.job.judge import STARTER, Failure, Patience
 from fl_rec.job.observers import Observer, Observers, RoleView, Started
@@ -122,7 +123,8 @@ class _Told:
             begun = Launch.read(self._run)
             job = check_job(Config.load(self._run.config), begun.workers, begun.coordinators)
             self._observer = Observers([self._observer, *trackers_of(job.config)])
-            self._observer.starting(Started.of(job, begun, self._run, self._changed))
+            notes = exposed.notes_of(os.environ.get("PADDLE_PSERVERS_IP_PORT_LIST", ""))
+            self._observer.starting(Started.of(job, begun, self._run, self._changed, notes))
             self._tails = Tails(self._run, begun.workers, self._observer, from_start=True)
         self._tails.look(over)
         self._observer.poll(views)

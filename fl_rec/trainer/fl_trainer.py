@@ -69,7 +69,7 @@ class FLTrainer:
         self.learning_rate_factor = 1.0
         self.watch = Watch(job)
         self.student = new_student(job.config)
-        self.runtime = PsRuntime(role, job.config, run.roles)
+        self.runtime = PsRuntime(role, job.config, run)
 
     @classmethod
     def play(cls, job: Job, role: Role, run: RunDirectory) -> None:

@@ -8,11 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fl_rec.job.watch import FLEETRUN_MARK, Mark
+from fl_rec.runs import roles
 
 from .conftest import PROMPT, ROOT, WORKERS, Job, clean_environment, role_process
 
@@ -43,13 +47,40 @@ def test_killed_role(job: Job, role: str, start: str) -> None:
     assert finished.result["role"] == role
 
 
+def assert_shut(job: Job) -> None:
+    """A job that trains listens where its server's tables are, and there is none of brpc's pages."""
+    role_process(job, "worker.0")
+    listening = {
+        each.laddr
+        for status in roles.read_statuses(job.run.roles).values()
+        for each in psutil.Process(status.pid).net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN
+    }
+    host, _, port = roles.read_statuses(job.run.roles)["server.0"].endpoint.partition(":")
+    assert listening == {(host, int(port))} and host == "127.0.0.1"
+    for page in (
+        "",
+        "flags",
+        "flags/max_body_size?setvalue=1",
+        "vars",
+        "status",
+        "connections",
+        "rpcz",
+        "dir",
+        "pprof",
+    ):
+        with pytest.raises(urllib.error.HTTPError, match="HTTP Error 404") as refused:
+            urllib.request.urlopen(f"http://{host}:{port}/{page}", timeout=PROMPT)
+        assert b"Fail to find method on `/" in refused.value.read()
+
+
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_interrupt_ends_the_job_and_nothing_else(job: Job, start: str) -> None:
     job.environment["FL_REC_START"] = start
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
     try:
         started = long_job(job).start()
-        role_process(job, "worker.0")
+        assert_shut(job)
         started.send_signal(signal.SIGINT)
         finished = job.wait(started, PROMPT)
         assert finished.code == 128 + signal.SIGINT

@@ -283,7 +283,7 @@ def test_a_workers_net_may_be_its_own_and_a_servers_is_the_jobs(
 ) -> None:
     clients: list[int] = []
     config: Any = SimpleNamespace(for_client=lambda number: clients.append(number) or "the client's")
-    runtime = SimpleNamespace(PsRuntime=lambda role, config, statuses: (role, config))
+    runtime = SimpleNamespace(PsRuntime=lambda role, config, run: (role, config))
     monkeypatch.setitem(sys.modules, "fl_rec.ps.runtime", runtime)
     monkeypatch.setattr("fl_rec.trainer.fl_trainer.new_student", lambda config: "a student")
     monkeypatch.setattr("fl_rec.trainer.fl_trainer.Watch", lambda job: "a watch")

@@ -1,0 +1,41 @@
+"""What a process of a job opens to the network, where it can be seen without one."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from fl_rec.ps.doors import knows
+from fl_rec.ps.native import never_call
+
+
+def test_only_functions_that_paddle_calls_can_be_left_out() -> None:
+    assert never_call("_ZN4brpc6Server18AddBuiltinServicesEv")
+    for function in ("no_such_function", "_ZN4brpc6ServerD0Ev"):
+        assert not never_call(function)
+
+
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", True),
+        (b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n", False),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", False),
+        (b"", False),
+    ],
+)
+def test_who_answers_something_else_is_not_this_jobs_store(answer: bytes, known: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                assert connection.recv(1024).startswith(b"GET /job_worker/ HTTP/1.1\r\n")
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert knows(server.getsockname(), "job_worker") is known
+        thread.join()
