@@ -16,6 +16,7 @@ from fl_rec.job.judge import Failure
 from fl_rec.job.watch import GRACE_SECONDS, KILL_SECONDS, Mark
 from fl_rec.runs import roles, training_state
 from fl_rec.runs.directory import AWAY_KEY, ENVIRONMENT_KEY, RESUME_KEY, Launch, RunDirectory
+from fl_rec.runs.hosts import Hosts
 from fl_rec.runs.renumber import renumber
 from fl_rec.runs.result import DONE
 from fl_rec.runs.training_state import TrainingState
@@ -48,11 +49,30 @@ def filled_in(options: LaunchOptions) -> LaunchOptions:
         raise ConfigError(
             f"This run has a training script of your own, which is run only if you name it: --script {begun.script}"
         )
+    if begun.hosts is None and options.workers is not None:
+        raise ConfigError(
+            f"A run of one host goes on on one. Received: --workers {options.workers}. Leave it out, or start "
+            " a new run from a model: -o runner.warmup_model_path=RUN/model/EPOCH"
+        )
+    if begun.hosts is not None:
+        options = _with_addresses(options, begun.hosts)
     return dataclasses.replace(
         options,
         worker_num=begun.workers,
-        server_num=options.server_num or begun.servers,
+        server_num=options.server_num or (0 if begun.hosts else begun.servers),
         coordinator_num=begun.coordinators,
+    )
+
+
+def _with_addresses(options: LaunchOptions, hosts: Hosts) -> LaunchOptions:
+    """Those that the run had, where none are given."""
+    names = ("servers", "workers", "coordinators")
+    had = {name: ",".join(getattr(hosts, name)) or None for name in names}
+    given = {name: getattr(options, name) or had[name] for name in names}
+    moved = given["workers"] != had["workers"]
+    host = options.host or (None if moved else hosts.here)
+    return dataclasses.replace(
+        options, servers=given["servers"], workers=given["workers"], coordinators=given["coordinators"], host=host
     )
 
 

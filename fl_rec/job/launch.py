@@ -24,6 +24,7 @@ from fl_rec.errors import ConfigError, DataError, JobFailed
 from fl_rec.job import attempts, exposed
 from fl_rec.job.begun import began
 from fl_rec.job.check import Job, check_job
+from fl_rec.job.hosts import addresses
 from fl_rec.job.judge import STARTER, Failure, Patience
 from fl_rec.job.observers import Observer, Observers, RoleView, Started
 from fl_rec.job.signals import Stopped, signals_as_exceptions
@@ -43,6 +44,7 @@ from fl_rec.runs.directory import (
     RunDirectory,
     default_path,
 )
+from fl_rec.runs.hosts import Hosts, split
 from fl_rec.runs.result import FAILED, INTERRUPTED, RunResult
 
 # What starts the roles, by START_KEY: one process that imports Paddle and forks them, or fleetrun.
@@ -66,25 +68,32 @@ class LaunchOptions:
 
     Attributes:
         config_yaml, overrides: as for every tool, `-m` and `-o`.
-        worker_num: None for as many as there are shards.
-        server_num, coordinator_num: how many of each; 0 servers in a run that is resumed: as many as it had.
+        worker_num: None for as many as there are shards, or addresses.
+        server_num, coordinator_num: how many of each; 0: as many as there are addresses, or the run had that is
+            resumed, or else one server and no coordinator.
         servers: "host:port,..." for the servers; None lets the system choose.
         script: the training script; None for the one that fits `coordinator_num`.
         resume: the run to go on with, absolute; None for a new one.
         max_restarts: how often the job goes on by itself when a process of it was lost.
         log_level: how much the roles' logs tell: debug, info, warning or error.
+        workers, coordinators, host: with `servers` the addresses of a job on several hosts, and which of them this is.
+        hosts: what `placed` makes of the addresses; None if all roles are here.
     """
 
     config_yaml: Path
     overrides: tuple[str, ...] = ()
     worker_num: int | None = None
-    server_num: int = 1
+    server_num: int = 0
     coordinator_num: int = 0
     servers: str | None = None
     script: Path | None = None
     resume: Path | None = None
     max_restarts: int = 0
     log_level: str = "info"
+    workers: str | None = None
+    coordinators: str | None = None
+    host: str | None = None
+    hosts: Hosts | None = None
 
     @property
     def training_script(self) -> Path:
@@ -95,6 +104,22 @@ class LaunchOptions:
         """See `fl_rec.runs.directory.Launch`."""
         script = self.training_script.resolve()
         return "" if script in DEFAULT_SCRIPTS else str(script)
+
+    def placed(self) -> LaunchOptions:
+        """With every number, and where the roles are. ConfigError: an address can't be taken."""
+        counts = {"--worker_num": self.worker_num, "--server_num": self.server_num or None}
+        counts["--coordinator_num"] = self.coordinator_num or None
+        hosts = addresses.hosts_of(self.servers, self.workers, self.coordinators, self.host, counts)
+        if hosts is None:
+            return dataclasses.replace(self, server_num=self.server_num or 1)
+        addresses.require_usable(hosts)
+        return dataclasses.replace(
+            self,
+            hosts=hosts,
+            worker_num=len(hosts.workers),
+            server_num=len(hosts.servers),
+            coordinator_num=len(hosts.coordinators),
+        )
 
 
 def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDirectory:
@@ -116,9 +141,11 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
     environment.check()
     if options.resume is not None:
         options = attempts.filled_in(options)
+    options = options.placed()
     config = attempts.configuration(options)
     workers = options.worker_num or len(list_shards(config.runner.train_data_dir, "train_data_dir"))
-    job = check_job(config, workers, options.coordinator_num)
+    own = options.hosts.own_workers if options.hosts else None
+    job = check_job(config, workers, options.coordinator_num, own)
     _check_options(options)
     check_net(config.runner.model_path, options.training_script.resolve().parent)
     run = _claim(config) if options.resume is None else RunDirectory(options.resume)
@@ -129,7 +156,8 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
         if options.config_yaml == run.config:  # which now has them
             options = dataclasses.replace(options, overrides=())
         facts = began(job, run, started, psutil.Process().cmdline())
-        begun = Launch(workers, options.server_num, options.coordinator_num, options.own_script, facts)
+        counts = (workers, options.server_num, options.coordinator_num)
+        begun = Launch(*counts, options.own_script, facts, options.hosts)
         begun.write(run)
         resumed = None if options.resume is None else epoch or 0
         started_job = Started.of(job, begun, run, config.changed(), _notes(options), resumed)
@@ -179,6 +207,8 @@ def _play(
     """
     mark = Mark(ENVIRONMENT_KEY, str(run.path))
     expected = roles.role_names(workers, options.server_num, options.coordinator_num)
+    if options.hosts is not None:
+        expected = options.hosts.roles_of(options.hosts.here)  # until the link is there
     tails = Tails(run, workers, observer)
 
     def look(views: Mapping[str, RoleView]) -> None:
@@ -205,6 +235,7 @@ def _play(
                     LAUNCHER_KEY: str(os.getpid()),
                     LOG_LEVEL_KEY: options.log_level,
                     **variables,
+                    **({"POD_IP": addresses.numeric(options.hosts).here} if options.hosts else {}),
                     # Gloo's store and fleetrun leave temporary files behind when they are ended.
                     "TMPDIR": scratch,
                     **kernels.cache_environment(scratch),
@@ -262,7 +293,12 @@ def _start_command(options: LaunchOptions, workers: int, run: RunDirectory) -> l
     # fleetrun gives the folder's name to a shell; it is started there.
     command = [sys.executable, "-u", str(environment.shipped(STARTERS[_starter()])), "--log_dir=."]
     command += [f"--worker_num={workers}", f"--server_num={options.server_num}"]
-    if options.servers:
+    if options.hosts is not None:
+        hosts = addresses.numeric(options.hosts)
+        for name in ("servers", "workers", "coordinators"):
+            command += [f"--{name}={','.join(getattr(hosts, name))}"] if getattr(hosts, name) else []
+        command.append(f"--http_port={split(hosts.rendezvous)[1]}")
+    elif options.servers:
         command.append(f"--servers={options.servers}")
     if options.coordinator_num:
         command.append(f"--coordinator_num={options.coordinator_num}")
@@ -293,7 +329,7 @@ def _check_options(options: LaunchOptions) -> None:
             f"--coordinator_num must be {needed} with {script.name}. Received: {options.coordinator_num}. "
             "Leave --script out, and the one that fits is taken."
         )
-    endpoints = options.servers.split(",") if options.servers else []
+    endpoints = options.servers.split(",") if options.servers and options.hosts is None else []
     found = [re.fullmatch(r"[^:\s]+:(\d{1,5})", each) for each in endpoints]
     if endpoints and not (
         len(found) == options.server_num and all(each and 0 < int(each[1]) < 65536 for each in found)

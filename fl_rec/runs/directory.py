@@ -36,6 +36,7 @@ from fl_rec.evaluation.records import read_lines
 from fl_rec.files import append_line, read_json, write_json
 from fl_rec.outside import Count, as_typed
 from fl_rec.runs import roles
+from fl_rec.runs.hosts import Hosts
 from fl_rec.runs.result import NAME, Began, RunResult, State, result_of
 
 RUNS = "runs"
@@ -59,6 +60,7 @@ class Launch:
         workers, servers, coordinators: how many of each.
         script: the training script; "" for the one that fits `coordinators`.
         began: what else is known at the beginning; None of an earlier version's.
+        hosts: where the roles are; None if all are on one host.
     """
 
     workers: Count
@@ -66,6 +68,7 @@ class Launch:
     coordinators: Count
     script: str = ""
     began: Began | None = None
+    hosts: Hosts | None = None
 
     def write(self, run: RunDirectory) -> None:
         write_json(run.launch, asdict(self))

@@ -23,14 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser, required=False)
     parser.add_argument("--worker_num", type=count, metavar="N", help="workers; default: one per shard")
     parser.add_argument("--server_num", type=count, metavar="N", help="parameter servers; default: 1, or as it had")
-    parser.add_argument("--coordinator_num", type=int, choices=(0, 1), default=0, help="coordinators; default: 0")
+    parser.add_argument("--coordinator_num", type=int, choices=(0, 1), help="coordinators; default: 0")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run, as fl-rec resume does")
     add_launch_arguments(parser)
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what a run that is resumed may be given anew."""
-    parser.add_argument("--servers", metavar="HOST:PORT,...", help="the servers' addresses; default: free ports here")
+    parser.add_argument("--servers", metavar="HOST:PORT,...", help="addresses; with --workers of several hosts")
+    # Of several hosts, as the documentation tells; --help is one screen.
+    for option in ("--workers", "--coordinators", "--host"):
+        parser.add_argument(option, help=argparse.SUPPRESS)
     parser.add_argument("--script", type=Path, metavar="FILE", help="training script; default: one of those in tools/")
     parser.add_argument(
         "--max_restarts", type=int, default=0, metavar="N", help="how often to go on when a process was lost; or 0"
@@ -67,9 +70,12 @@ def command(options: argparse.Namespace) -> int:
             config_yaml=Path(options.config_yaml) if options.config_yaml else built_in(),
             overrides=tuple(options.opt),
             worker_num=options.worker_num,
-            server_num=options.server_num or 1,
-            coordinator_num=options.coordinator_num,
+            server_num=options.server_num or 0,
+            coordinator_num=options.coordinator_num or 0,
             servers=options.servers,
+            workers=options.workers,
+            coordinators=options.coordinators,
+            host=options.host,
             script=options.script,
             max_restarts=options.max_restarts,
             log_level=options.log_level,
@@ -91,6 +97,9 @@ def resume(run: Path, options: argparse.Namespace) -> int:
             worker_num=options.worker_num,
             server_num=options.server_num or 0,
             servers=options.servers,
+            workers=options.workers,
+            coordinators=options.coordinators,
+            host=options.host,
             script=options.script,
             resume=run,
             max_restarts=options.max_restarts,

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     alive: dict[int, str] = {}
     with ExitStack() as reserved:
         for role, variables in _environments(options, reserved).items():
-            if role == "worker.0":
+            if role.startswith("worker") and not any(each.startswith("worker") for each in alive.values()):
                 # Servers need none, and come up meanwhile. Whoever misses them says so.
                 with suppress(ImportError):
                     kernels.load_all()
@@ -79,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     runpy.run_path(options.script, run_name="__main__")
                 return 0
             alive[child] = role
-        while any(role.startswith("worker") for role in alive.values()):
+        # A server is needed by workers on other hosts; the last of them stops it, or the launcher.
+        waited_for = "" if options.workers else "worker"
+        while any(role.startswith(waited_for) for role in alive.values()):
             time.sleep(POLL_SECONDS)
             while alive and (ended := os.waitpid(-1, os.WNOHANG)[0]):
                 del alive[ended]
@@ -121,6 +123,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--server_num", type=int, required=True)
     parser.add_argument("--coordinator_num", type=int, default=0)
     parser.add_argument("--servers")
+    parser.add_argument("--workers", help="of several hosts, of which POD_IP is this one, as fleetrun has it")
+    parser.add_argument("--coordinators")
+    parser.add_argument("--http_port", type=int)
     parser.add_argument("script")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     return parser.parse_args(arguments)
@@ -134,9 +139,10 @@ def _environments(options: argparse.Namespace, reserved: ExitStack) -> dict[str,
 
     peers = {
         "server": options.servers.split(",") if options.servers else endpoints(options.server_num),
-        "worker": endpoints(options.worker_num),
-        "coordinator": endpoints(options.coordinator_num),
+        "worker": options.workers.split(",") if options.workers else endpoints(options.worker_num),
+        "coordinator": options.coordinators.split(",") if options.coordinators else endpoints(options.coordinator_num),
     }
+    first = peers["server"][0].rpartition(":")[0]
     common = {
         "PADDLE_PSERVERS_IP_PORT_LIST": ",".join(peers["server"]),
         "PADDLE_TRAINER_ENDPOINTS": ",".join(peers["worker"]),
@@ -146,13 +152,15 @@ def _environments(options: argparse.Namespace, reserved: ExitStack) -> dict[str,
         "PADDLE_WITH_GLOO": "0",
         "PADDLE_GLOO_RENDEZVOUS": "3",
         "PADDLE_GLOO_FS_PATH": tempfile.mkdtemp(),
-        "PADDLE_GLOO_HTTP_ENDPOINT": endpoints(1, peers["server"][0].rpartition(":")[0])[0],
+        "PADDLE_GLOO_HTTP_ENDPOINT": f"{first}:{options.http_port}" if options.http_port else endpoints(1, first)[0],
     }
     training_roles = {kind: name for name, kind in roles.KINDS.items()}
     found = {}
     for kind, addresses in peers.items():
         for index, address in enumerate(addresses):
             host, _, port = address.rpartition(":")
+            if options.workers and host != os.environ["POD_IP"]:
+                continue
             own = {"TRAINING_ROLE": training_roles[kind], "POD_IP": host, "PADDLE_PORT": port}
             if kind != "server":  # for Paddle it is a number among the workers, of which there may be fewer
                 own["PADDLE_TRAINER_ID"] = str(index)

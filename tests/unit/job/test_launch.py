@@ -305,7 +305,7 @@ def test_starter_that_is_none(
         (["--worker_num", "0"], "argument --worker_num: must be at least 1, received 0"),
         (["--server_num", "-1"], "argument --server_num: must be at least 1, received -1"),
         (["--coordinator_num", "2"], "argument --coordinator_num: invalid choice: 2 (choose from 0, 1)"),
-        (["--workers", "2"], "it takes no --workers 2. Did you mean --worker_num?"),
+        (["--workers", "2"], "Received: 2. How many workers there are is --worker_num."),
     ],
 )
 def test_option_that_is_refused(
