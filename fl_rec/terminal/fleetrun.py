@@ -30,6 +30,7 @@ from fl_rec.runs import roles
 from fl_rec.runs.directory import Launch, RunDirectory
 from fl_rec.runs.roles import Role
 from fl_rec.terminal.plain import Plain
+from fl_rec.terminal.words import place
 
 
 def start_watch(run: RunDirectory, role: Role, fleetrun: psutil.Process, config: Config) -> None:
@@ -56,6 +57,8 @@ def start_watch(run: RunDirectory, role: Role, fleetrun: psutil.Process, config:
         start_new_session=True,
     )
     log.close()
+    with _terminal_of(fleetrun) as terminal:  # the watch takes a second to come up
+        Plain(terminal).lines([("starting", place(run.path))])
 
 
 def watch_by_hand(arguments: Sequence[str]) -> int:

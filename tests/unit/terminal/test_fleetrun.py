@@ -215,6 +215,7 @@ def test_by_hand_the_watch_is_a_process_of_its_own(
         assert leader.wait(DEADLINE) == -signal.SIGTERM
         assert json.loads(run.result.read_text())["role"] == "worker.1"
         assert (run.log / "watch").read_text().startswith("fl_rec: worker.1 failed: a shard is missing\n")
+        assert leader.stdout is not None and leader.stdout.readline().decode()[9:] == f"starting  {run.path}\n"
     finally:
         for process in mark.processes():
             process.kill()
