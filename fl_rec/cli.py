@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from fl_rec import __version__, one_thread_each
 from fl_rec.arguments import called_as
-from fl_rec.errors import FLRecError
+from fl_rec.errors import FLRecError, lacking, packages_needed
 
 one_thread_each()  # before a command's module loads numpy
 
@@ -191,21 +191,8 @@ def _keys() -> dict[str, str]:
 
 
 def _load(module: str, program: str) -> ModuleType:
-    try:
+    with packages_needed(program):
         return import_module(module)
-    except ModuleNotFoundError as err:
-        if (err.name or "").partition(".")[0] == "fl_rec":
-            raise
-        print(f"{program}: error: {_lacking(err)}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _lacking(err: ModuleNotFoundError) -> str:
-    return (
-        f"this Python lacks the package {err.name}. Received: {sys.executable}.\n"
-        "In a clone: ./fl_run.sh COMMAND ..., which has an environment of its own, or first,\n"
-        "when that has made it, source .venv-3.0.0/bin/activate. Elsewhere: pip install FOLDER_OF_THE_CLONE"
-    )
 
 
 def _play(command: ModuleType, options: argparse.Namespace, program: str) -> int:
@@ -228,7 +215,7 @@ def _in_words(err: Exception) -> str:
     if isinstance(err, FLRecError | OSError):
         return str(err)
     if isinstance(err, ModuleNotFoundError) and err.name in _IMPORTED:
-        return _lacking(err)
+        return lacking(err)
     from fl_rec.plugins import where_raised
 
     return (

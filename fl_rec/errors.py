@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -41,3 +44,24 @@ class JobFailed(RunError):
 
     def __str__(self) -> str:
         return f"{self.role} failed: {self.reason}\n  its log: {self.log}"
+
+
+def lacking(err: ModuleNotFoundError) -> str:
+    """What to do about a package that is not there."""
+    return (
+        f"this Python lacks the package {err.name}. Received: {sys.executable}.\n"
+        "In a clone: ./fl_run.sh COMMAND ..., which has an environment of its own, or first,\n"
+        "when that has made it, source .venv-3.0.0/bin/activate. Elsewhere: pip install FOLDER_OF_THE_CLONE"
+    )
+
+
+@contextmanager
+def packages_needed(program: str = Path(sys.argv[0]).name) -> Iterator[None]:
+    """What is imported within needs them: SystemExit, having said so, where one is not there."""
+    try:
+        yield
+    except ModuleNotFoundError as err:
+        if (err.name or "").partition(".")[0] == "fl_rec":
+            raise
+        print(f"{program}: error: {lacking(err)}", file=sys.stderr)
+        sys.exit(2)

@@ -14,9 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fl_rec.coordinator.ddpg_pretraining import EPISODES, pretrain
-from fl_rec.coordinator.simulation import Recording
-from fl_rec.errors import FLRecError
+from fl_rec.errors import FLRecError, packages_needed
+
+with packages_needed():
+    from fl_rec.coordinator.ddpg_pretraining import EPISODES, pretrain
+    from fl_rec.coordinator.simulation import Recording
 
 
 def main(arguments=None):

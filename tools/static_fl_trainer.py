@@ -11,7 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fl_rec.trainer import FLTrainer, main
+from fl_rec.errors import packages_needed
+
+with packages_needed():
+    from fl_rec.trainer import FLTrainer, main
 
 
 class Trainer(FLTrainer):

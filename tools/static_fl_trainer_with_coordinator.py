@@ -13,8 +13,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fl_rec.trainer import main
-from fl_rec.trainer.coordinated import CoordinatedTrainer
+from fl_rec.errors import packages_needed
+
+with packages_needed():
+    from fl_rec.trainer import main
+    from fl_rec.trainer.coordinated import CoordinatedTrainer
 
 
 class Trainer(CoordinatedTrainer):

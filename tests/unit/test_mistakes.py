@@ -161,12 +161,20 @@ def test_it_is_told_with_the_remedy_on_one_screen(
     assert not (tmp_path / "run").exists()
 
 
+TOOLS = sorted((environment.CLONE / "tools").glob("*.py"))
+
+
 def test_there_are_thirty() -> None:
     assert len({each.values[0].typed for each in MISTAKES}) >= 30
 
 
 @pytest.mark.parametrize(
-    ("script", "arguments"), [("fl_rec/cli.py", ["run"]), ("datasets/movielens/prepare.py", ["--help"])]
+    ("script", "arguments"),
+    [
+        ("fl_rec/cli.py", ["run"]),
+        ("datasets/movielens/prepare.py", ["--help"]),
+        *((f"tools/{path.name}", ["--help"]) for path in TOOLS if "__main__" in path.read_text()),
+    ],
 )
 def test_no_environment_is_active(script: str, arguments: list[str]) -> None:
     """A Python without the packages that fl_rec needs."""
