@@ -90,17 +90,20 @@ class Service:
 
 
 @contextmanager
-def serve(folder: Path, clients: int, rounds: int, field: bool) -> Iterator[Service]:
+def serve(
+    folder: Path, clients: int, rounds: int, field: bool, round_timeout: float = ROUND_TIMEOUT
+) -> Iterator[Service]:
     """Has a coordinator run while the block does, and sees that it has written every round with every report.
 
     Args:
         folder: where it keeps its rounds; made here.
         field: whether reports have a field of their own.
+        round_timeout: seconds from a round's first report to its last.
     """
     folder.mkdir()
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, folder, clients, rounds, field), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, folder, clients, rounds, field, round_timeout), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -118,15 +121,17 @@ def serve(folder: Path, clients: int, rounds: int, field: bool) -> Iterator[Serv
         raise RunError(f"Every round must be written, with every report. Received: {len(written)} of {rounds} rounds.")
 
 
-def _serve(connection: Connection, folder: Path, clients: int, rounds: int, field: bool) -> None:
+def _serve(connection: Connection, folder: Path, clients: int, rounds: int, field: bool, round_timeout: float) -> None:
     _start_process()
-    asyncio.run(_listen(connection, folder, clients, rounds, field))
+    asyncio.run(_listen(connection, folder, clients, rounds, field, round_timeout))
 
 
-async def _listen(connection: Connection, folder: Path, clients: int, rounds: int, field: bool) -> None:
+async def _listen(
+    connection: Connection, folder: Path, clients: int, rounds: int, field: bool, round_timeout: float
+) -> None:
     run, fleet = RunDirectory(folder), Fleet(clients, rounds, folder=folder)
     settings = CoordinatorConfig(
-        strategy=STRATEGY, round_timeout=ROUND_TIMEOUT, report_fields={FIELD: (FIELD_LENGTH,)} if field else {}
+        strategy=STRATEGY, round_timeout=round_timeout, report_fields={FIELD: (FIELD_LENGTH,)} if field else {}
     )
 
     def show(done: Round) -> None:
@@ -148,7 +153,7 @@ async def _listen(connection: Connection, folder: Path, clients: int, rounds: in
 # --- Clients ----------------------------------------------------------------------------------------------
 
 
-def _new_report(client: int, number: int, field: bool) -> ClientReport:
+def new_report(client: int, number: int, field: bool) -> ClientReport:
     """One with every figure set."""
     random = np.random.default_rng([client, number])
     figures = {name: float(random.random()) for name in ("train_loss", "train_auc", "test_auc", "hr", "ndcg")}
@@ -180,11 +185,11 @@ def _play_client(
     coordinator = psutil.Process(service.pid)
     end = CoordinatorClient(service.endpoint, lambda: TOKEN, MAX_MESSAGE, 2 * ROUND_TIMEOUT)
     for number in range(rounds):
-        report = _new_report(client, number, field)
+        report = new_report(client, number, field)
         sent = time.monotonic()
         decision = end.report(report, CONNECT_TIMEOUT)
         times[number] = sent, time.monotonic()
-        _require_join(decision.next_state)
+        require_join(decision.next_state)
         if rounds_per_sample and (number + 1) % rounds_per_sample == 0:
             memory[number + 1] = coordinator.memory_info().rss
     end.close()
@@ -211,7 +216,7 @@ async def _ask_all(service: Service, clients: Sequence[int], rounds: int) -> tup
 
     async def ask(call: Callable[..., Any], client: int, number: int) -> tuple[float, float]:
         nonlocal retries
-        data = encode(_new_report(client, number, False))
+        data = encode(new_report(client, number, False))
         sent = time.monotonic()
         while True:
             try:
@@ -225,7 +230,7 @@ async def _ask_all(service: Service, clients: Sequence[int], rounds: int) -> tup
             await asyncio.sleep(PAUSE)
         decision = decode_decision(answer)
         received = time.monotonic()
-        _require_join(decision.next_state)
+        require_join(decision.next_state)
         return sent, received
 
     times = [
@@ -240,16 +245,16 @@ async def _ask_all(service: Service, clients: Sequence[int], rounds: int) -> tup
     return np.array(times).swapaxes(0, 1), retries
 
 
-def _require_join(state: str) -> None:
+def require_join(state: str) -> None:
     if state != JOIN:
         raise RunError(f"{STRATEGY} must tell all to {JOIN}. Received: {state}.")
 
 
-def _pool(processes: int) -> ProcessPoolExecutor:
+def pool(processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_process)
 
 
-def _results(jobs: Sequence[Future[Any]]) -> list[Any]:
+def results(jobs: Sequence[Future[Any]]) -> list[Any]:
     try:
         # The first that fails is to be heard of first; the others wait for it.
         for job in as_completed(jobs):
@@ -281,10 +286,10 @@ def measure_clients(folder: Path, clients: int, rounds: int, field: bool) -> dic
     """
     sample = max(1, rounds // 100)
     # When a client fails, the service ends before the pool is waited for, so that nobody waits for a round.
-    with _pool(clients) as pool, serve(folder, clients, rounds, field) as service:
-        played = _results(
+    with pool(clients) as processes, serve(folder, clients, rounds, field) as service:
+        played = results(
             [
-                pool.submit(_play_client, service, client, rounds, field, 0 if client else sample)
+                processes.submit(_play_client, service, client, rounds, field, 0 if client else sample)
                 for client in range(clients)
             ]
         )
@@ -292,7 +297,7 @@ def measure_clients(folder: Path, clients: int, rounds: int, field: bool) -> dic
     delays = 1000 * (times[:, :, 1].max(0) - times[:, :, 0].max(0))
     later = {done: size for done, size in memory.items() if done >= rounds // 10}
     return {
-        "report_bytes": len(encode(_new_report(0, 1, field))),
+        "report_bytes": len(encode(new_report(0, 1, field))),
         "first_round_ms": float(delays[0]),
         "median_ms": float(np.median(delays[1:])),
         "p99_ms": float(np.percentile(delays[1:], 99)),
@@ -313,8 +318,8 @@ def measure_fleet(folder: Path, clients: int, rounds: int) -> dict[str, Any]:
         seconds; the first round, in which connections are made, apart. How often a client had to try again.
     """
     shares = [range(clients)[part::SIMULATING_PROCESSES] for part in range(SIMULATING_PROCESSES)]
-    with _pool(SIMULATING_PROCESSES) as pool, serve(folder, clients, rounds, False) as service:
-        simulated = _results([pool.submit(_simulate, service, share, rounds) for share in shares])
+    with pool(SIMULATING_PROCESSES) as processes, serve(folder, clients, rounds, False) as service:
+        simulated = results([processes.submit(_simulate, service, share, rounds) for share in shares])
     times = np.concatenate([times for times, _ in simulated])
     seconds = times[:, :, 1].max(0) - times[:, :, 0].min(0)
     return {
