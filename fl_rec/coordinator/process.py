@@ -71,8 +71,13 @@ def token_of(run: RunDirectory) -> str:
     return address.token if address else ""
 
 
-def coordinate(config: Config, run: RunDirectory, endpoint: str, workers: int) -> None:
+def coordinate(
+    config: Config, run: RunDirectory, endpoint: str, workers: int, keep: Callable[[int], None] = lambda _round: None
+) -> None:
     """Plays the coordinator of a run until its workers have ended.
+
+    Args:
+        keep: called when a round is decided, before its clients hear of it.
 
     Raises:
         FLRecError: the strategy failed, or the port is taken.
@@ -83,7 +88,7 @@ def coordinate(config: Config, run: RunDirectory, endpoint: str, workers: int) -
     activity.tell(run.roles, ROLE)
     activity.beat()
     activity.doing("serving")
-    asyncio.run(_serve(config, run, address))
+    asyncio.run(_serve(config, run, address, keep))
 
 
 def coordinate_again(config: Config, run: RunDirectory) -> None:
@@ -153,7 +158,7 @@ def strategy_of(config: Config, fleet: Fleet) -> Strategy:
     return new_strategy(config.coordinator.strategy, config.coordinator.options, fleet, config.yaml_path.parent)
 
 
-async def _serve(config: Config, run: RunDirectory, address: Address) -> None:
+async def _serve(config: Config, run: RunDirectory, address: Address, keep: Callable[[int], None]) -> None:
     settings, epochs = config.coordinator, config.runner.epochs
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -165,6 +170,7 @@ async def _serve(config: Config, run: RunDirectory, address: Address) -> None:
         table = done.table(epochs)
         print(table, flush=True)
         run.append_table(table)
+        keep(done.round)
 
     def fail(err: Exception) -> None:
         # Before the clients hear of it, and fail too: the launcher names who failed first.

@@ -7,14 +7,16 @@ RUN/checkpoint/EPOCH/coordinator/      files of the coordinator's strategy, such
 RUN/checkpoint/EPOCH/checkpoint.json   of which run, net and data it is, checksums, how long the records were
 
 The workers write a draft of the folder together, each its own file. The first of them seals it and puts it in its
-place.
+place. On several hosts those of each host do, in the folder of the run that is there, and the coordinator does where
+no worker is.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,6 +97,20 @@ def write_shared(run: RunDirectory, epoch: int, arrays: Mapping[str, np.ndarray]
     draft = begin_draft(run.checkpoint / str(epoch), 0o700)
     (draft / WORKERS).mkdir(0o700)
     write_arrays(draft / SHARED, arrays, sync=False)
+    _copy_strategys(run, draft)
+
+
+def write_coordinators(run: RunDirectory, epoch: int, identity: Mapping[str, Any], keep: int) -> None:
+    """A whole checkpoint of a host where the coordinator is and no worker: before it decides an epoch's round. OSError.
+
+    Args:
+        identity, keep: see `content` and `complete`.
+    """
+    _copy_strategys(run, begin_draft(run.checkpoint / str(epoch), 0o700))
+    complete(run, epoch, content(run, epoch, (0, math.nan), identity), keep)
+
+
+def _copy_strategys(run: RunDirectory, draft: Path) -> None:
     for path in strategy_files(run):
         (draft / COORDINATOR).mkdir(exist_ok=True)
         shutil.copyfile(path, draft / COORDINATOR / path.name)
@@ -140,6 +156,11 @@ def complete(run: RunDirectory, epoch: int, content: Mapping[str, Any], keep: in
         shutil.rmtree(run.checkpoint / str(old), ignore_errors=True)
 
 
+def is_due(epoch: int, interval: int, epochs: int) -> bool:
+    """Whether an epoch ends with a checkpoint: every `interval`-th does, and the last; 0: none."""
+    return bool(interval) and epoch <= epochs and (epoch % interval == 0 or epoch == epochs)
+
+
 def epochs(run: RunDirectory) -> list[int]:
     """Of which there are checkpoints, ascending."""
     return sorted(int(path.parent.name) for path in run.checkpoint.glob(f"*/{SEAL}") if path.parent.name.isdecimal())
@@ -147,12 +168,18 @@ def epochs(run: RunDirectory) -> list[int]:
 
 def newest(run: RunDirectory) -> TrainingState | None:
     """The last checkpoint that is whole; None if there is none."""
+    return next(_whole(run), None)
+
+
+def whole(run: RunDirectory) -> list[int]:
+    """The epochs of all that are whole, ascending. On several hosts all go on from one that each of them has."""
+    return sorted(state.epoch for state in _whole(run))
+
+
+def _whole(run: RunDirectory) -> Iterator[TrainingState]:
     for epoch in reversed(epochs(run)):
-        try:
-            return TrainingState.read(run, epoch)
-        except DataError:
-            continue
-    return None
+        with suppress(DataError):
+            yield TrainingState.read(run, epoch)
 
 
 def strategy_files(run: RunDirectory) -> list[Path]:
@@ -167,12 +194,16 @@ def go_back(run: RunDirectory, to: TrainingState | None) -> None:
     off at any moment and done again.
 
     Args:
-        to: see `newest`.
+        to: a checkpoint; those of later epochs are removed. None: the beginning.
 
     Raises:
         DataError: a record is shorter than it was then.
         OSError: something can't be written.
     """
+    for epoch in epochs(run):
+        # On several hosts one may have been further; what comes now may come out otherwise.
+        if epoch > (to.epoch if to else 0):
+            shutil.rmtree(run.checkpoint / str(epoch))
     run.set_aside()
     lengths = to.content["lengths"] if to else {}
     for path in run.records:

@@ -195,7 +195,7 @@ class Checkpoints(NoCheckpoints):
             self._ending.result()
 
     def _is_due(self, epoch: int) -> bool:
-        return epoch % self._runner.save_interval == 0 or epoch == self._runner.epochs
+        return training_state.is_due(epoch, self._runner.save_interval, self._runner.epochs)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -50,9 +50,13 @@ class CoordinatedTrainer(FLTrainer):
                 "fl_rec.trainer.FLTrainer and tools/static_fl_trainer.py, which need none."
             )
         if role.kind == "coordinator":
+            from fl_rec.coordinator.checkpoints import Checkpoints
             from fl_rec.coordinator.process import coordinate
 
-            coordinate(job.config, run, role.coordinator_endpoints[0], role.num_workers)
+            address = role.coordinator_endpoints[0]
+            # Where workers are, the first of them writes the strategy's part of a checkpoint too.
+            kept = None if role.own_workers else Checkpoints(job.config.runner, run, job.checksum)
+            coordinate(job.config, run, address, role.num_workers, *((kept.decided,) if kept else ()))
         else:
             super().play(job, role, run)
 

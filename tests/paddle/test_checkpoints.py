@@ -13,6 +13,7 @@ from fl_rec.config import Config
 from fl_rec.data.rows import Rows, SameRows, TrainingRows
 from fl_rec.distillation.student import Student
 from fl_rec.errors import DataError, RunError
+from fl_rec.files import draft_of
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.runs import training_state
 from fl_rec.runs.directory import RESUME_KEY, RunDirectory
@@ -43,6 +44,9 @@ def run(tmp_path: Path) -> RunDirectory:
     return RunDirectory.claim(tmp_path / "run", "this test")[0]
 
 
+ALONE = Role("worker", 0, 1, ("127.0.0.1:1",), "")
+
+
 class Exchange:
     """The servers' model, which is this worker's."""
 
@@ -57,9 +61,11 @@ class Exchange:
 class Worker:
     """Of a trainer, what a checkpoint has to do with."""
 
-    def __init__(self, config: Config, program: TrainingProgram, run: RunDirectory, rows: Rows = SLOTS) -> None:
+    def __init__(
+        self, config: Config, program: TrainingProgram, run: RunDirectory, rows: Rows = SLOTS, role: Role = ALONE
+    ) -> None:
         self.config, self.program, self.run_directory = config, program, run
-        self.role = Role("worker", 0, 1, ("127.0.0.1:1",), "")
+        self.role = role
         self.history: list[dict[str, Any]] = []
         self.saving: Any = SimpleNamespace(best=(1, 0.5), go_on=self._note, worse=lambda: [7], remove=self._note)
         self.noted: list[Any] = []
@@ -156,6 +162,19 @@ def test_every_so_many_epochs_and_the_last(config: Config, run: RunDirectory) ->
         for epoch in range(1, 9):
             worker.save(epoch)
     assert training_state.epochs(run) == [3, 6, 8] and len(worker.noted) == 3
+
+
+def test_the_first_of_a_hosts_workers_writes_and_keeps_one_more(config: Config, run: RunDirectory) -> None:
+    config = config.replace(**{"runner.keep_checkpoints": 1, "runner.epochs": 9})
+    with built(config) as program:
+        worker = Worker(config, program, run, role=Role("worker", 3, 5, (), "", elsewhere=frozenset({0, 1, 2})))
+        for epoch in (1, 2, 3):
+            worker.save(epoch)
+        assert training_state.whole(run) == [2, 3], "another host's newest may be the one before"
+        assert sorted(path.name for path in (run.checkpoint / "3").rglob("*.npz")) == ["3.npz", "shared.npz"]
+        other = Worker(config, program, run, role=Role("worker", 4, 5, (), "", elsewhere=frozenset({0, 1, 2})))
+        other.checkpoints.save_shared(4)
+        assert not draft_of(run.checkpoint / "4").exists()
 
 
 def test_no_checkpoints(run: RunDirectory) -> None:

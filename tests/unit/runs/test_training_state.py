@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fl_rec.coordinator.checkpoints import Checkpoints
 from fl_rec.errors import DataError
 from fl_rec.runs import roles, training_state
 from fl_rec.runs.directory import RunDirectory
@@ -124,6 +127,34 @@ def test_going_back(run: RunDirectory) -> None:
     assert (kept / "workerlog.0").read_text() == "trouble"
     assert json.loads((kept / "result.json").read_text())["state"] == "failed"
     assert roles.read_statuses(kept / "roles")["worker.0"].error == "trouble"
+
+
+def test_going_back_before_the_newest_as_other_hosts_have_it(run: RunDirectory) -> None:
+    for epoch in (1, 2, 3):
+        write(run, epoch, keep=3)
+    training_state.go_back(run, TrainingState.read(run, 2))
+    assert [each["epoch"] for each in run.read_metrics()] == [1, 2]
+    assert training_state.whole(run) == [1, 2], "epoch 3 is trained anew, and this one is not taken for it"
+
+
+def test_what_a_host_with_the_coordinator_alone_goes_on_from(run: RunDirectory) -> None:
+    run.coordinator.mkdir()
+    runner: Any = SimpleNamespace(save_interval=2, epochs=7, keep_checkpoints=1)
+    kept = Checkpoints(runner, run, "c")
+    for round in range(8):
+        # As of a strategy that has decided this round.
+        (run.coordinator / "policy.npz").write_text(str(round))
+        with open(run.rounds, "a") as rounds:
+            rounds.write(f"round {round}\n")
+        kept.decided(round)
+    # Two more than the workers keep, since it is first of all to have an epoch's.
+    assert training_state.whole(run) == [4, 6, 7]
+    state = TrainingState.read(run, 6)
+    assert state.content["identity"] == {"run": run.identity, "data": "c", "epoch": 6}
+    training_state.go_back(run, state)
+    assert (run.coordinator / "policy.npz").read_text() == "5", "which decides round 6 anew"
+    assert run.rounds.read_text().splitlines()[-1] == "round 5"
+    assert training_state.whole(run) == [4, 6]
 
 
 def test_going_back_again_and_to_the_beginning(run: RunDirectory) -> None:
