@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live as Place
@@ -32,6 +33,17 @@ _HEADER_EVERY = 20  # epochs
 _GAP = "  "
 
 
+class _Console(Console):
+    """One thread prints at a time. rich's own, which draws anew what goes on, and another that prints a line above it
+    would each go up by as many lines as the other has drawn, and erase a line that is to stay."""
+
+    lock: AbstractContextManager[Any] = nullcontext()
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        with self.lock:
+            super().print(*objects, **how)
+
+
 class Live(Screen):
     """A terminal.
 
@@ -42,7 +54,7 @@ class Live(Screen):
 
     def __init__(self, file: TextIO, level: int = NORMAL, width: int | None = None, height: int | None = None) -> None:
         super().__init__(level)
-        self._console = Console(file=file, highlight=False, markup=False, emoji=False, width=width, height=height)
+        self._console = _Console(file=file, highlight=False, markup=False, emoji=False, width=width, height=height)
         self._doing = "checking the configuration and the data"
         self._pass: Pass | None = None
         self._epochs_shown = 0
@@ -51,6 +63,7 @@ class Live(Screen):
         self._place = Place(
             get_renderable=self.render, console=self._console, refresh_per_second=_REFRESH, transient=True
         )
+        self._console.lock = self._place._lock
 
     def __enter__(self) -> Live:
         if self._level >= NORMAL:

@@ -301,6 +301,37 @@ def test_the_worst_client_beside_its_own_popularity(started: Start) -> None:
     assert "worst: 0 Boston 0.440" in "".join(unknown) and "own popularity" not in "".join(unknown)
 
 
+def on_screen(text: str) -> list[str]:
+    """What stands on a terminal that is high enough, of lines that are written as a whole."""
+    lines, at = [""], 0
+    for word in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\n|[^\x1b\r\n]+", text):
+        if word == "\n":
+            at += 1
+            lines += [""] * (at == len(lines))
+        elif word == "\x1b[1A":
+            at -= 1
+        elif word == "\x1b[2K" or word[0] != "\x1b":
+            lines[at] = word if word[0] != "\x1b" else ""
+    return [line for line in lines if line]
+
+
+def test_a_line_is_not_drawn_over(started: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes on has now more lines, now less, while one thread draws it anew and another says something."""
+    monkeypatch.setattr("fl_rec.terminal.live._REFRESH", 500)
+    monkeypatch.setenv("TERM", "xterm")
+    file = io.StringIO()
+    monkeypatch.setattr(file, "isatty", lambda: True)
+    job, screen = started(), Live(file, NORMAL, 80, 24)
+    lines = [f"line {number}" for number in range(50)]
+    with screen:
+        screen.starting(job)
+        for number, line in enumerate(lines):
+            clients = [Client(f"client {each}", 1, 2, 1.0, "training") for each in range(number * 7 % 12)]
+            screen._pass = Pass(1, clients) if clients else None
+            screen.say(line)
+    assert [line for line in on_screen(file.getvalue()) if line.startswith("line")] == lines
+
+
 # -- elsewhere -------------------------------------------------------------------------------------------------
 
 
