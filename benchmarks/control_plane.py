@@ -27,16 +27,16 @@ import psutil
 from coordinator import (
     MIB,
     SIMULATING_PROCESSES,
-    TOKEN,
     Service,
     new_report,
     pool,
     require_join,
     results,
     serve,
+    shown_by,
 )
 
-from fl_rec.coordinator.wire import METHOD, TOKEN_KEY, channel_options, decode_decision, encode, split
+from fl_rec.coordinator.wire import METHOD, channel_options, decode_decision, encode, split
 from fl_rec.errors import RunError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import read_lines
@@ -79,7 +79,7 @@ async def _simulate(service: Service, clients: Sequence[int], seed: int, stretch
         data = encode(new_report(client, number, False))
         sent = time.monotonic()
         try:
-            answer = call(split(data), timeout=ROUND_TIMEOUT, metadata=((TOKEN_KEY, TOKEN),))
+            answer = call(split(data), timeout=ROUND_TIMEOUT, metadata=shown_by(client))
             decision = decode_decision(b"".join([chunk async for chunk in answer]))
         except grpc.aio.AioRpcError as err:
             raise RunError(f"Simulated client {client} must get an answer. Received: {err.details()}") from err

@@ -51,16 +51,18 @@ import psutil
 from fl_rec.config import CoordinatorConfig
 from fl_rec.coordinator.client import PAUSE, CoordinatorClient
 from fl_rec.coordinator.messages import JOIN, ClientReport, Device
+from fl_rec.coordinator.reception import Reception, token_for
 from fl_rec.coordinator.rounds import Round, RoundLog
-from fl_rec.coordinator.service import Coordinator, new_server
+from fl_rec.coordinator.service import Coordinator
 from fl_rec.coordinator.strategies import Fleet, new_strategy
-from fl_rec.coordinator.wire import METHOD, TOKEN_KEY, channel_options, decode_decision, encode, split
+from fl_rec.coordinator.wire import CLIENT_KEY, METHOD, TOKEN_KEY, channel_options, decode_decision, encode, split
 from fl_rec.errors import RunError
 from fl_rec.job.watch import Mark
+from fl_rec.runs.audit import Audit
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.tables import figure
 
-STRATEGY, TOKEN, MAX_MESSAGE = "join_all", "f" * 32, 1 << 20
+STRATEGY, SECRET, MAX_MESSAGE = "join_all", "f" * 32, 1 << 20
 # A declared field of a report: its name and length.
 FIELD, FIELD_LENGTH = "weights", 64
 # Seconds; a client that fails must not hold up the others for longer.
@@ -141,13 +143,18 @@ async def _listen(
         lambda: new_strategy(STRATEGY, {}, fleet, folder), STRATEGY, settings, RoundLog(run.rounds), show
     )
     await coordinator.start()
-    server, port = await new_server(coordinator, "127.0.0.1:0", TOKEN, MAX_MESSAGE)
-    connection.send(port)
+    reception = Reception(coordinator, SECRET, MAX_MESSAGE, Audit(run.audit))
+    connection.send(await reception.open("127.0.0.1:0"))
     # It can be read when the other side hangs up.
     hung_up = asyncio.Event()
     asyncio.get_running_loop().add_reader(connection.fileno(), hung_up.set)
     await hung_up.wait()
-    await server.stop(None)
+    await reception.stop(None)
+
+
+def shown_by(client: int) -> tuple[tuple[str, str], ...]:
+    """What a client shows to be who it is."""
+    return (CLIENT_KEY, str(client)), (TOKEN_KEY, token_for(SECRET, client))
 
 
 # --- Clients ----------------------------------------------------------------------------------------------
@@ -183,7 +190,7 @@ def _play_client(
     """
     times, memory = np.zeros((rounds, 2)), {}
     coordinator = psutil.Process(service.pid)
-    end = CoordinatorClient(service.endpoint, lambda: TOKEN, MAX_MESSAGE, 2 * ROUND_TIMEOUT)
+    end = CoordinatorClient(service.endpoint, lambda: token_for(SECRET, client), MAX_MESSAGE, 2 * ROUND_TIMEOUT)
     for number in range(rounds):
         report = new_report(client, number, field)
         sent = time.monotonic()
@@ -211,7 +218,6 @@ async def _ask_all(service: Service, clients: Sequence[int], rounds: int) -> tup
     options = [*channel_options(), ("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.aio.insecure_channel(service.endpoint, options=options) for _ in clients]
     calls = [channel.stream_stream(METHOD) for channel in channels]
-    metadata = ((TOKEN_KEY, TOKEN),)
     retries = 0
 
     async def ask(call: Callable[..., Any], client: int, number: int) -> tuple[float, float]:
@@ -220,7 +226,7 @@ async def _ask_all(service: Service, clients: Sequence[int], rounds: int) -> tup
         sent = time.monotonic()
         while True:
             try:
-                chunks = call(split(data), timeout=2 * ROUND_TIMEOUT, metadata=metadata)
+                chunks = call(split(data), timeout=2 * ROUND_TIMEOUT, metadata=shown_by(client))
                 answer = b"".join([chunk async for chunk in chunks])
                 break
             except grpc.aio.AioRpcError as err:

@@ -7,7 +7,17 @@ from fl_rec.config import Config
 from fl_rec.coordinator.strategies import Fleet, new_strategy
 from fl_rec.data.check import Facts
 from fl_rec.errors import ConfigError
+from fl_rec.secure import Tls
 from fl_rec.typed import to_plain
+
+
+def check_files(config: Config, clients: int) -> None:
+    """Raises ConfigError if no certificate is on this host, or the first ones won't do; each role looks at its own."""
+    named = ("coordinator", *(f"client-{number}" for number in range(clients)))
+    files = [tls for name in named if (tls := Tls.of(config.tls, name))]
+    here = [tls for tls in files if tls.cert.exists()]
+    for tls in (here or files)[:2]:
+        tls.check()
 
 
 def check(config: Config, job: Facts) -> Config:
@@ -26,6 +36,7 @@ def check(config: Config, job: Facts) -> Config:
         raise ConfigError(
             f"coordinator.clients must name clients 0 to {job.workers - 1}. Received: {', '.join(unknown)}."
         )
+    check_files(config, job.workers)
     fleet = Fleet(job.workers, config.runner.epochs, config.runner.seed, config=config)
     strategy = new_strategy(settings.strategy, settings.options, fleet, folder)
     return config.replace(

@@ -16,6 +16,7 @@ import grpc
 from fl_rec.coordinator.messages import ClientReport, Decision, MessageError
 from fl_rec.coordinator.wire import (
     CHUNK,
+    CLIENT_KEY,
     KEEPALIVE,
     KEEPALIVE_ANSWER,
     METHOD,
@@ -26,6 +27,7 @@ from fl_rec.coordinator.wire import (
     split,
 )
 from fl_rec.errors import RunError
+from fl_rec.secure.tls import Tls, channel_credentials, why_refused
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +46,14 @@ class CoordinatorClient:
 
     Args:
         endpoint: "host:port" of the coordinator.
-        token: gives the run's token; it is asked again before each attempt, since the coordinator may start late.
+        token: gives the client's own; it is asked again before each attempt, since the coordinator may start late.
         max_message_bytes: longest message of either side.
         answer_timeout: seconds that one attempt waits for an answer.
         compression: runner.compress_report, for the reports.
+        tls: the client's files; None without TLS.
+
+    Raises:
+        ConfigError: the files of `tls` will not do.
     """
 
     def __init__(
@@ -57,11 +63,15 @@ class CoordinatorClient:
         max_message_bytes: int,
         answer_timeout: float,
         compression: str = "none",
+        tls: Tls | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._token, self._max, self._answer_timeout = token, max_message_bytes, answer_timeout
-        self._compression = compression
-        self._channel = grpc.insecure_channel(endpoint, options=channel_options())
+        self._compression, self._tls = compression, tls
+        if tls is None:
+            self._channel = grpc.insecure_channel(endpoint, options=channel_options())
+        else:
+            self._channel = grpc.secure_channel(endpoint, channel_credentials(tls), options=channel_options())
         # What fits a chunk needs no thread that sends one after the other; on the way it is a stream all the same.
         self._send, self._send_chunks = self._channel.unary_stream(METHOD), self._channel.stream_stream(METHOD)
 
@@ -73,7 +83,7 @@ class CoordinatorClient:
                 one attempt.
 
         Raises:
-            CoordinatorLost: it could not be reached in that time.
+            CoordinatorLost: it could not be reached in that time, or one side does not take the other's certificate.
             MessageError: the report can't be compressed so.
             RunError: it is too long; or it was refused, or answered with what is no decision.
         """
@@ -89,7 +99,8 @@ class CoordinatorClient:
             connected = self._await_connection(wait)
             began = time.monotonic()
             try:
-                return decode_decision(self._exchange(data, self._answer_timeout if connected else LONGEST_WAIT))
+                limit = self._answer_timeout if connected else LONGEST_WAIT
+                return decode_decision(self._exchange(report.client, data, limit))
             except MessageError as err:
                 raise RunError(f"The coordinator must answer with a decision. {err}") from err
             except grpc.RpcError as err:
@@ -100,8 +111,12 @@ class CoordinatorClient:
                     ) from err
                 if connected and time.monotonic() - began > KEEPALIVE + KEEPALIVE_ANSWER:
                     lost_at = 0.0  # it was there all that time
-                lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at + PAUSE > timeout:
+                first, lost_at = not lost_at, lost_at or time.monotonic()
+                over = time.monotonic() - lost_at + PAUSE > timeout
+                why = why_refused(self.endpoint, self._tls) if not connected and (first or over) else ""
+                if why:
+                    raise CoordinatorLost(f"The coordinator at {self.endpoint} could not be reached. {why}") from err
+                if over:
                     raise CoordinatorLost(
                         f"The coordinator at {self.endpoint} could not be reached for {timeout:g} s "
                         f"({err.code().name}: {err.details()})."
@@ -110,8 +125,9 @@ class CoordinatorClient:
             time.sleep(PAUSE)
             wait = min(2 * wait, LONGEST_WAIT, max(PAUSE, lost_at + timeout - time.monotonic()))
 
-    def _exchange(self, data: bytes, timeout: float) -> bytes:
-        options = {"timeout": timeout, "metadata": ((TOKEN_KEY, self._token()),)}
+    def _exchange(self, client: int, data: bytes, timeout: float) -> bytes:
+        shown = ((CLIENT_KEY, str(client)), (TOKEN_KEY, self._token()))
+        options = {"timeout": timeout, "metadata": shown}
         call = self._send(data, **options) if len(data) <= CHUNK else self._send_chunks(split(data), **options)
         answer = bytearray()
         for chunk in call:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import secrets
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,15 +19,19 @@ from annotated_types import Ge, Lt
 from fl_rec.arguments import add_config_arguments
 from fl_rec.config import Config, received
 from fl_rec.coordinator.claims import limits_of
+from fl_rec.coordinator.messages import FINISH
+from fl_rec.coordinator.reception import Reception, token_for
 from fl_rec.coordinator.rounds import Round, RoundLog, recorded_reports
-from fl_rec.coordinator.service import Coordinator, new_server
+from fl_rec.coordinator.service import Coordinator
 from fl_rec.coordinator.strategies import STRATEGIES, Fleet, Strategy, new_strategy
 from fl_rec.errors import RunError
-from fl_rec.files import read_json, write_json
+from fl_rec.files import atomic_write, read_json, write_json
 from fl_rec.outside import Count, as_typed
 from fl_rec.runs import activity, roles
+from fl_rec.runs.audit import Audit
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.listing import named
+from fl_rec.secure import INSECURE_KEY, Tls, is_insecure, require_safe
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +48,7 @@ class Address:
     Attributes:
         endpoint: "host:port".
         workers: how many clients there are.
-        token: what a client shows; only this user can read it.
+        token: the run's secret, of which each client's own token is made; only this user can read it.
     """
 
     endpoint: str
@@ -65,10 +70,29 @@ class Address:
         write_json(self.path(run), asdict(self), mode=0o600)
 
 
-def token_of(run: RunDirectory) -> str:
-    """The run's token, or "" before its coordinator has started."""
+def token_of(run: RunDirectory, client: int) -> str:
+    """A client's own token, or "" before the coordinator has started."""
+    try:
+        return _token_path(run, client).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def tokens_of(run: RunDirectory, clients: Iterable[int]) -> dict[int, str]:
+    """Tokens for the clients of another host, on the coordinator's host, once it has started; empty before."""
     address = Address.read(run)
-    return address.token if address else ""
+    return {client: token_for(address.token, client) for client in clients} if address else {}
+
+
+def hand_out(run: RunDirectory, tokens: Mapping[int, str]) -> None:
+    """Puts tokens where this host's clients look for their own. OSError."""
+    for client, token in tokens.items():
+        with atomic_write(_token_path(run, client), 0o600, sync=False) as file:
+            file.write(token.encode())
+
+
+def _token_path(run: RunDirectory, client: int) -> Path:
+    return run.coordinator / "tokens" / str(client)
 
 
 def coordinate(
@@ -85,6 +109,7 @@ def coordinate(
     known = Address.read(run)
     address = Address(endpoint, workers, known.token if known else secrets.token_hex(16))
     address.write(run)
+    hand_out(run, tokens_of(run, range(workers)))
     activity.tell(run.roles, ROLE)
     activity.beat()
     activity.doing("serving")
@@ -127,6 +152,9 @@ def replay(config: Config, run: RunDirectory, say: Callable[[str], None]) -> Non
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `fl-rec coordinator`."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument(
+        "--insecure", action="store_true", help="listen where others come to it, without TLS; see tls.cert"
+    )
     parser.add_argument("--dry", action="store_true", help="show what a strategy would decide on the recorded run")
     add_config_arguments(parser, required=False)
 
@@ -141,6 +169,8 @@ def command(options: argparse.Namespace) -> int:
     if options.dry:
         replay(config, run, print)
     else:
+        if options.insecure:
+            os.environ[INSECURE_KEY] = "1"
         coordinate_again(config, run)
     return 0
 
@@ -177,24 +207,40 @@ async def _serve(config: Config, run: RunDirectory, address: Address, keep: Call
         with suppress(OSError):  # on a full disk the clients must hear of it all the same
             roles.write_status(run.roles, ROLE, roles.FAILED, str(err))
 
-    def doubt(text: str) -> None:
+    def doubt(client: int, text: str) -> None:
+        audit.tell("excluded", f"client-{client}", text)
         log.warning("%s", text)
         run.append_table(f"note: {text}")
+
+    audit = Audit(run.audit)
+    tls = Tls.of(config.tls, "coordinator")
+    require_safe(address.endpoint, tls, is_insecure(), "the coordinator")
+
+    finished: set[int] = set()
+
+    def record(done: Round) -> None:
+        show(done)
+        for client in done.missing:
+            audit.tell("excluded", f"client-{client}", f"no report in time in round {done.round}")
+        for client in {*done.clients(FINISH)} - finished:
+            finished.add(client)
+            audit.tell("finished", f"client-{client}", f"in round {done.round}: {done.decisions[client].reason}")
 
     coordinator = Coordinator(
         lambda: strategy_of(config, fleet),
         settings.strategy,
         settings,
         RoundLog(run.rounds),
-        show,
+        record,
         fail,
         config.runner.compress_report,
         limits_of(config, address.workers),
         doubt if config.runner.on_divergence == "warn" else None,
     )
     await coordinator.start()
-    server, _ = await new_server(coordinator, address.endpoint, address.token, settings.max_message_bytes)
-    log.info("the coordinator listens at %s", address.endpoint)
+    reception = Reception(coordinator, address.token, settings.max_message_bytes, audit, tls)
+    await reception.open(address.endpoint)
+    log.info("the coordinator listens at %s, %s", address.endpoint, "with TLS" if tls else "without TLS")
     roles.write_status(run.roles, ROLE, roles.RUNNING)
     try:
         while not stop.is_set() and not coordinator.failure.done() and not _workers_ended(run, address.workers):
@@ -204,7 +250,7 @@ async def _serve(config: Config, run: RunDirectory, address: Address, keep: Call
                 continue
     finally:
         coordinator.close()
-        await server.stop(GRACE_SECONDS)
+        await reception.stop(GRACE_SECONDS)
     if coordinator.failure.done():
         coordinator.failure.result()
 

@@ -9,12 +9,11 @@ A report that breaks off does not count, since no part of a message is a message
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
@@ -27,26 +26,26 @@ from fl_rec.coordinator.claims import Limits, strange
 from fl_rec.coordinator.messages import FINISH, WAIT, ClientReport, Decision, MessageError, check_fields
 from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.coordinator.strategies import Strategy
-from fl_rec.coordinator.wire import CALL, SERVICE, TOKEN_KEY, channel_options, decode_report, encode, split
+from fl_rec.coordinator.wire import decode_report, encode
 from fl_rec.errors import FLRecError, RunError
 
 log = logging.getLogger(__name__)
 
-# Characters of a refusal. It travels in a header, and those are lost beyond 8 KiB.
-LONGEST_REASON = 800
 # A client whose connection broke asks again before the coordinator has seen that it broke.
 CALLS_OF_A_CLIENT = 8
-# Messages that come in at a time, beside one of each client, and seconds for each.
-MORE_MESSAGES, RECEIVE_SECONDS = 4, 20.0
 POLL_SECONDS = 0.05
 
 
 class Refused(FLRecError):
-    """A report that is not accepted; the client is told why."""
+    """A report that is not accepted; the client is told why.
 
-    def __init__(self, status: grpc.StatusCode, reason: str) -> None:
+    Args:
+        kind: see `Audit.tell`.
+    """
+
+    def __init__(self, status: grpc.StatusCode, reason: str, kind: str = "report") -> None:
         super().__init__(reason)
-        self.status = status
+        self.status, self.kind = status, kind
 
 
 class Coordinator:
@@ -63,8 +62,8 @@ class Coordinator:
         on_failure: told why the strategy failed, before the clients are.
         compression: runner.compress_report, for the decisions.
         limits: what each client's reports can't be above; empty where nothing is known.
-        doubted: is told why a report can't be, which counts as none, so that its client waits; None: it is refused,
-            which ends its client.
+        doubted: is told whose report can't be, and why, which counts as none, so that its client waits; None: it is
+            refused, which ends its client.
 
     Attributes:
         failure: set when the strategy has failed, after which no report is accepted.
@@ -80,7 +79,7 @@ class Coordinator:
         on_failure: Callable[[Exception], None] = lambda _: None,
         compression: str = "none",
         limits: Sequence[Limits] = (),
-        doubted: Callable[[str], None] | None = None,
+        doubted: Callable[[int, str], None] | None = None,
     ) -> None:
         self._limits, self._tell_doubt = limits, doubted
         self._new_strategy, self._strategy_name = new_strategy, strategy_name
@@ -113,14 +112,17 @@ class Coordinator:
         self._round = await self._in_thread(self._take_up)
         self._expected = set(self._strategy.fleet) - self._strategy.finished
 
-    async def answer(self, data: bytes) -> bytes:
+    async def answer(self, data: bytes, sender: int | None = None) -> bytes:
         """The decision for a client, once there is one, both as they travel.
+
+        Args:
+            sender: the client that has shown to be who sends it; None where nobody else can.
 
         Raises:
             MessageError: it is no report.
-            Refused: the report is of another round, or of nobody who is expected.
+            Refused: the report is of another round or client, or of nobody who is expected.
         """
-        client, answer = await self._take(data)
+        client, answer = await self._take(data, sender)
         del data  # what waits holds no message
         if isinstance(answer, bytes):
             return answer
@@ -137,10 +139,16 @@ class Coordinator:
             self._waiting[client] -= 1
         return answers[client]
 
-    async def _take(self, data: bytes) -> tuple[int, bytes | asyncio.Future[Mapping[int, bytes]]]:
+    async def _take(self, data: bytes, sender: int | None) -> tuple[int, bytes | asyncio.Future[Mapping[int, bytes]]]:
         """The client of a report, and its answer, or what becomes it."""
         report = decode_report(data)
         client = report.client
+        if sender not in (None, client):
+            raise Refused(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"A client reports as itself. Received: a report of client {client} from client {sender}.",
+                "identity",
+            )
         if self.failure.done():
             raise Refused(grpc.StatusCode.ABORTED, str(self.failure.exception()))
         if client not in self._strategy.standing:
@@ -183,7 +191,7 @@ class Coordinator:
             raise Refused(
                 grpc.StatusCode.INVALID_ARGUMENT, f"{text} Look at that client, or set runner.on_divergence=warn."
             )
-        self._tell_doubt(f"round {report.round}: {text} It waits.")
+        self._tell_doubt(report.client, f"round {report.round}: {text} It waits.")
         return received
 
     async def _wait_ahead(self, report: ClientReport) -> None:
@@ -216,6 +224,7 @@ class Coordinator:
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"Reports are of round {self._round}. Received: one of round {report.round} from client "
                 f"{report.client}, which {which}.",
+                "round",
             )
         if report.client not in self._expected:
             raise Refused(
@@ -319,103 +328,3 @@ def _work(calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]]) -> None:
                 future.set_result(call())
             except BaseException as err:
                 future.set_exception(err)
-
-
-async def new_server(
-    coordinator: Coordinator, endpoint: str, token: str, max_message_bytes: int
-) -> tuple[grpc.aio.Server, int]:
-    """A server that is listening, and its port.
-
-    Args:
-        endpoint: "host:port"; port 0 lets the system choose.
-        token: what a client must show.
-        max_message_bytes: longest message of either side.
-
-    Raises:
-        RunError: the port is taken.
-    """
-
-    intake = _Intake(max_message_bytes, coordinator.clients + MORE_MESSAGES)
-
-    async def report(chunks: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
-        shown = dict(context.invocation_metadata()).get(TOKEN_KEY, "")
-        try:
-            if not hmac.compare_digest(str(shown), token):
-                raise Refused(
-                    grpc.StatusCode.UNAUTHENTICATED, "A client shows the token of its run. Received: another, or none."
-                )
-            answer = await coordinator.answer(await intake.read(chunks))
-            if len(answer) > max_message_bytes:
-                raise Refused(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"A decision must be at most coordinator.max_message_bytes={max_message_bytes} long. "
-                    f"Received: {len(answer)} bytes from the strategy.",
-                )
-        except (MessageError, Refused) as err:
-            status = err.status if isinstance(err, Refused) else grpc.StatusCode.INVALID_ARGUMENT
-            reason = str(err)
-            shown = reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + " ..."
-            await context.abort(status, shown)  # it raises
-        for chunk in split(answer):
-            yield chunk
-
-    server = grpc.aio.server(options=channel_options())
-    handler = grpc.stream_stream_rpc_method_handler(report)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {CALL: handler}),))
-    try:
-        port = server.add_insecure_port(endpoint)
-    except RuntimeError as err:
-        raise RunError(
-            f"The coordinator must be able to listen on its port. Received: {endpoint}, which can't be bound. "
-            "Free the port or, if the system chose it, start again."
-        ) from err
-    await server.start()
-    return server, port
-
-
-class _Intake:
-    """Takes messages in, each within RECEIVE_SECONDS. Who floods it floods itself out: beyond so many messages or bytes
-    at a time, what has been told for longest, or is the longest, is told no more; a client's report is whole at once.
-
-    Args:
-        limit: longest message, in bytes.
-        most: messages at a time, and `limit` times as many bytes.
-    """
-
-    def __init__(self, limit: int, most: int) -> None:
-        self._limit, self._most = limit, most
-        self._open: dict[asyncio.Future[bytes], bytearray] = {}  # in the order in which they came
-
-    async def read(self, chunks: AsyncIterator[bytes]) -> bytes:
-        """A whole message. Raises Refused."""
-        if len(self._open) >= self._most:
-            next(iter(self._open)).cancel()
-        message = bytearray()
-        reading = asyncio.ensure_future(self._join(chunks, message))
-        self._open[reading] = message
-        try:
-            await asyncio.wait({reading}, timeout=RECEIVE_SECONDS)
-        finally:
-            del self._open[reading]
-        if not reading.done() or reading.cancelled():
-            reading.cancel()
-            raise Refused(
-                grpc.StatusCode.UNAVAILABLE,
-                f"A report must be told within {RECEIVE_SECONDS:g} s, and sooner while others tell as much. "
-                f"Received: {len(message)} bytes and no end.",
-            )
-        return reading.result()
-
-    async def _join(self, chunks: AsyncIterator[bytes], message: bytearray) -> bytes:
-        async for chunk in chunks:
-            if len(message) + len(chunk) > self._limit:
-                raise Refused(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"A report must be at most coordinator.max_message_bytes={self._limit} long. Received: "
-                    f"{len(message) + len(chunk)} bytes or more. Make the fields of report_fields() smaller, or raise "
-                    "the limit.",
-                )
-            message += chunk
-            if sum(map(len, self._open.values())) > self._most * self._limit:
-                max(self._open, key=lambda each: len(self._open[each])).cancel()
-        return bytes(message)

@@ -37,11 +37,14 @@ _ARRAY, _COMPRESSED = 1, 2
 
 SERVICE, CALL = "fl_rec.Coordinator", "Report"
 METHOD = f"/{SERVICE}/{CALL}"
-TOKEN_KEY = "fl_rec-token"
+# What a call shows beside its message: the client that it is from, and that client's own token of the run.
+CLIENT_KEY, TOKEN_KEY = "fl_rec-client", "fl_rec-token"
 # Bytes of a message that travel at once.
 CHUNK = 1 << 16
 # A peer that stands still is noticed after KEEPALIVE + KEEPALIVE_ANSWER seconds.
 KEEPALIVE, KEEPALIVE_ANSWER = 10.0, 10.0
+# Seconds after which a connection on which nothing is asked is closed.
+IDLE = 300.0
 
 
 def channel_options() -> list[tuple[str, int]]:
@@ -66,6 +69,12 @@ def channel_options() -> list[tuple[str, int]]:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
     ]
+
+
+def server_options() -> list[tuple[str, int]]:
+    """What the coordinator sets."""
+    # A client whose epoch takes longer connects again.
+    return [*channel_options(), ("grpc.max_connection_idle_ms", int(IDLE * 1000))]
 
 
 def split(message: bytes) -> Iterator[bytes]:

@@ -46,6 +46,7 @@ from fl_rec.runs.directory import (
 )
 from fl_rec.runs.hosts import Hosts, split
 from fl_rec.runs.result import FAILED, INTERRUPTED, RunResult
+from fl_rec.secure import INSECURE_KEY
 
 # What starts the roles, by START_KEY: one process that imports Paddle and forks them, or fleetrun.
 START_KEY = "FL_REC_START"
@@ -78,6 +79,7 @@ class LaunchOptions:
         log_level: how much the roles' logs tell: debug, info, warning or error.
         workers, coordinators, host: with `servers` the addresses of a job on several hosts, and which of them this is.
         hosts: what `placed` makes of the addresses; None if all roles are here.
+        insecure: whether what others than this machine may reach may be without TLS.
     """
 
     config_yaml: Path
@@ -94,6 +96,7 @@ class LaunchOptions:
     coordinators: str | None = None
     host: str | None = None
     hosts: Hosts | None = None
+    insecure: bool = False
 
     @property
     def training_script(self) -> Path:
@@ -234,6 +237,7 @@ def _play(
                     mark.name: mark.value,
                     LAUNCHER_KEY: str(os.getpid()),
                     LOG_LEVEL_KEY: options.log_level,
+                    **({INSECURE_KEY: "1"} if options.insecure else {}),
                     **variables,
                     **({"POD_IP": addresses.numeric(options.hosts).here} if options.hosts else {}),
                     # Gloo's store and fleetrun leave temporary files behind when they are ended.

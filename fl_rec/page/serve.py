@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import json
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,6 +21,7 @@ from fl_rec.page.render import run_page
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.listing import TRAINING
 from fl_rec.runs.result import RunResult
+from fl_rec.secure import is_loopback
 
 # Who has asked within these seconds is shown the end, and has as long to ask for it.
 _PATIENCE = 3.0
@@ -55,18 +54,12 @@ def _parsed(text: str, insecure: bool) -> tuple[str, int]:
             f"--ui takes HOST:PORT, the port from 0, any free one, to 65535. Received: {text}. Leave it out, or write "
             "--ui 127.0.0.1:8080"
         )
-    if not (_is_loopback(host) or insecure):
+    if not (is_loopback(host) or insecure):
         raise ConfigError(
             f"--ui serves this machine alone. Received: {text}, where others could read it on its way, secret and all. "
             "Leave the address out and come through ssh -L, or add --insecure."
         )
     return host, int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 class LivePage(Observer):

@@ -7,7 +7,9 @@ runs/NAME/log/             each role's log
 runs/NAME/roles/           each role's status, from which the launcher judges the job
 runs/NAME/metrics.jsonl    one line per worker and epoch, and one for all together
 runs/NAME/rounds.jsonl     with a coordinator: one line per round, every report and every decision
-runs/NAME/coordinator/     its address; arrays/, the large arrays of rounds.jsonl; what a strategy keeps
+runs/NAME/coordinator/     its address; tokens/K, by which client K shows who it is; arrays/, the large arrays of
+                           rounds.jsonl; what a strategy keeps
+runs/NAME/audit.jsonl      who joined, was refused, was excluded or has finished, and why
 runs/NAME/privacy/K.json   with differential privacy: what worker K has spent of it, before it is spent
 runs/NAME/tables.txt       the same for people, one table per epoch
 runs/NAME/model/EPOCH/     the model as it was evaluated
@@ -110,6 +112,10 @@ class RunDirectory:
     def coordinator(self) -> Path:
         """What a client needs to reach the coordinator, and what a strategy keeps."""
         return self.path / "coordinator"
+
+    @property
+    def audit(self) -> Path:
+        return self.path / "audit.jsonl"
 
     @property
     def tables(self) -> Path:

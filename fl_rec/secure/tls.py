@@ -29,6 +29,14 @@ _REASONS = {
     62: "is of another name than the address: fl-rec certs DIR --hosts NAME ... makes one of that name",
     64: "is of another address: fl-rec certs DIR --hosts ADDRESS ... makes one of that address",
 }
+# What OpenSSL calls it when somebody speaks no TLS.
+_PLAIN = (
+    "HTTP_REQUEST",
+    "WRONG_VERSION_NUMBER",
+    "RECORD_LAYER_FAILURE",
+    "UNEXPECTED_MESSAGE",
+    "PACKET_LENGTH_TOO_LONG",
+)
 # What a peer answers to a certificate that it does not take, as OpenSSL names the alert.
 _ALERTS = {
     "CERTIFICATE_EXPIRED": _REASONS[10],
@@ -73,7 +81,7 @@ class Tls:
         if self.key.is_file() and self.key.stat().st_mode & 0o077:
             log.warning("%s can be read by others than its owner: chmod 600 it, or make a new one.", self.key)
         try:
-            found = _handshake(server_context(self), _unverified(self))
+            found = _handshake(_serving(self), _unverified(self))
         except ssl.SSLError as err:
             raise ConfigError(f"tls.cert must do. Received: {self.cert}, which {_why(err)}.") from err
         ends = ssl.cert_time_to_seconds(found["notAfter"])
@@ -100,8 +108,18 @@ def channel_credentials(tls: Tls) -> Any:
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:
-    """For a server whose clients need a certificate of `tls.ca`. ConfigError if the files can't be read."""
-    return _loaded(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls)
+    """For a server whose clients need a certificate of `tls.ca`. ConfigError if the files won't do."""
+    tls.check()
+    return _serving(tls)
+
+
+def _serving(tls: Tls) -> ssl.SSLContext:
+    context = _loaded(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls)
+    context.set_alpn_protocols(["h2"])
+    # A session that is taken up again would not be judged again.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    return context
 
 
 def names_of(found: Mapping[str, Any]) -> frozenset[str]:
@@ -118,27 +136,38 @@ def names_of(found: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(names)
 
 
-def why_refused(address: str, tls: Tls, timeout: float = 5.0) -> str:
-    """Why no connection with TLS comes about, by one of one's own; "" if that is not what keeps it.
+def why_refused(address: str, tls: Tls | None, timeout: float = 2.0) -> str:
+    """Why no connection comes about, by one of one's own; "" if it is not for TLS, or the want of it.
 
     Args:
         address: "host:port" of the server.
+        tls: the client's; None without.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
-        tls.check()
-        with socket.create_connection((host, int(port)), timeout) as plain:
-            context = _loaded(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls)
-            context.set_alpn_protocols(["h2"])
-            with context.wrap_socket(plain, server_hostname=host) as secure:
-                # A server that does not take a certificate says so when the client believes to be through.
-                secure.recv(1)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if tls is None:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        else:
+            tls.check()
+            _loaded(context, tls)
+        context.set_alpn_protocols(["h2"])
+        plain = socket.create_connection((host, int(port)), timeout)
+        with plain, context.wrap_socket(plain, server_hostname=host) as secure:
+            if tls is None:
+                return f"{address} asks for TLS: set tls.cert, tls.key and tls.ca."
+            # A server that does not take a certificate says so when the client believes to be through.
+            secure.recv(1)
     except ConfigError as err:
         return str(err)
     except ssl.SSLCertVerificationError as err:
         return f"The certificate of {address} {_why(err)}."
     except ssl.SSLError as err:
+        if tls is None:
+            return ""
+        if err.reason in _PLAIN:
+            return f"{address} speaks no TLS: set tls.cert, tls.key and tls.ca there, or leave them out here."
         return f"For {address} the certificate {tls.cert} {_why(err)}."
     except OSError:
         return ""
@@ -158,7 +187,7 @@ def refusal(err: Exception) -> str:
     if isinstance(err, ssl.SSLError):
         if err.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
             return "it shows no certificate: set tls.cert and tls.key there"
-        if err.reason in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER"):
+        if err.reason in _PLAIN:
             return "it speaks no TLS: set tls.cert, tls.key and tls.ca there"
         return f"its certificate {_why(err)}"
     return f"its handshake came to no end ({type(err).__name__})"

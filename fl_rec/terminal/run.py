@@ -55,7 +55,9 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="serve the job's page; default: here, at a free port",
     )
-    parser.add_argument("--insecure", action="store_true", help="let --ui be reached from elsewhere, unencrypted")
+    parser.add_argument(
+        "--insecure", action="store_true", help="let --ui, coordinator and hosts be reached from elsewhere without TLS"
+    )
 
 
 def command(options: argparse.Namespace) -> int:
@@ -79,6 +81,7 @@ def command(options: argparse.Namespace) -> int:
             script=options.script,
             max_restarts=options.max_restarts,
             log_level=options.log_level,
+            insecure=options.insecure,
         )
     return play(job, options)
 
@@ -104,6 +107,7 @@ def resume(run: Path, options: argparse.Namespace) -> int:
             resume=run,
             max_restarts=options.max_restarts,
             log_level=options.log_level,
+            insecure=options.insecure,
         )
     return play(job, options)
 

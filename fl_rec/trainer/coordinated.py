@@ -27,6 +27,7 @@ from fl_rec.job.check import Job
 from fl_rec.runs import activity
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.roles import Role
+from fl_rec.secure import Tls, is_insecure, require_safe
 from fl_rec.trainer.fl_trainer import FLTrainer
 
 log = logging.getLogger(__name__)
@@ -66,15 +67,18 @@ class CoordinatedTrainer(FLTrainer):
             from fl_rec.coordinator.client import CoordinatorClient
             from fl_rec.coordinator.process import token_of
 
-            settings = self.config.coordinator
+            settings, endpoint = self.config.coordinator, role.coordinator_endpoints[0]
+            tls = Tls.of(self.config.tls, f"client-{role.index}")
+            require_safe(endpoint, tls, is_insecure(), "the coordinator")
             self._device = settings.client(role.index)
             self._client = CoordinatorClient(
-                role.coordinator_endpoints[0],
-                lambda: token_of(run),
+                endpoint,
+                lambda: token_of(run, role.index),
                 settings.max_message_bytes,
                 # A round's last report may come round_timeout after the first, and the strategy may take as long.
                 answer_timeout=2 * settings.round_timeout + 10,
                 compression=self.config.runner.compress_report,
+                tls=tls,
             )
             self._lost = False
             self._bytes = (0, 0)

@@ -15,30 +15,33 @@ import pytest
 
 from fl_rec.coordinator.client import CoordinatorClient
 from fl_rec.coordinator.messages import ClientReport
-from fl_rec.coordinator.wire import CHUNK, METHOD, TOKEN_KEY
+from fl_rec.coordinator.reception import token_for
+from fl_rec.coordinator.wire import CHUNK, CLIENT_KEY, METHOD, TOKEN_KEY
 
 ROOT = Path(__file__).resolve().parents[3]
-TOKEN, LIMIT = "the token of this run", 1 << 20
+SECRET, LIMIT = "the secret of this run", 1 << 20
 STREAMS = 400
 MIB = 1 << 20
 
 SERVER = """
 import asyncio, pathlib, sys
 from fl_rec.config import CoordinatorConfig
-from fl_rec.coordinator import service
+from fl_rec.coordinator import reception, service
+from fl_rec.runs.audit import Audit
 from fl_rec.coordinator.rounds import RoundLog
 from fl_rec.coordinator.strategies import Fleet, new_strategy
 
-service.RECEIVE_SECONDS = 3600  # none goes by itself
+reception.RECEIVE_SECONDS = 3600  # none goes by itself
 
 async def main():
     rounds = RoundLog(pathlib.Path(sys.argv[1]) / "rounds.jsonl")
     strategy = lambda: new_strategy("join_all", {}, Fleet(3, 9))
     coordinator = service.Coordinator(strategy, "join_all", CoordinatorConfig(), rounds)
     await coordinator.start()
-    server, port = await service.new_server(coordinator, "127.0.0.1:0", sys.argv[2], int(sys.argv[3]))
-    print(port, flush=True)
-    await server.wait_for_termination()
+    audit = Audit(pathlib.Path(sys.argv[1]) / "audit.jsonl")
+    server = reception.Reception(coordinator, sys.argv[2], int(sys.argv[3]), audit)
+    print(await server.open("127.0.0.1:0"), flush=True)
+    await asyncio.Event().wait()
 
 asyncio.run(main())
 """
@@ -46,7 +49,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[psutil.Process, str]]:
-    command = [sys.executable, "-c", SERVER, str(tmp_path), TOKEN, str(LIMIT)]
+    command = [sys.executable, "-c", SERVER, str(tmp_path), SECRET, str(LIMIT)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         assert process.stdout is not None
@@ -67,14 +70,17 @@ def test_open_streams_take_no_memory_and_nobodys_place(server: tuple[psutil.Proc
 
     channel = grpc.insecure_channel(endpoint)
     call = channel.stream_stream(METHOD)
-    streams = [call(unfinished(), timeout=60, metadata=((TOKEN_KEY, TOKEN),)) for _ in range(STREAMS)]
+    streams = [
+        call(unfinished(), timeout=60, metadata=((CLIENT_KEY, "0"), (TOKEN_KEY, token_for(SECRET, 0))))
+        for _ in range(STREAMS)
+    ]
     deadline = time.monotonic() + 60
     # Ten are open at most, of seven places; those on their way are not in the coordinator's hands.
     while sum(stream.done() for stream in streams) < STREAMS - 10:
         assert time.monotonic() < deadline, "streams that can't all be taken in should have ended"
         time.sleep(0.05)
     assert process.memory_info().rss - before < 100 * MIB
-    clients = [CoordinatorClient(endpoint, lambda: TOKEN, LIMIT, 30) for _ in range(3)]
+    clients = [CoordinatorClient(endpoint, lambda k=k: token_for(SECRET, k), LIMIT, 30) for k in range(3)]
     answers: list[str] = []
     threads = [
         threading.Thread(target=lambda k=k: answers.append(clients[k].report(ClientReport(k, 0), 30).next_state))

@@ -25,20 +25,23 @@ import numpy as np
 import pytest
 
 from fl_rec.config import CoordinatorConfig
-from fl_rec.coordinator import service
+from fl_rec.coordinator import reception, service
 from fl_rec.coordinator.claims import Limits
 from fl_rec.coordinator.client import CoordinatorClient, CoordinatorLost
 from fl_rec.coordinator.messages import FINISH, JOIN, WAIT, ClientReport, Decision, MessageError
+from fl_rec.coordinator.reception import LONGEST_REASON, Reception, token_for
 from fl_rec.coordinator.rounds import Round, RoundLog
-from fl_rec.coordinator.service import LONGEST_REASON, Coordinator, new_server
+from fl_rec.coordinator.service import Coordinator
 from fl_rec.coordinator.strategies import Fleet, Strategy, new_strategy
 from fl_rec.coordinator.strategies.join_all import JoinAll
-from fl_rec.coordinator.wire import CHUNK, METHOD, TOKEN_KEY, decode_decision, encode
+from fl_rec.coordinator.wire import CHUNK, CLIENT_KEY, METHOD, TOKEN_KEY, decode_decision, encode, split
 from fl_rec.errors import RunError
+from fl_rec.runs.audit import Audit
 from tests.unit.coordinator.scripted import Decide, Scripted
 
 DEADLINE = 30.0
-TOKEN = "the token of this run"
+SECRET = "the secret of this run"
+TOKEN = token_for(SECRET, 0)
 LIMIT = 1 << 15
 
 
@@ -53,12 +56,14 @@ class Served:
         self, run: Callable[..., Any], coordinator: Coordinator, endpoint: str, rounds: RoundLog, limit: int
     ) -> None:
         self._run, self.coordinator, self.rounds, self._limit = run, coordinator, rounds, limit
+        self.audit = rounds._path.with_name("audit.jsonl")
         self._server, self.port = run(self._start(endpoint))
         self.endpoint = f"127.0.0.1:{self.port}"
 
-    async def _start(self, endpoint: str) -> tuple[grpc.aio.Server, int]:
+    async def _start(self, endpoint: str) -> tuple[Reception, int]:
         await self.coordinator.start()
-        return await new_server(self.coordinator, endpoint, TOKEN, self._limit)
+        server = Reception(self.coordinator, SECRET, self._limit, Audit(self.audit))
+        return server, await server.open(endpoint)
 
     def stop(self, grace: float = 0) -> None:
         self._run(self._server.stop(grace))
@@ -115,7 +120,7 @@ def serve(run: Callable[..., Any], tmp_path: Path) -> Iterator[Serve]:
         limit: int = LIMIT,
         compression: str = "none",
         limits: Sequence[Limits] = (),
-        doubted: Callable[[str], None] | None = None,
+        doubted: Callable[[int, str], None] | None = None,
         **settings: Any,
     ) -> Served:
         def make() -> Strategy:
@@ -147,13 +152,14 @@ def ask() -> Iterator[Ask]:
         round: int,
         timeout: float = 0,
         answer_timeout: float = DEADLINE,
-        token: str = TOKEN,
+        token: str | None = None,
         limit: int = LIMIT,
         compression: str = "none",
         **fields: Any,
     ) -> Future[Decision]:
         endpoint = to if isinstance(to, str) else to.endpoint
-        clients.append(CoordinatorClient(endpoint, lambda: token, limit, answer_timeout, compression))
+        shown = token_for(SECRET, client) if token is None else token
+        clients.append(CoordinatorClient(endpoint, lambda: shown, limit, answer_timeout, compression))
         return pool.submit(clients[-1].report, ClientReport(client, round, **fields), timeout)
 
     yield ask
@@ -196,11 +202,15 @@ class Raw:
         self._channel = grpc.insecure_channel(endpoint)
         self._call = self._channel.stream_stream(METHOD)
 
-    def send(self, data: bytes, token: str | None = TOKEN, timeout: float = DEADLINE) -> Any:
-        return self.send_chunks(iter([data]), token, timeout)
+    def send(self, data: bytes, token: str | None = TOKEN, timeout: float = DEADLINE, client: int = 0) -> Any:
+        return self.send_chunks(iter([data]), token, timeout, client)
 
-    def send_chunks(self, chunks: Iterator[bytes], token: str | None = TOKEN, timeout: float = DEADLINE) -> Any:
-        return self._call(chunks, timeout=timeout, metadata=((TOKEN_KEY, token),) if token is not None else ())
+    def send_chunks(
+        self, chunks: Iterator[bytes], token: str | None = TOKEN, timeout: float = DEADLINE, client: int = 0
+    ) -> Any:
+        token = token_for(SECRET, client) if client else token
+        shown = ((CLIENT_KEY, str(client)), (TOKEN_KEY, token)) if token is not None else ()
+        return self._call(chunks, timeout=timeout, metadata=shown)
 
     def refused(self, data: bytes, token: str | None = TOKEN) -> tuple[str, str]:
         return status_of(self.send(data, token))
@@ -344,7 +354,7 @@ def test_wrong_token(serve: Serve, ask: Ask, token: str) -> None:
     served = serve()
     assert text_of(ask(served, 0, 0, token=token)) == (
         "The coordinator refused the report of client 0 for round 0 (UNAUTHENTICATED): "
-        "A client shows the token of its run. Received: another, or none."
+        "A client shows its own token of its run. Received: another, or none, as client 0."
     )
     assert served.coordinator._reports == {}
 
@@ -422,7 +432,9 @@ def test_no_bytes_bring_it_down(serve: Serve, raw: Any, play: Any) -> None:
     calls = [peer.send(message, timeout=5) for message in messages]
     statuses = {call.code().name for call in calls}
     assert statuses <= {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "DEADLINE_EXCEEDED", "UNAVAILABLE"}, statuses
-    assert told(play(served, 0, 3)) == [("FINISH", 1.0, "that was the last epoch")] * 3
+    # Client 0 has asked too often, and asks again.
+    last = told(play(served, 0, 3, timeout=DEADLINE))
+    assert last == [("FINISH", 1.0, "that was the last epoch")] * 3
 
 
 # -- long messages -----------------------------------------------------------------------------------------
@@ -454,7 +466,7 @@ def test_messages_of_any_number_of_chunks(serve: Serve, ask: Ask, raw: Any, size
     assert seen[0].tobytes() == report.extra["x"].tobytes()
     (done,) = served.rounds
     assert (done.report_bytes, done.decision_bytes) == ({0: size}, {0: size})
-    chunks = [len(chunk) for chunk in raw(served).send_chunks(service.split(encode(report)))]
+    chunks = [len(chunk) for chunk in raw(served).send_chunks(split(encode(report)))]
     assert max(chunks) <= CHUNK and len(chunks) == -(-size // CHUNK) and sum(chunks) == size
 
 
@@ -524,7 +536,7 @@ def test_client_that_breaks_off_its_report(serve: Serve, ask: Ask, raw: Any, par
         sent, go_on = threading.Event(), threading.Event()
 
         def halfway(sent: threading.Event = sent, go_on: threading.Event = go_on) -> Iterator[bytes]:
-            yield from service.split(encode(report)[:part])
+            yield from split(encode(report)[:part])
             sent.set()
             go_on.wait(DEADLINE)
 
@@ -557,14 +569,14 @@ def halfway():
     print("sent", flush=True)
     time.sleep(600)
 
-endpoint, method, key, token = sys.argv[1:]
-grpc.insecure_channel(endpoint).stream_stream(method)(halfway(), metadata=((key, token),)).code()
+endpoint, method, *shown = sys.argv[1:]
+grpc.insecure_channel(endpoint).stream_stream(method)(halfway(), metadata=tuple(zip(shown[::2], shown[1::2]))).code()
 """
 
 
 def test_client_that_is_killed_halfway(serve: Serve, ask: Ask) -> None:
     served = serve(round_timeout=1.0)
-    command = [sys.executable, "-c", KILLED, served.endpoint, METHOD, TOKEN_KEY, TOKEN]
+    command = [sys.executable, "-c", KILLED, served.endpoint, METHOD, CLIENT_KEY, "0", TOKEN_KEY, TOKEN]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as killed:
         assert killed.stdout is not None and killed.stdout.readline() == b"sent\n"
         time.sleep(1.2)
@@ -600,7 +612,7 @@ def test_sizes_are_those_that_travelled(serve: Serve, raw: Any) -> None:
         round_timeout=0.5,
     )
     reports = {client: encode(ClientReport(client, 0, hr=0.5, extra={"x": x}), "float16") for client in (0, 1)}
-    calls = {client: raw(served).send(report) for client, report in reports.items()}
+    calls = {client: raw(served).send(report, client=client) for client, report in reports.items()}
     answers = {client: b"".join(call) for client, call in calls.items()}
     (done,) = served.rounds
     assert done.report_bytes == {client: len(report) for client, report in reports.items()}
@@ -833,7 +845,7 @@ def test_restart_answers_the_same_bytes(serve: Serve, raw: Any, compression: str
     reports = [encode(ClientReport(client, 0)) for client in range(2)]
 
     def answers(served: Served) -> list[bytes]:
-        return [b"".join(call) for call in [raw(served).send(report) for report in reports]]
+        return [b"".join(call) for call in [raw(served).send(each, client=k) for k, each in enumerate(reports)]]
 
     served = serve(lambda *_: decisions, compression=compression)
     before = answers(served)
@@ -958,7 +970,7 @@ def test_a_report_that_cannot_be_ends_its_client(serve: Serve, ask: Ask) -> None
 
 def test_or_counts_as_none(serve: Serve, ask: Ask) -> None:
     doubts: list[str] = []
-    served = serve(limits=[Limits(100, 10)] * 3, clients=3, doubted=doubts.append)
+    served = serve(limits=[Limits(100, 10)] * 3, clients=3, doubted=lambda _, text: doubts.append(text))
     futures = [ask(served, client, 0, shard_rows=rows) for client, rows in enumerate([100, 101, 7])]
     decisions = [future.result(DEADLINE) for future in futures]
     assert [each.next_state for each in decisions] == [JOIN, WAIT, JOIN]
@@ -1179,7 +1191,7 @@ def test_strategy_lives_in_one_thread(run: Callable[..., Any], tmp_path: Path) -
 
 
 def test_a_report_that_takes_too_long(serve: Serve, ask: Ask, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "RECEIVE_SECONDS", 0.2)
+    monkeypatch.setattr(reception, "RECEIVE_SECONDS", 0.2)
     served, over = serve(clients=1), threading.Event()
 
     def slow() -> Iterator[bytes]:
@@ -1189,7 +1201,8 @@ def test_a_report_that_takes_too_long(serve: Serve, ask: Ask, raw: Any, monkeypa
     call = raw(served).send_chunks(slow())
     assert call.code().name == "UNAVAILABLE"
     assert call.details() == (
-        "A report must be told within 0.2 s, and sooner while others tell as much. Received: 3 bytes and no end."
+        "A report must be told within 0.2 s, and sooner while others tell as much. Received: 3 bytes and no end, "
+        "from client 0."
     )
     over.set()
     assert ask(served, 0, 0).result(DEADLINE).reason == "round 0"
