@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,14 +85,16 @@ class Catalogue:
     history: np.ndarray
 
     @classmethod
-    def of_shards(cls, manifest: Manifest, mappings: Mapping[str, str], client: int | None = None) -> Catalogue:
+    def of_shards(
+        cls, manifest: Manifest, mappings: Mapping[str, str], clients: Collection[int] | None = None
+    ) -> Catalogue:
         """Reads what a model was trained with.
 
         Args:
             manifest: of the shards.
             mappings: `Manifest.mappings` when the model was trained. Where there is none, ids are as they are in the
                 shards, and items have no titles.
-            client: whose users, by the number of the shard; None for all.
+            clients: whose users, by the numbers of the shards, which alone must be there; None for all.
 
         Raises:
             DataError: the shards were made again since the model was trained.
@@ -106,8 +108,8 @@ class Catalogue:
             )
         require_unchanged(folder, mappings)
         train, test, validation = (manifest.folder_of(kind) for kind in ("train", "test", "validation"))
-        check_shards(manifest, train or folder, test, validation)
-        shards = manifest.shards if client is None else [manifest.shards[client]]
+        check_shards(manifest, train or folder, test, validation, own=clients)
+        shards = manifest.shards if clients is None else [manifest.shards[client] for client in sorted(clients)]
         users, indptr, history = _history(manifest, shards)
         original = _of_all(folder, manifest.num_users)[users] if USERS in mappings else users
         number = np.arange(manifest.num_items)

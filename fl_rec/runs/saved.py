@@ -143,6 +143,11 @@ class SavedModel:
         """Whose private parts are apart from it."""
         return private_parts.clients(self.folder)
 
+    @property
+    def elsewhere(self) -> list[int]:
+        """The clients of other hosts, whose private parts and shards are there."""
+        return list(self.signature.get("elsewhere", ()))
+
     def metrics(self, client: int | None = None) -> Mapping[str, Any]:
         """The figures of its epoch, of one client or of all together; none if it lies outside of its run."""
         if self.run is None:
@@ -172,6 +177,7 @@ class _Signature:
     mappings: Mapping[Inside, str] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     ids: _Exported | None = None
+    elsewhere: tuple[Count, ...] = ()
 
 
 def _signature(folder: Path) -> dict[str, Any]:

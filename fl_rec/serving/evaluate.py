@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fl_rec import environment
 from fl_rec.arguments import add_config_arguments
 from fl_rec.config import Config
-from fl_rec.data.manifest import TEST_FOLDER, list_shards, load_manifest
+from fl_rec.data.manifest import TEST_FOLDER, list_own_shards, list_shards, load_manifest
 from fl_rec.data.reader import Reader
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.evaluation.evaluator import EvaluationRows
@@ -67,8 +67,8 @@ def command(options: argparse.Namespace) -> int:
 def evaluate(saved: SavedModel, config: Config | None = None, data: Path | None = None) -> Figures:
     """A model's figures on test shards.
 
-    A model for one client is evaluated on that client's shard, others on all shards; where workers' private parts have
-    no common model, on each shard with its own worker's.
+    A model for one client is evaluated on that client's shard, others on all shards, those of other hosts' workers
+    excepted; where workers' private parts have no common model, on each shard with its own worker's.
 
     Args:
         saved: an epoch's or an exported model.
@@ -83,14 +83,15 @@ def evaluate(saved: SavedModel, config: Config | None = None, data: Path | None 
     """
     config = config or saved.config()
     folder = _test_folder(saved, config, data)
-    shards = list_shards(folder, "test_data_dir")
+    manifest = load_manifest(folder)
+    stated = manifest.stated("test", folder) if manifest else {}
+    shards = _shards(saved, folder, list(stated))
     environment.quiet_paddle()
     measured = []
     with tempfile.TemporaryDirectory(prefix="fl_rec_") as scratch:
         resolved = Path(scratch) / "config.yaml"
         config.dump(resolved)  # for a reader that asks for it
-        manifest = load_manifest(folder)
-        reader = Reader.from_config(config, resolved, manifest.stated("test", folder) if manifest else {})
+        reader = Reader.from_config(config, resolved, stated)
         for net, shard in _with_shards(saved, shards, folder):
             rows = EvaluationRows.read([shard], reader, len(net.feeds) + 1, config.runner.start_timeout)
             measured.append(rows.measure(net, config.runner.infer_batch_size, config.runner.top_k))
@@ -162,12 +163,21 @@ def _test_folder(saved: SavedModel, config: Config, data: Path | None) -> Path:
     return folder
 
 
-def _with_shards(saved: SavedModel, shards: Sequence[Path], folder: Path) -> Iterator[tuple[InferenceNet, Path]]:
+def _shards(saved: SavedModel, folder: Path, stated: Sequence[Path]) -> dict[int, Path]:
+    """The test shards by client, of this host's."""
+    if not (stated and saved.elsewhere):
+        return dict(enumerate(list_shards(folder, "test_data_dir")))
+    own = sorted(set(range(len(stated))) - set(saved.elsewhere))
+    files = list_own_shards(folder, "test_data_dir", stated, own)
+    return {client: files[client] for client in own}
+
+
+def _with_shards(saved: SavedModel, shards: Mapping[int, Path], folder: Path) -> Iterator[tuple[InferenceNet, Path]]:
     """Each shard that the model is for, with what scores it."""
     from fl_rec.runs import models
 
     client = saved.client
-    if client is not None and client >= len(shards):
+    if client is not None and client not in shards:
         raise DataError(
             f"The model of client {client} is evaluated on shard {client}. Received: {len(shards)} shards in {folder}. "
             "Name the shards that it was trained with: --data FOLDER"
@@ -175,14 +185,14 @@ def _with_shards(saved: SavedModel, shards: Sequence[Path], folder: Path) -> Ite
     try:
         net = models.load(saved.folder)
     except NoCommonModel as err:
-        if saved.clients != list(range(len(shards))):
+        if saved.clients != list(shards):
             raise DataError(
                 f"{err} So each shard is scored with its own worker's, and there must be as many. Received: "
                 f"{len(saved.clients)} workers' parts and {len(shards)} shards in {folder}. Name the shards that the "
                 "model was trained with: --data FOLDER"
             ) from err
-        for client, shard in zip(saved.clients, shards):
+        for client, shard in shards.items():
             yield models.load(saved.folder, client), shard
     else:
-        for shard in shards if client is None else [shards[client]]:
+        for shard in shards.values() if client is None else [shards[client]]:
             yield net, shard

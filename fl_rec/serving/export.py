@@ -8,6 +8,7 @@ FOLDER/items.csv, users.csv, history.npz    see `fl_rec.data.catalogue`
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,9 @@ def command(options: argparse.Namespace) -> int:
     signature = SavedModel.open(out).signature
     figures = signature["metrics"]
     quality = f", HR@{figures['top_k']} {figures['hr']:.4f}" if figures.get("hr") is not None else ""
-    whose = "all clients" if options.client is None else f"client {options.client}"
+    whose = f"client {options.client}"
+    if options.client is None:
+        whose = f"all clients but {_listed(saved.elsewhere)} of other hosts" if saved.elsewhere else "all clients"
     print(f"model     {saved.folder}: epoch {signature['epoch']}, {whose}{quality}")
     print(f"ids       {signature['ids']['users']:,} users, {signature['ids']['items']:,} items")
     print(f"exported  {out}")
@@ -64,7 +67,7 @@ def export(saved: SavedModel, out: Path | None = None, client: int | None = None
     Args:
         saved: an epoch's model.
         out: the folder; an exported model that is there is replaced. None for `exported` in the run's folder.
-        client: whose users it is for; None for all, if their private parts can be joined.
+        client: whose users it is for; None for all of this host, if their private parts can be joined.
         data: the folder of the shards, or the one with their manifest; None for that of the configuration.
 
     Returns:
@@ -76,8 +79,10 @@ def export(saved: SavedModel, out: Path | None = None, client: int | None = None
     """
     out = _destination(saved, out)
     manifest = _manifest(saved, data or saved.data_dirs.get("train_data_dir"))
-    _require_parts(saved, manifest, client)
-    catalogue = Catalogue.of_shards(manifest, saved.signature.get("mappings", {}), client)
+    clients = sorted(set(range(manifest.num_shards)) - set(saved.elsewhere)) if client is None else [client]
+    _require_here(saved, client)
+    _require_parts(saved, manifest, client, clients)
+    catalogue = Catalogue.of_shards(manifest, saved.signature.get("mappings", {}), clients)
     # Two seconds to import: by now the usual mistakes have been told.
     with environment.static_paddle():
         _write(saved, catalogue, client, out)
@@ -110,6 +115,7 @@ def _write(saved: SavedModel, catalogue: Catalogue, client: int | None, out: Pat
                 "config": portable(saved.signature.get("config", {})),
                 "identity": saved.signature.get("identity", {}),
                 "data": saved.data_dirs,
+                **({"elsewhere": saved.elsewhere} if saved.elsewhere else {}),
             }
             models.write(net, draft, signature)
     except OSError as err:
@@ -161,8 +167,21 @@ def _manifest(saved: SavedModel, data: Path | None) -> Manifest:
     return manifest
 
 
-def _require_parts(saved: SavedModel, manifest: Manifest, client: int | None) -> None:
-    """The model must have the private part of the client, or of all."""
+def _require_here(saved: SavedModel, client: int | None) -> None:
+    """DataError if a client is one of another host."""
+    if client in saved.elsewhere:
+        raise DataError(
+            f"A client's model is exported where its data is. Received: --client {client}, which trained on another "
+            f"host, as {_listed(saved.elsewhere)} did. Export it there."
+        )
+
+
+def _listed(clients: Sequence[int]) -> str:
+    return ", ".join(map(str, clients))
+
+
+def _require_parts(saved: SavedModel, manifest: Manifest, client: int | None, wanted: Sequence[int]) -> None:
+    """The model must have the private parts of those who are wanted."""
     if not saved.signature.get("private"):
         if client is not None:
             raise DataError(
@@ -170,12 +189,11 @@ def _require_parts(saved: SavedModel, manifest: Manifest, client: int | None) ->
                 f"{saved.folder}, in which nothing is private. Leave --client out."
             )
         return
-    wanted = range(manifest.num_shards) if client is None else [client]
     missing = sorted(set(wanted) - set(saved.clients))
     if missing:
         raise DataError(
             f"A model for {'all users' if client is None else f'client {client}'} needs the private part of client "
-            f"{missing[0]}. Received: those of {', '.join(map(str, saved.clients)) or 'nobody'} in {saved.folder}, and "
+            f"{missing[0]}. Received: those of {_listed(saved.clients) or 'nobody'} in {saved.folder}, and "
             f"{manifest.num_shards} shards in {manifest.folder}. Name a client with --client, or the data that the "
             "model was trained with: --data FOLDER"
         )

@@ -72,9 +72,19 @@ def test_without_validation_shards(tmp_path: Path) -> None:
     assert histories(Catalogue.of_shards(manifest, manifest.mappings)) == {7: [0, 1, 2], 5: [2, 3], 9: [1, 3]}
 
 
+def test_shards_of_other_hosts_need_not_be_here(tmp_path: Path) -> None:
+    manifest = make(tmp_path)
+    for path in tmp_path.rglob("part-001*"):
+        path.unlink()
+    assert histories(Catalogue.of_shards(manifest, manifest.mappings, clients=[0])) == {7: [0, 1, 2], 9: [1, 2, 3]}
+    for clients in (None, [0, 1]):
+        with pytest.raises(DataError, match=r"must exist. Missing: .*fl_train_data/part-001"):
+            Catalogue.of_shards(manifest, manifest.mappings, clients)
+
+
 def test_one_client_has_its_shards_users_alone(tmp_path: Path) -> None:
     manifest = make(tmp_path)
-    catalogue = Catalogue.of_shards(manifest, manifest.mappings, client=0)
+    catalogue = Catalogue.of_shards(manifest, manifest.mappings, clients=[0])
     assert histories(catalogue) == {7: [0, 1, 2], 9: [1, 2, 3]}
     with pytest.raises(DataError, match=r"one of the 2 that the model serves, .* \(from 7 to 9\)\. Received: 5\."):
         catalogue.position(5)
@@ -84,7 +94,7 @@ def test_what_is_written_is_read_again_and_says_no_more_of_users_than_their_ids(
     manifest = make(tmp_path)
     out = tmp_path / "out"
     out.mkdir()
-    checksums = Catalogue.of_shards(manifest, manifest.mappings, client=0).write(out)
+    checksums = Catalogue.of_shards(manifest, manifest.mappings, clients=[0]).write(out)
     assert (out / "users.csv").read_text() == "user,original_id\n0,7\n2,9\n"
     assert (out / "items.csv").read_text(encoding="utf-8") == ITEMS
     assert checksums["items.csv"] == manifest.mappings["items.csv"]
@@ -143,7 +153,7 @@ def test_names_that_came_or_went_since(tmp_path: Path) -> None:
 
 def test_without_names_ids_are_as_they_are(tmp_path: Path) -> None:
     nameless = dataclasses.replace(make(tmp_path), mappings={})
-    catalogue = Catalogue.of_shards(nameless, {}, client=0)
+    catalogue = Catalogue.of_shards(nameless, {}, clients=[0])
     assert histories(catalogue) == {0: [0, 1, 2], 2: [1, 2, 3]}
     assert catalogue.items.original_id.tolist() == [0, 1, 2, 3] and catalogue.items.title == [""] * 4
     checksums = catalogue.write(tmp_path)
