@@ -78,10 +78,10 @@ class Story:
         return f"{number} {self.job.clients[number]}" if number < len(self.job.clients) else f"client {number}"
 
     def _against_its_own(self, record: EpochRecord) -> str:
-        """A client's HR@K beside what its own users' would be by popularity; "" if that is not known."""
+        """What a client's HR@K would be by popularity; "" if that is not known."""
         known = dict(enumerate(self.job.own_popularity)).get(int(record.client)) or {}
-        against = signed(record.hr - known.get(f"hr@{self.top_k}", math.nan))
-        return f", {against} on its own popularity" if against else ""
+        popularity = known.get(f"hr@{self.top_k}")
+        return "" if popularity is None else f" (popularity there: {popularity:.3f})"
 
     # -- before --------------------------------------------------------------------------------------------------
 

@@ -296,9 +296,9 @@ def test_the_worst_client_beside_its_own_popularity(started: Start) -> None:
     own = ({"hr@10": 0.435}, None, {"hr@10": 0.6})
     job = started(own_popularity=own)
     lines = on_terminal(job, record(1, 0.45))
-    assert "clients   best: 2 Zürich 0.460, worst: 0 Boston 0.440, +0.005 on its own" in lines
+    assert "clients   best: 2 Zürich 0.460, worst: 0 Boston 0.440 (popularity there: 0.435)" in lines
     unknown = on_terminal(dataclasses.replace(job, own_popularity=(None,) * 3), record(1, 0.45))
-    assert "worst: 0 Boston 0.440" in "".join(unknown) and "own popularity" not in "".join(unknown)
+    assert "worst: 0 Boston 0.440" in "".join(unknown) and "popularity there" not in "".join(unknown)
 
 
 def on_screen(text: str) -> list[str]:
