@@ -132,6 +132,26 @@ TRAINING = (
     _needs("runner.resample_negatives", _SPLIT, True, "a worker draws for the positives of its shard"),
     _needs("runner.exchanges_per_epoch", _SYNC, "geo", "only GEO's workers have a model that they exchange"),
     Relation(
+        ("runner.secure_aggregation", "runner.exchanges_per_epoch"),
+        lambda secure, exchanges: not secure or exchanges > 0,
+        "runner.secure_aggregation needs synchronised exchanges, in which all clients' changes are added up at once: "
+        "without them each sends its own when it comes to it. Received: runner.exchanges_per_epoch={1}. Set it to 1 or "
+        "more, or leave runner.secure_aggregation out.",
+    ),
+    Relation(
+        ("runner.secure_aggregation", "runner.aggregation"),
+        lambda secure, aggregation: not secure or aggregation in ("mean", "weighted", "sum"),
+        "runner.secure_aggregation gives sums alone, and runner.aggregation={1} has to see each client's changes. "
+        "Received: both. Set aggregation to mean, weighted or sum, with runner.clip_update for a bound on what one "
+        "client can do, or leave runner.secure_aggregation out.",
+    ),
+    Relation(
+        ("runner.secure_aggregation", "runner.exchange"),
+        lambda secure, exchange: secure == (exchange == "secure_geo") or exchange is None,
+        "runner.secure_aggregation is what the exchange secure_geo does, and no other. Received: {0}, with "
+        "runner.exchange={1}. Leave runner.exchange out, and secure_aggregation too if it is not wanted.",
+    ),
+    Relation(
         ("runner.on_worker_loss", "runner.exchanges_per_epoch"),
         lambda loss, exchanges: loss != "continue" or exchanges > 0,
         "runner.on_worker_loss={} needs synchronised exchanges, in which a worker can be missing: without them each "

@@ -121,6 +121,9 @@ class RunnerConfig(Keys):
     reproducible: bool = key(
         False, "have workers send one after another in a synchronised exchange: the same seed, the same run bit for bit"
     )
+    secure_aggregation: bool = key(
+        False, "add up clients' changes in a synchronised exchange so that nobody, no server either, sees any one's"
+    )
     server_learning_rate: PositiveFloat = key(1.0, "factor of what a synchronised exchange changes")
     private_params: tuple[str, ...] | None = key(
         None, "geo: parameters that never leave their worker, by name, * for any text; null: the users' embeddings"

@@ -17,14 +17,15 @@ from fl_rec.evaluation.claims import Known
 from fl_rec.files import sha256_of
 from fl_rec.nets import check as nets
 from fl_rec.privacy import mechanism as privacy
+from fl_rec.privacy.secure_sum import clients as secure_sum
 from fl_rec.ps import registry as ps
 from fl_rec.runs.saved import read_signature
 from fl_rec.steps import choice as steps
 
 # In the order of what they need of one another.
 CHECKS = (
-    *(data.check, nets.check, privacy.check, distillation.check, steps.check, ps.check, coordinator.check),
-    trackers.check,
+    *(data.check, nets.check, privacy.check, secure_sum.check, distillation.check, steps.check, ps.check),
+    *(coordinator.check, trackers.check),
 )
 
 

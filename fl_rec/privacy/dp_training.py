@@ -34,6 +34,7 @@ class DpTraining:
         private: names of the private parameters, all of them tables looked up by the user's id.
         rows: this worker's rows.
         ledger: of this worker.
+        noise_share: what part of the noise's deviation this worker adds; below 1 where others' noise hides it too.
 
     Attributes:
         exchanges: of how many the model is; those of a run that broke off and goes on are paid for besides.
@@ -43,7 +44,13 @@ class DpTraining:
     """
 
     def __init__(
-        self, config: Config, program: TrainingProgram, private: Collection[str], rows: TrainingRows, ledger: Ledger
+        self,
+        config: Config,
+        program: TrainingProgram,
+        private: Collection[str],
+        rows: TrainingRows,
+        ledger: Ledger,
+        noise_share: float = 1.0,
     ) -> None:
         import paddle
 
@@ -51,6 +58,7 @@ class DpTraining:
             raise ConfigError("DpTraining needs privacy.clip. Received: null. Set it, such as to 1.")
         self._config = config
         self._clip: float = config.privacy.clip
+        self._deviation = config.privacy.noise_multiplier * self._clip * noise_share
         self._program = program
         self._rows = rows
         self._inputs = {feed.name: graph.dtype_of(feed) for feed in program.feeds}
@@ -79,7 +87,7 @@ class DpTraining:
         total = {name: np.zeros(values.shape) for name, values in model.items()}
         for rows in self._epoch().draw(accountant.users_per_exchange(self._config), generator):
             mechanism.add(total, mechanism.clipped(self._change(rows), self._clip))
-        mechanism.add_noise(total, self._config.privacy.noise_multiplier * self._clip, generator)
+        mechanism.add_noise(total, self._deviation, generator)
         for name, values in model.items():
             self._program.set_value(name, (values + total[name]).astype(np.float32))
         self.exchanges += 1

@@ -37,10 +37,11 @@ class Exchange(ABC):
         k_steps: what Paddle's `a_sync_configs` calls so; above 0 is GEO.
         send_every: batches after which those who train outside of Paddle's program call `changed`; 0: never.
         goes_on: whether a checkpoint can have all that training goes on from.
+        noise_share: what part of the deviation of differential privacy's noise each worker adds.
         servers: the servers' model, after `start`.
     """
 
-    k_steps, send_every, goes_on = 1, 0, True
+    k_steps, send_every, goes_on, noise_share = 1, 0, True, 1.0
     servers: ServerModel
 
     def __init__(self, runtime: PsRuntime) -> None:

@@ -124,11 +124,7 @@ class ServerModel:
     def save(self, folder: Path) -> None:
         """Writes what the servers hold, a tensor file for each parameter. OSError if that can't be done."""
         folder.mkdir()
-        for name, values in self.pull_dense().items():
-            write_tensors(folder / name, [values])
-        for name in self.tables.sparse:
-            values = np.empty(self._shapes[name], np.float32)
-            self._pull_sparse(name, values)
+        for name, values in self.values():
             write_tensors(folder / name, [values])
 
 

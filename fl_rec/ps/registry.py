@@ -17,6 +17,7 @@ EXCHANGES: Registry[Any] = Registry(
         "geo": "fl_rec.ps.exchange:Geo",
         "synchronous_geo": "fl_rec.ps.exchange:SynchronousGeo",
         "robust_geo": "fl_rec.ps.robust:RobustGeo",
+        "secure_geo": "fl_rec.ps.secure:SecureGeo",
         "async": "fl_rec.ps.exchange:Async",
     },
     base="fl_rec.ps.exchange:Exchange",
@@ -26,7 +27,8 @@ EXCHANGES: Registry[Any] = Registry(
 def exchange_name(config: Config) -> str:
     """The configured exchange: `runner.exchange`, or else what the other keys of `runner` say."""
     runner = config.runner
-    synchronous = "robust_geo" if runner.aggregation in ("trimmed_mean", "median") else "synchronous_geo"
+    robust = "robust_geo" if runner.aggregation in ("trimmed_mean", "median") else "synchronous_geo"
+    synchronous = "secure_geo" if runner.secure_aggregation else robust
     geo = synchronous if runner.exchanges_per_epoch else "geo"
     return runner.exchange or ("async" if runner.sync_mode == "async" else geo)
 

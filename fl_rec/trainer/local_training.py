@@ -258,7 +258,7 @@ def local_training(
         ConfigError: the net is one that can't be trained so.
     """
     if config.privacy.clip is not None:
-        training = DpTraining(config, program, private, rows, Ledger(ledger, config))
+        training = DpTraining(config, program, private, rows, Ledger(ledger, config), exchange.noise_share)
         return DpPasses(training, rows, config["hyper_parameters.num_users"])
     step = new_step(config, program, exchange, scratch)
     print(f"local step: {step}", flush=True)

@@ -1,0 +1,190 @@
+"""The exchange in which nobody sees what any one client shares: the servers add up masked numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import paddle
+
+from fl_rec.errors import RunError
+from fl_rec.nets import graph
+from fl_rec.privacy.secure_sum import fixed_point
+from fl_rec.privacy.secure_sum.clients import LEAST_CLIENTS, noise_share, threshold_of
+from fl_rec.privacy.secure_sum.member import DEALT, VIEW, Member, masks, require_enough
+from fl_rec.privacy.secure_sum.primitives import SEED
+from fl_rec.ps import changes
+from fl_rec.ps.exchange import SynchronousGeo
+from fl_rec.ps.model import ServerModel, Tables
+from fl_rec.ps.runtime import PsRuntime
+
+_ROWS = 8  # bytes
+_NO_SUM = (
+    "what the servers add up must be what the clients sent, and is not: somebody sends what it does not tell, or opens "
+    "another mask. Look for who reaches the servers, and at the workers' versions of fl_rec."
+)
+
+
+class HeldModel(ServerModel):
+    """A model that no server has, and this worker does.
+
+    Args:
+        tables: as the servers have them.
+        values: float32 by parameter; they are read when asked for.
+    """
+
+    def __init__(self, tables: Tables, values: Mapping[str, np.ndarray]) -> None:
+        self.tables, self._values = tables, values
+
+    def pull(self, program: paddle.static.Program, scope: Any) -> None:
+        for name in {parameter.name for parameter in program.all_parameters()} & self._values.keys():
+            graph.live(scope, name)[...] = self._values[name]
+
+    def values(self) -> Iterator[tuple[str, np.ndarray]]:
+        yield from self._values.items()
+
+    def pull_dense(self) -> dict[str, np.ndarray]:
+        return {name: self._values[name].copy() for names in self.tables.dense.values() for name in sorted(names)}
+
+
+class SecureGeo(SynchronousGeo):
+    """As `SynchronousGeo`, by secure sums (`fl_rec.privacy.secure_sum`), with `runner.secure_aggregation`.
+
+    The servers' tables add up what the clients send, fixed-point numbers under masks, and hold nothing else once all
+    workers have the model that they start from. Keys and shares go between the workers, by gloo, so that servers see
+    none of them, nor the sum without its mask. Each worker takes that off and has the new model; sums of integers are
+    exact in any order, so that all have the same to the bit, also without `runner.reproducible`.
+
+    All workers are told how many rows each has trained and whether its changes can be learning, and nothing of what
+    they are; who can't send them is lost to the sum after it has dealt its keys' shares.
+    """
+
+    def __init__(self, runtime: PsRuntime) -> None:
+        super().__init__(runtime)
+        workers = runtime.role.num_workers
+        self.noise_share = noise_share(workers)
+        self.bounds = f"within {fixed_point.limit(workers):.4g} of 0 each, times its share"
+        # Of so many workers' noise, that of the least that a sum has must do.
+        self._least = threshold_of(workers) if self.config.privacy.clip is not None else 0
+
+    def start(self, program: paddle.static.Program, scope: Any) -> None:
+        super().start(program, scope)
+        self._sums, self.servers = self.servers, HeldModel(self.tables, self._base)
+        if self.runtime.role.is_first_worker:
+            self.push({name: -base for name, base in self._base.items()})
+        self._there = {name: np.zeros_like(base) for name, base in self._base.items()}
+        self.runtime.barrier("the servers' tables are empty")
+
+    def merge(self, rows: int, what: str) -> None:
+        member = Member(self.runtime.role.index)
+        told = self._tell(rows.to_bytes(_ROWS, "big") + member.keys, f"{what}: everyone's rows")
+        everyone = np.array([int.from_bytes(each[:_ROWS], "big") for each in told], np.float64)
+        keys = {int(worker): told[worker][_ROWS:] for worker in np.flatnonzero(everyone)}
+        if keys:
+            change = self._sum(member, keys, everyone, what)
+            for (name, base), each in zip(self._base.items(), self._split(change)):
+                base += each
+                graph.live(self._scope, name)[...] = base
+        if self._spoilt:
+            self._begin_anew()
+        self._spoilt = False
+
+    def _sum(self, member: Member, keys: Mapping[int, bytes], everyone: np.ndarray, what: str) -> np.ndarray:
+        """The clients' changes times their shares, added up.
+
+        Args:
+            member: this worker's part; see there for the rounds.
+            keys: what those told in round 0 that have trained.
+            everyone: float64 [workers], the rows that they have trained; set to 0 of who is lost.
+
+        Returns:
+            float32 [numbers of all parameters].
+        """
+        index, workers = member.number, len(everyone)
+        if len(keys) < LEAST_CLIENTS:
+            raise RunError(
+                f"{what}: a sum that hides what each client has needs {LEAST_CLIENTS} clients that train. Received: "
+                f"{len(keys)}. Have more of them take part, or leave runner.secure_aggregation out."
+            )
+        threshold = max(threshold_of(len(keys)), self._least)
+        dealt = member.deal(keys, threshold) if index in keys else {}
+        table = self._tell_each(dealt, workers, DEALT, f"{what}: everyone's shares")
+        own = self._own(everyone) if index in keys else None
+        self._spoilt = index in keys and own is None
+        masked = None if own is None else member.masked(own, {k: table[k][index] for k in keys if k != index})
+        total = self._add_up(masked, what)
+
+        before = everyone.copy()
+        senders = self._senders(masked is not None, everyone, what)
+        require_enough(senders, threshold, len(keys))
+        view = member.view(senders) if masked is not None else bytes(VIEW)
+        views = dict(enumerate(self._tell(view, f"{what}: what all are about to open")))
+        opening = member.open({sender: views[sender] for sender in senders}) if masked is not None else {}
+        table = self._tell_each(opening, workers, SEED, f"{what}: opened masks")
+        opened = {sender: dict(enumerate(table[sender])) for sender in senders}
+        total -= masks(keys, threshold, keys, senders, opened, len(total))
+
+        rows = int(before[senders[0]])
+        decoded = fixed_point.decoded(total, self.share(rows, everyone) / self.share(rows, before), workers)
+        if decoded is None:
+            raise RunError(f"{what}: {_NO_SUM}")
+        return decoded
+
+    def _senders(self, sends: bool, everyone: np.ndarray, what: str) -> list[int]:
+        """Who has sent. Of those who have trained and have not, see `judge`."""
+        sent = np.array([flag == b"\1" for flag in self._tell(bytes([sends]), f"{what}: who has sent")])
+        self.judge(everyone, np.where(sent | (everyone == 0), 0.0, np.nan), what)
+        return [int(worker) for worker in np.flatnonzero(everyone)]
+
+    def _own(self, everyone: np.ndarray) -> np.ndarray | None:
+        """This worker's changes times its share, uint32 [numbers]; None if they can't be learning."""
+        changed = {name: graph.live(self._scope, name) - base for name, base in self._base.items()}
+        length, runner, rows = changes.norm(changed.values()), self.config.runner, everyone[self.runtime.role.index]
+        if self._spoilt or not changes.sound(length):
+            return None
+        factor = (
+            runner.server_learning_rate * self.share(int(rows), everyone) * changes.clip(length, runner.clip_update)
+        )
+        numbers = np.concatenate([each.reshape(-1) for each in changed.values()])
+        numbers *= np.float32(factor)
+        return fixed_point.encoded(numbers, len(everyone))
+
+    def _add_up(self, masked: np.ndarray | None, what: str) -> np.ndarray:
+        """Sums of all workers' masked numbers, uint32 [numbers], modulo 2^32; None: this one sends none.
+
+        Each limb goes through the tables in turn. A worker adds what its limb is more than the one before, so that the
+        tables need not be emptied, and never hold more than a limb of each.
+        """
+        numbers = sum(base.size for base in self._base.values())
+        limbs = fixed_point.limbs(np.zeros(numbers, np.uint32) if masked is None else masked)
+        sums = []
+        for place, limb in enumerate(limbs):
+            now = dict(zip(self._base, self._split(limb)))
+            self.push({name: now[name] - there for name, there in self._there.items()})
+            self._there = now
+            self.runtime.barrier(f"{what}: all sent, {place + 1} of {len(limbs)}")
+            pulled = dict(self._sums.values())
+            sums.append(np.concatenate([pulled[name].reshape(-1) for name in self._base]))
+            self.runtime.barrier(f"{what}: all received, {place + 1} of {len(limbs)}")
+        total = fixed_point.joined(sums, self.runtime.role.num_workers)
+        if total is None:
+            raise RunError(f"{what}: {_NO_SUM}")
+        return total
+
+    def _split(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
+        """Of all numbers each parameter's, in its shape."""
+        start = 0
+        for base in self._base.values():
+            yield numbers[start : start + base.size].reshape(base.shape)
+            start += base.size
+
+    def _tell(self, own: bytes, what: str) -> list[bytes]:
+        """Every worker's bytes, for every worker; as many of each."""
+        padded = np.frombuffer(own + bytes(-len(own) % 8), np.float64)
+        return [row.tobytes()[: len(own)] for row in self.runtime.gather(padded, what)]
+
+    def _tell_each(self, own: Mapping[int, bytes], workers: int, size: int, what: str) -> list[list[bytes]]:
+        """By worker, what it has for each worker, of so many bytes; zeros where that is nothing."""
+        told = self._tell(b"".join(own.get(worker, bytes(size)) for worker in range(workers)), what)
+        return [[row[start : start + size] for start in range(0, len(row), size)] for row in told]
