@@ -1,0 +1,316 @@
+"""The protocol of secure sums: what it adds up, what it hides, and who may be lost."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from fl_rec.errors import RunError
+from fl_rec.privacy.secure_sum import fixed_point, primitives
+from fl_rec.privacy.secure_sum.clients import noise_share, threshold_of
+from fl_rec.privacy.secure_sum.member import DEALT, KEYS, VIEW, Member, masks
+from fl_rec.privacy.secure_sum.primitives import SEED
+
+NUMBERS = 40_000  # more than are masked at a time
+
+
+def values_of(clients: Collection[int], numbers: int = 50) -> dict[int, np.ndarray]:
+    return {each: np.random.default_rng(each).integers(0, 2**32, numbers, np.uint32) for each in clients}
+
+
+class Everyone:
+    """Clients of one sum, and what they have told so far; `lost` are gone after so many rounds that they have done."""
+
+    def __init__(self, clients: Sequence[int], lost: Mapping[int, int] | None = None, threshold: int = 0) -> None:
+        self.members = {each: Member(each) for each in clients}
+        self.lost, self.threshold = dict(lost or {}), threshold or threshold_of(len(clients))
+
+    def there(self, round_: int) -> list[int]:
+        return [each for each in self.members if self.lost.get(each, 9) > round_]
+
+    def sum(self, values: Mapping[int, np.ndarray]) -> tuple[list[int], np.ndarray]:
+        """Who is in the sum, and the sum."""
+        self.keys = {each: self.members[each].keys for each in self.there(0)}
+        self.dealt = {each: self.members[each].deal(self.keys, self.threshold) for each in self.there(1)}
+        self.masked = {
+            each: self.members[each].masked(
+                values[each], {other: self.dealt[other][each] for other in self.dealt if other != each}
+            )
+            for each in self.there(2)
+        }
+        senders = list(self.masked)
+        views = {each: self.members[each].view(senders) for each in self.there(3)}
+        self.opened = {each: self.members[each].open(views) for each in self.there(4)}
+        total: np.ndarray = np.add.reduce(list(self.masked.values()), dtype=np.uint32)
+        return senders, total - masks(self.keys, self.threshold, self.dealt, senders, self.opened, len(total))
+
+
+def test_what_is_told_has_the_length_that_it_says() -> None:
+    everyone = Everyone([0, 3, 5])
+    everyone.sum(values_of([0, 3, 5]))
+    assert {len(each) for each in everyone.keys.values()} == {KEYS}
+    assert {len(each) for dealt in everyone.dealt.values() for each in dealt.values()} == {DEALT}
+    assert {len(each) for opened in everyone.opened.values() for each in opened.values()} == {SEED} and VIEW == 32
+
+
+@pytest.mark.parametrize("clients", [[0, 1, 2], [7, 2, 9, 4], list(range(10))])
+def test_the_sum_is_the_plain_one(clients: list[int]) -> None:
+    values = values_of(clients, NUMBERS)
+    senders, total = Everyone(clients).sum(values)
+    assert senders == clients
+    np.testing.assert_array_equal(total, sum(values.values()))
+
+
+# After how many rounds a client is gone: keys, shares, masked numbers, comparison.
+STEPS = range(5)
+
+
+@pytest.mark.parametrize("gone", [{0: a, 3: b} for a, b in itertools.product(STEPS, STEPS)], ids=str)
+def test_a_third_may_be_lost_at_any_step(gone: dict[int, int]) -> None:
+    clients = range(6)
+    values = values_of(clients)
+    everyone = Everyone(clients, gone)
+    senders, total = everyone.sum(values)
+    assert senders == [each for each in clients if gone.get(each, 9) > 2]
+    np.testing.assert_array_equal(total, sum(values[each] for each in senders))
+    for opened in everyone.opened.values():
+        assert opened.keys() == everyone.dealt.keys(), "of each that has dealt one thing, its mask's or its key's"
+
+
+@pytest.mark.parametrize("step", range(1, 5))
+def test_more_than_a_third_is_a_failure_by_name(step: int) -> None:
+    with pytest.raises(RunError, match=r"A secure sum needs 4 of the 6 clients that began it. Received: 3\."):
+        Everyone(range(6), {0: step, 3: step, 5: step}).sum(values_of(range(6)))
+
+
+def test_too_few_from_the_start() -> None:
+    with pytest.raises(RunError, match=r"A secure sum needs 4 clients or more. Received: 3\."):
+        Everyone(range(6), {0: 0, 3: 0, 5: 0}).sum(values_of(range(6)))
+
+
+# --- What is hidden ------------------------------------------------------------------------------------
+
+
+def uniform(numbers: np.ndarray) -> bool:
+    """Whether numbers may be drawn uniformly from 32 bits: chi-squared of each byte, and of each with the next."""
+    for shift in range(0, 32, 8):
+        counts = np.bincount((numbers >> np.uint32(shift)) & np.uint32(255), minlength=256)
+        expected = len(numbers) / 256
+        # 255 degrees of freedom: 6 standard deviations above the mean, a chance of about 1e-8.
+        if ((counts - expected) ** 2 / expected).sum() > 255 + 6 * np.sqrt(2 * 255):
+            return False
+    halves = (numbers / 2**32).reshape(-1)
+    return bool(abs(np.corrcoef(halves[:-1], halves[1:])[0, 1]) < 6 / np.sqrt(len(halves)))
+
+
+def test_what_a_client_sends_is_uniform_without_the_others_masks() -> None:
+    changes = np.random.default_rng(1).normal(0, 0.01, NUMBERS).astype(np.float32)
+    changes[::3] = 0  # rows that it has not touched
+    plain = fixed_point.encoded(changes, 3)
+    assert plain is not None and not uniform(plain), "the test would see what is not masked"
+    everyone = Everyone([0, 1, 2])
+    everyone.sum({each: plain for each in range(3)})
+    sent = everyone.masked[0]
+    assert uniform(sent)
+    assert uniform(sent[::3]) and uniform(sent[1::3]), "the rows that it has not touched look like those that it has"
+    assert uniform(sent - plain), "the mask"
+
+    # Its own mask is opened after a sum, and a colluding client knows one of its pairs': the other's still hides all.
+    own = primitives.key(everyone.opened[0][0], "own mask")
+    peeled = sent.copy()
+    primitives.add_streams(peeled, [], [own])
+    assert uniform(peeled)
+    pair = primitives.agreed(everyone.members[1]._key, everyone.keys[0][32:], "mask")
+    primitives.add_streams(peeled, [], [pair])
+    assert uniform(peeled)
+    last = primitives.agreed(everyone.members[2]._key, everyone.keys[0][32:], "mask")
+    primitives.add_streams(peeled, [], [last])
+    np.testing.assert_array_equal(peeled, plain), "who colluded with all others would see it"
+
+
+def test_two_sums_share_no_mask() -> None:
+    zeros = dict.fromkeys(range(3), np.zeros(NUMBERS, np.uint32))
+    first, second = Everyone(range(3)), Everyone(range(3))
+    first.sum(zeros), second.sum(zeros)
+    assert uniform(first.masked[0] - second.masked[0]) and uniform(first.masked[0] + second.masked[0])
+
+
+def test_fewer_than_the_threshold_learn_nothing_of_a_secret() -> None:
+    """For shares of k - 1 holders there is a last share that gives any secret: they go with each as well."""
+    threshold, holders = 4, [2, 3, 5, 7, 8, 9]
+    secret, wanted = b"what is dealt...", b"any other secret"
+    held = primitives.shares(secret, threshold, holders)
+    assert primitives.from_shares(held, threshold, holders) == secret
+    for some in itertools.combinations(holders, threshold):
+        assert primitives.from_shares({each: held[each] for each in some}, threshold, holders) == secret
+    colluding = holders[: threshold - 1]
+    # A share at 0 is the secret itself: put it in a share's place, and see which share another holder would have.
+    known = {each: held[each] for each in colluding}
+    last = share_for(wanted, known, holders.index(8) + 1, holders)
+    assert primitives.from_shares({**known, 8: last}, threshold, holders) == wanted
+    assert last != held[8]
+
+
+def share_for(secret: bytes, known: Mapping[int, bytes], place: int, holders: Sequence[int]) -> bytes:
+    """The share at a place that gives a secret with some known ones.
+
+    A share is added up of each known one and the last, times what hangs on their places alone; so the secret moves
+    linearly with the last share, and each bit of that moves it by what it would alone.
+    """
+    holder = holders[place - 1]
+
+    def with_last(last: int) -> int:
+        held = {**known, holder: last.to_bytes(SEED, "big")}
+        return int.from_bytes(primitives.from_shares(held, len(held), holders), "big")
+
+    nothing = with_last(0)
+    wanted = nothing ^ int.from_bytes(secret, "big")
+    # Gaussian elimination over GF(2): which bits of the last share come to what is wanted.
+    basis: list[tuple[int, int]] = []
+    for bit in range(8 * SEED):
+        moves, by = with_last(1 << bit) ^ nothing, 1 << bit
+        for other, its in basis:
+            if moves ^ other < moves:
+                moves, by = moves ^ other, by ^ its
+        assert moves, "each bit tells something that the others don't: no secret is left out"
+        basis = sorted([*basis, (moves, by)], reverse=True)
+    found = 0
+    for moves, by in basis:
+        if wanted ^ moves < wanted:
+            wanted, found = wanted ^ moves, found ^ by
+    assert not wanted
+    return found.to_bytes(SEED, "big")
+
+
+# --- What nobody does ----------------------------------------------------------------------------------
+
+
+def begun(clients: Sequence[int]) -> Everyone:
+    """Clients that have sent, and compared nothing."""
+    everyone = Everyone(clients, dict.fromkeys(clients, 3))
+    with pytest.raises(RunError):
+        everyone.sum(values_of(clients))
+    return everyone
+
+
+def test_nobody_opens_a_mask_and_a_key_of_the_same_client() -> None:
+    everyone = begun(range(6))
+    one, other = everyone.members[0], everyone.members[1]
+    views = {0: one.view(range(6)), 1: other.view(range(5))}
+    for member in (one, other):
+        with pytest.raises(RunError, match="the same clients as all others. Received: 2 views of 6 clients"):
+            member.open({**views, **{each: views[0] for each in range(2, 6)}})
+        with pytest.raises(RunError, match="open comes once, after view. Received: it after open"):
+            member.open(dict.fromkeys(range(6), views[member.number]))
+
+
+def test_who_is_alone_with_a_view_opens_nothing() -> None:
+    member = begun(range(6)).members[2]
+    view = member.view(range(6))
+    with pytest.raises(RunError, match="needs 4 of the 6 clients that began it. Received: 3"):
+        member.open(dict.fromkeys([2, 3, 4], view))
+
+
+@pytest.mark.parametrize("senders", [[0, 1, 3, 4], [0, 1, 2, 3, 99]])
+def test_a_client_opens_for_sums_that_it_knows_of(senders: list[int]) -> None:
+    with pytest.raises(RunError, match="is of clients that have dealt their shares, and only who is in it opens any"):
+        begun(range(6)).members[2].view(senders)
+
+
+def test_a_mask_is_used_once() -> None:
+    member = begun(range(3)).members[0]
+    with pytest.raises(RunError, match="masked comes once, after deal. Received: it after masked"):
+        member.masked(np.zeros(3, np.uint32), {})
+
+
+def test_a_threshold_that_two_halves_could_reach_is_none() -> None:
+    member = Member(0)
+    with pytest.raises(RunError, match="A secure sum needs 2 clients or more. Received: 4"):
+        member.deal({0: member.keys, **{each: Member(each).keys for each in (1, 2, 3)}}, 2)
+
+
+def test_shares_that_somebody_has_altered_or_changed_about() -> None:
+    everyone = Everyone(range(3), {1: 2, 2: 2})
+    with pytest.raises(RunError, match="needs 2 of the 3"):
+        everyone.sum(values_of(range(3)))
+    for spoil in (lambda text: text[:-1] + bytes([text[-1] ^ 1]), lambda text: everyone.dealt[1][2]):
+        member = Member(0)
+        keys = {**everyone.keys, 0: member.keys}
+        member.deal(keys, 2)
+        with pytest.raises(RunError, match="must come as they were sealed"):
+            member.masked(np.zeros(3, np.uint32), {1: spoil(everyone.dealt[1][0]), 2: everyone.dealt[2][0]})
+
+
+def test_shares_of_another_key_than_was_told() -> None:
+    everyone = Everyone(range(6), {5: 2})
+    everyone.sum(values_of(range(6)))
+    for opened in everyone.opened.values():
+        opened[5] = opened[0]
+    with pytest.raises(RunError, match="Shares of client 5's key must give the key that it told. Received: another's"):
+        masks(everyone.keys, 4, everyone.dealt, range(5), everyone.opened, 3)
+
+
+def test_a_key_that_is_none() -> None:
+    member = Member(0)
+    keys = {0: member.keys, 1: bytes(KEYS), 2: Member(2).keys}
+    with pytest.raises(RunError, match="needs a public key of each client. Received: one that is none"):
+        member.deal(keys, 2)
+
+
+def test_how_many_must_stay_and_how_much_noise_each_adds() -> None:
+    assert [threshold_of(clients) for clients in (3, 4, 6, 10, 256)] == [2, 3, 4, 7, 171]
+    assert all(2 * threshold_of(n) > n for n in range(1, 300)), "two sums can't be opened by different halves"
+    assert 7 * noise_share(10) ** 2 == pytest.approx(1)
+
+
+# --- Numbers -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clients", [3, 10, 256])
+def test_a_sum_is_off_by_half_a_step_for_each_client(clients: int) -> None:
+    generator = np.random.default_rng(clients)
+    most = fixed_point.limit(clients)
+    values = [generator.uniform(-most, most, 1000).astype(np.float32) for _ in range(clients)]
+    values[0][0], values[1][0] = most, -most
+    steps = [fixed_point.encoded(each, clients) for each in values]
+    assert all(each is not None for each in steps)
+    planes = [sum(each) for each in zip(*(fixed_point.limbs(each) for each in steps))]
+    total = fixed_point.joined(planes, clients)
+    assert total is not None and max(each.max() for each in planes) <= 2**24
+    np.testing.assert_array_equal(total, np.add.reduce(steps, dtype=np.uint32))
+    decoded = fixed_point.decoded(total, 1.0, clients)
+    exact = np.add.reduce(values, dtype=np.float64)
+    # And what float32 rounds of a sum of up to 256.
+    assert np.abs(decoded - exact).max() <= clients * fixed_point.STEP / 2 + 2.0**-17
+    small = np.abs(exact) < 1
+    assert np.abs(decoded - exact)[small].max() <= clients * fixed_point.STEP / 2 + 2.0**-25
+
+
+def test_limbs_of_256_clients_add_up_exactly_in_any_order() -> None:
+    largest = fixed_point.limbs(np.full(1, 2**32 - 1, np.uint32))
+    assert [each.item() for each in largest] == [65535, 65535] and largest[0].dtype == np.float32
+    total = np.zeros(1, np.float32)
+    for _ in range(256):
+        total += largest[0]
+    assert total.item() == 256 * 65535
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -1e30, 25.7])
+def test_numbers_that_are_beyond_the_limit(poison: float) -> None:
+    assert fixed_point.limit(10) == pytest.approx(25.6)
+    assert fixed_point.encoded(np.array([0, poison], np.float32), 10) is None
+    assert fixed_point.encoded(np.array([25.59, -25.59], np.float32), 10) is not None
+
+
+def test_sums_that_are_none() -> None:
+    assert fixed_point.joined([np.array([0.5]), np.array([0.0])], 3) is None
+    assert fixed_point.joined([np.array([1.0]), np.array([3 * 65535 + 1.0])], 3) is None
+    assert fixed_point.joined([np.array([-1.0]), np.array([0.0])], 3) is None
+    assert fixed_point.joined([np.array([np.nan]), np.array([0.0])], 3) is None
+    assert fixed_point.decoded(np.array([2**30 + 1], np.uint32), 1.0, 3) is None
+    garbage = np.random.default_rng(1).integers(0, 2**32, 64, np.uint32)
+    assert fixed_point.decoded(garbage, 1.0, 3) is None, "a mask that is still there shows"
+    assert fixed_point.decoded(np.array([2**32 - 2**22], np.uint32), 2.0, 3) == np.float32(-2)
