@@ -215,9 +215,6 @@ class SynchronousGeo(Shared):
     `runner.on_divergence` the run ends, or it begins anew from the common model.
     """
 
-    # Of a client's changes, beside that they are finite.
-    bounds = f"shorter than {changes.LARGEST:g}"
-
     def __init__(self, runtime: PsRuntime) -> None:
         super().__init__(runtime)
         let_geo_forget()
@@ -295,7 +292,8 @@ class SynchronousGeo(Shared):
             return
         named = ", ".join(f"worker.{worker}" for worker in np.flatnonzero(refused))
         text = (
-            f"{what}: changes must be finite, and {self.bounds}. Received: others from {named}, which reached nobody."
+            f"{what}: changes must be finite, and shorter than {changes.LARGEST:g}. Received: others from {named}, "
+            "which reached nobody."
         )
         if self.config.runner.on_divergence == "stop":
             raise Diverged(

@@ -83,6 +83,13 @@ class ServerModel:
             self._pull_sparse(name, values)
             yield name, values
 
+    def read_into(self, values: Mapping[str, np.ndarray]) -> None:
+        """Everything that the servers hold into float32 arrays, by parameter."""
+        for name, dense in self.pull_dense().items():
+            values[name][...] = dense
+        for name in self.tables.sparse:
+            self._pull_sparse(name, values[name])
+
     def pull_dense(self) -> dict[str, np.ndarray]:
         """The dense parameters: name -> float32 array."""
         scope = core.Scope()

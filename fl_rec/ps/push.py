@@ -57,27 +57,27 @@ class Push:
         self._tables, self._scope = tables, core.Scope()
         self._dense = [send for send in sends.values() if send.table_id() in tables.dense]
 
-    def __call__(self, changes: Mapping[str, np.ndarray]) -> None:
+    def __call__(self, changes: Mapping[str, np.ndarray], every_row: bool = False) -> None:
         """Adds to all parameters.
 
         Args:
-            changes: float32, in the parameter's shape, of every one that the servers hold. Of embeddings, rows of
-                zeros are not sent.
+            changes: float32, in the parameter's shape, of every one that the servers hold.
+            every_row: whether rows of embeddings are sent that are all zeros, too.
         """
         for name, change in changes.items():
             gradient = self._scope.var(name + GRADIENT)
             if name in self._tables.sparse:
-                self._push_rows(name, gradient.get_selected_rows(), change)
+                self._push_rows(name, gradient.get_selected_rows(), change, every_row)
             else:
                 gradient.get_tensor().set(change, paddle.CPUPlace())
         for send in self._dense:
             self._send_dense(self._communicator, address_of(send), address_of(self._scope))
 
-    def _push_rows(self, name: str, gradient: Any, change: np.ndarray) -> None:
-        changed = np.flatnonzero(change.any(axis=1))
-        for part in slices(len(changed), change.shape[1]):
-            gradient.set_rows(changed[part].tolist())
-            gradient.get_tensor().set(change[changed[part]], paddle.CPUPlace())
+    def _push_rows(self, name: str, gradient: Any, change: np.ndarray, every_row: bool) -> None:
+        rows: np.ndarray = np.arange(len(change)) if every_row else np.flatnonzero(change.any(axis=1))
+        for part in slices(len(rows), change.shape[1]):
+            gradient.set_rows(rows[part].tolist())
+            gradient.get_tensor().set(change[part] if every_row else change[rows[part]], paddle.CPUPlace())
             text = (name + GRADIENT).encode()
             variable = _String(text, len(text))
             self._send_sparse(

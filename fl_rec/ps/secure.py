@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,9 +12,9 @@ import paddle
 
 from fl_rec.errors import RunError
 from fl_rec.nets import graph
-from fl_rec.privacy.secure_sum import fixed_point
 from fl_rec.privacy.secure_sum.clients import LEAST_CLIENTS, noise_share, threshold_of
-from fl_rec.privacy.secure_sum.member import DEALT, VIEW, Member, masks, require_enough
+from fl_rec.privacy.secure_sum.fixed_point import FixedPoint
+from fl_rec.privacy.secure_sum.member import DEALT, VIEW, Member, require_enough, unmask
 from fl_rec.privacy.secure_sum.primitives import SEED
 from fl_rec.ps import changes
 from fl_rec.ps.exchange import SynchronousGeo
@@ -64,16 +66,20 @@ class SecureGeo(SynchronousGeo):
         super().__init__(runtime)
         workers = runtime.role.num_workers
         self.noise_share = noise_share(workers)
-        self.bounds = f"within {fixed_point.limit(workers):.4g} of 0 each, times its share"
+        self._numbers = FixedPoint.of(workers)
         # Of so many workers' noise, that of the least that a sum has must do.
         self._least = threshold_of(workers) if self.config.privacy.clip is not None else 0
 
     def start(self, program: paddle.static.Program, scope: Any) -> None:
         super().start(program, scope)
+        self._model = np.concatenate([base.reshape(-1) for base in self._base.values()])
+        self._shapes = {name: base.shape for name, base in self._base.items()}
+        self._base = self._by_name(self._model)
         self._sums, self.servers = self.servers, HeldModel(self.tables, self._base)
         if self.runtime.role.is_first_worker:
-            self.push({name: -base for name, base in self._base.items()})
-        self._there = {name: np.zeros_like(base) for name, base in self._base.items()}
+            self.push(self._by_name(-self._model))
+        # What the tables have of this worker.
+        self._there: np.ndarray = np.zeros_like(self._model)
         self.runtime.barrier("the servers' tables are empty")
 
     def merge(self, rows: int, what: str) -> None:
@@ -82,10 +88,9 @@ class SecureGeo(SynchronousGeo):
         everyone = np.array([int.from_bytes(each[:_ROWS], "big") for each in told], np.float64)
         keys = {int(worker): told[worker][_ROWS:] for worker in np.flatnonzero(everyone)}
         if keys:
-            change = self._sum(member, keys, everyone, what)
-            for (name, base), each in zip(self._base.items(), self._split(change)):
-                base += each
-                graph.live(self._scope, name)[...] = base
+            self._model += self._sum(member, keys, everyone, what)
+        for name, base in self._base.items():
+            graph.live(self._scope, name)[...] = base
         if self._spoilt:
             self._begin_anew()
         self._spoilt = False
@@ -110,26 +115,42 @@ class SecureGeo(SynchronousGeo):
         threshold = max(threshold_of(len(keys)), self._least)
         dealt = member.deal(keys, threshold) if index in keys else {}
         table = self._tell_each(dealt, workers, DEALT, f"{what}: everyone's shares")
-        own = self._own(everyone) if index in keys else None
-        self._spoilt = index in keys and own is None
-        masked = None if own is None else member.masked(own, {k: table[k][index] for k in keys if k != index})
-        total = self._add_up(masked, what)
+        own = self._own(everyone, what) if index in keys else None
+        sends, self._spoilt = own is not None, index in keys and own is None
+        masked: np.ndarray = np.zeros(len(self._model), np.uint32)  # who sends none takes back what was there of it
+        if own is not None:
+            masked = member.masked(own, {other: table[other][index] for other in keys if other != index})
 
+        total = self._added_up(masked, what)
         before = everyone.copy()
-        senders = self._senders(masked is not None, everyone, what)
+        senders = self._senders(sends, everyone, what)
         require_enough(senders, threshold, len(keys))
-        view = member.view(senders) if masked is not None else bytes(VIEW)
+        view = member.view(senders) if sends else bytes(VIEW)
         views = dict(enumerate(self._tell(view, f"{what}: what all are about to open")))
-        opening = member.open({sender: views[sender] for sender in senders}) if masked is not None else {}
+        opening = member.open({sender: views[sender] for sender in senders}) if sends else {}
         table = self._tell_each(opening, workers, SEED, f"{what}: opened masks")
-        opened = {sender: dict(enumerate(table[sender])) for sender in senders}
-        total -= masks(keys, threshold, keys, senders, opened, len(total))
+        unmask(total, keys, threshold, keys, senders, {sender: dict(enumerate(table[sender])) for sender in senders})
 
         rows = int(before[senders[0]])
-        decoded = fixed_point.decoded(total, self.share(rows, everyone) / self.share(rows, before), workers)
+        decoded = self._numbers.decoded(total, self.share(rows, everyone) / self.share(rows, before))
         if decoded is None:
             raise RunError(f"{what}: {_NO_SUM}")
         return decoded
+
+    def _own(self, everyone: np.ndarray, what: str) -> np.ndarray | None:
+        """This worker's changes times its share, uint32 [numbers]; None if they can't be learning."""
+        numbers = np.empty_like(self._model)
+        changed = self._by_name(numbers)
+        for name, base in self._base.items():
+            np.subtract(graph.live(self._scope, name), base, out=changed[name])
+        length, runner = changes.norm([numbers]), self.config.runner
+        if self._spoilt or not changes.sound(length):
+            return None
+        share = self.share(int(everyone[self.runtime.role.index]), everyone)
+        factor = runner.server_learning_rate * share * changes.clip(length, runner.clip_update)
+        # A run that is resumed, or begun again by the same seed, rounds as it did.
+        generator = np.random.default_rng([runner.seed, self.runtime.role.index, zlib.crc32(what.encode())])
+        return self._numbers.encoded(numbers, factor, generator)
 
     def _senders(self, sends: bool, everyone: np.ndarray, what: str) -> list[int]:
         """Who has sent. Of those who have trained and have not, see `judge`."""
@@ -137,47 +158,31 @@ class SecureGeo(SynchronousGeo):
         self.judge(everyone, np.where(sent | (everyone == 0), 0.0, np.nan), what)
         return [int(worker) for worker in np.flatnonzero(everyone)]
 
-    def _own(self, everyone: np.ndarray) -> np.ndarray | None:
-        """This worker's changes times its share, uint32 [numbers]; None if they can't be learning."""
-        changed = {name: graph.live(self._scope, name) - base for name, base in self._base.items()}
-        length, runner, rows = changes.norm(changed.values()), self.config.runner, everyone[self.runtime.role.index]
-        if self._spoilt or not changes.sound(length):
-            return None
-        factor = (
-            runner.server_learning_rate * self.share(int(rows), everyone) * changes.clip(length, runner.clip_update)
-        )
-        numbers = np.concatenate([each.reshape(-1) for each in changed.values()])
-        numbers *= np.float32(factor)
-        return fixed_point.encoded(numbers, len(everyone))
+    def _added_up(self, masked: np.ndarray, what: str) -> np.ndarray:
+        """Sums of all workers' masked numbers, uint32 [numbers].
 
-    def _add_up(self, masked: np.ndarray | None, what: str) -> np.ndarray:
-        """Sums of all workers' masked numbers, uint32 [numbers], modulo 2^32; None: this one sends none.
-
-        Each limb goes through the tables in turn. A worker adds what its limb is more than the one before, so that the
-        tables need not be emptied, and never hold more than a limb of each.
+        A worker has the tables hold a limb of its own in the place of what they held of it, from the last sum or limb.
+        So they need not be emptied, and never hold more than a limb of each worker, in whatever order these come.
         """
-        numbers = sum(base.size for base in self._base.values())
-        limbs = fixed_point.limbs(np.zeros(numbers, np.uint32) if masked is None else masked)
-        sums = []
-        for place, limb in enumerate(limbs):
-            now = dict(zip(self._base, self._split(limb)))
-            self.push({name: now[name] - there for name, there in self._there.items()})
-            self._there = now
-            self.runtime.barrier(f"{what}: all sent, {place + 1} of {len(limbs)}")
-            pulled = dict(self._sums.values())
-            sums.append(np.concatenate([pulled[name].reshape(-1) for name in self._base]))
-            self.runtime.barrier(f"{what}: all received, {place + 1} of {len(limbs)}")
-        total = fixed_point.joined(sums, self.runtime.role.num_workers)
-        if total is None:
-            raise RunError(f"{what}: {_NO_SUM}")
+        total = np.zeros_like(masked)
+        for place in range(self._numbers.limbs):
+            limb = self._numbers.limb(masked, place)
+            self.push(self._by_name(limb - self._there), every_row=True)  # how many differ is nobody's business
+            self._there = limb
+            self.runtime.barrier(f"{what}: all sent, {place + 1} of {self._numbers.limbs}")
+            sums = np.empty_like(limb)
+            self._sums.read_into(self._by_name(sums))
+            if not self._numbers.add_limb(total, sums, place):
+                raise RunError(f"{what}: {_NO_SUM}")
+            if place + 1 < self._numbers.limbs:  # else all meet before the next one is sent
+                self.runtime.barrier(f"{what}: all received, {place + 1} of {self._numbers.limbs}")
         return total
 
-    def _split(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
-        """Of all numbers each parameter's, in its shape."""
-        start = 0
-        for base in self._base.values():
-            yield numbers[start : start + base.size].reshape(base.shape)
-            start += base.size
+    def _by_name(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """Of all numbers each parameter's, in its shape; the same memory."""
+        places = np.cumsum([math.prod(shape) for shape in self._shapes.values()])
+        parts = np.split(numbers, places[:-1])
+        return {name: part.reshape(shape) for (name, shape), part in zip(self._shapes.items(), parts)}
 
     def _tell(self, own: bytes, what: str) -> list[bytes]:
         """Every worker's bytes, for every worker; as many of each."""

@@ -29,6 +29,8 @@ SLOTS = (
 class RememberingExchange:
     """Of an exchange what a step has to know; it remembers what was trained."""
 
+    noise_share = 1.0
+
     def __init__(self, send_every: int = 0) -> None:
         self.send_every = send_every
         self.told: list[dict[str, list[int]]] = []

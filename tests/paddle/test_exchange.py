@@ -41,6 +41,7 @@ class Runtime:
             "trim": 0.1,
             "on_divergence": "stop",
             "reproducible": False,
+            "secure_aggregation": False,
             **runner,
         }
         self.config: Any = SimpleNamespace(runner=SimpleNamespace(**settings), yaml_path=Path("/nowhere/job.yaml"))

@@ -1,51 +1,86 @@
-"""Numbers of float32 as multiples of one step, that add up exactly modulo 2^32, and in tables of float32."""
+"""Numbers of float32 as multiples of one step, that add up exactly modulo a power of 2, in tables of float32."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-# 2^-22, about 2.4e-7. What a client sends is rounded to the nearest multiple, so that a sum is off by half a step for
-# each client at most.
-STEP = 2.0**-22
-# Steps that a sum may have, 256 in all. That is half of what 32 bits hold, so that what is no sum of clients' numbers
-# shows: each number of it is out of bounds with a chance of a half.
-_MOST = 1 << 30
-# Bits of a limb: float32 has all integers up to 2^24, and so all sums of 256 limbs.
-_LIMB = 16
-MOST_CLIENTS = 1 << (24 - _LIMB)
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """Integers that a job of so many clients adds up.
+
+    A table of float32 has all integers from -2^24 to 2^24: so a number goes there in limbs that are small enough for
+    the limbs of all clients to add up within these, in any order.
+
+    Attributes:
+        clients: how many there are.
+        limbs: of how many a number is.
+        bits: of each.
+        step: what an integer of 1 stands for; a client's number is rounded up or down to a multiple of it by chance, so
+            that it is the number on average, and a sum off by less than a step for each client.
+    """
+
+    clients: int
+    limbs: int
+    bits: int
+    step: float
+
+    @classmethod
+    def of(cls, clients: int) -> FixedPoint:
+        """One limb up to 16 clients, which costs half as much as the two of more."""
+        return cls(clients, 1, 21, 2.0**-16) if clients <= 16 else cls(clients, 2, 16, 2.0**-22)
+
+    @property
+    def most(self) -> int:
+        """How far from 0 each of a client's integers may be.
+
+        All of them come to half of what there is room for, so that what is no sum of theirs shows: each number of it
+        is beyond with a chance of a half.
+        """
+        return (1 << (self.limbs * self.bits - 2)) // self.clients
+
+    def encoded(self, values: np.ndarray, factor: float, generator: np.random.Generator) -> np.ndarray:
+        """Integers, as uint32 and modulo 2^32, of finite float32 times a factor; those beyond `most` become that."""
+        steps = np.multiply(values, np.float32(factor / self.step))
+        steps += generator.random(len(values), np.float32)
+        np.floor(steps, out=steps)
+        np.clip(steps, -self.most, self.most, out=steps)
+        rounded: np.ndarray = steps.astype(np.int32).view(np.uint32)
+        return rounded
+
+    def decoded(self, total: np.ndarray, factor: float) -> np.ndarray | None:
+        """Float32 of a sum of encoded numbers times a factor; None if it can't be such a sum."""
+        steps, most = _signed(total, self.limbs * self.bits), self.clients * self.most
+        return steps.astype(np.float32) * np.float32(self.step * factor) if _within(steps, most) else None
+
+    def limb(self, values: np.ndarray, place: int) -> np.ndarray:
+        """One limb of uint32, integers in float32; the first is the lowest."""
+        for _ in range(place):
+            values = (values - _signed(values, self.bits).view(np.uint32)) >> np.uint32(self.bits)
+        return _signed(values, self.bits).astype(np.float32)
+
+    def add_limb(self, total: np.ndarray, sums: np.ndarray, place: int) -> bool:
+        """Adds sums of limbs, float32, to a total, uint32, in place; False if they can't be such sums."""
+        if not _within(sums, self.clients << (self.bits - 1)):
+            return False
+        total += sums.astype(np.int32).view(np.uint32) << np.uint32(self.bits * place)
+        return True
 
 
-def limit(clients: int) -> float:
-    """How far from 0 each number of each of so many clients may be."""
-    return (_MOST // clients) * STEP
+# Of two limbs: half of 2^16 for each.
+MOST_CLIENTS = 1 << (24 - 15)
 
 
-def encoded(values: np.ndarray, clients: int) -> np.ndarray | None:
-    """Multiples of the step modulo 2^32, uint32, of float32; None if one of them is beyond `limit` or no number."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        steps = np.rint(values * np.float32(1 / STEP))
-    within = bool(np.all(np.abs(steps) <= _MOST // clients))  # False of NaN
-    return steps.astype(np.int32).view(np.uint32) if within else None
+def _signed(values: np.ndarray, bits: int) -> np.ndarray:
+    """The lowest bits of uint32 as integers from -2^(bits - 1), int32."""
+    above = np.uint32(32 - bits)
+    signed: np.ndarray = (values << above).view(np.int32)
+    signed >>= above.astype(np.int32)
+    return signed
 
 
-def decoded(total: np.ndarray, factor: float, clients: int) -> np.ndarray | None:
-    """Float32 of a sum of so many clients' encoded numbers times a factor; None if it can't be such a sum."""
-    steps = total.view(np.int32)
-    within = bool(np.all(np.abs(steps.astype(np.int64)) <= clients * (_MOST // clients)))
-    return (steps * (STEP * factor)).astype(np.float32) if within else None
-
-
-def limbs(values: np.ndarray) -> list[np.ndarray]:
-    """Two integers of 16 bits in float32, of uint32; the lower ones first."""
-    return [(values & np.uint32((1 << _LIMB) - 1)).astype(np.float32), (values >> np.uint32(_LIMB)).astype(np.float32)]
-
-
-def joined(sums: Sequence[np.ndarray], clients: int) -> np.ndarray | None:
-    """Uint32 of the sums of up to so many clients' limbs, float32; None if they can't be such sums."""
-    most = clients * ((1 << _LIMB) - 1)
-    if not all(bool(np.all((each >= 0) & (each <= most) & (each == np.rint(each)))) for each in sums):
-        return None
-    low, high = (each.astype(np.uint32) for each in sums)
-    return low + (high << np.uint32(_LIMB))
+def _within(values: np.ndarray, most: int) -> bool:
+    """False of any that is no number, too."""
+    return bool(values.min(initial=0) >= -most and values.max(initial=0) <= most)

@@ -59,15 +59,17 @@ class Member:
                 f"A secure sum needs {threshold} clients or more. Received: {len(keys)}. Have more of them take part."
             )
         self._keys, self._threshold, self._holders = dict(keys), threshold, sorted(keys)
+        self._secrets = {
+            each: primitives.agreed(self._channel, keys[each][:PUBLIC]) for each in keys if each != self.number
+        }
         own, key = (primitives.shares(each, threshold, self._holders) for each in (self._own, self._key_seed))
         self._held = {self.number: own[self.number] + key[self.number]}
         self._about = primitives.digest(
             [threshold.to_bytes(4, "big"), *(each.to_bytes(4, "big") + keys[each] for each in self._holders)]
         )
         return {
-            other: primitives.sealed(self._secret(other, reader=other), own[other] + key[other], self._about)
-            for other in self._holders
-            if other != self.number
+            other: primitives.sealed(_seal(secret, other), own[other] + key[other], self._about)
+            for other, secret in self._secrets.items()
         }
 
     def masked(self, values: np.ndarray, dealt: Mapping[int, bytes]) -> np.ndarray:
@@ -85,13 +87,13 @@ class Member:
         """
         self._begin("masked", after="deal")
         self._held |= {
-            other: primitives.opened(self._secret(other, reader=self.number), text, self._about)
+            other: primitives.opened(_seal(self._secrets[other], self.number), text, self._about)
             for other, text in dealt.items()
         }
         self._require_enough(self._held)
         plus, minus = _signed(self._key, self.number, {other: self._keys[other] for other in dealt})
         masked: np.ndarray = values.astype(np.uint32)
-        primitives.add_streams(masked, [*plus, primitives.key(self._own, _OWN)], minus)
+        primitives.add_streams(masked, [*plus, _own_mask(self._own)], minus)
         return masked
 
     def view(self, senders: Collection[int]) -> bytes:
@@ -140,9 +142,6 @@ class Member:
         }
         return {**opened, self.number: self._own}
 
-    def _secret(self, other: int, reader: int) -> bytes:
-        return primitives.agreed(self._channel, self._keys[other][:PUBLIC], _SHARES.format(reader))
-
     def _begin(self, what: str, after: str) -> None:
         if self._last != after:
             raise RunError(
@@ -164,26 +163,23 @@ def require_enough(clients: Collection[int], threshold: int, began: int) -> None
         )
 
 
-def masks(
+def unmask(
+    total: np.ndarray,
     keys: Mapping[int, bytes],
     threshold: int,
     members: Collection[int],
     senders: Collection[int],
     opened: Mapping[int, Mapping[int, bytes]],
-    numbers: int,
-) -> np.ndarray:
-    """What is to be taken away from the sum of the masked numbers; anybody may work it out.
+) -> None:
+    """Makes of the sum of masked numbers that of the numbers, in place; anybody may.
 
     Args:
+        total: uint32 [n].
         keys: what clients told in round 0.
         threshold: see `Member.deal`.
         members: the clients that have dealt shares.
         senders: those of them whose masked numbers are in the sum.
         opened: what senders have opened, by client.
-        numbers: how many there are.
-
-    Returns:
-        uint32 [numbers].
 
     Raises:
         RunError: too few have opened, or what does not fit.
@@ -195,25 +191,29 @@ def masks(
         held = {holder: shares[client] for holder, shares in opened.items()}
         return primitives.from_shares(held, threshold, holders)
 
-    plus = [primitives.key(opened[each][each] if each in opened else seed(each), _OWN) for each in senders]
-    minus: list[bytes] = []
+    plus: list[bytes] = []
+    minus = [_own_mask(opened[each][each] if each in opened else seed(each)) for each in senders]
     for lost in sorted(set(members) - set(senders)):
         key = primitives.private_key(seed(lost))
         if primitives.public(key) != keys[lost][PUBLIC:]:
             raise RunError(f"Shares of client {lost}'s key must give the key that it told. Received: another's.")
-        # What the lost one would have added, the others have taken away.
+        # As if the lost one had sent zeros under these masks.
         added, taken = _signed(key, lost, {sender: keys[sender] for sender in senders})
-        plus += taken
-        minus += added
-    total: np.ndarray = np.zeros(numbers, np.uint32)
+        plus += added
+        minus += taken
     primitives.add_streams(total, plus, minus)
-    return total
 
 
-def _signed(
-    own: X25519PrivateKey, number: int, others: Mapping[int, bytes]
-) -> tuple[list[bytes], list[bytes]]:
+def _seal(secret: bytes, reader: int) -> bytes:
+    return primitives.key(secret, _SHARES.format(reader))
+
+
+def _own_mask(seed: bytes) -> bytes:
+    return primitives.key(seed, _OWN, SEED)
+
+
+def _signed(own: X25519PrivateKey, number: int, others: Mapping[int, bytes]) -> tuple[list[bytes], list[bytes]]:
     """The masks that a client has with each of some others: those that it adds, and those that it takes away."""
-    mine = {other: primitives.agreed(own, keys[PUBLIC:], _MASK) for other, keys in others.items()}
+    mine = {other: primitives.key(primitives.agreed(own, keys[PUBLIC:]), _MASK, SEED) for other, keys in others.items()}
     added, taken = ([each for other, each in mine.items() if (number < other) is adds] for adds in (True, False))
     return added, taken

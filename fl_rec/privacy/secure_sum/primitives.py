@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fl_rec.errors import RunError
 
-# Bytes of a seed, which is what Shamir's scheme of pycryptodome shares: the 128 bits that X25519 is good for too.
+# Bytes of a seed, which is what Shamir's scheme of pycryptodome shares, and of a mask's key: 128 bits, as X25519 has.
 SEED = 16
 PUBLIC = 32
 TAG = 16
@@ -23,9 +23,9 @@ TAG = 16
 _BLOCK = 1 << 15
 
 
-def key(secret: bytes, purpose: str) -> bytes:
-    """32 bytes for one purpose from a secret."""
-    derived: bytes = HKDF(hashes.SHA256(), 32, None, f"fl_rec secure sum: {purpose}".encode()).derive(secret)
+def key(secret: bytes, purpose: str, size: int = 32) -> bytes:
+    """So many bytes for one purpose from a secret."""
+    derived: bytes = HKDF(hashes.SHA256(), size, None, f"fl_rec secure sum: {purpose}".encode()).derive(secret)
     return derived
 
 
@@ -40,16 +40,17 @@ def public(own: X25519PrivateKey) -> bytes:
     return told
 
 
-def agreed(own: X25519PrivateKey, other: bytes, purpose: str) -> bytes:
-    """32 bytes that only two know, by the private key of one and the public key of the other.
+def agreed(own: X25519PrivateKey, other: bytes) -> bytes:
+    """A secret of two, to be taken as `key` only, by the private key of one and the public key of the other.
 
     Raises:
         RunError: the other's is no key.
     """
     try:
-        return key(own.exchange(X25519PublicKey.from_public_bytes(other)), purpose)
+        secret: bytes = own.exchange(X25519PublicKey.from_public_bytes(other))
     except ValueError as err:
         raise RunError("A secure sum needs a public key of each client. Received: one that is none.") from err
+    return secret
 
 
 def sealed(secret: bytes, text: bytes, about: bytes) -> bytes:
@@ -85,7 +86,7 @@ def from_shares(held: Mapping[int, bytes], threshold: int, holders: Sequence[int
 
 
 def add_streams(values: np.ndarray, plus: Iterable[bytes], minus: Iterable[bytes]) -> None:
-    """Adds to numbers modulo 2^32, in place, what keys of 32 bytes give, or takes it away; uint32 [n]."""
+    """Adds to numbers modulo 2^32, in place, what keys of `SEED` bytes give, or takes it away; uint32 [n]."""
     streams = [
         (Cipher(algorithms.AES(secret), modes.CTR(bytes(16))).encryptor(), add)
         for keys, add in ((plus, np.add), (minus, np.subtract))

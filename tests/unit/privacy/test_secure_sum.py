@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from fl_rec.errors import RunError
-from fl_rec.privacy.secure_sum import fixed_point, primitives
+from fl_rec.privacy.secure_sum import primitives
 from fl_rec.privacy.secure_sum.clients import noise_share, threshold_of
-from fl_rec.privacy.secure_sum.member import DEALT, KEYS, VIEW, Member, masks
+from fl_rec.privacy.secure_sum.fixed_point import MOST_CLIENTS, FixedPoint
+from fl_rec.privacy.secure_sum.member import DEALT, KEYS, VIEW, Member, unmask
 from fl_rec.privacy.secure_sum.primitives import SEED
 
 NUMBERS = 40_000  # more than are masked at a time
@@ -45,7 +46,8 @@ class Everyone:
         views = {each: self.members[each].view(senders) for each in self.there(3)}
         self.opened = {each: self.members[each].open(views) for each in self.there(4)}
         total: np.ndarray = np.add.reduce(list(self.masked.values()), dtype=np.uint32)
-        return senders, total - masks(self.keys, self.threshold, self.dealt, senders, self.opened, len(total))
+        unmask(total, self.keys, self.threshold, self.dealt, senders, self.opened)
+        return senders, total
 
 
 def test_what_is_told_has_the_length_that_it_says() -> None:
@@ -109,24 +111,24 @@ def uniform(numbers: np.ndarray) -> bool:
 def test_what_a_client_sends_is_uniform_without_the_others_masks() -> None:
     changes = np.random.default_rng(1).normal(0, 0.01, NUMBERS).astype(np.float32)
     changes[::3] = 0  # rows that it has not touched
-    plain = fixed_point.encoded(changes, 3)
-    assert plain is not None and not uniform(plain), "the test would see what is not masked"
+    plain = FixedPoint.of(3).encoded(changes, 1.0, np.random.default_rng(2))
+    assert not uniform(plain), "the test would see what is not masked"
     everyone = Everyone([0, 1, 2])
-    everyone.sum({each: plain for each in range(3)})
+    everyone.sum(dict.fromkeys(range(3), plain))
     sent = everyone.masked[0]
     assert uniform(sent)
     assert uniform(sent[::3]) and uniform(sent[1::3]), "the rows that it has not touched look like those that it has"
     assert uniform(sent - plain), "the mask"
 
     # Its own mask is opened after a sum, and a colluding client knows one of its pairs': the other's still hides all.
-    own = primitives.key(everyone.opened[0][0], "own mask")
+    own = primitives.key(everyone.opened[0][0], "own mask", SEED)
     peeled = sent.copy()
     primitives.add_streams(peeled, [], [own])
     assert uniform(peeled)
-    pair = primitives.agreed(everyone.members[1]._key, everyone.keys[0][32:], "mask")
+    pair = primitives.key(primitives.agreed(everyone.members[1]._key, everyone.keys[0][32:]), "mask", SEED)
     primitives.add_streams(peeled, [], [pair])
     assert uniform(peeled)
-    last = primitives.agreed(everyone.members[2]._key, everyone.keys[0][32:], "mask")
+    last = primitives.key(primitives.agreed(everyone.members[2]._key, everyone.keys[0][32:]), "mask", SEED)
     primitives.add_streams(peeled, [], [last])
     np.testing.assert_array_equal(peeled, plain), "who colluded with all others would see it"
 
@@ -202,7 +204,7 @@ def test_nobody_opens_a_mask_and_a_key_of_the_same_client() -> None:
     views = {0: one.view(range(6)), 1: other.view(range(5))}
     for member in (one, other):
         with pytest.raises(RunError, match="the same clients as all others. Received: 2 views of 6 clients"):
-            member.open({**views, **{each: views[0] for each in range(2, 6)}})
+            member.open({**views, **dict.fromkeys(range(2, 6), views[0])})
         with pytest.raises(RunError, match="open comes once, after view. Received: it after open"):
             member.open(dict.fromkeys(range(6), views[member.number]))
 
@@ -250,7 +252,7 @@ def test_shares_of_another_key_than_was_told() -> None:
     for opened in everyone.opened.values():
         opened[5] = opened[0]
     with pytest.raises(RunError, match="Shares of client 5's key must give the key that it told. Received: another's"):
-        masks(everyone.keys, 4, everyone.dealt, range(5), everyone.opened, 3)
+        unmask(np.zeros(3, np.uint32), everyone.keys, 4, everyone.dealt, range(5), everyone.opened)
 
 
 def test_a_key_that_is_none() -> None:
@@ -269,48 +271,76 @@ def test_how_many_must_stay_and_how_much_noise_each_adds() -> None:
 # --- Numbers -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("clients", [3, 10, 256])
-def test_a_sum_is_off_by_half_a_step_for_each_client(clients: int) -> None:
-    generator = np.random.default_rng(clients)
-    most = fixed_point.limit(clients)
-    values = [generator.uniform(-most, most, 1000).astype(np.float32) for _ in range(clients)]
-    values[0][0], values[1][0] = most, -most
-    steps = [fixed_point.encoded(each, clients) for each in values]
-    assert all(each is not None for each in steps)
-    planes = [sum(each) for each in zip(*(fixed_point.limbs(each) for each in steps))]
-    total = fixed_point.joined(planes, clients)
-    assert total is not None and max(each.max() for each in planes) <= 2**24
-    np.testing.assert_array_equal(total, np.add.reduce(steps, dtype=np.uint32))
-    decoded = fixed_point.decoded(total, 1.0, clients)
-    exact = np.add.reduce(values, dtype=np.float64)
-    # And what float32 rounds of a sum of up to 256.
-    assert np.abs(decoded - exact).max() <= clients * fixed_point.STEP / 2 + 2.0**-17
-    small = np.abs(exact) < 1
-    assert np.abs(decoded - exact)[small].max() <= clients * fixed_point.STEP / 2 + 2.0**-25
+@pytest.mark.parametrize(
+    ("clients", "step", "most"),
+    [(3, 2**-16, 8), (10, 2**-16, 8), (16, 2**-16, 8), (17, 2**-22, 256), (256, 2**-22, 256)],
+)
+def test_a_sum_is_off_by_less_than_a_step_for_each_client(clients: int, step: float, most: float) -> None:
+    numbers, generator = FixedPoint.of(clients), np.random.default_rng(clients)
+    largest = numbers.most * numbers.step
+    assert numbers.step == step and most - clients * step < clients * largest <= most
+    values = [generator.uniform(-largest, largest, 1000).astype(np.float32) for _ in range(clients)]
+    for each, value in zip(values, (largest, -largest, largest * 3)):
+        each[0] = value
+    values[2][0] = largest * 3  # which is cut off
+    steps = [numbers.encoded(each, 1.0, generator) for each in values]
+    values[2][0] = largest
+    total = np.zeros(1000, np.uint32)
+    for place in range(numbers.limbs):
+        sums = sum(numbers.limb(each, place) for each in steps)
+        assert sums.dtype == np.float32 and numbers.add_limb(total, sums, place)
+    decoded, exact = numbers.decoded(total, 1.0), np.add.reduce(values, dtype=np.float64)
+    assert decoded is not None and decoded.dtype == np.float32
+    error = np.abs(decoded - exact)
+    assert error.max() < clients * step + 2.0**-17, "and what float32 rounds of a sum of up to 256"
+    assert error[np.abs(exact) < 1].max() < clients * step
 
 
-def test_limbs_of_256_clients_add_up_exactly_in_any_order() -> None:
-    largest = fixed_point.limbs(np.full(1, 2**32 - 1, np.uint32))
-    assert [each.item() for each in largest] == [65535, 65535] and largest[0].dtype == np.float32
-    total = np.zeros(1, np.float32)
-    for _ in range(256):
-        total += largest[0]
-    assert total.item() == 256 * 65535
+def test_rounding_is_right_on_average_and_the_same_by_the_same_seed() -> None:
+    numbers = FixedPoint.of(10)
+    tenth = np.full(100_000, numbers.step / 10, np.float32)
+    steps = numbers.encoded(tenth, 1.0, np.random.default_rng(1)).view(np.int32)
+    assert set(np.unique(steps)) == {0, 1} and steps.mean() == pytest.approx(0.1, abs=0.005)
+    again = numbers.encoded(-tenth, -1.0, np.random.default_rng(1)).view(np.int32)
+    np.testing.assert_array_equal(steps, again)
 
 
-@pytest.mark.parametrize("poison", [np.nan, np.inf, -1e30, 25.7])
-def test_numbers_that_are_beyond_the_limit(poison: float) -> None:
-    assert fixed_point.limit(10) == pytest.approx(25.6)
-    assert fixed_point.encoded(np.array([0, poison], np.float32), 10) is None
-    assert fixed_point.encoded(np.array([25.59, -25.59], np.float32), 10) is not None
+@pytest.mark.parametrize("clients", [16, MOST_CLIENTS])
+def test_limbs_of_all_clients_add_up_exactly_in_any_order(clients: int) -> None:
+    numbers = FixedPoint.of(clients)
+    extremes = np.array([1 << (numbers.bits - 1), (1 << (numbers.bits - 1)) - 1], np.uint32)
+    extremes = extremes * np.uint32(1 if numbers.limbs == 1 else 65537)
+    for place in range(numbers.limbs):
+        limb, total = numbers.limb(extremes, place), np.zeros(2, np.float32)
+        for _ in range(clients):
+            total += limb
+        assert np.abs(total).max() <= 2**24
+        np.testing.assert_array_equal(total.astype(np.int64), limb.astype(np.int64) * clients)
 
 
-def test_sums_that_are_none() -> None:
-    assert fixed_point.joined([np.array([0.5]), np.array([0.0])], 3) is None
-    assert fixed_point.joined([np.array([1.0]), np.array([3 * 65535 + 1.0])], 3) is None
-    assert fixed_point.joined([np.array([-1.0]), np.array([0.0])], 3) is None
-    assert fixed_point.joined([np.array([np.nan]), np.array([0.0])], 3) is None
-    assert fixed_point.decoded(np.array([2**30 + 1], np.uint32), 1.0, 3) is None
+def test_limbs_are_the_number() -> None:
+    values = np.random.default_rng(1).integers(0, 2**32, 1000, np.uint32)
+    two = FixedPoint.of(17)
+    low, high = (two.limb(values, place).astype(np.int64) for place in range(2))
+    np.testing.assert_array_equal((low + high * 65536) % 2**32, values)
+    assert low.min() >= -(2**15) and high.max() < 2**15 and low.min() < 0 < low.max()
+    (one,) = (FixedPoint.of(16).limb(values, place).astype(np.int64) for place in range(1))
+    np.testing.assert_array_equal(one % 2**21, values % 2**21)
+
+
+@pytest.mark.parametrize("received", [-3 * 2**20 - 1, 3 * 2**20 + 1, np.nan, np.inf])
+def test_limbs_that_are_no_sums(received: float) -> None:
+    numbers, total = FixedPoint.of(3), np.zeros(1, np.uint32)
+    assert not numbers.add_limb(total, np.array([received], np.float32), 0)
+    assert numbers.add_limb(total, np.array([-3 * 2**20], np.float32), 0) and total.view(np.int32) == -3 * 2**20
+
+
+@pytest.mark.parametrize("clients", [3, 17])
+def test_sums_that_are_none(clients: int) -> None:
+    numbers = FixedPoint.of(clients)
+    beyond = clients * numbers.most + 1
+    for total in (beyond, 2**32 - beyond):
+        assert numbers.decoded(np.array([total], np.uint32), 1.0) is None
     garbage = np.random.default_rng(1).integers(0, 2**32, 64, np.uint32)
-    assert fixed_point.decoded(garbage, 1.0, 3) is None, "a mask that is still there shows"
-    assert fixed_point.decoded(np.array([2**32 - 2**22], np.uint32), 2.0, 3) == np.float32(-2)
+    assert numbers.decoded(garbage, 1.0) is None, "a mask that is still there shows"
+    assert numbers.decoded(np.array([2**32 - 2**16], np.uint32), 2.0) == np.float32(-(2**17) * numbers.step)
