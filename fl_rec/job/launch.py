@@ -232,7 +232,8 @@ def _play(
             process = subprocess.Popen(
                 _start_command(options, workers, run),
                 env={
-                    JOB_KEY: run.identity,
+                    # On several hosts each has a folder of its own.
+                    **({} if options.hosts else {JOB_KEY: run.identity}),
                     **{name: value for name, value in os.environ.items() if name not in others},
                     mark.name: mark.value,
                     LAUNCHER_KEY: str(os.getpid()),
