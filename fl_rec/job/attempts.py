@@ -117,7 +117,15 @@ def take_up(run: RunDirectory, job: Job) -> int | None:
 
 def go_back(run: RunDirectory) -> int | None:
     """As `take_up`, of a job whose processes have ended."""
-    state = training_state.newest(run)
+    return _go_back(run, training_state.newest(run))
+
+
+def go_back_to(run: RunDirectory, epoch: int | None) -> None:
+    """As `go_back`, to an older checkpoint, which all hosts have, or to the beginning. DataError: it is not whole."""
+    _go_back(run, None if epoch is None else TrainingState.read(run, epoch))
+
+
+def _go_back(run: RunDirectory, state: TrainingState | None) -> int | None:
     with _writable(run):
         training_state.go_back(run, state)
     return None if state is None else state.epoch

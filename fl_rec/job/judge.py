@@ -34,6 +34,8 @@ FULL_DISK_BYTES = 32 * 1024
 # How long a role may take to tell its error after others have seen that it is gone.
 TELLING_SECONDS = 3.0
 
+Kind = Literal["died", "frozen", "failed"]
+
 # "ValueError: ..." where a line begins, and neither `raise ValueError(...)` nor Paddle's "Error Message Summary:".
 _ERROR_LINE = re.compile(r"^[\w.]*(Error|Exception)\b(:|$)|terminate called|Check failed|\berror:|^Killed|^Aborted")
 
@@ -50,7 +52,7 @@ class Failure:
     role: str
     reason: str
     log: Path
-    kind: Literal["died", "frozen", "failed"] = "failed"
+    kind: Kind = "failed"
 
     def __str__(self) -> str:
         return f"{self.role} failed: {self.reason}\n  its log: {self.log}"
@@ -99,11 +101,12 @@ class Judge:
     def look(self) -> None:
         # Who has ended is looked for first: a role writes that it is done, and then ends.
         self._over = roles.has_ended(self._leader)
-        self._ended = {name for name, status in self._read().items() if status.process() is None}
+        self._ended = {name for name, status in self._read().items() if status.has_ended}
         self._statuses = self._read()
         if any(name not in self._statuses for name in self._expected):
             self._statuses |= self._find_newborn()
-        self._signs.look({**self._unfinished(), STARTER: self._starter})
+        here = {name: status for name, status in self._unfinished().items() if not status.host}
+        self._signs.look({**here, STARTER: self._starter})
 
     def views(self) -> Mapping[str, RoleView]:
         """All roles by name, as they were at the last look."""
@@ -130,7 +133,7 @@ class Judge:
             if not self._done() and not self._is_needed(name)
         }
         for name in self._unfinished():
-            if self._signs.silence(name) >= self._patience.heartbeat and not self._is_needed(name):
+            if self._silence(name) >= self._patience.heartbeat and not self._is_needed(name):
                 lost.setdefault(name, f"is frozen: {self._silence_of(name)}")
         yield from (f"note: {name} {lost[name]}" for name in sorted(lost.keys() - self._lost))
         yield from (f"note: {name} is back." for name in sorted(self._lost - lost.keys()) if not self._done())
@@ -197,13 +200,13 @@ class Judge:
         # A role that vanished is the cause and others' complaints the effect; a server's end is felt by all workers, of
         # which one may crash by it while this look goes from role to role.
         servers = [name for name, status in self._unfinished().items() if name.startswith("server")]
-        gone = (name for name in servers if working and self._statuses[name].process() is None)
+        gone = (name for name in servers if working and self._statuses[name].has_ended)
         role = next(gone, min(lost, key=lambda name: (self._crashed_by_another(name), name)))
         return self._failure(role, "it ended without a word: killed, or crashed in native code.", "died")
 
     def _crashed_by_another(self, name: str) -> bool:
         """Whether gloo has thrown in it, as it does in those that are connected with a worker that is gone."""
-        return "gloo::" in first_error(self._logs(name))
+        return "gloo::" in self._first_error(name)
 
     def _told(self) -> Failure | None:
         failed = [each for each in self._statuses.values() if each.state == roles.FAILED]
@@ -214,12 +217,12 @@ class Judge:
         # Whoever waits for one that is frozen may give up first.
         silent = max(self._patience.heartbeat / 2, 2 * activity.BEAT)
         for name in filter(self._ends_the_job, self._unfinished()):
-            if self._is_stopped(name) or self._signs.silence(name) > silent:
+            if self._is_stopped(name) or self._silence(name) > silent:
                 said = f"{self._silence_of(name)} {first.role} said: {first.error}"
                 return self._failure(name, said, "frozen")
         absent = [name for name in self._workers if name in self._unfinished() and not self._waits(name)]
         if not self._waits(first.role) or not absent:
-            return Failure(first.role, first.error, self._logs(first.role))
+            return self._failure(first.role, first.error, "failed", quote=False)
         if time.monotonic() - first.time < TELLING_SECONDS:
             return None  # who did not come may be about to tell why
         doing = activity.read(self._run.roles, absent[0])
@@ -231,7 +234,7 @@ class Judge:
 
     def _frozen(self) -> Failure | None:
         for name in filter(self._ends_the_job, self._unfinished()):
-            if self._signs.silence(name) >= self._patience.heartbeat:
+            if self._silence(name) >= self._patience.heartbeat:
                 return self._failure(name, self._silence_of(name), "frozen")
         # Later it has nothing to do but to wait, and the job does without it.
         if self._missing() and self._signs.silence(STARTER) >= self._patience.heartbeat:
@@ -258,11 +261,11 @@ class Judge:
         if missing := self._missing() if len(self._done()) == len(self._workers) else []:
             return self._failure(missing[0], "it never started.", "died")
         late = self._late()
-        if self._over and any(name not in self._ended for name in self._workers if name in self._unfinished()):
+        orphans = [name for name in self._workers if self._starter_is_over(name) and name not in self._done()]
+        if any(name not in self._ended for name in orphans if name in self._unfinished()):
             return self._failure(STARTER, "it ended before the workers that it has started: killed or crashed.", "died")
-        if self._over:
-            name = (late or [name for name in self._workers if name not in self._done()])[0]
-            return self._failure(name, "it never came to its end: what started it has ended.", "died")
+        if unmade := [*filter(self._starter_is_over, late), *orphans]:
+            return self._failure(unmade[0], "it never came to its end: what started it has ended.", "died")
         if late and self._signs.awake > self._patience.start:
             reason = f"not running {self._patience.start:g} s after the start (runner.start_timeout), as "
             reason += f"{', '.join(late)}. Raise it if this machine is busy."
@@ -273,7 +276,7 @@ class Judge:
         how = " A signal has stopped it." if self._is_stopped(name) else ""
         doing = activity.read(self._run.roles, name)
         return (
-            f"no sign of life for {self._signs.silence(name):.0f} s (runner.heartbeat_timeout="
+            f"no sign of life for {self._silence(name):.0f} s (runner.heartbeat_timeout="
             f"{self._patience.heartbeat:g}){f' while {doing}' if doing else ''}.{how}"
         )
 
@@ -283,8 +286,18 @@ class Judge:
             return process is not None and process.status() in STOPPED
         return False
 
-    def _failure(self, role: str, reason: str, kind: Literal["died", "frozen", "failed"]) -> Failure:
-        return Failure(role, f"{reason} {first_error(self._logs(role))}", self._logs(role), kind)
+    def _silence(self, name: str) -> float:
+        return self._signs.silence(name)
+
+    def _starter_is_over(self, _name: str) -> bool:
+        return self._over
+
+    def _first_error(self, name: str) -> str:
+        return first_error(self._logs(name))
+
+    def _failure(self, role: str, reason: str, kind: Kind, quote: bool = True) -> Failure:
+        """`quote`: with the first error of its log."""
+        return Failure(role, f"{reason} {self._first_error(role)}" if quote else reason, self._logs(role), kind)
 
 
 def _goes_on(status: RoleStatus) -> bool:

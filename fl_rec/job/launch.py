@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,14 @@ from fl_rec.errors import ConfigError, DataError, JobFailed
 from fl_rec.job import attempts, exposed
 from fl_rec.job.begun import began
 from fl_rec.job.check import Job, check_job
-from fl_rec.job.hosts import addresses
-from fl_rec.job.judge import STARTER, Failure, Patience
+from fl_rec.job.hosts import addresses, company_of
+from fl_rec.job.hosts.company import Alone, NotMet
+from fl_rec.job.judge import STARTER, Failure
 from fl_rec.job.observers import Observer, Observers, RoleView, Started
 from fl_rec.job.signals import Stopped, signals_as_exceptions
 from fl_rec.job.tails import Tails
 from fl_rec.job.tracking import trackers_of
-from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch, write_failure
+from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch_with
 from fl_rec.nets.contract import check_net
 from fl_rec.runs import roles
 from fl_rec.runs.directory import (
@@ -146,6 +147,8 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
         options = attempts.filled_in(options)
     options = options.placed()
     config = attempts.configuration(options)
+    if options.hosts is not None:
+        addresses.require_safe_link(options.hosts, config, options.insecure)
     workers = options.worker_num or len(list_shards(config.runner.train_data_dir, "train_data_dir"))
     own = options.hosts.own_workers if options.hosts else None
     job = check_job(config, workers, options.coordinator_num, own)
@@ -168,9 +171,11 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
             run.append_table(f"note: {' '.join(note.split())}")
         observer.starting(started_job)
         restarts = attempts.Restarts(job.config.runner, options.max_restarts)
+        expected = roles.role_names(workers, options.server_num, options.coordinator_num)
+        company = company_of(options.hosts, expected, job, run, options.resume is not None, restarts)
         try:
-            while (failure := _play(options, workers, job, run, restarts.environment(epoch), observer)) is not None:
-                if not restarts.are_left(failure):
+            while (failure := _play(options, workers, job, run, epoch, company, observer)) is not None:
+                if not company.goes_on(failure):
                     raise JobFailed(failure.role, failure.reason, failure.log, run.path)
                 epoch = attempts.go_back(run)
                 observer.note(f"{failure}\nrestart {restarts.count(failure, epoch)}, {attempts.said(epoch or 0)}")
@@ -197,49 +202,55 @@ def _play(
     workers: int,
     job: Job,
     run: RunDirectory,
-    variables: Mapping[str, str],
+    epoch: int | None,
+    company: Alone,
     observer: Observer,
 ) -> Failure | None:
     """One start of the job's processes, until they have ended.
 
     Args:
-        variables: of their environment, by which they begin; see `attempts.Restarts`.
+        epoch: of the newest checkpoint here; None if there is none.
+        company: with whom the job is played.
 
     Returns:
         who failed; None if nobody did.
     """
     mark = Mark(ENVIRONMENT_KEY, str(run.path))
-    expected = roles.role_names(workers, options.server_num, options.coordinator_num)
-    if options.hosts is not None:
-        expected = options.hosts.roles_of(options.hosts.here)  # until the link is there
-    tails = Tails(run, workers, observer)
+    failure: Failure | None
+    tails: Tails | None = None
 
     def look(views: Mapping[str, RoleView]) -> None:
-        tails.look()
+        if tails is not None:
+            tails.look()
         observer.poll(views)
 
     others = {*roles.of_paddle(), RESUME_KEY, AWAY_KEY}
     with (
         tempfile.TemporaryDirectory(prefix="fl_rec_") as scratch,
-        open(run.log / "start", "wb") as start_log,
+        ExitStack() as files,
         signals_as_exceptions() as ignore_signals,
     ):
         try:
+            begin = company.meet(epoch, observer.note)
+            if begin.epoch != epoch and epoch is not None:
+                attempts.go_back_to(run, begin.epoch)
+                observer.note(f"all hosts go on {attempts.said(begin.epoch or 0)}, since not all have what came after")
+            tails = Tails(run, workers, observer)
             # Or else ten workers would wait for the first of them to do so.
             kernels.compile_all(
                 lambda: observer.note(f"compiling, {_ONCE if kernels.cache_folder() else _EACH_TIME}"), scratch
             )
+            start_log = files.enter_context(open(run.log / "start", "wb"))
             process = subprocess.Popen(
                 _start_command(options, workers, run),
                 env={
-                    # On several hosts each has a folder of its own.
-                    **({} if options.hosts else {JOB_KEY: run.identity}),
+                    JOB_KEY: run.identity,
                     **{name: value for name, value in os.environ.items() if name not in others},
                     mark.name: mark.value,
                     LAUNCHER_KEY: str(os.getpid()),
                     LOG_LEVEL_KEY: options.log_level,
                     **({INSECURE_KEY: "1"} if options.insecure else {}),
-                    **variables,
+                    **begin.variables,
                     **({"POD_IP": addresses.numeric(options.hosts).here} if options.hosts else {}),
                     # Gloo's store and fleetrun leave temporary files behind when they are ended.
                     "TMPDIR": scratch,
@@ -253,27 +264,32 @@ def _play(
                 start_new_session=True,
             )
             leader = psutil.Process(process.pid)
-            patience = Patience.of(job.config)
-            failure = watch(run, expected, leader, patience, lambda role: _log_of(run, role), look)
+            failure = watch_with(company.judge(leader, lambda role: _log_of(run, role)), run, look)
+            company.tell(failure)
             if failure is None:
                 # It stops the servers as soon as the last worker has gone.
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(GRACE_SECONDS)
+        except NotMet as err:
+            failure = err.failure
         except BaseException as err:
             ignore_signals()
             if isinstance(err, Stopped):
                 observer.note(f"{err}: ending the job's processes")
-            mark.end()
             reason = str(err) if isinstance(err, Stopped) else f"stopped by {err!r}"
+            company.leave(reason)
+            mark.end()
             with suppress(OSError):  # A full disk must not hide why the run ended.
                 run.end(INTERRUPTED, error=reason)
             raise
         finally:
             ignore_signals()
             mark.end()
+            company.part()
     if failure is not None:
-        write_failure(run, failure)
-    tails.look(over=True)
+        company.write(failure)
+    if tails is not None:
+        tails.look(over=True)
     return failure
 
 

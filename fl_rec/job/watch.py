@@ -106,7 +106,12 @@ def watch(
     Returns:
         who failed first, or None if every worker is done. Processes may still be alive.
     """
-    with closing(Judge(run, expected, leader, patience, logs)) as judge:
+    return watch_with(Judge(run, expected, leader, patience, logs), run, on_poll)
+
+
+def watch_with(judge: Judge, run: RunDirectory, on_poll: Callable[[Mapping[str, RoleView]], None]) -> Failure | None:
+    """As `watch`, by a judge of one's own, which is closed."""
+    with closing(judge):
         while True:
             judge.look()
             on_poll(judge.views())

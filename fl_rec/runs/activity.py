@@ -152,10 +152,22 @@ def _change(**changes: Any) -> None:
     with _Own.lock:  # the beat may tell of rows
         _Own.activity = activity = replace(_Own.activity, **changes)
         if _Own.file is not None:
-            told = [activity.what[:_LONGEST_TEXT], *astuple(activity)[1:]]
-            record = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
             with suppress(OSError):  # on a full disk the work goes on
-                os.pwrite(_Own.file, record.encode().ljust(_BYTES), 0)
+                os.pwrite(_Own.file, _record(activity), 0)
+
+
+def _record(activity: Activity) -> bytes:
+    told = [activity.what[:_LONGEST_TEXT], *astuple(activity)[1:]]
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode().ljust(_BYTES)
+
+
+def write_told(folder: Path, role: str, activity: Activity) -> None:
+    """Writes what a role of another host does, as its launcher has told it. OSError."""
+    file = os.open(_path(folder, role), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(file, _record(activity), 0)
+    finally:
+        os.close(file)
 
 
 def read(folder: Path, role: str) -> Activity | None:

@@ -10,8 +10,10 @@ from contextlib import suppress
 
 import psutil
 
+from fl_rec.config import Config
 from fl_rec.errors import ConfigError
 from fl_rec.runs.hosts import Hosts, split
+from fl_rec.secure import Tls, is_insecure, require_safe
 
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+):(\d{1,5})")
 _EXAMPLE = "--servers 10.0.0.1:8900 --workers 10.0.0.1:8800,10.0.0.2:8800"
@@ -92,6 +94,17 @@ def require_usable(hosts: Hosts) -> None:
                 f"{address}, which can't be bound ({error.strerror}). Name another port, on every host, or end who has "
                 "it."
             )
+
+
+def require_safe_link(hosts: Hosts, config: Config, insecure: bool) -> None:
+    """ConfigError if what the launchers tell each other could be read by others, and nobody has said that it may."""
+    tls = Tls.of(config.tls, hosts.here)
+    if tls is not None and hosts.here not in (names := tls.check()):
+        raise ConfigError(
+            f"tls.cert of a host must be of its name. Received: {tls.cert}, of {', '.join(sorted(names))}, for --host "
+            f"{hosts.here}. fl-rec certs DIR --hosts NAME ... makes them; {{name}} in the path stands for the host."
+        )
+    require_safe(hosts.workers[0], tls, insecure or is_insecure(), "the link between the hosts")
 
 
 def _addresses(option: str, text: str) -> tuple[str, ...]:

@@ -1,0 +1,389 @@
+"""The launcher of the first worker's host: the others link to it, and it judges the whole job. No Paddle is imported.
+
+Each host keeps one stream open, on which it tells how its roles fare twice a second and is answered what they need to
+know. What a host tells is written into this run's folder as if its roles were here, and the judge reads it there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+
+from fl_rec.coordinator.wire import channel_options
+from fl_rec.errors import DataError, FLRecError, RunError
+from fl_rec.job.hosts import files
+from fl_rec.job.hosts.company import Linked, NotMet, difference, first_of
+from fl_rec.job.hosts.messages import (
+    BEAT,
+    CALL,
+    LARGEST,
+    LONGEST_LOG,
+    LONGEST_TEXT,
+    SERVICE,
+    Answer,
+    Begin,
+    Hello,
+    Report,
+    Verdict,
+    Word,
+    decode,
+    encode,
+    in_own_time,
+)
+from fl_rec.job.hosts.reporter import Reporter
+from fl_rec.job.judge import STARTER, Failure, Judge, Kind
+from fl_rec.job.watch import GRACE_SECONDS, KILL_SECONDS, log_path
+from fl_rec.runs import activity, roles
+from fl_rec.runs.hosts import Hosts, said
+from fl_rec.runs.roles import RoleStatus, host_of
+from fl_rec.secure import names_of, server_credentials
+
+# Seconds after which a host that comes is waited for aloud.
+_SAID_AFTER = 2.0
+
+
+@dataclass
+class Member:
+    """A host that has come.
+
+    Attributes:
+        hello: what it said of itself.
+        heard: when it was heard last.
+        word: what it told then.
+        reports: of its roles, in this clock's times.
+        told: the statuses that it was told, by role.
+        gone: whether its stream has ended.
+        parted: whether it has told all that it had to.
+    """
+
+    hello: Hello
+    heard: float
+    word: Word
+    reports: dict[str, Report] = field(default_factory=dict)
+    told: dict[str, RoleStatus] = field(default_factory=dict)
+    gone: bool = False
+    parted: bool = False
+
+    @property
+    def silence(self) -> float:
+        return time.monotonic() - self.heard
+
+
+class Hub(Linked):
+    """This host, to which the others link."""
+
+    _server: grpc.Server | None = None
+
+    def meet(self, epoch: int | None, note: Callable[[str], None]) -> Begin:
+        self._lock = threading.RLock()
+        self._members: dict[str, Member] = {}
+        self._notes: list[str] = []
+        self._begin: Begin | None = None
+        self._verdict: Verdict | None = None
+        self._reporter: Reporter | None = None
+        self._own = self._hello(self._resumed)
+        self._server = self._serve()
+        began, awaited = time.monotonic(), False
+        while missing := [name for name in self._hosts.names[1:] if name not in self._members]:
+            waited = time.monotonic() - began
+            for each in self.notes():
+                note(each)
+            if waited > _SAID_AFTER and not awaited:
+                note(f"waiting for {' and '.join(map(self._named, missing))} to link to {self._hosts.workers[0]}")
+                awaited = True
+            if waited > self._patience.start:
+                raise NotMet(self._not_met(missing))
+            if gone := [name for name, member in self._members.items() if self._is_lost(member)]:
+                with self._lock:
+                    for name in gone:
+                        note(f"{self._named(gone[0])} has gone again")
+                        del self._members[name]
+            time.sleep(0.1)
+        self._resumed = True  # as what an attempt after this one begins
+        self._begin = super().meet(self._common(), note)
+        return self._begin
+
+    def judge(self, leader: psutil.Process, logs: Callable[[str], Path]) -> Judge:
+        own = self._hosts.roles_of(self._hosts.here)
+        self._reporter = Reporter(self._hosts.here, self._run, own, leader, self._patience, logs)
+        return HubJudge(self, self._hosts, self._run, [*self._hosts.roles], leader, self._patience, logs)
+
+    def tell(self, failure: Failure | None) -> None:
+        if failure is None:
+            self._verdict = Verdict("done")
+        else:
+            self._verdict = Verdict("failed", failure.role, failure.reason, failure.kind, self.goes_on(failure))
+
+    def leave(self, reason: str) -> None:
+        if self._server is not None:
+            self._verdict = self._verdict or Verdict("interrupted", error=f"on {self._hosts.here}: {reason}")
+
+    def part(self) -> None:
+        if self._server is None:
+            return
+        deadline = time.monotonic() + BEAT + (GRACE_SECONDS + KILL_SECONDS) * 1.2
+        while time.monotonic() < deadline and not all(
+            member.parted or member.gone or self._is_lost(member) for member in self._members.values()
+        ):
+            time.sleep(0.05)
+        self._server.stop(0).wait(BEAT)
+        self._server = None
+        if self._reporter is not None:
+            self._reporter.close()
+
+    def notes(self) -> Iterator[str]:
+        """What is to be told of hosts since the last call."""
+        while self._notes:
+            yield self._notes.pop(0)
+
+    # -- for the judge -------------------------------------------------------------------------------------------
+
+    def lost(self) -> list[str]:
+        """The hosts that are, in their order."""
+        return [name for name, member in self._members.items() if self._is_lost(member) or member.word.leaving]
+
+    def unsure(self) -> bool:
+        """Whether a host has not been heard for long enough to be lost soon: what others say may be the effect."""
+        return any(member.silence > 2 * BEAT + 1 for member in self._members.values())
+
+    def why(self, host: str) -> tuple[str, Kind]:
+        """Why a host is lost."""
+        member, name = self._members[host], self._named(host)
+        if member.word.leaving:
+            return f"{name}: {member.word.leaving}.", "failed"
+        if member.gone:
+            return f"{name} has ended its link without a word: its launcher was killed, or it was switched off.", "died"
+        return (
+            f"{name} has not been heard for {member.silence:.0f} s (runner.heartbeat_timeout="
+            f"{self._patience.heartbeat:g}): it is cut off, frozen or switched off.",
+            "died",
+        )
+
+    def report(self, role: str) -> Report | None:
+        """Of a role of another host; None if it has told of none."""
+        member = self._members.get(host_of(self._hosts.roles[role]))
+        return None if member is None else member.reports.get(role)
+
+    def silence(self, host: str) -> float:
+        return self._members[host].silence if host in self._members else 0.0
+
+    def starter_is_over(self, host: str) -> bool:
+        return host in self._members and self._members[host].word.over
+
+    # -- the service ---------------------------------------------------------------------------------------------
+
+    def _serve(self) -> grpc.Server:
+        options = [each for each in channel_options() if "message_length" not in each[0]]
+        options += [("grpc.max_receive_message_length", LARGEST), ("grpc.max_send_message_length", LARGEST)]
+        server = grpc.server(ThreadPoolExecutor(2 * len(self._hosts.names) + 2), options=options)
+        handler = grpc.stream_stream_rpc_method_handler(self._join)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {CALL: handler}),))
+        address = self._hosts.workers[0]
+        try:
+            if self._tls is None:
+                server.add_insecure_port(address)
+            else:
+                server.add_secure_port(address, server_credentials(self._tls))
+        except RuntimeError as err:
+            raise RunError(
+                f"The other hosts link to the first worker's address. Received: {address}, which can't be bound. Free "
+                "the port, or name another one on every host."
+            ) from err
+        server.start()
+        return server
+
+    def _join(self, words: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        """A host's stream, in a thread of its own: an answer to each word."""
+        peer, member = context.peer(), None
+        try:
+            for data in words:
+                word = decode(Word, data, peer)
+                if member is None:
+                    member = self._admit(word, context)
+                else:
+                    self._take(member, word)
+                yield encode(self._answer(member))
+        except FLRecError as err:
+            self._refuse(peer, str(err))
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(err)[:LONGEST_TEXT])
+        finally:  # also when it was broken off
+            if member is not None:
+                member.gone = True
+
+    def _admit(self, word: Word, context: grpc.ServicerContext) -> Member:
+        """FLRecError: it is refused."""
+        hello = word.hello
+        if hello is None:
+            raise DataError(f"A host says first who it is. Received: something else of {context.peer()}.")
+        shown = hello.host[:100]
+        if hello.host not in self._hosts.names[1:]:
+            raise DataError(f"A host is one of {', '.join(self._hosts.names[1:])}. Received: {shown}.")
+        if self._tls is not None and hello.host not in names_of(context.auth_context()):
+            raise DataError(
+                f"A host's certificate is of its name. Received: {shown}, with one of "
+                f"{', '.join(sorted(names_of(context.auth_context())))[:200]}. fl-rec certs DIR --hosts makes one."
+            )
+        if wrong := difference(self._own, hello):
+            raise DataError(f"{wrong} The first is of {self._hosts.here}, the second of {shown}.")
+        with self._lock:
+            before = self._members.get(hello.host)
+            if before is not None and not before.gone:
+                raise DataError(f"A host has one launcher at a time. Received: a second one of {shown}.")
+            if before is not None and self._begin is not None:
+                raise DataError(f"A host joins before the job begins. Received: {shown}, which was lost since.")
+            member = self._members[hello.host] = Member(hello, time.monotonic(), word)
+        self._notes.append(f"{self._named(hello.host)} has joined")
+        return member
+
+    def _refuse(self, peer: str, why: str) -> None:
+        self._notes.append(f"a host was refused, which linked from {peer}: {why}")
+
+    def _take(self, member: Member, word: Word) -> None:
+        """Takes a word in, and writes down what it says of roles."""
+        own = self._hosts.roles_of(member.hello.host)
+        with self._lock:
+            for report in word.reports:
+                name = report.status.role
+                if name not in own:
+                    raise DataError(f"A host tells of its own roles. Received: {name[:100]} of {member.hello.host}.")
+                before, report = member.reports.get(name), in_own_time(report, word.now)
+                member.reports[name] = report
+                with suppress(OSError):  # a full disk must not end the link
+                    if before is None or _changed(before.status, report.status):
+                        roles.write_told(self._run.roles, report.status)
+                    if report.activity is not None:
+                        activity.write_told(self._run.roles, name, report.activity)
+            for name, content in word.logs.items():
+                if name in own or name == STARTER:
+                    path = log_path(self._run, name)
+                    path = path.with_name(f"{path.name}-{member.hello.host}") if name == STARTER else path
+                    with suppress(OSError):
+                        path.write_bytes(content[-LONGEST_LOG:])
+                member.parted = name == STARTER
+            if word.files:
+                with suppress(OSError):
+                    files.write(self._run, word.files)
+            member.heard, member.word = time.monotonic(), word
+
+    def _answer(self, member: Member) -> Answer:
+        told = []
+        with self._lock:
+            for name, status in self._statuses().items():
+                before = member.told.get(name)
+                if status.host != member.hello.host and (before is None or _changed(before, status)):
+                    member.told[name] = status
+                    told.append(status)
+            workers = [name for name in self._hosts.roles_of(member.hello.host) if name.startswith("worker")]
+            given = files.read(self._run, workers) if self._begin else {}
+            return Answer(time.monotonic(), self._begin, tuple(told), given, self._verdict)
+
+    def _statuses(self) -> dict[str, RoleStatus]:
+        """Of all roles that are there."""
+        own = self._reporter.reports() if self._reporter else {}
+        members = [member.reports for member in self._members.values()]
+        return {name: report.status for reports in (own, *members) for name, report in reports.items()}
+
+    def _is_lost(self, member: Member) -> bool:
+        return member.gone or member.silence > self._limit
+
+    def _named(self, host: str) -> str:
+        return f"{host} ({said(self._hosts.roles_of(host))})"
+
+    def _not_met(self, missing: list[str]) -> Failure:
+        names = " and ".join(map(self._named, missing))
+        commands = " and ".join(f"--host {name}" for name in missing)
+        reason = (
+            f"its host must come within runner.start_timeout={self._patience.start:g} s, and nothing has linked to "
+            f"{self._hosts.workers[0]} from {names}. Start the same command there, with {commands}; see whether it "
+            "reaches this address; or raise runner.start_timeout."
+        )
+        return Failure(first_of(self._hosts.roles_of(missing[0])), reason, log_path(self._run, STARTER))
+
+    def _common(self) -> int | None:
+        """The newest checkpoint that every host has, but those of servers alone, which keep none."""
+        everyone = [self._own, *(member.hello for member in self._members.values())]
+        keep = [each for each in everyone if not first_of(self._hosts.roles_of(each.host)).startswith("server")]
+        return max(set.intersection(*(set(each.checkpoints) for each in keep)), default=None)
+
+
+class HubJudge(Judge):
+    """Judges all hosts' roles: those of others as their launchers tell of them.
+
+    Args:
+        hub: knows what they told.
+        hosts: all of them.
+    """
+
+    def __init__(self, hub: Hub, hosts: Hosts, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._hub, self._hosts = hub, hosts
+        self._unheard: set[str] = set()
+
+    def failure(self) -> Failure | None:
+        for host in self._hub.lost():
+            if self._is_done_but_for(host):
+                continue
+            reason, kind = self._hub.why(host)
+            role = first_of(self._hosts.roles_of(host))
+            return Failure(role, f"its host {reason}", self._logs(role), kind)
+        failure = super().failure()
+        # One that is cut off makes others complain; soon it is known whether it is.
+        return None if failure is not None and self._hub.unsure() else failure
+
+    def is_over(self) -> bool:
+        return super().is_over() or bool(self._unheard)
+
+    def notes(self) -> Iterator[str]:
+        yield from super().notes()
+        yield from (f"note: {each}" for each in self._hub.notes())
+
+    def _is_done_but_for(self, host: str) -> bool:
+        """A worker that is done knows that all others have done everything: the last word is not needed."""
+        own = [name for name in self._workers if host_of(self._hosts.roles[name]) != host]
+        if all(self._state(name) == roles.DONE for name in own):
+            self._unheard.add(host)
+        return host in self._unheard
+
+    def _host(self, name: str) -> str:
+        return self._hosts.here if name == STARTER else host_of(self._hosts.roles[name])
+
+    def _is_here(self, name: str) -> bool:
+        return self._host(name) == self._hosts.here
+
+    def _silence(self, name: str) -> float:
+        if self._is_here(name):
+            return super()._silence(name)
+        report = self._hub.report(name)
+        return 0.0 if report is None else report.silence
+
+    def _is_stopped(self, name: str) -> bool:
+        report = None if self._is_here(name) else self._hub.report(name)
+        return super()._is_stopped(name) if report is None else report.stopped
+
+    def _starter_is_over(self, name: str) -> bool:
+        return super()._starter_is_over(name) if self._is_here(name) else self._hub.starter_is_over(self._host(name))
+
+    def _first_error(self, name: str) -> str:
+        report = None if self._is_here(name) else self._hub.report(name)
+        return super()._first_error(name) if report is None else report.error
+
+    def _failure(self, role: str, reason: str, kind: Kind, quote: bool = True) -> Failure:
+        failure = super()._failure(role, reason, kind, quote)
+        if self._is_here(role):
+            return failure
+        return Failure(role, f"on {self._host(role)}: {failure.reason.strip()}", log_path(self._run, role), kind)
+
+
+def _changed(before: RoleStatus, now: RoleStatus) -> bool:
+    """But for times, which are told a little differently each time."""
+    known = [(each.pid, each.state, each.error, each.endpoint, each.lives, each.ports) for each in (before, now)]
+    return known[0] != known[1]

@@ -1,0 +1,178 @@
+"""What the launchers of a job's hosts tell each other. No Paddle is imported here.
+
+msgpack, read within limits into these types; nothing in a message is ever executed. No model, row or shard is in one.
+Times are in seconds since the boot of whoever tells (`time.monotonic`): who is told makes them its own clock's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgpack
+from annotated_types import MaxLen
+
+from fl_rec.errors import DataError
+from fl_rec.job.judge import Kind
+from fl_rec.outside import Count, Number, as_typed
+from fl_rec.runs.activity import Activity
+from fl_rec.runs.roles import RoleStatus
+
+T = TypeVar("T")
+
+SERVICE, CALL = "fl_rec.Hosts", "Join"
+METHOD = f"/{SERVICE}/{CALL}"
+# Seconds between two words of a host.
+BEAT = 0.5
+# Bytes of a message, and of one of a host's logs at the end.
+LARGEST, LONGEST_LOG = 1 << 22, 1 << 18
+# What one side may show of the other's text.
+LONGEST_TEXT = 2000
+
+Text = Annotated[str, MaxLen(4 * LONGEST_TEXT)]
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Who a host is, and what all hosts must have alike.
+
+    Attributes:
+        version: of fl_rec.
+        host: its name.
+        addresses: of servers, workers and coordinators.
+        settings: each key of the configuration that is not a host's own, as JSON.
+        data: the manifest's checksum.
+        identity: of the run that is resumed; "" of a new one.
+        checkpoints: the epochs of its whole ones.
+    """
+
+    version: Text
+    host: Text
+    addresses: tuple[tuple[Text, ...], tuple[Text, ...], tuple[Text, ...]]
+    settings: Mapping[Text, Text]
+    data: Text
+    identity: Text
+    checkpoints: tuple[Count, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A role, as its host's launcher sees it.
+
+    Attributes:
+        status: its own, with `host`, `lives` and `ports`.
+        activity: what it does.
+        silence: seconds without a sign of life.
+        stopped: whether a signal has stopped it.
+        error: the first one of its log, of a role that has ended or is stuck.
+    """
+
+    status: RoleStatus
+    activity: Activity | None
+    silence: Number
+    stopped: bool
+    error: Text
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a host tells, again and again.
+
+    Attributes:
+        now: when.
+        hello: in its first word.
+        reports: of its roles.
+        over: whether what starts its roles has ended.
+        files: of RUN/coordinator, by which workers reach the coordinator, if that is there.
+        leaving: why it ends by itself, if it does.
+        logs: the end of each of its roles' logs, by the role, after the verdict; one in a word.
+    """
+
+    now: Number
+    hello: Hello | None = None
+    reports: tuple[Report, ...] = ()
+    over: bool = False
+    files: Mapping[Text, bytes] = dataclasses.field(default_factory=dict)
+    leaving: Text = ""
+    logs: Mapping[Text, bytes] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Begin:
+    """All hosts have come: the roles are to be started.
+
+    Attributes:
+        identity: the run's.
+        epoch: the newest checkpoint that every host has; None if the first epoch is to be trained.
+        variables: of the roles' environment.
+    """
+
+    identity: Text
+    epoch: Count | None
+    variables: Mapping[Text, Text]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the job has ended, for all.
+
+    Attributes:
+        role, error, kind: who failed, why and how.
+        again: whether it is begun again by itself.
+    """
+
+    state: Literal["done", "failed", "interrupted"]
+    role: Text = ""
+    error: Text = ""
+    kind: Kind = "failed"
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a host is told on each of its words.
+
+    Attributes:
+        now: when.
+        begin: once all hosts have come.
+        statuses: of other hosts' roles that are not as they were when this host was told of them last.
+        files: what its workers need to reach the coordinator.
+        verdict: once there is one.
+    """
+
+    now: Number
+    begin: Begin | None = None
+    statuses: tuple[RoleStatus, ...] = ()
+    files: Mapping[Text, bytes] = dataclasses.field(default_factory=dict)
+    verdict: Verdict | None = None
+
+
+def encode(message: Word | Answer) -> bytes:
+    packed: bytes = msgpack.packb(dataclasses.asdict(message))
+    return packed
+
+
+def decode(cls: type[T], data: bytes, peer: str) -> T:
+    """The inverse of `encode`. DataError if it is no such message."""
+    rule = "What the launchers of a job's hosts tell each other is of one version of fl_rec."
+    try:
+        content: Any = msgpack.unpackb(data)
+    except Exception as err:  # msgpack's errors have no common base
+        raise DataError(f"{rule} Received: {len(data)} bytes of {peer} that are none ({err}).") from err
+    return as_typed(cls, content, rule, f"a {cls.__name__} of {peer}")
+
+
+def in_own_time(report: Report, told_at: float) -> Report:
+    """A report with the times of this clock, by when its host's clock says that it was told."""
+    status, activity = report.status, report.activity
+    if activity is not None:
+        activity = replace(activity, since=activity.since + time.monotonic() - told_at)
+    return replace(report, status=status_in_own_time(status, told_at), activity=activity)
+
+
+def status_in_own_time(status: RoleStatus, told_at: float) -> RoleStatus:
+    shift = time.monotonic() - told_at
+    return replace(status, times={state: each + shift for state, each in status.times.items()})
