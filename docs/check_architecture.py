@@ -1,4 +1,6 @@
-"""Compares the drawing in architecture.md, and its Chinese one, with what the code imports; fails with the difference.
+"""Compares architecture.svg, and the table in architecture.md and its Chinese twin, with what the code imports.
+
+It fails with the difference:
 
 python docs/check_architecture.py            # --write draws it anew; the sentences stay
 """
@@ -13,12 +15,13 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from picture import svg
+
 HERE = Path(__file__).resolve().parent
 # What every room may stand on; its arrows would hide all others.
 GROUND = ("arguments", "errors", "files", "packed", "outside", "tables", "plugins", "kinds", "typed", "environment")
 Arrows = Mapping[str, Collection[str]]
 _MODULE = re.compile(r"fl_rec\.(\w+)(\.\w+)*(:\w+)?")
-_GRAPH = re.compile(r"(?<=graph TD\n).*?(?=```)", re.DOTALL)
 _ROW = re.compile(r"^\| `(\w+)` \| (.*) \| .* \|\n", re.MULTILINE)
 _ROWS = re.compile(rf"(?:{_ROW.pattern})+", re.MULTILINE)
 
@@ -54,24 +57,28 @@ def reach(arrows: Arrows) -> dict[str, set[str]]:
     return below
 
 
-def draw(text: str, found: Arrows, others: str = "") -> str:
-    """The page with the arrows and the table's last column as they are found, and a row for every room, highest first.
+def drawn(found: Arrows) -> dict[str, list[str]]:
+    """The arrows of the picture: none to the ground, and none where another way leads there."""
+    below, arrows = reach(found), {}
+    for room in (each for each in found if each not in GROUND):
+        imported = set(found[room]) - set(GROUND)
+        if shown := imported.difference(*(below[other] for other in imported)):
+            arrows[room] = sorted(shown)
+    return arrows
 
-    An arrow is left out if another way leads there. Sentences that it has not are taken from the page `others`.
+
+def write_rows(text: str, found: Arrows, others: str = "") -> str:
+    """The page with the table's last column as it is found, and a row for every room, highest first.
+
+    Sentences that it has not are taken from the page `others`.
     """
     below = reach(found)
     rooms = sorted(found, key=lambda room: (-len(below[room]), room))
-    graph = ""
-    for room in (each for each in rooms if each not in GROUND):
-        imported = set(found[room]) - set(GROUND)
-        drawn = imported.difference(*(below[other] for other in imported))
-        if drawn:
-            graph += f"    {room} --> {' & '.join(sorted(drawn))}\n"
     sentences = {**dict(_ROW.findall(others)), **dict(_ROW.findall(text))}
     rows = ""
     for room in rooms:
         rows += f"| `{room}` | {sentences.get(room, 'to be written')} | {', '.join(sorted(found[room]))} |\n"
-    return _ROWS.sub(lambda _: rows, _GRAPH.sub(lambda _: graph, text))
+    return _ROWS.sub(lambda _: rows, text)
 
 
 def main(arguments: list[str] | None = None, page: Path = HERE / "architecture.md") -> int:
@@ -80,9 +87,10 @@ def main(arguments: list[str] | None = None, page: Path = HERE / "architecture.m
     options = parser.parse_args(arguments)
     found, english = imports(page.parent.parent / "fl_rec"), page.read_text(encoding="utf-8")
     code = 0
-    for each in (page, page.with_suffix(".zh.md")):
-        text = each.read_text(encoding="utf-8")
-        wanted = draw(text, found, english)
+    picture = page.with_suffix(".svg")
+    for each in (page, page.with_suffix(".zh.md"), picture):
+        text = each.read_text(encoding="utf-8") if each.is_file() else ""
+        wanted = svg(drawn(found)) if each == picture else write_rows(text, found, english)
         if options.write:
             each.write_text(wanted, encoding="utf-8")
         elif wanted != text or "| to be written |" in text:

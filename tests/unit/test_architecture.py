@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -12,11 +13,7 @@ from fl_rec import environment
 
 SCRIPT = environment.shipped("docs/check_architecture.py")
 PAGE = """\
-```mermaid
-graph TD
-    high --> middle
-    middle --> low
-```
+![rooms](architecture.svg)
 
 | room | what it is for | imports |
 | --- | --- | --- |
@@ -42,7 +39,9 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "architecture.md").write_text(PAGE)
     (tmp_path / "docs" / "architecture.zh.md").write_text(PAGE.replace("The roof.", "屋顶。"))
-    (tmp_path / "docs" / SCRIPT.name).write_bytes(SCRIPT.read_bytes())
+    for script in (SCRIPT, SCRIPT.with_name("picture.py")):
+        (tmp_path / "docs" / script.name).write_bytes(script.read_bytes())
+    assert check(tmp_path, "--write").returncode == 0
     return tmp_path
 
 
@@ -65,21 +64,39 @@ def test_an_import_that_is_not_drawn(project: Path) -> None:
     (project / "fl_rec" / "middle.py").write_text("")
     done = check(project)
     assert done.returncode == 1
-    changed = {line for line in done.stdout.splitlines() if line[0] in "+-" and line[:3] not in ("+++", "---")}
-    assert changed == {
-        "-    high --> middle",
-        "-    middle --> low",
-        "+    high --> low & middle",
-        "-| `middle` | A floor. | low |",
-        "+| `middle` | A floor. |  |",
-    }
+    changed = {line for line in done.stdout.splitlines() if line[:2] in ("+|", "-|")}
+    assert changed == {"-| `middle` | A floor. | low |", "+| `middle` | A floor. |  |"}
+    assert "docs/architecture.svg must show what is imported" in done.stdout
+
+
+def boxes(project: Path) -> dict[str, tuple[float, float]]:
+    """Where the middle of each box of the picture is."""
+    picture = ElementTree.parse(project / "docs" / "architecture.svg")
+    texts = picture.iter("{http://www.w3.org/2000/svg}text")
+    return {each.text or "": (float(each.attrib["x"]), float(each.attrib["y"])) for each in texts}
+
+
+def test_the_picture(project: Path) -> None:
+    """A row each, an arrow from each to the next, and none where another way leads there or to the ground."""
+    found = boxes(project)
+    assert sorted(found, key=lambda box: found[box][1]) == ["high", "middle", "low"]
+    picture = (project / "docs" / "architecture.svg").read_text()
+    assert picture.count("marker-end") == 2
+    (project / "fl_rec" / "cellar.py").write_text("from fl_rec import errors\n")
+    (project / "fl_rec" / "low.py").write_text("import fl_rec.cellar\n")
+    (project / "fl_rec" / "stairs.py").write_text("import fl_rec.high, fl_rec.cellar\n")
+    (project / "fl_rec" / "ramp.py").write_text("import fl_rec.low\n")
+    check(project, "--write")
+    found = boxes(project)
+    assert [found[one][1] < found[other][1] for one, other in (("stairs", "high"), ("ramp", "low"))] == [True, True]
+    assert found["ramp"][1] == found["middle"][1] and abs(found["ramp"][0] - found["middle"][0]) > 60, "side by side"
 
 
 def test_a_new_room_is_drawn_and_wants_a_sentence(project: Path) -> None:
     (project / "fl_rec" / "attic.py").write_text("from fl_rec import high\n")
     assert "+| `attic` | to be written | high |" in check(project).stdout
     assert check(project, "--write").returncode == 0
-    assert "    attic --> high\n    high --> middle\n" in (project / "docs" / "architecture.md").read_text()
+    assert boxes(project)["attic"][1] < boxes(project)["high"][1]
     assert check(project).returncode == 1
     english, chinese = project / "docs" / "architecture.md", project / "docs" / "architecture.zh.md"
     english.write_text(english.read_text().replace("to be written", "The attic."))
