@@ -150,7 +150,7 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
     if options.hosts is not None:
         addresses.require_safe_link(options.hosts, config, options.insecure)
     workers = options.worker_num or len(list_shards(config.runner.train_data_dir, "train_data_dir"))
-    own = options.hosts.own_workers if options.hosts else None
+    own = options.hosts.workers_of() if options.hosts else None
     job = check_job(config, workers, options.coordinator_num, own)
     _check_options(options)
     check_net(config.runner.model_path, options.training_script.resolve().parent)

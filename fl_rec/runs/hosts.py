@@ -67,10 +67,14 @@ class Hosts:
         """The names of a host's roles."""
         return [name for name, address in self.roles.items() if host_of(address) == host]
 
+    def workers_of(self, host: str | None = None) -> list[int]:
+        """The numbers of a host's workers; None: of this one's."""
+        return [number for number, address in enumerate(self.workers) if host_of(address) == (host or self.here)]
+
     @property
-    def own_workers(self) -> list[int]:
-        """The numbers of this host's workers."""
-        return [number for number, address in enumerate(self.workers) if host_of(address) == self.here]
+    def has_coordinator(self) -> bool:
+        """Whether the coordinator is on this host."""
+        return any(host_of(address) == self.here for address in self.coordinators)
 
     @property
     def listened(self) -> dict[str, str]:

@@ -19,9 +19,9 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 import psutil
 
+from fl_rec.coordinator.process import hand_out, tokens_of
 from fl_rec.coordinator.wire import channel_options
 from fl_rec.errors import FLRecError
-from fl_rec.job.hosts import files
 from fl_rec.job.hosts.company import Linked, NotMet, first_of
 from fl_rec.job.hosts.messages import (
     BEAT,
@@ -144,6 +144,7 @@ class Link:
         self.leaving, self._why = "", ""
         self.reporter: Reporter | None = None
         self._heard = time.monotonic()
+        self._tokens: tuple[tuple[int, str], ...] = ()
         self._wake, self._parting = threading.Event(), threading.Event()
         options = [each for each in channel_options() if "message_length" not in each[0]]
         options += [("grpc.max_receive_message_length", LARGEST), ("grpc.max_send_message_length", LARGEST)]
@@ -223,10 +224,9 @@ class Link:
 
     def _word(self) -> Word:
         reports = tuple(self.reporter.reports().values()) if self.reporter else ()
-        own = [name for name in self._hosts.roles_of(self._hosts.here) if name.startswith("coordinator")]
-        given = files.read(self._run, list(self._hosts.roles)) if own else {}
+        given = tokens_of(self._run, range(len(self._hosts.workers))) if self._hosts.has_coordinator else {}
         over = self.reporter is not None and self.reporter.is_over
-        return Word(time.monotonic(), None, reports, over, given, self.leaving)
+        return Word(time.monotonic(), None, reports, over, tuple(given.items()), self.leaving)
 
     def _last_words(self) -> Iterator[bytes]:
         # With their last states, and the starter's log at the end.
@@ -259,9 +259,10 @@ class Link:
             if name in self._hosts.roles and name not in self._hosts.roles_of(here):
                 with suppress(OSError):  # a full disk must not end the link
                     roles.write_told(self._run.roles, status_in_own_time(status, answer.now))
-        if answer.files and not any(name.startswith("coordinator") for name in self._hosts.roles_of(here)):
+        if answer.tokens and not self._hosts.has_coordinator and answer.tokens != self._tokens:
             with suppress(OSError):
-                files.write(self._run, answer.files)
+                hand_out(self._run, dict(answer.tokens))
+                self._tokens = answer.tokens
         self._heard = time.monotonic()
         self.verdict, self.begin = answer.verdict or self.verdict, answer.begin or self.begin
 

@@ -18,9 +18,9 @@ from typing import Any
 import grpc
 import psutil
 
+from fl_rec.coordinator.process import hand_out, tokens_of
 from fl_rec.coordinator.wire import channel_options
 from fl_rec.errors import DataError, FLRecError, RunError
-from fl_rec.job.hosts import files
 from fl_rec.job.hosts.company import Linked, NotMet, difference, first_of
 from fl_rec.job.hosts.messages import (
     BEAT,
@@ -87,6 +87,7 @@ class Hub(Linked):
         self._lock = threading.RLock()
         self._members: dict[str, Member] = {}
         self._notes: list[str] = []
+        self._tokens: dict[int, str] = {}
         self._begin: Begin | None = None
         self._verdict: Verdict | None = None
         self._reporter: Reporter | None = None
@@ -269,9 +270,10 @@ class Hub(Linked):
                     with suppress(OSError):
                         path.write_bytes(content[-LONGEST_LOG:])
                 member.parted = name == STARTER
-            if word.files:
+            if word.tokens and not self._tokens:
+                self._tokens = dict(word.tokens)
                 with suppress(OSError):
-                    files.write(self._run, word.files)
+                    hand_out(self._run, {worker: self._tokens[worker] for worker in self._hosts.workers_of()})
             member.heard, member.word = time.monotonic(), word
 
     def _answer(self, member: Member) -> Answer:
@@ -282,8 +284,9 @@ class Hub(Linked):
                 if status.host != member.hello.host and (before is None or _changed(before, status)):
                     member.told[name] = status
                     told.append(status)
-            workers = [name for name in self._hosts.roles_of(member.hello.host) if name.startswith("worker")]
-            given = files.read(self._run, workers) if self._begin else {}
+            workers = self._hosts.workers_of(member.hello.host)
+            known = tokens_of(self._run, workers) if self._hosts.has_coordinator else self._tokens
+            given = tuple((worker, known[worker]) for worker in workers if worker in known)
             return Answer(time.monotonic(), self._begin, tuple(told), given, self._verdict)
 
     def _statuses(self) -> dict[str, RoleStatus]:

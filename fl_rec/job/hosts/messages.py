@@ -86,7 +86,7 @@ class Word:
         hello: in its first word.
         reports: of its roles.
         over: whether what starts its roles has ended.
-        files: of RUN/coordinator, by which workers reach the coordinator, if that is there.
+        tokens: by which the coordinator knows each worker, by its number, if the coordinator is there.
         leaving: why it ends by itself, if it does.
         logs: the end of each of its roles' logs, by the role, after the verdict; one in a word.
     """
@@ -95,7 +95,7 @@ class Word:
     hello: Hello | None = None
     reports: tuple[Report, ...] = ()
     over: bool = False
-    files: Mapping[Text, bytes] = dataclasses.field(default_factory=dict)
+    tokens: tuple[tuple[Count, Text], ...] = ()
     leaving: Text = ""
     logs: Mapping[Text, bytes] = dataclasses.field(default_factory=dict)
 
@@ -139,14 +139,14 @@ class Answer:
         now: when.
         begin: once all hosts have come.
         statuses: of other hosts' roles that are not as they were when this host was told of them last.
-        files: what its workers need to reach the coordinator.
+        tokens: of its own workers.
         verdict: once there is one.
     """
 
     now: Number
     begin: Begin | None = None
     statuses: tuple[RoleStatus, ...] = ()
-    files: Mapping[Text, bytes] = dataclasses.field(default_factory=dict)
+    tokens: tuple[tuple[Count, Text], ...] = ()
     verdict: Verdict | None = None
 
 
