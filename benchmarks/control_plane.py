@@ -36,6 +36,7 @@ from coordinator import (
     shown_by,
 )
 
+from fl_rec.coordinator.client import PAUSE
 from fl_rec.coordinator.wire import METHOD, channel_options, decode_decision, encode, split
 from fl_rec.errors import RunError
 from fl_rec.evaluation.metrics import ALL
@@ -47,6 +48,8 @@ CALLS_OF_A_CONNECTION = dict(channel_options())["grpc.max_concurrent_streams"]
 ROUND_TIMEOUT = 600.0
 LOOK_SECONDS = 0.25
 ROUNDS, SLOWEST = 2, 3.0
+# The connection broke; asyncio's calls have another word for it where a call just begins.
+BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 
 
 def recorded_delays(path: Path = RECORDED) -> np.ndarray:
@@ -54,16 +57,19 @@ def recorded_delays(path: Path = RECORDED) -> np.ndarray:
     return np.array([each["seconds"] for each in read_lines(path) if each["client"] != ALL])
 
 
-def simulate(service: Service, clients: Sequence[int], seed: int, stretch: float) -> np.ndarray:
+def simulate(service: Service, clients: Sequence[int], seed: int, stretch: float) -> tuple[np.ndarray, np.ndarray]:
     """Plays many clients in one process.
 
     Returns:
-        float64 [clients, ROUNDS, 2], when a report was sent and its decision there, in seconds.
+        float64 [clients, ROUNDS, 2], when a report was sent and its decision there, in seconds; int64 [ROUNDS], how
+        often one's connection broke, and it told again as a real client does.
     """
     return asyncio.run(_simulate(service, clients, seed, stretch))
 
 
-async def _simulate(service: Service, clients: Sequence[int], seed: int, stretch: float) -> np.ndarray:
+async def _simulate(
+    service: Service, clients: Sequence[int], seed: int, stretch: float
+) -> tuple[np.ndarray, np.ndarray]:
     # Channels with the same options would share one connection.
     options = [*channel_options(), ("grpc.use_local_subchannel_pool", 1)]
     connections = -(-len(clients) // CALLS_OF_A_CONNECTION)
@@ -71,18 +77,24 @@ async def _simulate(service: Service, clients: Sequence[int], seed: int, stretch
     calls = [channel.stream_stream(METHOD) for channel in channels]
     random = np.random.default_rng([seed, clients[0]])
     slow_downs = random.uniform(stretch, SLOWEST * stretch, len(clients))
-    times = np.zeros((len(clients), ROUNDS, 2))
+    times, again = np.zeros((len(clients), ROUNDS, 2)), np.zeros(ROUNDS, np.int64)
 
     async def play(position: int, number: int, delay: float) -> None:
         client, call = clients[position], calls[position // CALLS_OF_A_CONNECTION]
         await asyncio.sleep(delay)
         data = encode(new_report(client, number, False))
         sent = time.monotonic()
-        try:
-            answer = call(split(data), timeout=ROUND_TIMEOUT, metadata=shown_by(client))
-            decision = decode_decision(b"".join([chunk async for chunk in answer]))
-        except grpc.aio.AioRpcError as err:
-            raise RunError(f"Simulated client {client} must get an answer. Received: {err.details()}") from err
+        while True:
+            try:
+                answer = call(split(data), timeout=ROUND_TIMEOUT, metadata=shown_by(client))
+                decision = decode_decision(b"".join([chunk async for chunk in answer]))
+                break
+            except grpc.aio.AioRpcError as err:
+                if err.code() not in BROKEN or time.monotonic() - sent > ROUND_TIMEOUT:
+                    text = f"{err.code().name}, {err.details()}"
+                    raise RunError(f"Simulated client {client} must get an answer. Received: {text}") from None
+                again[number] += 1
+                await asyncio.sleep(PAUSE)
         require_join(decision.next_state)
         times[position, number] = sent, time.monotonic()
 
@@ -91,7 +103,7 @@ async def _simulate(service: Service, clients: Sequence[int], seed: int, stretch
         await asyncio.gather(*(play(position, number, delay) for position, delay in enumerate(delays)))
     for channel in channels:
         await channel.close()
-    return times
+    return times, again
 
 
 def look(service: Service, running: Sequence[Any]) -> dict[str, float]:
@@ -107,13 +119,14 @@ def look(service: Service, running: Sequence[Any]) -> dict[str, float]:
     return {"memory_start": start, "memory_most": most, "cpu": cpu}
 
 
-def measure_size(folder: Path, clients: int, seed: int, stretch: float) -> dict[str, float]:
+def measure_size(folder: Path, clients: int, seed: int, stretch: float) -> dict[str, Any]:
     """One fleet: what the service needs, and by how much it makes a round of the last one longer; seconds and bytes."""
     shares = [range(clients)[part::SIMULATING_PROCESSES] for part in range(SIMULATING_PROCESSES)]
     with pool(SIMULATING_PROCESSES) as processes, serve(folder, clients, ROUNDS, False, ROUND_TIMEOUT) as service:
         running = [processes.submit(simulate, service, share, seed, stretch) for share in shares]
         found = look(service, running)
-        times = np.concatenate(results(running))
+        played = results(running)
+    times, again = np.concatenate([each for each, _ in played]), sum(each for _, each in played)
     sent, decided = times[:, -1, 0], times[:, -1, 1]
     after = decided - sent.max()
     return {
@@ -126,6 +139,7 @@ def measure_size(folder: Path, clients: int, seed: int, stretch: float) -> dict[
         "p99": float(np.percentile(after, 99)),
         "longest": float(after.max()),
         "round": float(decided.max() - times[:, 0, 1].max()),
+        "again": again.tolist(),
     }
 
 
@@ -143,13 +157,24 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
             figure(each["reports_per_second"], ",.0f"),
             *(figure(each[name], ".2f") for name in ("median", "p99", "longest")),
             figure(each["round"], ".1f"),
+            f"{each['again'][-1]:,}",
             figure(each["cpu"] / ROUNDS / each["clients"] * 1000, ".2f"),
             figure(each["memory_most"] / MIB, ",.0f"),
             figure((each["memory_most"] - each["memory_start"]) / each["clients"] / 1024, ".1f"),
         ]
         for each in found
     ]
-    header = ["clients", "connections", "reports in s", "a second", "decided s: median", "99 %", "longest", "round s"]
+    header = [
+        "clients",
+        "connections",
+        "reports in s",
+        "a second",
+        "decided s: median",
+        "99 %",
+        "longest",
+        "round s",
+        "again",
+    ]
     table = titled_table(
         f"The second round: reports {args.stretch * recorded_delays().min():.1f} to "
         f"{args.stretch * SLOWEST * recorded_delays().max():.1f} s after the first's end, decisions after the last",
