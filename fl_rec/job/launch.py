@@ -338,6 +338,11 @@ def _check_options(options: LaunchOptions) -> None:
         raise ConfigError(
             f"{START_KEY} must be fork, or spawn for fleetrun, which starts each role anew. Received: {_starter()}."
         )
+    if options.hosts is not None and _starter() != "fork":
+        raise ConfigError(
+            f"{START_KEY} must be fork on several hosts. Received: {_starter()}. Leave it out, or start fleetrun "
+            "itself on each host, with the same addresses."
+        )
     script = options.training_script
     if not script.is_file():
         raise ConfigError(f"--script must name a training script. Received: {script}, which is not a file.")

@@ -76,6 +76,11 @@ class Hosts:
         """Whether the coordinator is on this host."""
         return any(host_of(address) == self.here for address in self.coordinators)
 
+    def number_here(self, role: str) -> str:
+        """A role's name as if there were no others than this host's: so fleetrun names its log."""
+        kind = role.partition(".")[0]
+        return f"{kind}.{[each for each in self.roles_of(self.here) if each.startswith(kind)].index(role)}"
+
     @property
     def listened(self) -> dict[str, str]:
         """What is listened at on this host, by what does so."""

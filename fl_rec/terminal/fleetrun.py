@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,16 +20,24 @@ import psutil
 
 from fl_rec import environment
 from fl_rec.config import Config
+from fl_rec.data.manifest import MANIFEST_NAME, load_manifest
+from fl_rec.files import sha256_of
 from fl_rec.job import exposed
 from fl_rec.job.check import check_job
+from fl_rec.job.hosts import addresses, linked
+from fl_rec.job.hosts.company import Alone, NotMet, hello
+from fl_rec.job.hosts.messages import Hello
 from fl_rec.job.judge import STARTER, Failure, Patience
 from fl_rec.job.observers import Observer, Observers, RoleView, Started
 from fl_rec.job.tails import Tails
 from fl_rec.job.tracking import trackers_of
-from fl_rec.job.watch import FLEETRUN_MARK, GRACE_SECONDS, Mark, log_path, watch, write_failure
+from fl_rec.job.watch import FLEETRUN_MARK, GRACE_SECONDS, Mark, log_path, watch_with
+from fl_rec.outside import as_typed
 from fl_rec.runs import roles
 from fl_rec.runs.directory import Launch, RunDirectory
+from fl_rec.runs.hosts import Hosts
 from fl_rec.runs.roles import Role
+from fl_rec.secure import Tls
 from fl_rec.terminal.plain import Plain
 from fl_rec.terminal.words import place
 
@@ -36,6 +45,13 @@ from fl_rec.terminal.words import place
 def start_watch(run: RunDirectory, role: Role, fleetrun: psutil.Process, config: Config) -> None:
     """Has a job that was started by a bare fleetrun watched by a process of its own."""
     expected = roles.role_names(role.num_workers, len(role.server_endpoints), role.num_coordinators)
+    link = None
+    if (hosts := Hosts.from_environment()) is not None:
+        manifest = load_manifest(config.runner.train_data_dir)
+        data = sha256_of(manifest.folder / MANIFEST_NAME) if manifest else ""
+        link = _Linked(hosts, Tls.of(config.tls, hosts.here), hello(hosts, config, data, run, False))
+        addresses.require_safe_link(hosts, config, False)
+        expected = hosts.roles_of(hosts.here)
     command = [
         sys.executable,
         "-m",
@@ -44,6 +60,7 @@ def start_watch(run: RunDirectory, role: Role, fleetrun: psutil.Process, config:
         str(fleetrun.pid),
         json.dumps(dataclasses.asdict(Patience.of(config))),
         json.dumps(config.changed()),
+        json.dumps(link and dataclasses.asdict(link), default=str),
         *expected,
     ]
     log = open(run.log / "watch", "wb")  # noqa: SIM115 - the child keeps it
@@ -68,29 +85,55 @@ def watch_by_hand(arguments: Sequence[str]) -> int:
     parser.add_argument("fleetrun", type=int)
     parser.add_argument("patience", type=lambda text: Patience(**json.loads(text)))
     parser.add_argument("changed", type=json.loads)
+    parser.add_argument("linked", type=json.loads)
     parser.add_argument("expected", nargs="+")
     options = parser.parse_args(arguments)
     run = RunDirectory(options.run)
     fleetrun = psutil.Process(options.fleetrun)
     mark = Mark(FLEETRUN_MARK, os.environ[FLEETRUN_MARK])
-    log_of = {name: _stdout_of(fleetrun, name, run) for name in options.expected}
-    log_of[STARTER] = run.log / "watch"
     told = _Told(run, options.changed, Plain(_terminal_of(fleetrun)))
-    failure = watch(run, options.expected, fleetrun, options.patience, log_of.__getitem__, told.look)
+    company: Alone = Alone(run, options.expected, options.patience, None)
+    number: Callable[[str], str] = str
+    if options.linked is not None:
+        link = as_typed(_Linked, options.linked, "A watch is told of the other hosts by a role.", "arguments")
+        number = link.hosts.number_here
+        company = linked(link.hosts, lambda _resumed: link.hello, False, link.tls, run, options.patience, None)
+    log_of = {name: _stdout_of(fleetrun, number(name), run) for name in options.expected}
+    log_of[STARTER] = run.log / "watch"
+    try:
+        company.meet(None, told.note)
+        failure = watch_with(company.judge(fleetrun, lambda role: log_of.get(role, log_of[STARTER])), run, told.look)
+    except NotMet as err:
+        failure = err.failure
+    except BaseException as err:
+        company.leave(f"its watch has failed: {err!r}")
+        raise
+    company.tell(failure)
     if failure is None:
         told.end(None)
         with suppress(psutil.TimeoutExpired):
             fleetrun.wait(GRACE_SECONDS)
         mark.end()
+        company.part()
         return 0
     print(f"fl_rec: {failure}", flush=True)
-    write_failure(run, failure)
+    company.write(failure)
     told.end(failure)
     # fleetrun would wait for its workers and exit with 0; ended first, it exits with what the signal says.
     with suppress(psutil.NoSuchProcess):
         fleetrun.terminate()
     mark.end()
+    company.part()
     return 1
+
+
+@dataclass(frozen=True)
+class _Linked:
+    """What a watch needs to link to the other hosts'."""
+
+    hosts: Hosts
+    tls: Tls | None
+    hello: Hello
 
 
 class _Told:
@@ -105,6 +148,10 @@ class _Told:
     def look(self, views: Mapping[str, RoleView]) -> None:
         """At every look of the watch."""
         self._try(partial(self._look, views))
+
+    def note(self, text: str) -> None:
+        """While hosts are waited for."""
+        self._try(partial(self._observer.note, text))
 
     def end(self, failure: Failure | None) -> None:
         """When nobody writes any more."""
@@ -124,7 +171,8 @@ class _Told:
             if not self._run.config.is_file():
                 return
             begun = Launch.read(self._run)
-            job = check_job(Config.load(self._run.config), begun.workers, begun.coordinators)
+            own = begun.hosts.workers_of() if begun.hosts else None
+            job = check_job(Config.load(self._run.config), begun.workers, begun.coordinators, own)
             self._observer = Observers([self._observer, *trackers_of(job.config)])
             notes = exposed.notes_of(os.environ.get("PADDLE_PSERVERS_IP_PORT_LIST", ""))
             self._observer.starting(Started.of(job, begun, self._run, self._changed, notes))

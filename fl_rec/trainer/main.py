@@ -25,6 +25,7 @@ from fl_rec.job.watch import FLEETRUN_MARK
 from fl_rec.plugins import where_raised
 from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, LOG_LEVEL_KEY, Launch, RunDirectory, default_path
+from fl_rec.runs.hosts import Hosts
 from fl_rec.runs.roles import Role
 from fl_rec.terminal.fleetrun import start_watch
 from fl_rec.trainer.fl_trainer import FLTrainer
@@ -46,6 +47,7 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     role = run = None
     try:
+        _agree_on_the_rendezvous()
         role = Role.from_environment()
         environment.check()
         environment.require_old_programs()
@@ -58,7 +60,8 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
         # Where Paddle leaves files, wherever it runs.
         os.chdir(run.log)
         job = check_job(config, role.num_workers, role.num_coordinators, role.own_workers)
-        if role.is_first_here and ENVIRONMENT_KEY not in os.environ:
+        alone = not role.own_workers and role.kind == "server"  # there is no worker here to do it
+        if (role.is_first_here or alone) and ENVIRONMENT_KEY not in os.environ:
             _launch(job, role, run).write(run)
             job.config.dump(run.config)
         trainer.play(job, role, run)
@@ -117,7 +120,16 @@ def _launch(job: Job, role: Role, run: RunDirectory) -> Launch:
     """What the launcher would have written of a job that a bare fleetrun has started."""
     fleetrun = psutil.Process(os.getppid())
     facts = began(job, run, _started(fleetrun), fleetrun.cmdline())
-    return Launch(role.num_workers, len(role.server_endpoints), role.num_coordinators, _own_script(), facts)
+    counts = (role.num_workers, len(role.server_endpoints), role.num_coordinators)
+    return Launch(*counts, _own_script(), facts, Hosts.from_environment())
+
+
+def _agree_on_the_rendezvous() -> None:
+    """On several hosts each fleetrun would choose its own, unless its --http_port says it."""
+    if ENVIRONMENT_KEY not in os.environ and (hosts := Hosts.from_environment()) is not None:
+        fleetrun = psutil.Process(os.getppid())
+        if not any(word.startswith("--http_port") for word in fleetrun.cmdline()):
+            os.environ["PADDLE_GLOO_HTTP_ENDPOINT"] = hosts.rendezvous
 
 
 def _started(fleetrun: psutil.Process) -> float:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ class Branch(Linked):
     def judge(self, leader: psutil.Process, logs: Callable[[str], Path]) -> Judge:
         own = self._hosts.roles_of(self._hosts.here)
         assert self._link is not None
+        self._link.logs = logs
         self._link.reporter = Reporter(self._hosts.here, self._run, own, leader, self._patience, logs)
         return Follower(self._link, self._run, own, leader, self._patience, logs)
 
@@ -134,6 +136,7 @@ class Link:
         refused: whether the hub has sent it away.
         leaving: why this launcher ends by itself.
         reporter: tells how the roles fare; None before they are started.
+        logs: the log of a role, or of `STARTER`.
     """
 
     def __init__(self, hosts: Hosts, run: RunDirectory, limit: float, tls: Tls | None, hello: Hello) -> None:
@@ -143,6 +146,7 @@ class Link:
         self.over = self.refused = False
         self.leaving, self._why = "", ""
         self.reporter: Reporter | None = None
+        self.logs: Callable[[str], Path] = partial(log_path, run)
         self._heard = time.monotonic()
         self._tokens: tuple[tuple[int, str], ...] = ()
         self._wake, self._parting = threading.Event(), threading.Event()
@@ -234,7 +238,7 @@ class Link:
         for name in (*self._hosts.roles_of(self._hosts.here), STARTER):
             text = b""
             with suppress(OSError):
-                text = log_path(self._run, name).read_bytes()[-LONGEST_LOG:]
+                text = self.logs(name).read_bytes()[-LONGEST_LOG:]
             yield encode(Word(time.monotonic(), leaving=self.leaving, logs={name: text}))
 
     def _listen(self) -> None:

@@ -38,10 +38,12 @@ class Alone:
         run: its folder.
         expected: the names of the roles that are started here.
         patience: see `Patience`.
-        restarts: how often the job may go on by itself.
+        restarts: how often the job may go on by itself; None under a bare fleetrun, where it never does.
     """
 
-    def __init__(self, run: RunDirectory, expected: Sequence[str], patience: Patience, restarts: Restarts) -> None:
+    def __init__(
+        self, run: RunDirectory, expected: Sequence[str], patience: Patience, restarts: Restarts | None
+    ) -> None:
         self._run, self._expected, self._patience, self._restarts = run, expected, patience, restarts
 
     def meet(self, epoch: int | None, note: Callable[[str], None]) -> Begin:
@@ -54,7 +56,7 @@ class Alone:
         Raises:
             NotMet: not all have.
         """
-        return Begin(self._run.identity, epoch, self._restarts.environment(epoch))
+        return Begin(self._run.identity, epoch, self._restarts.environment(epoch) if self._restarts else {})
 
     def judge(self, leader: psutil.Process, logs: Callable[[str], Path]) -> Judge:
         """Who judges the roles that have been started; arguments as of `watch`."""
@@ -78,7 +80,7 @@ class Alone:
 
     def goes_on(self, failure: Failure) -> bool:
         """Whether there is to be another attempt."""
-        return self._restarts.are_left(failure)
+        return self._restarts is not None and self._restarts.are_left(failure)
 
 
 class Linked(Alone):
@@ -99,7 +101,7 @@ class Linked(Alone):
         tls: Tls | None,
         run: RunDirectory,
         patience: Patience,
-        restarts: Restarts,
+        restarts: Restarts | None,
     ) -> None:
         super().__init__(run, hosts.roles_of(hosts.here), patience, restarts)
         self._hosts, self._hello, self._resumed, self._tls = hosts, hello, resumed, tls

@@ -359,6 +359,12 @@ class HubJudge(Judge):
     def _host(self, name: str) -> str:
         return self._hosts.here if name == STARTER else host_of(self._hosts.roles[name])
 
+    def _is_needed(self, name: str) -> bool:
+        # fleetrun ends the other roles of its host with the workers of its host, which others' may still be ahead of.
+        own = [each for each in self._workers if self._host(each) == self._host(name)]
+        over = bool(own) and not name.startswith("worker") and all(self._state(each) == roles.DONE for each in own)
+        return not over and super()._is_needed(name)
+
     def _is_here(self, name: str) -> bool:
         return self._host(name) == self._hosts.here
 
