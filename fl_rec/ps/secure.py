@@ -107,12 +107,12 @@ class SecureGeo(SynchronousGeo):
             float32 [numbers of all parameters].
         """
         index, workers = member.number, len(everyone)
-        if len(keys) < LEAST_CLIENTS:
-            raise RunError(
-                f"{what}: a sum that hides what each client has needs {LEAST_CLIENTS} clients that train. Received: "
-                f"{len(keys)}. Have more of them take part, or leave runner.secure_aggregation out."
-            )
         threshold = max(threshold_of(len(keys)), self._least)
+        if len(keys) < max(threshold, LEAST_CLIENTS):
+            raise RunError(
+                f"{what}: a sum that hides what each client has needs {max(threshold, LEAST_CLIENTS)} clients that "
+                f"train. Received: {len(keys)}. Have more of them take part, or leave runner.secure_aggregation out."
+            )
         dealt = member.deal(keys, threshold) if index in keys else {}
         table = self._tell_each(dealt, workers, DEALT, f"{what}: everyone's shares")
         own = self._own(everyone, what) if index in keys else None
