@@ -36,6 +36,8 @@ def notes_of(config: Config, num_coordinators: int) -> list[str]:
             for name in ("aggregation", "server_learning_rate", "clip_update", "reproducible")
             if getattr(runner, name) != default[name]
         ]
+    if runner.secure_aggregation and runner.reproducible:
+        notes.append("runner.reproducible has no effect with runner.secure_aggregation, whose sums hang on no order.")
     if runner.trim != default["trim"] and runner.aggregation != "trimmed_mean":
         notes.append(f"runner.trim={runner.trim:g} has no effect: set runner.aggregation=trimmed_mean.")
     if config.privacy.clip is None and config.privacy != PrivacyConfig():

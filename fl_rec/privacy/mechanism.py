@@ -3,7 +3,9 @@
 For every exchange a worker draws each of its users with the same chance, independently of the others and of other
 exchanges (Poisson sampling), clips the change that each drawn user makes to all shared parameters together, adds the
 changes up, and adds Gaussian noise to every coordinate: DP-FedAvg (arXiv:1710.06963), with each worker adding all of
-the noise to its own users' sum, so that nobody need be trusted to add it later.
+the noise to its own users' sum, so that nobody need be trusted to add it later. With runner.secure_aggregation nobody
+sees a worker's sum, but only that of all: there each adds so much that any `threshold_of` the workers add all of it,
+and the guarantee supposes that so many of those in a sum are honest and don't collude.
 
 The guarantee is (epsilon, delta)-differential privacy for one user more or less, with all of that user's rows, against
 whoever sees what the workers send and the models that come of it, in all exchanges together: the servers, the other
@@ -34,6 +36,7 @@ import numpy as np
 from fl_rec.config import Config
 from fl_rec.data.check import Facts
 from fl_rec.privacy import accountant
+from fl_rec.privacy.secure_sum.clients import threshold_of
 
 
 def check(config: Config, _job: Facts) -> Config:
@@ -43,15 +46,22 @@ def check(config: Config, _job: Facts) -> Config:
     return config
 
 
-def notes_of(config: Config, _job: Facts) -> list[str]:
+def notes_of(config: Config, job: Facts) -> list[str]:
     """What the user should know of a guarantee that is less than it seems."""
-    privacy, users = config.privacy, config.hyper_parameters.num_users
-    if privacy.clip is None or not users or privacy.delta <= 1 / users:
+    privacy, users, notes = config.privacy, config.hyper_parameters.num_users, []
+    if privacy.clip is None:
         return []
-    return [
-        f"privacy.delta={privacy.delta:g} is above 1 / {users:,} users: publishing all rows of one user in "
-        f"{1 / privacy.delta:,.0f} would keep such a promise. Set it well below {1 / users:.1g}."
-    ]
+    if users and privacy.delta > 1 / users:
+        notes.append(
+            f"privacy.delta={privacy.delta:g} is above 1 / {users:,} users: publishing all rows of one user in "
+            f"{1 / privacy.delta:,.0f} would keep such a promise. Set it well below {1 / users:.1g}."
+        )
+    if config.runner.secure_aggregation:
+        notes.append(
+            f"epsilon supposes that of the workers that a sum is of, {threshold_of(job.workers)} of {job.workers} at "
+            "least are honest, and tell nobody their noise: with runner.secure_aggregation each adds a part of it."
+        )
+    return notes
 
 
 class Change(NamedTuple):

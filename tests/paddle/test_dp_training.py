@@ -73,9 +73,9 @@ class Worker:
     def __post_init__(self) -> None:
         self.start = self.parameters()
 
-    def open(self) -> DpTraining:
+    def open(self, **more: float) -> DpTraining:
         ledger = Ledger(self.folder / "privacy" / "0.json", self.config)
-        return DpTraining(self.config, self.program, self.private, self.rows, ledger)  # type: ignore[arg-type]
+        return DpTraining(self.config, self.program, self.private, self.rows, ledger, **more)  # type: ignore[arg-type]
 
     def parameters(self) -> dict[str, np.ndarray]:
         return {name: self.program.value(name) for name in self.program.names}
@@ -176,6 +176,14 @@ def test_every_coordinate_gets_the_noise_and_nobody_need_be_drawn(tmp_path: Path
         assert generator.deviations == [1.5] * len(training._steps)
         for name, change in changes(each).items():
             np.testing.assert_allclose(change, 0.0 if name in each.private else 0.25, atol=1e-7, err_msg=name)
+
+
+def test_a_part_of_the_noise_where_others_add_theirs(tmp_path: Path) -> None:
+    with worker(tmp_path, **{"privacy.clip": 0.5, "privacy.noise_multiplier": 3}) as each:
+        training, generator = each.open(noise_share=0.25), Drawn([])
+        training.new_generator = lambda: generator  # type: ignore[method-assign, assignment, return-value]
+        training.train()
+        assert generator.deviations == [1.5 / 4] * len(training._steps)
 
 
 def test_chance_and_noise_are_never_the_same_again(tmp_path: Path) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fl_rec.errors import RunError
+from fl_rec.config import Config, relations
+from fl_rec.config.notes import notes_of
+from fl_rec.errors import ConfigError, RunError
+from fl_rec.privacy import mechanism
 from fl_rec.privacy.secure_sum import primitives
-from fl_rec.privacy.secure_sum.clients import noise_share, threshold_of
+from fl_rec.privacy.secure_sum.clients import check, noise_share, threshold_of
 from fl_rec.privacy.secure_sum.fixed_point import MOST_CLIENTS, FixedPoint
 from fl_rec.privacy.secure_sum.member import DEALT, KEYS, VIEW, Member, unmask
 from fl_rec.privacy.secure_sum.primitives import SEED
@@ -344,3 +350,92 @@ def test_sums_that_are_none(clients: int) -> None:
     garbage = np.random.default_rng(1).integers(0, 2**32, 64, np.uint32)
     assert numbers.decoded(garbage, 1.0) is None, "a mask that is still there shows"
     assert numbers.decoded(np.array([2**32 - 2**16], np.uint32), 2.0) == np.float32(-(2**17) * numbers.step)
+
+
+# --- What a job needs ----------------------------------------------------------------------------------
+
+LoadJob = Callable[..., Config]
+SECURE = ("runner.secure_aggregation=true", "runner.exchanges_per_epoch=2")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            ["runner.exchanges_per_epoch=0"],
+            "runner.secure_aggregation needs synchronised exchanges, in which all clients' changes are added up at "
+            "once: without them each sends its own when it comes to it. Received: runner.exchanges_per_epoch=0. Set it "
+            "to 1 or more, or leave runner.secure_aggregation out.",
+        ),
+        *(
+            (
+                [f"runner.aggregation={robust}"],
+                f"runner.secure_aggregation gives sums alone, and runner.aggregation={robust} has to see each client's "
+                "changes. Received: both. Set aggregation to mean, weighted or sum, with runner.clip_update for a "
+                "bound on what one client can do, or leave runner.secure_aggregation out.",
+            )
+            for robust in ("median", "trimmed_mean")
+        ),
+        *(
+            (
+                [f"runner.exchange={exchange}", f"runner.secure_aggregation={secure}"],
+                f"runner.secure_aggregation is what the exchange secure_geo does, and no other. Received: {secure}, "
+                f"with runner.exchange={exchange}. Leave runner.exchange out, and secure_aggregation too if it is not "
+                "wanted.",
+            )
+            for exchange, secure in (("synchronous_geo", "true"), ("secure_geo", "false"))
+        ),
+    ],
+)
+def test_settings_that_do_not_go_with_it(load_job: LoadJob, settings: Sequence[str], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        relations.check(relations.TRAINING, load_job(*SECURE, *settings))
+    assert str(caught.value) == says
+
+
+@pytest.mark.parametrize(
+    "setting", ["runner.aggregation=sum", "runner.aggregation=weighted", "runner.exchange=secure_geo", "runner.seed=1"]
+)
+def test_settings_that_do(load_job: LoadJob, setting: str) -> None:
+    config = load_job(*SECURE, setting)
+    relations.check(relations.TRAINING, config)
+    assert check(config, SimpleNamespace(workers=3)) is config  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [1, 2, MOST_CLIENTS + 1])
+def test_so_many_workers_are_too_few_or_too_many(load_job: LoadJob, workers: int) -> None:
+    job: Any = SimpleNamespace(workers=workers)
+    with pytest.raises(ConfigError, match=rf"needs 3 to 512 workers: .* Received: {workers}\."):
+        check(load_job(*SECURE), job)
+
+
+@pytest.mark.parametrize(
+    ("missing", "names"), [(["Crypto"], "pycryptodome"), (["cryptography", "Crypto"], "cryptography and pycryptodome")]
+)
+def test_without_the_packages(
+    load_job: LoadJob, monkeypatch: pytest.MonkeyPatch, missing: Sequence[str], names: str
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name in missing else found(name, *more)
+    )
+    job: Any = SimpleNamespace(workers=3)
+    with pytest.raises(ConfigError) as caught:
+        check(load_job(*SECURE), job)
+    assert str(caught.value) == (
+        "runner.secure_aggregation needs the packages cryptography and pycryptodome. Received: a Python without "
+        f'{names}. Install them with pip install "fl_rec[secure]", or leave runner.secure_aggregation out.'
+    )
+
+
+def test_what_people_are_told(load_job: LoadJob) -> None:
+    off = {"runner.secure_aggregation": False}
+    job: Any = SimpleNamespace(workers=10)
+    config = load_job(*SECURE)
+    assert mechanism.notes_of(config, job) == [] and check(config.replace(**off), SimpleNamespace(workers=1))
+    config = config.replace(**{"privacy.clip": 1.0})
+    (note,) = mechanism.notes_of(config, job)
+    assert note.startswith("epsilon supposes that of the workers that a sum is of, 7 of 10 at least are honest")
+    assert mechanism.notes_of(config.replace(**off), job) == []
+    (note,) = notes_of(config.replace(**{"runner.reproducible": True}), 0)
+    assert "runner.reproducible has no effect with runner.secure_aggregation" in note
