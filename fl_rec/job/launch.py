@@ -187,7 +187,7 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
 def _notes(options: LaunchOptions) -> list[str]:
     left_over = roles.of_paddle()
     told = f"variables of another Paddle job are kept from this one: {', '.join(left_over)}"
-    return [*([told] if left_over else []), *exposed.notes_of(options.servers or "")]
+    return [*([told] if left_over else []), *exposed.notes_of(options.servers, options.workers)]
 
 
 def _result(run: RunDirectory) -> RunResult:

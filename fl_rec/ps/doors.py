@@ -8,6 +8,7 @@ import socketserver
 from typing import Any
 
 from fl_rec.ps.native import never_call
+from fl_rec.runs.audit import Audit
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def keep_the_job_out_of_logs() -> None:
     role_maker.print = lambda *_: None
 
 
-def guard_gloos_store(host: str, scope: str) -> None:
+def guard_gloos_store(host: str, scope: str, audit: Audit) -> None:
     """Gloo's store listens at one address, and serves those who know its job.
 
     Paddle's listens at all addresses, and takes whatever a worker of another job writes for its own's (2.6.2, 3.0.0).
@@ -48,6 +49,7 @@ def guard_gloos_store(host: str, scope: str) -> None:
     Args:
         host: where it is to listen.
         scope: the first part of the paths of all that this job's workers ask for.
+        audit: told of all others.
     """
     from paddle.distributed.fleet.utils.http_server import KVHandler, KVHTTPServer
 
@@ -67,7 +69,7 @@ def guard_gloos_store(host: str, scope: str) -> None:
                 return True
             self.send_status_code(200)
             return False
-        log.warning("gloo's store refused %s, which is of another job or of none", self.client_address[0])
+        audit.tell("refused", self.client_address[0], "gloo's store: it is of another job, or of none", "gloo's store")
         self.send_error(403, "of another job")
         return False
 

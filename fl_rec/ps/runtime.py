@@ -34,6 +34,7 @@ from fl_rec.ps.workarounds import (
     tune_malloc,
 )
 from fl_rec.runs import activity, roles
+from fl_rec.runs.audit import Audit
 from fl_rec.runs.directory import JOB_KEY, RunDirectory
 from fl_rec.runs.roles import Role
 
@@ -90,7 +91,7 @@ class PsRuntime:
             self._require_free_ports()
             doors.leave_out_brpcs_pages()
             if role.rendezvous:
-                doors.guard_gloos_store(_split(role.rendezvous)[0], self._scope)
+                doors.guard_gloos_store(_split(role.rendezvous)[0], self._scope, Audit(run.audit))
         else:
             doors.leave_out_the_workers_service()
         doors.keep_the_job_out_of_logs()

@@ -174,7 +174,7 @@ class _Told:
             own = begun.hosts.workers_of() if begun.hosts else None
             job = check_job(Config.load(self._run.config), begun.workers, begun.coordinators, own)
             self._observer = Observers([self._observer, *trackers_of(job.config)])
-            notes = exposed.notes_of(os.environ.get("PADDLE_PSERVERS_IP_PORT_LIST", ""))
+            notes = exposed.notes_of(*map(os.environ.get, ("PADDLE_PSERVERS_IP_PORT_LIST", "PADDLE_TRAINER_ENDPOINTS")))
             self._observer.starting(Started.of(job, begun, self._run, self._changed, notes))
             self._tails = Tails(self._run, begun.workers, self._observer, from_start=True)
         self._tails.look(over)

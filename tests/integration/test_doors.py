@@ -95,7 +95,9 @@ def test_a_worker_of_another_job_is_refused(stranger: str, job: Job, tmp_path: P
         "worker.0. Give each job addresses of its own, and FL_REC_JOB the same value on all hosts of one."
     )
     said = log.read_text()
-    assert "gloo's store refused 127.0.0.1, which is of another job or of none" in said
+    told = [json.loads(line) for line in (runs[0] / "audit.jsonl").read_text().splitlines()]
+    refused = ("refused", "127.0.0.1", "gloo's store: it is of another job, or of none")
+    assert {(each["what"], each["who"], each["why"]) for each in told} == {refused}
     assert "ours" not in said and "store.prefix" not in said, "a log is no place for what a job is known by"
 
 

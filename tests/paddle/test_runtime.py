@@ -79,7 +79,7 @@ def test_a_worker_takes_no_other_jobs_server(process: str, tmp_path: Path) -> No
             listener.bind(("127.0.0.1", 0))
             listener.listen()
             endpoint = f"127.0.0.1:{listener.getsockname()[1]}"
-            runtime.role = SimpleNamespace(name="worker.3", server_endpoints=(endpoint,))
+            runtime.role = SimpleNamespace(name="worker.3", server_endpoints=(endpoint,), is_here=lambda _: True)
             pid = os.getpid() if process == "ours" else sleeper.pid
             status = RoleStatus("server.0", pid, roles.started(pid), "starting", "", {"starting": 1.0})
             (tmp_path / "server.0.json").write_text(json.dumps(dataclasses.asdict(status)))

@@ -10,6 +10,7 @@ from fl_rec.job.exposed import notes_of
 @pytest.mark.parametrize(
     ("servers", "open_to_others"),
     [
+        (None, ""),
         ("", ""),
         ("127.0.0.1:6000,127.0.0.2:6000,localhost:6001", ""),
         ("127.0.0.1:6000,192.0.2.7:6000,192.0.2.5:6000,192.0.2.7:6001", "192.0.2.5, 192.0.2.7"),
@@ -17,10 +18,10 @@ from fl_rec.job.exposed import notes_of
         ("host.invalid:6000", "host.invalid"),
     ],
 )
-def test_addresses_that_others_reach_are_named_once(servers: str, open_to_others: str) -> None:
+def test_addresses_that_others_reach_are_named_once(servers: str | None, open_to_others: str) -> None:
     said = (
-        "Paddle's servers and gloo ask nobody who they are, and encrypt nothing: whoever reaches "
-        f"{open_to_others} can read and change the model. Keep others away by a tunnel (docs/tunnel.md), or from the "
-        "network."
+        "Paddle's servers and gloo ask nobody who they are, and encrypt nothing: who is on the network of "
+        f"{open_to_others} can read and change the model. Let that be a tunnel's, as docs/tunnel.md has it."
     )
-    assert notes_of(servers) == ([said] if open_to_others else [])
+    for given in ((servers, None), ("127.0.0.1:1", servers), (servers, servers)):
+        assert notes_of(*given) == ([said] if open_to_others else [])
