@@ -33,10 +33,11 @@ class Bounds:
         strangers: connections at a time that have not shown whose they are. One more, and the oldest one goes, of the
             address that has most.
         of_a_client: connections of a client at a time. One more, and its oldest goes.
-        of_an_address: connections that an address opens at once, and again in `seconds`.
+        of_an_address: connections that an address opens at once, and again in `seconds`: a greeting by TLS takes some
+            milliseconds.
         shown_within: seconds in which a connection shows whose it is, TLS's greeting and all.
         unshown: bytes that it may send before.
-        bytes: what a connection may send at once, and again in a second.
+        bytes: what a client may send at once, and again in two seconds.
         refusals: refused calls after which a connection goes.
     """
 
@@ -44,7 +45,7 @@ class Bounds:
     of_an_address: int
     bytes: int
     of_a_client: int = 4
-    seconds: float = 2.0
+    seconds: float = 5.0
     shown_within: float = 20.0
     unshown: int = 1 << 18
     refusals: int = 20
@@ -52,7 +53,7 @@ class Bounds:
     @classmethod
     def of(cls, clients: int, longest: int) -> Bounds:
         """For so many clients, who may all come at once, and messages of so many bytes at most."""
-        return cls(strangers=64 + 2 * clients, of_an_address=200 + 2 * clients, bytes=8 * max(longest, 1 << 20))
+        return cls(strangers=64 + 2 * clients, of_an_address=100 + 2 * clients, bytes=4 * max(longest, 1 << 20))
 
 
 class Door:
@@ -77,7 +78,8 @@ class Door:
         self._strangers: dict[Guest, None] = {}
         self._by_name: dict[str, Guest] = {}
         self._by_client: dict[int, dict[Guest, None]] = {}
-        self._rates: dict[str, Rate] = {}
+        self._comings: dict[str, Rate] = {}
+        self._sendings: dict[int, Rate] = {}
         self._server: asyncio.Server | None = None
 
     async def open(self, endpoint: str) -> int:
@@ -135,6 +137,7 @@ class Door:
         """It has shown that it is this client's."""
         self._strangers.pop(guest, None)
         guest.clients.add(client)
+        guest.rate = self._sendings.setdefault(client, self.new_rate())
         own = self._by_client.setdefault(client, {})
         own[guest] = None
         if len(own) > self.bounds.of_a_client:
@@ -161,9 +164,13 @@ class Door:
         for client in guest.clients:
             self._by_client[client].pop(guest, None)
 
+    def new_rate(self) -> Rate:
+        """Of bytes."""
+        return Rate(self.bounds.bytes, self.bounds.bytes / 2)
+
     def _rate_of(self, address: str) -> Rate:
-        if address not in self._rates:
-            if len(self._rates) >= _ADDRESSES:  # who has not come of late is as one who never came
-                self._rates = {each: rate for each, rate in self._rates.items() if rate.left() < rate.burst}
-            self._rates[address] = Rate(self.bounds.of_an_address, self.bounds.of_an_address / self.bounds.seconds)
-        return self._rates[address]
+        if address not in self._comings:
+            if len(self._comings) >= _ADDRESSES:  # who has not come of late is as one who never came
+                self._comings = {each: rate for each, rate in self._comings.items() if rate.left() < rate.burst}
+            self._comings[address] = Rate(self.bounds.of_an_address, self.bounds.of_an_address / self.bounds.seconds)
+        return self._comings[address]

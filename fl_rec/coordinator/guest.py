@@ -9,7 +9,6 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
-from fl_rec.secure.rates import Rate
 from fl_rec.secure.tls import names_of, refusal
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ class Guest(asyncio.Protocol):
         certified: the clients in its certificate, which are all that it may be; empty if it names none.
         clients: whom it has shown to be.
         refusals: how often it was refused.
+        rate: of the bytes that it sends, with all that the same client sends.
         name: as gRPC knows it; "" before it is in.
     """
 
@@ -39,13 +39,13 @@ class Guest(asyncio.Protocol):
         self.address = self.who = self.name = ""
         self.certified: frozenset[int] = frozenset()
         self.clients: set[int] = set()
-        self.refusals = 0
+        self.refusals, self.rate = 0, door.new_rate()
         self._outer: asyncio.Transport | None = None
         self._inner: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._later: dict[str, asyncio.Handle | asyncio.Task[None]] = {}
         self._kept = bytearray()  # what is to go in when it can
-        self._sent, self._rate = 0, Rate(door.bounds.bytes, door.bounds.bytes)
+        self._sent = 0
         self._held: set[str] = set()
         self._lock = None if door.context is None else _Lock(door.context)
 
@@ -66,7 +66,7 @@ class Guest(asyncio.Protocol):
         if not self.clients and self._sent > self._door.bounds.unshown:
             self._refuse(f"it sends {self._sent:,} bytes before it shows whose they are", "bytes")
             return
-        wait = self._rate.owe(len(data))
+        wait = self.rate.owe(len(data))
         if wait:
             self.hold("rate")
             self._later["rate"] = self._loop.call_later(wait, self.let_go, "rate")
