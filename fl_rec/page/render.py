@@ -18,7 +18,7 @@ from typing import Any
 
 _ASSETS = Path(__file__).parent / "assets"
 # uPlot is vendored as it was published; its licence is beside it.
-_STYLES, _SCRIPTS = ("uPlot.min.css", "page.css"), ("uPlot.iife.min.js", "charts.js", "shared.js")
+_STYLES, _SCRIPTS = ("uPlot.min.css", "page.css"), ("uPlot.iife.min.js", "chinese.js", "charts.js", "shared.js")
 
 
 def run_page(content: Mapping[str, Any], live: bool = False) -> str:

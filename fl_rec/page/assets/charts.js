@@ -1,6 +1,16 @@
 "use strict";
 // Elements, numbers and charts. Whatever comes from a run becomes text, never markup.
 
+// A text in the reader's language: the browser's, or what stands behind ?lang= in the address. Numbers keep their order.
+const LANGUAGE = (new URLSearchParams(location.search).get("lang") ?? navigator.language).startsWith("zh") ? "zh" : "en";
+document.documentElement.lang = LANGUAGE;
+const NUMBER = /[-+\u2212]?\d+(?:[.,]\d+)*/g;
+const say = (text) => {
+  const numbers = text.match(NUMBER) ?? [], told = LANGUAGE === "zh" ? CHINESE[text.replace(NUMBER, "#")] : undefined;
+  return told === undefined ? text : told.replace(/#/g, () => numbers.shift() ?? "#");
+};
+const READ = ["title", "aria-label", "placeholder"];
+
 const el = (tag, properties = {}, ...children) => {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -8,10 +18,10 @@ const el = (tag, properties = {}, ...children) => {
     if (name === "class") made.className = value;
     else if (name.startsWith("--")) made.style.setProperty(name, value);
     else if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else made.setAttribute(name, value === true ? "" : value);
+    else made.setAttribute(name, value === true ? "" : READ.includes(name) ? say(value) : value);
   }
   made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map((child) =>
-    child instanceof Node ? child : String(child)));
+    child instanceof Node ? child : tag === "code" || tag === "pre" ? String(child) : say(String(child))));
   return made;
 };
 
@@ -32,7 +42,7 @@ const bytes = (value) => (!known(value) ? NONE : value < 1e4 ? `${count(value)} 
 const number = (value) => (!known(value) ? NONE : Number.isInteger(value) ? count(value) : Math.abs(value) < 1e6 ? String(Number(value.toPrecision(4))) : value.toExponential(3));
 const moment = (text) => {
   const when = text ? new Date(text) : null;
-  return when && !Number.isNaN(when.getTime()) ? when.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }) : null;
+  return when && !Number.isNaN(when.getTime()) ? when.toLocaleString(LANGUAGE === "zh" ? "zh-CN" : "en-GB", { dateStyle: "medium", timeStyle: "short" }) : null;
 };
 const last = (values) => (values ? [...values].reverse().find(known) : undefined);
 const sum = (values) => values.filter(known).reduce((total, value) => total + value, 0);
@@ -172,7 +182,7 @@ class Lines extends Chart {
     const thick = this.lines.find((line) => line.kind !== "client")?.values ?? [], away = (value) => (known(value) ? Math.abs(value - this.reference) : Infinity);
     const left = away(thick.find(known)) >= away(last(thick));
     ctx.textAlign = left ? "left" : "right";
-    const label = [`popularity ${this.format(this.reference)}`, left ? bbox.left + 4 * ratio : bbox.left + bbox.width, y + (above ? -3 : 4) * ratio];
+    const label = [say(`popularity ${this.format(this.reference)}`), left ? bbox.left + 4 * ratio : bbox.left + bbox.width, y + (above ? -3 : 4) * ratio];
     ctx.setLineDash([]);
     ctx.strokeStyle = colour("card");
     ctx.lineWidth = 4 * ratio;

@@ -75,8 +75,8 @@ const time = () => {
     ...totals.map((parts, index) => {
       const whole = sum(parts.map(([, , value]) => value));
       return el("div", { class: "after" }, el("div", { class: "chart-head" }, badge(index), el("span", { class: "soft" }, seconds(whole))),
-        el("div", { class: "bar" }, parts.map(([name, part, value]) => el("i", { "--c": `var(--${part})`, "--share": value / most, title: `${name}: ${seconds(value)}` })), el("i", { "--c": "transparent", "--share": 1 - whole / most })));
+        el("div", { class: "bar" }, parts.map(([name, part, value]) => el("i", { "--c": `var(--${part})`, "--share": value / most, title: `${say(name)}: ${say(seconds(value))}` })), el("i", { "--c": "transparent", "--share": 1 - whole / most })));
     })));
 };
 
-document.getElementById("page").append(...[head(), overview(), learning(), configurations(), clients(), time(), el("footer", {}, "Written by fl_rec. This page needs no network.")].filter(Boolean));
+document.getElementById("page").append(...[head(), overview(), learning(), configurations(), clients(), time(), el("footer", {}, "Written by fl_rec. This page needs no network.", otherLanguage())].filter(Boolean));

@@ -14,9 +14,9 @@ const head = (content) => {
   const { run } = content, strategy = content.rounds.at(-1)?.strategy;
   const told = [
     run.workers ? plural(run.workers, "client") : null, run.servers ? plural(run.servers, "server") : null,
-    strategy ? `coordinator with ${strategy}` : run.coordinators ? "coordinator" : null, run.data.name ?? run.data.kind,
+    strategy ? ["coordinator with ", strategy] : run.coordinators ? "coordinator" : null, run.data.name ?? run.data.kind,
     run.epochs ? (content.epochs.length === run.epochs ? plural(run.epochs, "epoch") : `${content.epochs.length} of ${plural(run.epochs, "epoch")}`) : null,
-    moment(run.started), known(run.seconds) ? `took ${seconds(run.seconds)}` : null,
+    moment(run.started), known(run.seconds) ? ["took ", seconds(run.seconds)] : null,
   ];
   return el("header", {}, el("div", { class: "line" }, el("h1", {}, run.name), el("span", { class: `pill ${run.state}` }, run.state)),
     el("div", { class: "facts" }, told.filter(Boolean).map((text) => el("span", {}, text))), verdict(content));
@@ -29,7 +29,7 @@ const verdict = (content) => {
   if (run.best !== null) parts.push(" (chosen by the validation shards)");
   if (!popularity) return el("p", { class: "verdict" }, parts, ". The data does not say what ranking by popularity would reach.");
   const above = hr - popularity.hr;
-  return el("p", { class: "verdict" }, parts, ", ", el("b", { class: above > 0 ? "good" : "bad" }, share(Math.abs(above)), above > 0 ? " above" : " below"),
+  return el("p", { class: "verdict" }, parts, ", ", el("b", { class: above > 0 ? "good" : "bad" }, `${share(Math.abs(above))} ${above > 0 ? "above" : "below"}`),
     " ranking by popularity (", el("span", { class: "popular" }, share(popularity.hr)), ").",
     above > 0 ? null : " A list of what most people take would do as well or better: train longer, or see the documentation on ranking quality.");
 };
@@ -58,7 +58,7 @@ const progress = (content) => {
   const epoch = Math.max(0, ...done.map((role) => role.epoch));
   const part = sum(done.map((role) => (role.epoch < epoch ? 0 : role.rows))) / (sum(done.map((role) => role.rows_of_epoch)) || 1);
   const whole = content.run.epochs ? Math.min(1, Math.max(content.epochs.length, epoch - 1 + part) / content.run.epochs) : 0;
-  return section("Now", Object.entries(states).map(([state, many]) => `${many} ${state}`).join(", "),
+  return section("Now", Object.entries(states).map(([state, many]) => say(`${many} ${state}`)).join(", "),
     card(el("div", { class: "row-between" }, el("b", {}, epoch ? `Epoch ${epoch} of ${content.run.epochs}` : "Starting"), el("span", { class: "soft" }, `${Math.round(100 * whole)} %`)),
       el("div", { class: "progress", role: "progressbar", "aria-valuenow": Math.round(100 * whole), "aria-valuemin": 0, "aria-valuemax": 100 }, el("i", { "--share": whole })),
       el("div", { class: "roles" }, roles.slice(0, 60).map(([name, role]) => el("div", {}, el("div", { class: "what" }, el("b", {}, name), el("span", { class: "soft" }, role.what || role.state || "not there yet")),
@@ -67,7 +67,7 @@ const progress = (content) => {
 
 const failure = ({ failure: fault, epochs, run }) => fault && section(run.state === "interrupted" ? "It was interrupted" : "What went wrong", `It ended after ${plural(epochs.length, "whole epoch")}.`,
   el("div", { class: "card fault" }, el("h3", {}, [fault.role, fault.kind].filter(Boolean).join(", ") || "the job"), el("p", {}, fault.error),
-    fault.tail ? el("div", { class: "after" }, details("log", `The end of its log, ${fault.log}`, el("pre", {}, fault.tail))) : null));
+    fault.tail ? el("div", { class: "after" }, details("log", ["The end of its log, ", fault.log], el("pre", {}, fault.tail))) : null));
 
 // --- Learning -----------------------------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ const rounds = (content) => {
     range.value = index;
     grid.querySelectorAll("[data-round]").forEach((cell) => cell.classList.toggle("on", Number(cell.dataset.round) === index));
     const when = run.epochs && round.round >= run.epochs ? " after the last epoch" : ` decided on epoch ${round.round + 1}`;
-    label.replaceChildren(el("b", {}, `Round ${round.round}`), el("span", { class: "soft" }, `${when}: ${told.join(", ")}; it took ${seconds(round.seconds)}`));
+    label.replaceChildren(el("b", {}, `Round ${round.round}`), el("span", { class: "soft" }, when, ": ", told.map(say).join(", "), "; it took ", seconds(round.seconds)));
     place.replaceChildren(table([
       [who.length === 1 ? "client" : "clients", (row) => row.clients.map((client) => nameOf(content, client)).join(", "), { type: "left wrap" }],
       ["", (row) => row.state, { type: "left" }], ["passes", (row) => fixed(2)(row.passes)], ["rate ×", (row) => number(row.rate), { type: "wide" }],
@@ -222,7 +222,7 @@ const rounds = (content) => {
   }
   const there = new Set(all.flatMap((round) => who.map((client) => stateIn(round, client))));
   show(Math.min(kept.round ?? newest, all.length - 1));
-  return section("Rounds", `Who joined and who waited, as ${all.at(-1).strategy} decided before each epoch, and why.`,
+  return section("Rounds", ["Who joined and who waited, as ", all.at(-1).strategy, " decided before each epoch, and why."],
     card(legend(...[["joined", "join", "JOIN"], ["waited", "waited", "WAIT"], ["finished", "finish", "FINISH"], ["no report in time", "missing", "missing"]].filter(([, , state]) => there.has(state)).map(([name, token]) => [name, token, "box"])),
       grid.children.length ? el("div", { class: "scroll after" }, grid) : null, el("div", { class: "row-between after" }, label, all.length > 1 ? range : null), place));
 };
@@ -241,8 +241,8 @@ const time = (content) => {
   const together = sum(whole.map(([, , value]) => value));
   return section("Time", "Where it goes: the mean over the clients, who work side by side.",
     card(el("div", { class: "chart-head" }, el("h3", {}, "The whole run"), el("span", { class: "soft" }, seconds(together))),
-      el("div", { class: "bar", role: "img", "aria-label": whole.map(([name, , value]) => `${name} ${seconds(value)}`).join(", ") }, whole.map(([name, token, value]) => el("i", { "--c": `var(--${token})`, "--share": value / (together || 1), title: `${name}: ${seconds(value)}` }))),
-      el("div", { class: "after" }, legend(...whole.map(([name, token, value]) => [`${name} ${seconds(value)}`, token, "box"])))),
+      el("div", { class: "bar", role: "img", "aria-label": whole.map(([name, , value]) => `${say(name)} ${say(seconds(value))}`).join(", ") }, whole.map(([name, token, value]) => el("i", { "--c": `var(--${token})`, "--share": value / (together || 1), title: `${say(name)}: ${say(seconds(value))}` }))),
+      el("div", { class: "after" }, legend(...whole.map(([name, token, value]) => [[name, " ", seconds(value)], token, "box"])))),
     el("div", { class: "grid" }, drawn.get(key).element));
 };
 
@@ -315,8 +315,8 @@ focus.listeners.add(() => {
 
 const page = document.getElementById("page");
 for (const [key] of SECTIONS) { places.set(key, el("div", { id: key })); page.append(places.get(key)); }
-const said = el("footer", {}, "Written by fl_rec. This page needs no network.");
-page.append(said);
+const said = el("span", {}, "Written by fl_rec. This page needs no network.");
+page.append(el("footer", {}, said, otherLanguage()));
 show(JSON.parse(document.getElementById("content").textContent));
 
 // Served by the job itself: its content is asked for again, and a version that is here already has no answer.
@@ -330,12 +330,12 @@ const follow = async () => {
       const content = await answer.json();
       version = answer.headers.get("ETag");
       show(content);
-      said.textContent = content.run.state === "training" ? "Live: it follows the job without a reload." : "The job has ended. To keep this page: fl-rec report";
+      said.textContent = say(content.run.state === "training" ? "Live: it follows the job without a reload." : "The job has ended. To keep this page: fl-rec report");
       if (content.run.state !== "training") return;
     }
   } catch {
     silent += 1;
-    if (silent > 10) { said.textContent = "The job gives no answer any more: it has ended. To see all of it: fl-rec report"; return; }
+    if (silent > 10) { said.textContent = say("The job gives no answer any more: it has ended. To see all of it: fl-rec report"); return; }
   }
   setTimeout(follow, EVERY);
 };

@@ -2,6 +2,7 @@
 // What the page of a run and that of several have in common.
 
 const section = (title, sub, ...children) => el("section", {}, el("h2", {}, title), sub ? el("p", { class: "sub" }, sub) : null, ...children);
+const otherLanguage = () => [" ", LANGUAGE === "zh" ? el("a", { href: "?lang=en" }, "English") : el("a", { href: "?lang=zh" }, "中文")];
 const card = (...children) => el("div", { class: "card" }, ...children);
 const plural = (many, one, more = `${one}s`) => (many === 1 ? `1 ${one}` : `${count(many)} ${more}`);
 

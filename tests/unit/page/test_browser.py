@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ def browser() -> Iterator[Any]:
 def look(browser: Any, tmp_path: Path) -> Iterator[Open]:
     """`look(page)` opens a page, of which there must be no complaint in the console, then or later."""
 
-    def look(page: str, width: int = 1280, dark: bool = False) -> Any:
+    def look(page: str, width: int = 1280, dark: bool = False, language: str = "en") -> Any:
         path = tmp_path / "page.html"
         path.write_text(page, encoding="utf-8")
         browser.execute_cdp_cmd(
@@ -56,7 +57,7 @@ def look(browser: Any, tmp_path: Path) -> Iterator[Open]:
         )
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
-        browser.get(path.as_uri())
+        browser.get(f"{path.as_uri()}?lang={language}")
         return browser
 
     yield look
@@ -217,6 +218,78 @@ def test_several_runs(make_run: MakeRun, look: Open) -> None:
     differ = {row[0]: row[1:] for row in cells(browser, "table.changed")}
     assert differ == {"runner.epochs": ["A 3", "B 2"], "runner.geo_step": ["A 7", "B 100"]}
     assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+
+
+# What a Chinese page has in Latin letters besides what is the run's own.
+LATIN = {"HR", "NDCG", "AUC", "JOIN", "WAIT", "FINISH", "fl", "rec", "English", "kB", "epoch", "random", "report"}
+
+
+def strings(content: Any) -> set[str]:
+    """All that is in a content."""
+    if isinstance(content, dict):
+        return {str(name) for name in content}.union(*map(strings, content.values()))
+    return set().union(*map(strings, content)) if isinstance(content, (list, tuple)) else {str(content)}
+
+
+def in_english(browser: Any, content: Any) -> set[str]:
+    """Texts of the page that are neither the run's own nor in the reader's language."""
+    script = """
+        const found = [], walk = document.createTreeWalker(document.getElementById("page"), NodeFilter.SHOW_TEXT);
+        while (walk.nextNode())
+            if (!walk.currentNode.parentElement.closest("code, pre")) found.push(walk.currentNode.data);
+        for (const name of ["title", "aria-label", "placeholder"])
+            document.querySelectorAll(`#page [${name}]`).forEach((each) => found.push(each.getAttribute(name)));
+        return found;"""
+    own = sorted((each for each in strings(content) if len(each) > 2), key=len, reverse=True)
+    found = set()
+    for text in browser.execute_script(script):
+        rest = text
+        for each in own:
+            rest = rest.replace(each, "")
+        if set(re.findall("[A-Za-z]{2,}", rest)) - LATIN:
+            found.add(text)
+    return found
+
+
+def rich(content: dict[str, Any]) -> dict[str, Any]:
+    """A content with all that there may be."""
+    sizes = {"bytes": 1e6, "hr": 0.5}
+    model = {"folder": "small", "bits": 8, "prune": 0.5, "before": sizes, "after": sizes}
+    spent = {"epsilon": 1.5, "delta": 1e-5, "exchanges": 5, "noise_multiplier": 1, "clip": 1, "users_per_exchange": 0.5}
+    taught = {
+        "strategy": "distill",
+        "positives": 9,
+        "temperature": 2,
+        "weight": 4,
+        "students": {"1": {}},
+        "options": {},
+    }
+    role = {"state": "running", "what": "", "epoch": 2, "rows": 5, "rows_of_epoch": 9}
+    failure = {"role": "worker.1", "kind": "", "error": "It.", "log": "x", "tail": "y"}
+    run = {**content["run"], "private": ["user", "*"], "best": content["epochs"][-1]}
+    progress = {"worker.0": role, "worker.1": {"state": "", "what": ""}}
+    told = {"compression": {"reports": "int8", "models": [model]}, "privacy": spent, "distillation": taught}
+    return {**content, **told, "failure": failure, "run": run, "progress": progress, "notes": ["It."]}
+
+
+def test_it_speaks_chinese(make_run: MakeRun, look: Open) -> None:
+    run = make_run(
+        epochs=3, rounds=True, result={"state": "done", "model": "m", "seconds": 600.0, "start_seconds": 7.5}
+    )
+    content = content_of(run)
+    empty = {**content, "epochs": [], "figures": {}, "rounds": [], "configuration": [], "popularity": None}
+    contents = (content, rich(content), empty, {**rich(content), "popularity": None})
+    said = look(run_page(content), language="zh").find_element("css selector", ".verdict").text
+    hr = run.read_totals()[-1]["hr"]
+    comma, rest = "\uff0c", "按流行度排序\uff080.1600\uff09\u3002"
+    assert said.split(comma) == [f"HR@10 为 {hr:.4f}", "经过 3 个 epoch", f"高出 {hr - 0.16:.4f}", f"相比{rest}"]
+    found = set()
+    for each in contents:
+        found |= in_english(look(run_page(each), language="zh"), each)
+    for runs in ([content, content], [content, {**content, "configuration": []}], [empty, empty]):
+        found |= in_english(look(comparison_page(runs), language="zh"), runs)
+
+    assert found == set()
 
 
 def test_it_is_live_without_a_reload(make_run: MakeRun, look: Open) -> None:
