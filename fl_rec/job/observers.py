@@ -14,6 +14,7 @@ from fl_rec.evaluation.records import EpochRecord
 from fl_rec.job.check import Job
 from fl_rec.runs.activity import Activity, Progress
 from fl_rec.runs.directory import Launch, RunDirectory
+from fl_rec.runs.hosts import Hosts
 from fl_rec.runs.listing import typed
 from fl_rec.runs.result import RunResult
 
@@ -35,6 +36,7 @@ class Started:
         popularity: of ranking by the training counts of all shards, by a figure's name: `hr@10`, `ndcg@10`; None if
             the data does not say.
         own_popularity: the same for each worker's own test users; empty or None if the data does not say.
+        hosts: where the roles are; None if all are on this one.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Started:
     resumed: int | None = None
     popularity: Mapping[str, float] | None = None
     own_popularity: Sequence[Mapping[str, float] | None] = ()
+    hosts: Hosts | None = None
 
     @classmethod
     def of(
@@ -77,6 +80,7 @@ class Started:
             resumed,
             job.popularity,
             job.own_popularity,
+            launch.hosts,
         )
 
 

@@ -60,9 +60,10 @@ def start_watch(run: RunDirectory, role: Role, fleetrun: psutil.Process, config:
         str(fleetrun.pid),
         json.dumps(dataclasses.asdict(Patience.of(config))),
         json.dumps(config.changed()),
-        json.dumps(link and dataclasses.asdict(link), default=str),
         *expected,
     ]
+    if link is not None:
+        command.append(f"--linked={json.dumps(dataclasses.asdict(link), default=str)}")
     log = open(run.log / "watch", "wb")  # noqa: SIM115 - the child keeps it
     paths = os.pathsep.join(filter(None, [str(environment.PACKAGE.parent), os.environ.get("PYTHONPATH")]))
     subprocess.Popen(
@@ -85,8 +86,8 @@ def watch_by_hand(arguments: Sequence[str]) -> int:
     parser.add_argument("fleetrun", type=int)
     parser.add_argument("patience", type=lambda text: Patience(**json.loads(text)))
     parser.add_argument("changed", type=json.loads)
-    parser.add_argument("linked", type=json.loads)
     parser.add_argument("expected", nargs="+")
+    parser.add_argument("--linked", type=json.loads)
     options = parser.parse_args(arguments)
     run = RunDirectory(options.run)
     fleetrun = psutil.Process(options.fleetrun)

@@ -55,9 +55,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="serve the job's page; default: here, at a free port",
     )
-    parser.add_argument(
-        "--insecure", action="store_true", help="let --ui, coordinator and hosts be reached from elsewhere without TLS"
-    )
+    parser.add_argument("--insecure", action="store_true", help="let --ui, coordinator and link be open, without TLS")
 
 
 def command(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from fl_rec.arguments import called_as
 from fl_rec.evaluation.records import EpochRecord
 from fl_rec.job import attempts
 from fl_rec.job.observers import Started
+from fl_rec.runs.hosts import said
 from fl_rec.runs.result import DONE, RunResult
 from fl_rec.tables import figure
 from fl_rec.terminal.passing import Pass
@@ -98,6 +99,9 @@ class Story:
         parts += ["a coordinator"] if job.coordinators else []
         parts += [] if exchanges else [runner.exchange or runner.sync_mode]
         lines = [("job", f"{job.name}: {', '.join(parts)}")]
+        if job.hosts is not None:
+            own, rest = said(job.hosts.roles_of(job.hosts.here)), len(job.hosts.names) - 1
+            lines.append(("host", f"{job.hosts.here}: {own}; {plural(rest, 'host')} beside it"))
         if job.resumed is not None:
             lines.append(("resumed", attempts.said(job.resumed)))
         lines.append(("data", self._data()))
@@ -166,7 +170,8 @@ class Story:
             lines.append(("model", place(Path(os.path.normpath(run / result.model)))))
             lines += [("next", f"{command} report {where}"), ("", f"{command} export {where}")]
         elif self.records:
-            lines.append(("next", f"{command} resume {where}"))
+            each = ", and so on each host" if self.job.hosts else ""
+            lines.append(("next", f"{command} resume {where}{each}"))
         return lines
 
     def _figures(self, result: RunResult) -> list[tuple[str, str]]:

@@ -193,13 +193,13 @@ class Link:
     def failure(self) -> Failure | None:
         """What the hub has told, or that it is lost; None while all goes well."""
         own = first_of(self._hosts.roles_of(self._hosts.here))
-        log = log_path(self._run, STARTER)
+        log = self.logs(STARTER)
         hub, verdict = self._hosts.hub, self.verdict
         if verdict is not None and verdict.state == "done":
             return None
         if verdict is not None:
             role = verdict.role or own
-            path = log_path(self._run, role) if role in self._hosts.roles_of(self._hosts.here) else log
+            path = self.logs(role) if role in self._hosts.roles_of(self._hosts.here) else log
             return Failure(role, verdict.error, path, verdict.kind)
         if self.refused:
             return Failure(own, f"{hub}, the first worker's host, has refused this one: {self._why}", log)
