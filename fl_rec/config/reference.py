@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,14 +97,18 @@ def explain(each: Key, width: int) -> str:
     return "\n".join(lines)
 
 
-def to_markdown(section: str, titles: Sequence[str] = ("key", "type", "default", "unit", "meaning")) -> str:
-    """A section's keys as a table for the documentation, by their names in the section."""
+def to_markdown(
+    section: str,
+    titles: Sequence[str] = ("key", "type", "default", "unit", "meaning"),
+    say: Callable[[str], str] = str,
+) -> str:
+    """A section's keys as a table for the documentation, by their names in the section; `say` has another language."""
     rows = [list(titles), ["---"] * len(titles)]
     for each in every_key():
         if each.section == section:
             name = f"`{each.name.removeprefix(f'{section}.')}`"
             default = "" if each.default is None else f"`{each.default}`"
-            rows.append([name, each.type, default, each.unit, each.meaning])
+            rows.append([name, say(each.type), default, each.unit and say(each.unit), say(each.meaning)])
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fl_rec import cli
 from fl_rec.config import Config
@@ -89,6 +90,24 @@ def test_the_keys_of_the_configuration_page_are_those_there_are(tmp_path: Path) 
     page.write_text(page.read_text().replace("| `trim` |", "| `trimm` |"))
     assert script["main"]([], tmp_path) == 1
     assert script["main"](["--write"], tmp_path) == 0 == script["main"]([], tmp_path)
+
+
+def test_the_chinese_of_keys() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "configuration_pages.py"))
+    say = script["in_chinese"]
+    assert say("a number from 0 to 0.49") == "0 到 0.49 的数" and say("one of geo, async").endswith("geo, async")
+    with pytest.raises(SystemExit, match="must have the Chinese .* Add to it: 'folder of nothing': ..."):
+        say("folder of nothing")
+    said: set[str] = set()
+
+    def noted(text: str) -> str:
+        said.update((text, re.sub(script["_NUMBER"], "N", text)))
+        return text
+
+    for name, titles in script["TITLES"].items():
+        script["tables"]((ROOT / "docs" / name).read_text(), titles, noted)
+    chinese = yaml.safe_load((ROOT / "docs" / "configuration.zh.yaml").read_text())
+    assert chinese.keys() - said == {"one of "}, "what no page says"
 
 
 def test_readme_is_short() -> None:
