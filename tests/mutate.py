@@ -95,9 +95,19 @@ CLAIMS = ("unit/evaluation/test_claims.py",)
 SERVICE = ("unit/coordinator/test_service.py",)
 STRATEGIES = ("unit/coordinator/test_strategies.py",)
 API = ("unit/test_api.py", "unit/evaluation/test_records.py")
+DIRECTORY = ("unit/runs/test_directory.py",)
+DOORS = ("paddle/test_doors.py", "integration/test_doors.py")
 TERMINAL = ("unit/job/test_observers.py", "unit/terminal")
 
 MUTANTS = [
+    # -- what a job opens to the network ---------------------------------------------------------------------
+    Mutant("runs/directory.py", "if len(hosts) == 1 else", "if len(hosts) > 1 else", DIRECTORY),
+    Mutant("runs/directory.py", "env.get(JOB_KEY) or (", "(", DIRECTORY),
+    Mutant("job/exposed.py", "if not is_loopback(host)", "if is_loopback(host)", ("unit/job/test_exposed.py",)),
+    Mutant("ps/native.py", "(value or 0) - link.base", "(value or 0)", DOORS),
+    Mutant("ps/doors.py", 'self.path.split("/")[1] == scope', 'self.path.split("/")[1] in (scope, "_worker")', DOORS),
+    Mutant("ps/doors.py", "self.server_address = (host, ", 'self.server_address = ("", ', DOORS),
+    Mutant("ps/doors.py", ".status == 200", ".status != 403", DOORS),
     # -- data ------------------------------------------------------------------------------------------------
     Mutant("data/rows.py", "self._pass += self._next == 0", "pass", ROWS),
     Mutant("data/rows.py", "self._next = stop % self.count", "self._next = stop", ROWS),

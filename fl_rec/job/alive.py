@@ -14,7 +14,7 @@ from contextlib import suppress
 from fl_rec.runs import activity, roles
 from fl_rec.runs.roles import RoleStatus
 
-# brpc's own page, on the port of a parameter server.
+# brpc answers on the port of a parameter server, if only that there is no such page.
 _REQUEST = b"GET /health HTTP/1.0\r\n\r\n"
 # Seconds between two questions to a server.
 _PAUSE = 1.0

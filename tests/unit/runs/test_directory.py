@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fl_rec.errors import RunError
-from fl_rec.runs.directory import RunDirectory, default_path, runs_folder
+from fl_rec.runs.directory import JOB_KEY, RunDirectory, default_path, runs_folder
 from fl_rec.runs.result import RunResult
 
 DEADLINE = 30.0
@@ -153,6 +153,20 @@ def test_a_run_is_its_users_own_and_has_a_name_of_its_own(run: RunDirectory, tmp
     assert re.fullmatch("[0-9a-f]{32}", run.identity) and run.identity != other.identity
     (other.path / "job").write_text("me")
     assert other.identity == "", "of an earlier version"
+
+
+def test_by_what_the_roles_of_a_job_know_each_other(run: RunDirectory, tmp_path: Path) -> None:
+    """By what they were told, or by their run or, on several hosts, which have a run each, by their addresses."""
+    other, _ = RunDirectory.claim(tmp_path / "other", "another")
+    here = {"PADDLE_PSERVERS_IP_PORT_LIST": "10.0.0.1:1,10.0.0.1:2", "PADDLE_TRAINER_ENDPOINTS": "10.0.0.1:3"}
+    wide = {**here, "PADDLE_TRAINER_ENDPOINTS": "10.0.0.1:3,10.0.0.2:3"}
+    told = {JOB_KEY: "told"}
+    assert run.job({**here, **told}) == other.job({**wide, **told}) == other.job(told)
+    assert run.job(here) == run.job({**here, "PADDLE_TRAINER_ENDPOINTS": "10.0.0.1:4"}) != other.job(here)
+    assert run.job(wide) == other.job(wide) != run.job({**wide, "PADDLE_TRAINER_ENDPOINTS": "10.0.0.1:3,10.0.0.2:4"})
+    known = {run.job(told), run.job(here), other.job(here), run.job(wide)}
+    assert len(known) == 4 and all(re.fullmatch("[0-9a-f]{32}", each) for each in known)
+    assert run.identity not in known, "which stands in the run's files"
 
 
 def test_tables_are_set_apart_by_an_empty_line(run: RunDirectory) -> None:
