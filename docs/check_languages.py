@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-CHINESE = {"README.md": "README.zh-CN.md"}
 _LINK = re.compile(r"!?\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 _FIGURE = re.compile(r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
 _COMMENT = re.compile(r"(^|\s+)(#|//) .*$")
@@ -102,10 +101,11 @@ def dead_links(page: Path, text: str, docs: Path) -> Iterator[str]:
 
 def pairs(project: Path) -> Iterator[tuple[Path, Path]]:
     """Each English page with its Chinese one."""
-    for page in [*project.glob("docs/*.md"), project / "README.md"]:
+    for page in [*project.glob("docs/*.md"), *project.glob("examples/*/*.md")]:
         if page.name.endswith(".zh.md"):
             page = page.with_name(page.name.replace(".zh.md", ".md"))
-        yield page, page.with_name(CHINESE.get(page.name, f"{page.stem}.zh.md"))
+        yield page, page.with_name(f"{page.stem}.zh.md")
+    yield project / "README.md", project / "README.zh-CN.md"
 
 
 def problems(project: Path) -> list[str]:

@@ -13,7 +13,7 @@ from fl_rec.config import Config
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = [
-    *("README.md", "clicks.csv", "customers.csv"),
+    *("README.md", "README.zh.md", "clicks.csv", "customers.csv"),
     *("fl_loss.py", "fl_net.py", "fl_partitioner.py", "fl_strategy.py", "fl_trainer.py"),
     *("goods.csv", "job.yaml", "test_project.py"),
 ]
@@ -42,8 +42,9 @@ def test_a_project(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert config.runner.model_path == project / "fl_net.py"
     assert config.hyper_parameters.loss_options == {"positive": 2.0}
     # Files are named that are there, and each of them is.
-    named = set(re.findall(r"[\w]+\.(?:py|csv|yaml)", (project / "README.md").read_text()))
-    assert named == {*FILES} - {"README.md"}
+    for name in ("README.md", "README.zh.md"):
+        named = set(re.findall(r"[\w]+\.(?:py|csv|yaml)", (project / name).read_text(encoding="utf-8"), re.ASCII))
+        assert named == {*FILES} - {"README.md", "README.zh.md"}
 
 
 def test_every_file_is_short_and_says_what_it_is() -> None:
