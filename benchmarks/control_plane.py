@@ -3,9 +3,10 @@
 python benchmarks/control_plane.py --clients 100000
 
 The service is that of coordinator.py, a process of its own behind real sockets. Its clients are simulated in two
-processes, as many on a connection as the service lets one have calls. Each takes as long as some client did in some
-epoch of recorded/metrics_join_all.jsonl, on a device that is 1 to 3 times slower, reports, and waits for its decision,
-as a real one does. So a round takes as long as its slowest client, and what the service adds to that is measured.
+processes, --share of them on a connection, which may be as many as the service lets one have calls. Each takes as long
+as some client did in some epoch of recorded/metrics_join_all.jsonl, on a device that is 1 to 3 times slower, reports,
+and waits for its decision, as a real one does. So a round takes as long as its slowest client, and what the service
+adds to that is measured.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +39,32 @@ from coordinator import (
 )
 
 from fl_rec.coordinator.client import PAUSE
-from fl_rec.coordinator.wire import METHOD, channel_options, decode_decision, encode, split
+from fl_rec.coordinator.wire import METHOD, channel_options, decode_decision, encode
 from fl_rec.errors import RunError
 from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import read_lines
 from fl_rec.tables import figure
 
 RECORDED = Path(__file__).with_name("recorded") / "metrics_join_all.jsonl"
-CALLS_OF_A_CONNECTION = dict(channel_options())["grpc.max_concurrent_streams"]
+MOST_ON_A_CONNECTION = dict(channel_options())["grpc.max_concurrent_streams"]
 ROUND_TIMEOUT = 600.0
 LOOK_SECONDS = 0.25
-ROUNDS, SLOWEST = 2, 3.0
-# The connection broke; asyncio's calls have another word for it where a call just begins.
-BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
+SLOWEST = 3.0
+# The connection broke; where a call just begins, asyncio's have other words for it.
+BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Play:
+    """How clients are simulated: rounds, clients on a connection, what delays are multiplied with, and their seed."""
+
+    rounds: int
+    share: int
+    stretch: float
+    seed: int
+
+    def connections(self, clients: int) -> int:
+        return -(-clients // self.share)
 
 
 def recorded_delays(path: Path = RECORDED) -> np.ndarray:
@@ -57,36 +72,35 @@ def recorded_delays(path: Path = RECORDED) -> np.ndarray:
     return np.array([each["seconds"] for each in read_lines(path) if each["client"] != ALL])
 
 
-def simulate(service: Service, clients: Sequence[int], seed: int, stretch: float) -> tuple[np.ndarray, np.ndarray]:
+def simulate(service: Service, clients: Sequence[int], how: Play) -> tuple[np.ndarray, np.ndarray]:
     """Plays many clients in one process.
 
     Returns:
-        float64 [clients, ROUNDS, 2], when a report was sent and its decision there, in seconds; int64 [ROUNDS], how
+        float64 [clients, rounds, 2], when a report was sent and its decision there, in seconds; int64 [rounds], how
         often one's connection broke, and it told again as a real client does.
     """
-    return asyncio.run(_simulate(service, clients, seed, stretch))
+    return asyncio.run(_simulate(service, clients, how))
 
 
-async def _simulate(
-    service: Service, clients: Sequence[int], seed: int, stretch: float
-) -> tuple[np.ndarray, np.ndarray]:
+async def _simulate(service: Service, clients: Sequence[int], how: Play) -> tuple[np.ndarray, np.ndarray]:
     # Channels with the same options would share one connection.
     options = [*channel_options(), ("grpc.use_local_subchannel_pool", 1)]
-    connections = -(-len(clients) // CALLS_OF_A_CONNECTION)
-    channels = [grpc.aio.insecure_channel(service.endpoint, options=options) for _ in range(connections)]
-    calls = [channel.stream_stream(METHOD) for channel in channels]
-    random = np.random.default_rng([seed, clients[0]])
-    slow_downs = random.uniform(stretch, SLOWEST * stretch, len(clients))
-    times, again = np.zeros((len(clients), ROUNDS, 2)), np.zeros(ROUNDS, np.int64)
+    connections = range(how.connections(len(clients)))
+    channels = [grpc.aio.insecure_channel(service.endpoint, options=options) for _ in connections]
+    # As a client does that has little to say; it is a stream all the same.
+    calls = [channel.unary_stream(METHOD) for channel in channels]
+    random = np.random.default_rng([how.seed, clients[0]])
+    slow_downs = how.stretch * random.uniform(1, SLOWEST, len(clients))
+    times, again = np.zeros((len(clients), how.rounds, 2)), np.zeros(how.rounds, np.int64)
 
     async def play(position: int, number: int, delay: float) -> None:
-        client, call = clients[position], calls[position // CALLS_OF_A_CONNECTION]
+        client, call = clients[position], calls[position // how.share]
         await asyncio.sleep(delay)
         data = encode(new_report(client, number, False))
         sent = time.monotonic()
         while True:
             try:
-                answer = call(split(data), timeout=ROUND_TIMEOUT, metadata=shown_by(client))
+                answer = call(data, timeout=ROUND_TIMEOUT, metadata=shown_by(client))
                 decision = decode_decision(b"".join([chunk async for chunk in answer]))
                 break
             except grpc.aio.AioRpcError as err:
@@ -98,7 +112,7 @@ async def _simulate(
         require_join(decision.next_state)
         times[position, number] = sent, time.monotonic()
 
-    for number in range(ROUNDS):
+    for number in range(how.rounds):
         delays = slow_downs * random.choice(recorded_delays(), len(clients))
         await asyncio.gather(*(play(position, number, delay) for position, delay in enumerate(delays)))
     for channel in channels:
@@ -119,11 +133,11 @@ def look(service: Service, running: Sequence[Any]) -> dict[str, float]:
     return {"memory_start": start, "memory_most": most, "cpu": cpu}
 
 
-def measure_size(folder: Path, clients: int, seed: int, stretch: float) -> dict[str, Any]:
+def measure_size(folder: Path, clients: int, how: Play) -> dict[str, Any]:
     """One fleet: what the service needs, and by how much it makes a round of the last one longer; seconds and bytes."""
     shares = [range(clients)[part::SIMULATING_PROCESSES] for part in range(SIMULATING_PROCESSES)]
-    with pool(SIMULATING_PROCESSES) as processes, serve(folder, clients, ROUNDS, False, ROUND_TIMEOUT) as service:
-        running = [processes.submit(simulate, service, share, seed, stretch) for share in shares]
+    with pool(SIMULATING_PROCESSES) as processes, serve(folder, clients, how.rounds, False, ROUND_TIMEOUT) as service:
+        running = [processes.submit(simulate, service, share, how) for share in shares]
         found = look(service, running)
         played = results(running)
     times, again = np.concatenate([each for each, _ in played]), sum(each for _, each in played)
@@ -131,24 +145,24 @@ def measure_size(folder: Path, clients: int, seed: int, stretch: float) -> dict[
     after = decided - sent.max()
     return {
         "clients": clients,
-        "connections": sum(-(-len(share) // CALLS_OF_A_CONNECTION) for share in shares),
+        "connections": sum(how.connections(len(share)) for share in shares),
         **found,
         "training": float(sent.max() - sent.min()),
         "reports_per_second": clients / float(sent.max() - sent.min()),
         "median": float(np.median(after)),
         "p99": float(np.percentile(after, 99)),
         "longest": float(after.max()),
-        "round": float(decided.max() - times[:, 0, 1].max()),
+        "round": float(decided.max() - (times[:, -2, 1].max() if how.rounds > 1 else sent.min())),
         "again": again.tolist(),
     }
 
 
 def measure(args: argparse.Namespace, folder: Path) -> Report:
     """All sizes, one after the other."""
-    found = []
+    found, how = [], Play(args.rounds, min(args.share, MOST_ON_A_CONNECTION), args.stretch, args.seed)
     for clients in args.clients:
-        say(f"clients   {clients:,}, {ROUNDS} rounds")
-        found.append(measure_size(folder / str(clients), clients, args.seed, args.stretch))
+        say(f"clients   {clients:,}, {how}")
+        found.append(measure_size(folder / str(clients), clients, how))
     lines = [
         [
             f"{each['clients']:,}",
@@ -158,7 +172,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
             *(figure(each[name], ".2f") for name in ("median", "p99", "longest")),
             figure(each["round"], ".1f"),
             f"{each['again'][-1]:,}",
-            figure(each["cpu"] / ROUNDS / each["clients"] * 1000, ".2f"),
+            figure(each["cpu"] / how.rounds / each["clients"] * 1000, ".2f"),
             figure(each["memory_most"] / MIB, ",.0f"),
             figure((each["memory_most"] - each["memory_start"]) / each["clients"] / 1024, ".1f"),
         ]
@@ -175,9 +189,9 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
         "round s",
         "again",
     ]
+    shortest, longest = args.stretch * recorded_delays().min(), args.stretch * SLOWEST * recorded_delays().max()
     table = titled_table(
-        f"The second round: reports {args.stretch * recorded_delays().min():.1f} to "
-        f"{args.stretch * SLOWEST * recorded_delays().max():.1f} s after the first's end, decisions after the last",
+        f"Round {how.rounds}: reports {shortest:.1f} to {longest:.1f} s after the one before, decisions after the last",
         [*header, "CPU ms a report", "MiB", "KiB a client"],
         lines,
     )
@@ -190,6 +204,10 @@ def main() -> int:
         "--clients", type=count, nargs="+", default=[1000, 10_000], metavar="N", help="fleets (default: 1000 10000)"
     )
     parser.add_argument("--stretch", type=float, default=1.0, metavar="X", help="the delays times so much (default: 1)")
+    parser.add_argument("--rounds", type=count, default=2, metavar="N", help="the last is measured (default: 2)")
+    parser.add_argument(
+        "--share", type=count, default=MOST_ON_A_CONNECTION, metavar="N", help="clients on a connection (default: most)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the delays (default: 0)")
     return run_benchmark(parser, {"clients": [200], "stretch": 0.05}, measure)
 

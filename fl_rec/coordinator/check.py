@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fl_rec import plugins
 from fl_rec.config import Config
 from fl_rec.coordinator.strategies import Fleet, new_strategy
@@ -11,12 +13,13 @@ from fl_rec.secure import Tls
 from fl_rec.typed import to_plain
 
 
-def check_files(config: Config, clients: int) -> None:
-    """Raises ConfigError if no certificate is on this host, or the first ones won't do; each role looks at its own."""
-    named = ("coordinator", *(f"client-{number}" for number in range(clients)))
-    files = [tls for name in named if (tls := Tls.of(config.tls, name))]
+def check_files(config: Config, clients: Iterable[int]) -> None:
+    """Raises ConfigError if there is none of this host's clients' certificates, or the first ones here won't do; each
+    role looks at its own."""
+    own = [f"client-{number}" for number in clients]
+    files = [tls for name in ("coordinator", *own) if (tls := Tls.of(config.tls, name))]
     here = [tls for tls in files if tls.cert.exists()]
-    for tls in (here or files)[:2]:
+    for tls in (here or (files[-1:] if own else []))[:2]:
         tls.check()
 
 
@@ -36,7 +39,7 @@ def check(config: Config, job: Facts) -> Config:
         raise ConfigError(
             f"coordinator.clients must name clients 0 to {job.workers - 1}. Received: {', '.join(unknown)}."
         )
-    check_files(config, job.workers)
+    check_files(config, range(job.workers) if job.own is None else sorted(job.own))
     fleet = Fleet(job.workers, config.runner.epochs, config.runner.seed, config=config)
     strategy = new_strategy(settings.strategy, settings.options, fleet, folder)
     return config.replace(

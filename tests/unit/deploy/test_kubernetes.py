@@ -204,9 +204,9 @@ def test_a_role_comes_up_by_what_the_operator_sets() -> None:
 def test_the_scripts_give_each_pod_its_own(name: str, tmp_path: Path) -> None:
     """With commands that say how they are called; the folders of a pod are in one of the test's."""
     programs = {
-        "fl-rec": 'printf "%s\\n" "$@" >>"$SAID"; [ "$1" != partition ] || for k in 0 1 2; do mkdir -p '
-        "data/fl_data/fl_train_data/$k data/fl_data/fl_test_data/$k; done; "
-        '[ "$1" != new ] || mkdir -p "$2"',
+        "fl-rec": 'printf "%s\\n" "$@" >>"$SAID"; for k in 0 1 2; do for each in train test; do '
+        'case $1 in new) mkdir -p "$2" ;; partition) mkdir -p data/fl_data/fl_${each}_data; '
+        "touch data/fl_data/manifest.json data/fl_data/fl_${each}_data/part-00$k.txt ;; esac; done; done",
         "getent": '[ -e "$SAID.known" ] || { touch "$SAID.known"; exit 2; }',  # not at once
         "sleep": "exit 0",
         "hostname": 'echo "$POD"',
@@ -250,8 +250,10 @@ def test_the_scripts_give_each_pod_its_own(name: str, tmp_path: Path) -> None:
         keys |= {"coordinator.crt", "coordinator.key"} if "coordinator" in pod else set()
         assert {path.name for path in (folder / "tls").iterdir()} == keys
         assert all(path.stat().st_mode & 0o077 == 0 for path in (folder / "tls").iterdir())
-        shards = sorted(path.name for path in (folder / "project/shop/data/fl_data/fl_train_data").iterdir())
-        assert shards == [pod.rpartition("-")[2]]
+        data = folder / "project" / "shop" / "data" / "fl_data"
+        shards = {f"fl_{each}_data/part-002.txt" for each in ("train", "test")} if pod == worker else set()
+        files = {path.relative_to(data).as_posix() for path in data.rglob("*") if path.is_file()}
+        assert files == {"manifest.json", *shards}
 
         command, *arguments = play("start.sh")
         options = parsers([command])[1][command].parse_args(arguments)
