@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import signal
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -39,6 +40,8 @@ ROLE = "coordinator.0"
 POLL_SECONDS = 0.5
 # For the last answers to be sent.
 GRACE_SECONDS = 5.0
+# Between two looks for what another host's launcher is about to tell.
+_TOLD_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,14 @@ def token_of(run: RunDirectory, client: int) -> str:
         return _token_path(run, client).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def awaited_token_of(run: RunDirectory, client: int, seconds: float) -> str:
+    """As `token_of`, where the coordinator is on another host: it may answer before that host's launcher has told."""
+    deadline = time.monotonic() + seconds
+    while not (token := token_of(run, client)) and time.monotonic() < deadline:
+        time.sleep(_TOLD_SECONDS)
+    return token
 
 
 def tokens_of(run: RunDirectory, clients: Iterable[int]) -> dict[int, str]:

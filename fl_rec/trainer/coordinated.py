@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -65,15 +66,18 @@ class CoordinatedTrainer(FLTrainer):
         super().__init__(job, role, run)
         if role.kind == "worker":
             from fl_rec.coordinator.client import CoordinatorClient
-            from fl_rec.coordinator.process import token_of
+            from fl_rec.coordinator.process import awaited_token_of, token_of
 
             settings, endpoint = self.config.coordinator, role.coordinator_endpoints[0]
             tls = Tls.of(self.config.tls, f"client-{role.index}")
             require_safe(endpoint, tls, is_insecure(), "the coordinator")
             self._device = settings.client(role.index)
+            token = partial(token_of, run, role.index)
+            if not role.is_here(endpoint):
+                token = partial(awaited_token_of, run, role.index, self.config.runner.start_timeout)
             self._client = CoordinatorClient(
                 endpoint,
-                lambda: token_of(run, role.index),
+                token,
                 settings.max_message_bytes,
                 # A round's last report may come round_timeout after the first, and the strategy may take as long.
                 answer_timeout=2 * settings.round_timeout + 10,

@@ -41,13 +41,18 @@ class Host:
 
 
 @contextmanager
-def namespaces(count: int) -> Iterator[list[Host]]:
-    """So many hosts, whose processes are ended with them. Skips the test where there can be none."""
+def namespaces(count: int, *names: str) -> Iterator[list[Host]]:
+    """So many hosts, whose processes are ended with them. Skips the test where there can be none.
+
+    Args:
+        names: of the hosts, if others than "host-0", "host-1", ...
+    """
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and the command ip")
     own = f"fl-rec-{os.getpid()}-{secrets.token_hex(3)}"
-    hosts = [Host(f"host-{k}", f"10.77.0.{k + 1}", f"{own}-{k}", own) for k in range(count)]
-    names = "".join(f"{host.address} {host.name}\n" for host in hosts)
+    called = names or [f"host-{k}" for k in range(count)]
+    hosts = [Host(name, f"10.77.0.{k + 1}", f"{own}-{k}", own) for k, name in enumerate(called)]
+    known = "".join(f"{host.address} {host.name}\n" for host in hosts)
     try:
         try:
             _ip("netns", "add", own)
@@ -59,7 +64,7 @@ def namespaces(count: int) -> Iterator[list[Host]]:
             _ip("netns", "add", host.namespace)
             # `ip netns exec` puts it over /etc/hosts.
             _etc(host).mkdir(parents=True)
-            (_etc(host) / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
+            (_etc(host) / "hosts").write_text(f"127.0.0.1 localhost\n{known}")
             _ip("-n", host.namespace, "link", "add", "eth0", "type", "veth", "peer", "name", host.name, "netns", own)
             _ip("-n", own, "link", "set", host.name, "master", "bridge", "up")
             _ip("-n", host.namespace, "address", "add", f"{host.address}/24", "dev", "eth0")

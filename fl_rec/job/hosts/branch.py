@@ -45,7 +45,7 @@ from fl_rec.job.watch import log_path
 from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import AWAY_KEY, RESUME_KEY, RunDirectory
 from fl_rec.runs.hosts import Hosts
-from fl_rec.runs.result import INTERRUPTED
+from fl_rec.runs.result import DONE, INTERRUPTED
 from fl_rec.secure import Tls, channel_credentials, why_refused
 
 # What the hub may give the roles' environment.
@@ -109,6 +109,9 @@ class Branch(Linked):
             self._link.part()
             self._link.close()
             self._verdict, self._link = self._link.verdict, None
+        if self._verdict is not None and self._verdict.state == "done" and not self._hosts.workers_of():
+            with suppress(OSError):  # elsewhere the first worker has written it
+                self._run.end(DONE)
 
     def _not_met(self, why: str) -> Failure:
         hub, address = self._hosts.hub, self._hosts.workers[0]

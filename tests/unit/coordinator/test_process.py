@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from fl_rec.config import Config
 from fl_rec.coordinator import process
 from fl_rec.coordinator.client import CoordinatorClient, CoordinatorLost
 from fl_rec.coordinator.messages import ClientReport, Decision
-from fl_rec.coordinator.process import Address, coordinate_again, replay, token_of
+from fl_rec.coordinator.process import Address, awaited_token_of, coordinate_again, hand_out, replay, token_of
 from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.runs import roles
@@ -118,6 +119,14 @@ def output_of(ended: subprocess.Popen, code: int) -> str:
 
 
 # -- the address -------------------------------------------------------------------------------------------
+
+
+def test_a_token_that_comes_from_another_host_is_awaited(run: RunDirectory) -> None:
+    assert awaited_token_of(run, 3, 0.0) == ""
+    comes = threading.Timer(0.2, hand_out, (run, {3: "of three"}))
+    comes.start()
+    assert awaited_token_of(run, 3, DEADLINE) == "of three"
+    comes.join()
 
 
 def test_address_is_for_this_user_only(run: RunDirectory) -> None:
