@@ -90,6 +90,8 @@ RUNS = ("unit/runs", "unit/job/test_built_in.py")
 OWN_FILES = ("unit/nets/test_contract.py",)
 SAVING = ("paddle/test_saving.py",)
 EXCHANGE = ("paddle/test_exchange.py",)
+SECURE_SUM = ("unit/privacy/test_secure_sum.py",)
+SECURE = ("paddle/test_secure_exchange.py",)
 CHANGES = ("unit/test_changes.py",)
 CLAIMS = ("unit/evaluation/test_claims.py",)
 SERVICE = ("unit/coordinator/test_service.py",)
@@ -281,7 +283,7 @@ MUTANTS = [
     Mutant("privacy/accountant.py", "return 1 / config.runner.exchanges_per_epoch", "return 1.0", PRIVACY),
     Mutant("privacy/dp_training.py", "len(self._edges) - 1) < chance", "len(self._edges) - 1) > chance", ROUNDS),
     Mutant("privacy/dp_training.py", "self._edges[user + 1])", "self._edges[-1])", ROUNDS),
-    Mutant("privacy/dp_training.py", "noise_multiplier * self._clip, generator", "noise_multiplier, generator", ROUNDS),
+    Mutant("privacy/dp_training.py", "noise_multiplier * self._clip * noise.share", "noise_multiplier", ROUNDS),
     Mutant("privacy/dp_training.py", "self.exchanges // self._config", "self.exchanges * self._config", ROUNDS),
     # -- trainer ---------------------------------------------------------------------------------------------
     Mutant("trainer/fl_trainer.py", "(part + 0.5) / len(portions)", "part / len(portions)", TRAINER),
@@ -389,6 +391,43 @@ MUTANTS = [
     Mutant("evaluation/claims.py", "test.tied == test.users", "test.tied", CLAIMS),
     Mutant("evaluation/claims.py", "* self.FAR_BELOW < self._best", "< self._best", CLAIMS),
     Mutant("privacy/one_worker_each.py", "worker < other", "True", PRIVACY),
+    Mutant("privacy/secure_sum/member.py", "(number < other) is adds", "adds", SECURE_SUM),
+    Mutant("privacy/secure_sum/member.py", "[*plus, _own_mask(self._own)]", "plus", SECURE_SUM),
+    Mutant("privacy/secure_sum/member.py", "if len(set(views.values())) > 1:", "if False:", SECURE_SUM),
+    Mutant(
+        "privacy/secure_sum/member.py", "share[:SEED] if other in self._senders", "share[:SEED] if True", SECURE_SUM
+    ),
+    Mutant("privacy/secure_sum/member.py", "if each in opened else seed(each)", "if True else seed(each)", SECURE_SUM),
+    Mutant("privacy/secure_sum/member.py", "len(keys) < 2 * threshold <=", "0 < 2 * threshold <=", SECURE_SUM),
+    Mutant(
+        "privacy/secure_sum/member.py", "if len(clients) < threshold:", "if len(clients) < threshold - 1:", SECURE_SUM
+    ),
+    Mutant(
+        "privacy/secure_sum/primitives.py",
+        "decrypt(bytes(12), text, about)",
+        "decrypt(bytes(12), text, about[:0])",
+        SECURE_SUM,
+    ),
+    Mutant("privacy/secure_sum/clients.py", "clients - clients // 3", "clients // 2", SECURE_SUM),
+    Mutant(
+        "privacy/secure_sum/fixed_point.py",
+        "steps += generator.random",
+        "steps += 0.5 + 0 * generator.random",
+        SECURE_SUM,
+    ),
+    Mutant(
+        "privacy/secure_sum/fixed_point.py", "np.clip(steps, -self.most", "np.clip(steps, -2 * self.most", SECURE_SUM
+    ),
+    Mutant("privacy/secure_sum/fixed_point.py", "if _within(steps, most) else None", "if True else None", SECURE_SUM),
+    Mutant("privacy/dp_training.py", "mechanism.cut(total, self._room)", "pass", ROUNDS),
+    Mutant("privacy/secure_sum/clients.py", "share = least**-0.5", "share = clients**-0.5", SECURE_SUM),
+    Mutant("privacy/secure_sum/clients.py", '(1 if runner.aggregation == "sum" else least)', "least", SECURE_SUM),
+    Mutant("ps/secure.py", "limb - self._there", "limb", SECURE),
+    Mutant("ps/secure.py", "max(threshold_of(len(keys)), self._least)", "threshold_of(len(keys))", SECURE),
+    Mutant("ps/secure.py", "self.share(rows, everyone) / self.share(rows, before)", "1.0", SECURE),
+    Mutant("ps/secure.py", "changes.clip(length, runner.clip_update)", "1.0", SECURE),
+    Mutant("ps/secure.py", "if self._spoilt or not", "if not", SECURE),
+    Mutant("ps/secure.py", "self.push(self._by_name(-self._model))", "pass", SECURE),
     Mutant("privacy/accountant.py", "self.exchanges += 1", "pass", PRIVACY),
     Mutant("coordinator/service.py", "2 * alike > len(self._expected)", "True", SERVICE),
     Mutant("coordinator/strategies/base.py", "if client in self.excluded:", "if False:", STRATEGIES),

@@ -146,6 +146,13 @@ TRAINING = (
         "client can do, or leave runner.secure_aggregation out.",
     ),
     Relation(
+        ("runner.secure_aggregation", "privacy.clip", "runner.clip_update"),
+        lambda secure, clip, longest: not secure or clip is None or longest is None,
+        "runner.secure_aggregation with privacy.clip has all clients' noise hide each one's changes, and "
+        "runner.clip_update would scale a client's down. Received: runner.clip_update={2}. Leave it out: privacy.clip "
+        "bounds each user's change.",
+    ),
+    Relation(
         ("runner.secure_aggregation", "runner.exchange"),
         lambda secure, exchange: secure == (exchange == "secure_geo") or exchange is None,
         "runner.secure_aggregation is what the exchange secure_geo does, and no other. Received: {0}, with "

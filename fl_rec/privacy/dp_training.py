@@ -15,6 +15,7 @@ from fl_rec.nets.program import TrainingProgram
 from fl_rec.privacy import accountant, mechanism
 from fl_rec.privacy.accountant import Ledger, Spent
 from fl_rec.privacy.mechanism import Change
+from fl_rec.privacy.noise import ALL_OF_IT, NoisePart
 
 
 class DpTraining:
@@ -34,7 +35,7 @@ class DpTraining:
         private: names of the private parameters, all of them tables looked up by the user's id.
         rows: this worker's rows.
         ledger: of this worker.
-        noise_share: what part of the noise's deviation this worker adds; below 1 where others' noise hides it too.
+        noise: what this worker adds of it.
 
     Attributes:
         exchanges: of how many the model is; those of a run that broke off and goes on are paid for besides.
@@ -50,7 +51,7 @@ class DpTraining:
         private: Collection[str],
         rows: TrainingRows,
         ledger: Ledger,
-        noise_share: float = 1.0,
+        noise: NoisePart = ALL_OF_IT,
     ) -> None:
         import paddle
 
@@ -58,7 +59,8 @@ class DpTraining:
             raise ConfigError("DpTraining needs privacy.clip. Received: null. Set it, such as to 1.")
         self._config = config
         self._clip: float = config.privacy.clip
-        self._deviation = config.privacy.noise_multiplier * self._clip * noise_share
+        self._deviation = config.privacy.noise_multiplier * self._clip * noise.share
+        self._room = noise.room
         self._program = program
         self._rows = rows
         self._inputs = {feed.name: graph.dtype_of(feed) for feed in program.feeds}
@@ -87,6 +89,7 @@ class DpTraining:
         total = {name: np.zeros(values.shape) for name, values in model.items()}
         for rows in self._epoch().draw(accountant.users_per_exchange(self._config), generator):
             mechanism.add(total, mechanism.clipped(self._change(rows), self._clip))
+        mechanism.cut(total, self._room)
         mechanism.add_noise(total, self._deviation, generator)
         for name, values in model.items():
             self._program.set_value(name, (values + total[name]).astype(np.float32))

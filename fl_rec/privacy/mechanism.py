@@ -107,6 +107,15 @@ def add(total: MutableMapping[str, np.ndarray], changes: Mapping[str, Change]) -
         total[name][slice(None) if change.rows is None else change.rows] += change.values
 
 
+def cut(total: MutableMapping[str, np.ndarray], room: float) -> None:
+    """Takes each number of the sum that is further than `room` from 0 back to that, in place.
+
+    Two sums are not farther apart after it than they were before.
+    """
+    for values in total.values():
+        np.clip(values, -room, room, out=values)
+
+
 def add_noise(total: MutableMapping[str, np.ndarray], deviation: float, generator: np.random.Generator) -> None:
     """Adds N(0, deviation^2) to every coordinate of the sum, in place: also to those that no user has changed."""
     for values in total.values():

@@ -12,6 +12,7 @@ import paddle
 
 from fl_rec.errors import Diverged
 from fl_rec.nets import graph
+from fl_rec.privacy.noise import ALL_OF_IT
 from fl_rec.ps import changes
 from fl_rec.ps.model import ServerModel, Tables
 from fl_rec.ps.runtime import PsRuntime
@@ -37,11 +38,11 @@ class Exchange(ABC):
         k_steps: what Paddle's `a_sync_configs` calls so; above 0 is GEO.
         send_every: batches after which those who train outside of Paddle's program call `changed`; 0: never.
         goes_on: whether a checkpoint can have all that training goes on from.
-        noise_share: what part of the deviation of differential privacy's noise each worker adds.
+        noise: what each worker adds of differential privacy's.
         servers: the servers' model, after `start`.
     """
 
-    k_steps, send_every, goes_on, noise_share = 1, 0, True, 1.0
+    k_steps, send_every, goes_on, noise = 1, 0, True, ALL_OF_IT
     servers: ServerModel
 
     def __init__(self, runtime: PsRuntime) -> None:

@@ -12,7 +12,7 @@ import paddle
 
 from fl_rec.errors import RunError
 from fl_rec.nets import graph
-from fl_rec.privacy.secure_sum.clients import LEAST_CLIENTS, noise_share, threshold_of
+from fl_rec.privacy.secure_sum.clients import LEAST_CLIENTS, noise_part, threshold_of
 from fl_rec.privacy.secure_sum.fixed_point import FixedPoint
 from fl_rec.privacy.secure_sum.member import DEALT, VIEW, Member, require_enough, unmask
 from fl_rec.privacy.secure_sum.primitives import SEED
@@ -65,7 +65,7 @@ class SecureGeo(SynchronousGeo):
     def __init__(self, runtime: PsRuntime) -> None:
         super().__init__(runtime)
         workers = runtime.role.num_workers
-        self.noise_share = noise_share(workers)
+        self.noise = noise_part(self.config, workers)
         self._numbers = FixedPoint.of(workers)
         # Of so many workers' noise, that of the least that a sum has must do.
         self._least = threshold_of(workers) if self.config.privacy.clip is not None else 0

@@ -30,7 +30,6 @@ class Receiver(Protocol):
     """Of an exchange, what a step outside of Paddle's program has to know; see `fl_rec.ps.exchange.Exchange`."""
 
     send_every: int
-    noise_share: float
 
     def changed(self, rows: Mapping[str, np.ndarray]) -> None: ...
 

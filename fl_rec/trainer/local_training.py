@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,9 @@ from fl_rec.privacy.one_worker_each import Gather, require_one_worker_each
 from fl_rec.runs import activity
 from fl_rec.steps.base import LocalStep
 from fl_rec.steps.choice import new_step
-from fl_rec.steps.compiled_step import Receiver
+
+if TYPE_CHECKING:
+    from fl_rec.ps.base import Exchange
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ def local_training(
     config: Config,
     program: TrainingProgram,
     private: Collection[str],
-    exchange: Receiver,
+    exchange: Exchange,
     rows: TrainingRows,
     student: Student,
     scratch: Path,
@@ -258,7 +260,7 @@ def local_training(
         ConfigError: the net is one that can't be trained so.
     """
     if config.privacy.clip is not None:
-        training = DpTraining(config, program, private, rows, Ledger(ledger, config), exchange.noise_share)
+        training = DpTraining(config, program, private, rows, Ledger(ledger, config), exchange.noise)
         return DpPasses(training, rows, config["hyper_parameters.num_users"])
     step = new_step(config, program, exchange, scratch)
     print(f"local step: {step}", flush=True)

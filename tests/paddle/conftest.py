@@ -13,6 +13,7 @@ import pytest
 import fl_rec  # noqa: F401 - sets flags that Paddle reads once
 from fl_rec.config import Config
 from fl_rec.nets.program import TrainingProgram
+from fl_rec.privacy.noise import ALL_OF_IT
 
 NETS = Path(__file__).parents[2] / "models" / "ncf"
 USERS, ITEMS = 4, 6
@@ -29,7 +30,7 @@ SLOTS = (
 class RememberingExchange:
     """Of an exchange what a step has to know; it remembers what was trained."""
 
-    noise_share = 1.0
+    noise = ALL_OF_IT
 
     def __init__(self, send_every: int = 0) -> None:
         self.send_every = send_every

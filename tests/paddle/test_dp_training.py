@@ -18,6 +18,7 @@ from fl_rec.errors import ConfigError, DataError
 from fl_rec.nets.program import TrainingProgram
 from fl_rec.privacy.accountant import Ledger
 from fl_rec.privacy.dp_training import DpTraining
+from fl_rec.privacy.noise import NoisePart
 from fl_rec.trainer.private_params import private_parameters
 
 NETS = Path(__file__).parents[2] / "models" / "ncf"
@@ -73,7 +74,7 @@ class Worker:
     def __post_init__(self) -> None:
         self.start = self.parameters()
 
-    def open(self, **more: float) -> DpTraining:
+    def open(self, **more: Any) -> DpTraining:
         ledger = Ledger(self.folder / "privacy" / "0.json", self.config)
         return DpTraining(self.config, self.program, self.private, self.rows, ledger, **more)  # type: ignore[arg-type]
 
@@ -180,10 +181,13 @@ def test_every_coordinate_gets_the_noise_and_nobody_need_be_drawn(tmp_path: Path
 
 def test_a_part_of_the_noise_where_others_add_theirs(tmp_path: Path) -> None:
     with worker(tmp_path, **{"privacy.clip": 0.5, "privacy.noise_multiplier": 3}) as each:
-        training, generator = each.open(noise_share=0.25), Drawn([])
+        training, generator = each.open(noise=NoisePart(0.25, 1e-3)), Drawn([3], noise=0.25)
         training.new_generator = lambda: generator  # type: ignore[method-assign, assignment, return-value]
         training.train()
         assert generator.deviations == [1.5 / 4] * len(training._steps)
+        found = changes(each)
+        most = max(np.abs(found[name]).max() for name in training._steps)
+        assert most == pytest.approx(0.251, abs=1e-6), "a user's change is cut off, and the noise is not"
 
 
 def test_chance_and_noise_are_never_the_same_again(tmp_path: Path) -> None:

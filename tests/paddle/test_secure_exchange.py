@@ -53,9 +53,8 @@ class Runtime:
         )
         settings = {"aggregation": "mean", "server_learning_rate": 1.0, "clip_update": None, "seed": 1}
         runner = {**settings, "on_divergence": "warn", "exchanges_per_epoch": 1, **runner}
-        self.config: Any = SimpleNamespace(
-            runner=SimpleNamespace(**runner), privacy=SimpleNamespace(clip=runner.pop("dp", None))
-        )
+        privacy = SimpleNamespace(clip=runner.pop("dp", None), noise_multiplier=1.0)
+        self.config: Any = SimpleNamespace(runner=SimpleNamespace(**runner), privacy=privacy)
         self.gathers: list[str] = []
 
     def barrier(self, what: str) -> None:

@@ -7,10 +7,13 @@ import importlib.util
 from fl_rec.config import Config
 from fl_rec.data.check import Facts
 from fl_rec.errors import ConfigError
-from fl_rec.privacy.secure_sum.fixed_point import MOST_CLIENTS
+from fl_rec.privacy.noise import ALL_OF_IT, NoisePart
+from fl_rec.privacy.secure_sum.fixed_point import MOST_CLIENTS, FixedPoint
 
 # Of two, each would know the other's from the sum.
 LEAST_CLIENTS = 3
+# Of normal noise, what is never seen: one number in 10^15 is beyond.
+_DEVIATIONS = 8
 # What is imported, and the package that has it.
 _PACKAGES = {"cryptography": "cryptography", "Crypto": "pycryptodome"}
 
@@ -20,9 +23,21 @@ def threshold_of(clients: int) -> int:
     return clients - clients // 3
 
 
-def noise_share(clients: int) -> float:
-    """The standard deviation of the noise that each of them adds, if that of any `threshold_of` them is to be 1."""
-    return float(threshold_of(clients) ** -0.5)
+def noise_part(config: Config, clients: int) -> NoisePart:
+    """What each of so many clients adds of differential privacy's noise: any `threshold_of` them add all of it.
+
+    Numbers are cut off where no fixed-point number is, and noise must not be: what it is added to is, before.
+    """
+    if config.privacy.clip is None:
+        return ALL_OF_IT
+    runner, least = config.runner, threshold_of(clients)
+    share = least**-0.5
+    factor = runner.server_learning_rate / (1 if runner.aggregation == "sum" else least)
+    return NoisePart(
+        share,
+        FixedPoint.of(clients).limit / factor
+        - _DEVIATIONS * config.privacy.noise_multiplier * config.privacy.clip * share,
+    )
 
 
 def check(config: Config, job: Facts) -> Config:
@@ -41,5 +56,14 @@ def check(config: Config, job: Facts) -> Config:
             "runner.secure_aggregation needs the packages cryptography and pycryptodome. Received: a Python without "
             f'{" and ".join(missing)}. Install them with pip install "fl_rec[secure]", or leave '
             "runner.secure_aggregation out."
+        )
+    if config.privacy.clip is not None and noise_part(config, job.workers).room < config.privacy.clip:
+        limit = FixedPoint.of(job.workers).limit
+        raise ConfigError(
+            f"runner.secure_aggregation has each of {job.workers} workers share numbers of up to {limit:.3g}, within "
+            f"which {_DEVIATIONS} standard deviations of the noise and a user's change must be, times "
+            f"runner.server_learning_rate={config.runner.server_learning_rate:g}. Received: "
+            f"privacy.noise_multiplier={config.privacy.noise_multiplier:g}, privacy.clip={config.privacy.clip:g} with "
+            f"runner.aggregation={config.runner.aggregation}. Lower that rate or privacy.clip, or take the mean."
         )
     return config

@@ -41,6 +41,11 @@ class FixedPoint:
         """
         return (1 << (self.limbs * self.bits - 2)) // self.clients
 
+    @property
+    def limit(self) -> float:
+        """How far from 0 each of a client's numbers may be."""
+        return self.most * self.step
+
     def encoded(self, values: np.ndarray, factor: float, generator: np.random.Generator) -> np.ndarray:
         """Integers, as uint32 and modulo 2^32, of finite float32 times a factor; those beyond `most` become that."""
         steps = np.multiply(values, np.float32(factor / self.step))

@@ -16,7 +16,7 @@ from fl_rec.config.notes import notes_of
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.privacy import mechanism
 from fl_rec.privacy.secure_sum import primitives
-from fl_rec.privacy.secure_sum.clients import check, noise_share, threshold_of
+from fl_rec.privacy.secure_sum.clients import check, noise_part, threshold_of
 from fl_rec.privacy.secure_sum.fixed_point import MOST_CLIENTS, FixedPoint
 from fl_rec.privacy.secure_sum.member import DEALT, KEYS, VIEW, Member, unmask
 from fl_rec.privacy.secure_sum.primitives import SEED
@@ -268,10 +268,9 @@ def test_a_key_that_is_none() -> None:
         member.deal(keys, 2)
 
 
-def test_how_many_must_stay_and_how_much_noise_each_adds() -> None:
+def test_how_many_must_stay() -> None:
     assert [threshold_of(clients) for clients in (3, 4, 6, 10, 256)] == [2, 3, 4, 7, 171]
     assert all(2 * threshold_of(n) > n for n in range(1, 300)), "two sums can't be opened by different halves"
-    assert 7 * noise_share(10) ** 2 == pytest.approx(1)
 
 
 # --- Numbers -------------------------------------------------------------------------------------------
@@ -286,11 +285,10 @@ def test_a_sum_is_off_by_less_than_a_step_for_each_client(clients: int, step: fl
     largest = numbers.most * numbers.step
     assert numbers.step == step and most - clients * step < clients * largest <= most
     values = [generator.uniform(-largest, largest, 1000).astype(np.float32) for _ in range(clients)]
-    for each, value in zip(values, (largest, -largest, largest * 3)):
-        each[0] = value
-    values[2][0] = largest * 3  # which is cut off
+    values[0][:3] = largest, largest * 3, -largest * 3  # of which two are cut off
+    values[1][:3] = -largest
     steps = [numbers.encoded(each, 1.0, generator) for each in values]
-    values[2][0] = largest
+    values[0][1:3] = largest, -largest
     total = np.zeros(1000, np.uint32)
     for place in range(numbers.limbs):
         sums = sum(numbers.limb(each, place) for each in steps)
@@ -376,6 +374,12 @@ SECURE = ("runner.secure_aggregation=true", "runner.exchanges_per_epoch=2")
             )
             for robust in ("median", "trimmed_mean")
         ),
+        (
+            ["privacy.clip=1", "hyper_parameters.optimizer.class=sgd", "runner.clip_update=2"],
+            "runner.secure_aggregation with privacy.clip has all clients' noise hide each one's changes, and "
+            "runner.clip_update would scale a client's down. Received: runner.clip_update=2.0. Leave it out: "
+            "privacy.clip bounds each user's change.",
+        ),
         *(
             (
                 [f"runner.exchange={exchange}", f"runner.secure_aggregation={secure}"],
@@ -426,6 +430,27 @@ def test_without_the_packages(
         "runner.secure_aggregation needs the packages cryptography and pycryptodome. Received: a Python without "
         f'{names}. Install them with pip install "fl_rec[secure]", or leave runner.secure_aggregation out.'
     )
+
+
+@pytest.mark.parametrize(("aggregation", "factor"), [("mean", 0.5 / 7), ("sum", 0.5)])
+def test_any_threshold_of_them_add_all_of_the_noise_and_none_is_cut_off(
+    load_job: LoadJob, aggregation: str, factor: float
+) -> None:
+    config = load_job(*SECURE, f"runner.aggregation={aggregation}", "runner.server_learning_rate=0.5")
+    assert noise_part(config, 10) == (1, np.inf)
+    config = config.replace(**{"privacy.clip": 0.1, "privacy.noise_multiplier": 2.0})
+    noise = noise_part(config, 10)
+    assert 7 * noise.share**2 == pytest.approx(1)
+    assert factor * (noise.room + 8 * 0.2 * noise.share) == pytest.approx(0.8, abs=1e-4), "of seven, the mean's share"
+    job: Any = SimpleNamespace(workers=10)
+    assert check(config, job) is config
+    config = config.replace(**{"privacy.clip": 3.0})
+    if aggregation == "mean":
+        assert check(config.replace(**{"runner.server_learning_rate": 0.1}), job)
+    with pytest.raises(
+        ConfigError, match=r"numbers of up to 0.8, within which 8 .* Received: .*clip=3 with .*the mean"
+    ):
+        check(config, job)
 
 
 def test_what_people_are_told(load_job: LoadJob) -> None:
