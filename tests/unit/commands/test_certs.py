@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -44,9 +45,8 @@ def test_what_it_makes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     code, said, _ = play(capsys, folder, "--clients", 2, "--hosts", "10.0.0.2", "train-1.example", "--days", 30)
     assert code == 0
     until = datetime.now(timezone.utc) + timedelta(days=30)
-    assert said.startswith(
-        f"{folder} has certificates, valid until {until:%Y-%m-%d}, of coordinator, 10.0.0.2, train-1.example, 2 clients."
-    )
+    whose = "coordinator, 10.0.0.2, train-1.example, 2 clients"
+    assert said.startswith(f"{folder} has certificates, valid until {until:%Y-%m-%d}, of {whose}.\n")
     assert f"fl-rec certs {folder} --renew renews them all." in said
     owners = ["10.0.0.2", "ca", "client-0", "client-1", "coordinator", "train-1.example"]
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -116,7 +116,7 @@ def test_what_it_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], arg
 def test_without_the_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "cryptography", None)
+    monkeypatch.setitem(sys.modules, "cryptography", None)
     code, _, said = play(capsys, tmp_path / "certs")
     assert code == 2
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,14 @@ def test_this_machines_own(host: str, caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text == ""
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "::", "[::]", "no-such-name.invalid", "127.0.0.1.example", ""])
-def test_where_others_come_to(host: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "::", "[::]", "unknown.example", "train-1.example"])
+def test_where_others_come_to(host: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(name: str, *_: object) -> list[tuple[object, ...]]:
+        if name == "unknown.example":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(0, 0, 0, "", (address, 0)) for address in ("127.0.0.1", "10.0.0.7")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
     assert not is_loopback(host)
     with pytest.raises(ConfigError) as caught:
         require_safe(f"{host}:80", None, False, "the coordinator")
