@@ -1,12 +1,16 @@
-"""A coordinator in a process of its own, and somebody who has the run's token and means it ill."""
+"""A coordinator in a process of its own, somebody on the network and a client who mean it ill."""
 
 from __future__ import annotations
 
+import json
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -17,10 +21,12 @@ from fl_rec.coordinator.client import CoordinatorClient
 from fl_rec.coordinator.messages import ClientReport
 from fl_rec.coordinator.reception import token_for
 from fl_rec.coordinator.wire import CHUNK, CLIENT_KEY, METHOD, TOKEN_KEY
+from fl_rec.runs.audit import REFUSALS
+from fl_rec.secure import Tls
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET, LIMIT = "the secret of this run", 1 << 20
-STREAMS = 400
+STREAMS, CONNECTIONS = 400, 1000
 MIB = 1 << 20
 
 SERVER = """
@@ -28,6 +34,7 @@ import asyncio, pathlib, sys
 from fl_rec.config import CoordinatorConfig
 from fl_rec.coordinator import reception, service
 from fl_rec.runs.audit import Audit
+from fl_rec.secure import Tls
 from fl_rec.coordinator.rounds import RoundLog
 from fl_rec.coordinator.strategies import Fleet, new_strategy
 
@@ -39,7 +46,8 @@ async def main():
     coordinator = service.Coordinator(strategy, "join_all", CoordinatorConfig(), rounds)
     await coordinator.start()
     audit = Audit(pathlib.Path(sys.argv[1]) / "audit.jsonl")
-    server = reception.Reception(coordinator, sys.argv[2], int(sys.argv[3]), audit)
+    tls = Tls(*map(pathlib.Path, sys.argv[4:])) if sys.argv[4:] else None
+    server = reception.Reception(coordinator, sys.argv[2], int(sys.argv[3]), audit, tls)
     print(await server.open("127.0.0.1:0"), flush=True)
     await asyncio.Event().wait()
 
@@ -48,8 +56,10 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[psutil.Process, str]]:
+def server(tmp_path: Path, certs: Path | None) -> Iterator[tuple[psutil.Process, str]]:
     command = [sys.executable, "-c", SERVER, str(tmp_path), SECRET, str(LIMIT)]
+    if certs is not None:
+        command += [str(certs / name) for name in ("coordinator.crt", "coordinator.key", "ca.crt")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         assert process.stdout is not None
@@ -59,38 +69,70 @@ def server(tmp_path: Path) -> Iterator[tuple[psutil.Process, str]]:
         process.communicate(timeout=30)
 
 
-def test_open_streams_take_no_memory_and_nobodys_place(server: tuple[psutil.Process, str]) -> None:
+@pytest.fixture(params=["tokens", "certificates"])
+def certs(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    if request.param == "tokens":
+        return None
+    pytest.importorskip("cryptography")
+    from tests.unit.secure.certificates import make
+
+    return make(tmp_path)
+
+
+def refused(folder: Path) -> tuple[Counter[str], int]:
+    """How many lines there are of each reason, and bytes of the file; those that a line counts are not in it."""
+    text = (folder / "audit.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    return Counter(each["why"] for each in lines if each["what"] == "refused"), len(text)
+
+
+def test_a_flood_takes_no_memory_and_nobodys_place(
+    server: tuple[psutil.Process, str], certs: Path | None, tmp_path: Path
+) -> None:
     process, endpoint = server
     before, over = process.memory_info().rss, threading.Event()
+    host, _, port = endpoint.rpartition(":")
+    connections = [socket.create_connection((host, int(port)), 30) for _ in range(CONNECTIONS)]
 
     def unfinished() -> Iterator[bytes]:
         for _ in range(LIMIT // CHUNK - 1):
             yield bytes(CHUNK)
         over.wait(60)
 
-    channel = grpc.insecure_channel(endpoint)
-    call = channel.stream_stream(METHOD)
-    streams = [
-        call(unfinished(), timeout=60, metadata=((CLIENT_KEY, "0"), (TOKEN_KEY, token_for(SECRET, 0))))
-        for _ in range(STREAMS)
-    ]
+    def channel(options: Sequence[tuple[str, int]] = ()) -> grpc.Channel:
+        if certs is None:
+            return grpc.insecure_channel(endpoint, options)
+        parts = (certs / name for name in ("ca.crt", "client-0.key", "client-0.crt"))
+        return grpc.secure_channel(
+            endpoint, grpc.ssl_channel_credentials(*(each.read_bytes() for each in parts)), options
+        )
+
+    # As many connections as there are calls for, each with 16 of them.
+    channels = [channel([("grpc.use_local_subchannel_pool", 1)]) for _ in range(STREAMS // 16)]
+    shown = ((CLIENT_KEY, "0"), (TOKEN_KEY, token_for(SECRET, 0)))
+    calls = [each.stream_stream(METHOD) for each in channels]
+    streams = [calls[number % len(calls)](unfinished(), timeout=60, metadata=shown) for number in range(STREAMS)]
     deadline = time.monotonic() + 60
-    # Ten are open at most, of seven places; those on their way are not in the coordinator's hands.
+    # Two are open at most; those on their way are not in the coordinator's hands.
     while sum(stream.done() for stream in streams) < STREAMS - 10:
         assert time.monotonic() < deadline, "streams that can't all be taken in should have ended"
         time.sleep(0.05)
     assert process.memory_info().rss - before < 100 * MIB
-    clients = [CoordinatorClient(endpoint, lambda k=k: token_for(SECRET, k), LIMIT, 30) for k in range(3)]
-    answers: list[str] = []
-    threads = [
-        threading.Thread(target=lambda k=k: answers.append(clients[k].report(ClientReport(k, 0), 30).next_state))
+    clients = [
+        CoordinatorClient(endpoint, lambda k=k: token_for(SECRET, k), LIMIT, 30, tls=certs and tls_of(certs, k))
         for k in range(3)
     ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert answers == ["JOIN"] * 3
+    with ThreadPoolExecutor(3) as pool:
+        told = pool.map(lambda k: clients[k].report(ClientReport(k, 0), 30).next_state, range(3), timeout=60)
+        assert list(told) == ["JOIN"] * 3
     over.set()
-    for each in (channel, *clients):
+    for each in (*channels, *clients, *connections):
         each.close()
+    lines, size = refused(tmp_path)
+    assert sum(count for why, count in lines.items() if "connections" in why) == REFUSALS
+    assert any("from client 0" in why for why in lines)
+    assert size < 40_000
+
+
+def tls_of(certs: Path, client: int) -> Tls:
+    return Tls(certs / f"client-{client}.crt", certs / f"client-{client}.key", certs / "ca.crt")
