@@ -272,6 +272,7 @@ def _play(
                     process.wait(GRACE_SECONDS)
         except NotMet as err:
             failure = err.failure
+            company.tell(failure)
         except BaseException as err:
             ignore_signals()
             if isinstance(err, Stopped):
@@ -318,7 +319,7 @@ def _start_command(options: LaunchOptions, workers: int, run: RunDirectory) -> l
         hosts = addresses.numeric(options.hosts)
         for name in ("servers", "workers", "coordinators"):
             command += [f"--{name}={','.join(getattr(hosts, name))}"] if getattr(hosts, name) else []
-        command.append(f"--http_port={split(hosts.rendezvous)[1]}")
+        command.append(f"--http_port={split(options.hosts.rendezvous)[1]}")
     elif options.servers:
         command.append(f"--servers={options.servers}")
     if options.coordinator_num:

@@ -159,8 +159,10 @@ def _environments(options: argparse.Namespace, reserved: ExitStack) -> dict[str,
     for kind, addresses in peers.items():
         for index, address in enumerate(addresses):
             host, _, port = address.rpartition(":")
-            if options.workers and host != os.environ["POD_IP"]:
-                continue
+            if options.workers:  # of several hosts; the coordinator's may be a name, which is in its certificate
+                if socket.gethostbyname(host) != os.environ["POD_IP"]:
+                    continue
+                host = os.environ["POD_IP"]
             own = {"TRAINING_ROLE": training_roles[kind], "POD_IP": host, "PADDLE_PORT": port}
             if kind != "server":  # for Paddle it is a number among the workers, of which there may be fewer
                 own["PADDLE_TRAINER_ID"] = str(index)

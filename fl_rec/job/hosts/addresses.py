@@ -75,13 +75,14 @@ def hosts_of(
 
 
 def numeric(hosts: Hosts) -> Hosts:
-    """The same by the hosts' numbers, which is all that Paddle's servers take."""
+    """The same by the hosts' numbers, which is all that Paddle's servers take; but for the coordinators, whose
+    certificates may have their names."""
     found = _resolved(hosts)
 
     def each(addresses: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(f"{found[host]}:{port}" for host, port in map(split, addresses))
 
-    return Hosts(each(hosts.servers), each(hosts.workers), each(hosts.coordinators), found[hosts.here])
+    return Hosts(each(hosts.servers), each(hosts.workers), hosts.coordinators, found[hosts.here])
 
 
 def require_usable(hosts: Hosts) -> None:

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Roles are started beside this channel's threads, by a program of their own.
+# Roles are started beside this channel's threads, by a program of their own; and what it says of a peer, this says.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import grpc
 import psutil
@@ -65,7 +66,7 @@ class Branch(Linked):
         hello, began, waits = self._hello(self._resumed), time.monotonic(), False
         while True:
             link = self._link = Link(self._hosts, self._run, self._limit, self._tls, hello)
-            while link.begin is None and not link.over and link.silence < self._limit:
+            while not (link.begin or link.verdict or link.over) and link.silence < self._limit:
                 time.sleep(0.05)
             if link.begin is not None:
                 self._run.adopt(link.begin.identity)

@@ -94,10 +94,13 @@ class Hub(Linked):
         self._own = self._hello(self._resumed)
         self._server = self._serve()
         began, awaited = time.monotonic(), False
-        while missing := [name for name in self._hosts.names[1:] if name not in self._members]:
+        while True:
+            missing = [name for name in self._hosts.names[1:] if name not in self._members]
             waited = time.monotonic() - began
             for each in self.notes():
                 note(each)
+            if not missing:
+                break
             if waited > _SAID_AFTER and not awaited:
                 note(f"waiting for {' and '.join(map(self._named, missing))} to link to {self._hosts.workers[0]}")
                 awaited = True
@@ -126,7 +129,7 @@ class Hub(Linked):
 
     def leave(self, reason: str) -> None:
         if self._server is not None:
-            self._verdict = self._verdict or Verdict("interrupted", error=f"on {self._hosts.here}: {reason}")
+            self._verdict = self._verdict or Verdict("interrupted", error=f"ended on {self._hosts.here}: {reason}")
 
     def part(self) -> None:
         if self._server is None:
@@ -158,13 +161,13 @@ class Hub(Linked):
 
     def why(self, host: str) -> tuple[str, Kind]:
         """Why a host is lost."""
-        member, name = self._members[host], self._named(host)
+        member, its = self._members[host], f"its host, {self._named(host)},"
         if member.word.leaving:
-            return f"{name}: {member.word.leaving}.", "failed"
+            return f"{its} has ended its part: {member.word.leaving}.", "failed"
         if member.gone:
-            return f"{name} has ended its link without a word: its launcher was killed, or it was switched off.", "died"
+            return f"{its} has ended the link without a word: its launcher was killed, or it was switched off.", "died"
         return (
-            f"{name} has not been heard for {member.silence:.0f} s (runner.heartbeat_timeout="
+            f"{its} has not been heard for {member.silence:.0f} s (runner.heartbeat_timeout="
             f"{self._patience.heartbeat:g}): it is cut off, frozen or switched off.",
             "died",
         )
@@ -337,7 +340,7 @@ class HubJudge(Judge):
                 continue
             reason, kind = self._hub.why(host)
             role = first_of(self._hosts.roles_of(host))
-            return Failure(role, f"its host {reason}", self._logs(role), kind)
+            return Failure(role, reason, self._logs(role), kind)
         failure = super().failure()
         # One that is cut off makes others complain; soon it is known whether it is.
         return None if failure is not None and self._hub.unsure() else failure
