@@ -26,6 +26,7 @@ NOT_PLAYED = {
     r"(fl_run\.sh (test|lint|docs)|python -m pytest)": "CI runs it",
     r".*10\.88\.|(mkdir|nft) ": "test_tunnel.py plays them",
     r"(tar|scp) |.*\bsouth\b|fl-rec (prepare --source synthetic --out data|evaluate run)$": "test_hosts.py plays them",
+    r"(docker|kubectl|mv) |.*fl-rec-worker": ".ci/image builds and plays it; tests/unit/deploy looks at it",
     r"fleetrun ": "test_job.py starts a job so",
     r"docs/": "fl_run.sh lint runs them",
     r"(benchmarks|tests)/": "it takes minutes; its options are looked at in tests/unit",

@@ -26,7 +26,21 @@ CHECK = ROOT / "docs" / "check_languages.py"
 ALL = [command for page in pages() for command in commands(page)]
 CODE = "".join(re.sub(r'"\s*\n\s*r?f?"', "", path.read_text()) for path in sorted(ROOT.rglob("fl_rec/**/*.py")))
 # Programs that are not this project's, and what a reader's shell has.
-OTHERS = {"cd", "source", "pip", "pre-commit", "mkdir", "echo", "openvpn", "nft", "tar", "scp"}
+OTHERS = {
+    "cd",
+    "source",
+    "pip",
+    "pre-commit",
+    "mkdir",
+    "echo",
+    "openvpn",
+    "nft",
+    "tar",
+    "scp",
+    "docker",
+    "kubectl",
+    "mv",
+}
 
 
 @pytest.fixture
