@@ -14,9 +14,10 @@ _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def pages() -> list[Path]:
-    """README, CONTRIBUTING, docs/ and the example, in English; docs/check_languages.py holds the Chinese ones equal."""
+    """README, CONTRIBUTING, docs/, examples/, deploy/, in English; docs/check_languages.py has both be equal."""
     docs = [page for page in ROOT.glob("docs/*.md") if not page.name.endswith(".zh.md")]
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(docs), ROOT / "examples" / "project" / "README.md"]
+    readmes = sorted([*ROOT.glob("examples/**/README.md"), *ROOT.glob("deploy/**/README.md")])
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(docs), *readmes]
 
 
 def blocks(page: Path, language: str) -> list[str]:
