@@ -22,12 +22,10 @@ import grpc
 import psutil
 
 from fl_rec.coordinator.process import hand_out, tokens_of
-from fl_rec.coordinator.wire import channel_options
 from fl_rec.errors import FLRecError
-from fl_rec.job.hosts.company import Linked, NotMet, first_of
+from fl_rec.job.hosts.company import Linked, NotMet, channel_options_of, first_of
 from fl_rec.job.hosts.messages import (
     BEAT,
-    LARGEST,
     LONGEST_LOG,
     METHOD,
     Answer,
@@ -152,11 +150,10 @@ class Link:
         self.reporter: Reporter | None = None
         self.logs: Callable[[str], Path] = partial(log_path, run)
         self._heard = time.monotonic()
+        self._gone = 0.0  # for how long the hub had been silent when the stream ended
         self._tokens: tuple[tuple[int, str], ...] = ()
         self._wake, self._parting = threading.Event(), threading.Event()
-        options = [each for each in channel_options() if "message_length" not in each[0]]
-        options += [("grpc.max_receive_message_length", LARGEST), ("grpc.max_send_message_length", LARGEST)]
-        address = hosts.workers[0]
+        address, options = hosts.workers[0], channel_options_of(limit)
         if tls is None:
             self._channel = grpc.insecure_channel(address, options=options)
         else:
@@ -207,10 +204,10 @@ class Link:
             return Failure(role, verdict.error, path, verdict.kind)
         if self.refused:
             return Failure(own, f"{hub}, the first worker's host, has refused this one: {self._why}", log)
-        if self.over:
+        if self.over and self._gone < 4 * BEAT:
             reason = f"{hub}, which judges the job, has ended the link without a word: its launcher was killed"
             return Failure(own, f"{reason}, or it was switched off.", log, "died")
-        if self.silence > self._limit:
+        if self.over or self.silence > self._limit:
             reason = (
                 f"this host, {self._hosts.here}, is cut off: {hub}, which judges the job, has not been heard for "
                 f"{self.silence:.0f} s, which is all but runner.heartbeat_timeout."
@@ -257,7 +254,7 @@ class Link:
                 self._why = why_refused(self._hosts.workers[0], self._tls) or self._why
         except FLRecError as err:
             self.refused, self._why = True, str(err)
-        self.over = True
+        self._gone, self.over = self.silence, True
         self._wake.set()
 
     def _take(self, answer: Answer) -> None:

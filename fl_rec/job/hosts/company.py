@@ -13,8 +13,9 @@ import psutil
 from fl_rec import __version__
 from fl_rec.config import Config
 from fl_rec.config.written import KEYS
+from fl_rec.coordinator.wire import channel_options
 from fl_rec.job.attempts import Restarts
-from fl_rec.job.hosts.messages import BEAT, Begin, Hello
+from fl_rec.job.hosts.messages import BEAT, LARGEST, Begin, Hello
 from fl_rec.job.judge import Failure, Judge, Patience
 from fl_rec.job.watch import write_failure
 from fl_rec.runs import training_state
@@ -111,6 +112,13 @@ class Linked(Alone):
         """Seconds of silence after which a host is lost: it is told within the heartbeat's time, although the last word
         was on its way, and whoever listens looks up only now and then."""
         return max(1.0, self._patience.heartbeat - 2 * BEAT)
+
+
+def channel_options_of(limit: float) -> list[tuple[str, int]]:
+    """gRPC's, of both sides of the link: a peer that stands still is this package's to notice, within `limit` s."""
+    changed = {"grpc.max_receive_message_length": LARGEST, "grpc.max_send_message_length": LARGEST}
+    changed |= dict.fromkeys(("grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms"), int(2000 * limit))
+    return [*{**dict(channel_options()), **changed}.items()]
 
 
 def hello(hosts: Hosts, config: Config, data: str, run: RunDirectory, resumed: bool) -> Hello:

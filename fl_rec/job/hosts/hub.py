@@ -19,13 +19,11 @@ import grpc
 import psutil
 
 from fl_rec.coordinator.process import hand_out, tokens_of
-from fl_rec.coordinator.wire import channel_options
 from fl_rec.errors import DataError, FLRecError, RunError
-from fl_rec.job.hosts.company import Linked, NotMet, difference, first_of
+from fl_rec.job.hosts.company import Linked, NotMet, channel_options_of, difference, first_of
 from fl_rec.job.hosts.messages import (
     BEAT,
     CALL,
-    LARGEST,
     LONGEST_LOG,
     LONGEST_TEXT,
     SERVICE,
@@ -43,6 +41,7 @@ from fl_rec.job.hosts.reporter import Reporter
 from fl_rec.job.judge import STARTER, Failure, Judge, Kind
 from fl_rec.job.watch import GRACE_SECONDS, KILL_SECONDS, log_path
 from fl_rec.runs import activity, roles
+from fl_rec.runs.audit import Audit
 from fl_rec.runs.hosts import Hosts, said
 from fl_rec.runs.roles import RoleStatus, host_of
 from fl_rec.secure import names_of, server_credentials
@@ -61,7 +60,7 @@ class Member:
         word: what it told then.
         reports: of its roles, in this clock's times.
         told: the statuses that it was told, by role.
-        gone: whether its stream has ended.
+        gone: for how long it had been silent when its stream ended; None before.
         parted: whether it has told all that it had to.
     """
 
@@ -70,7 +69,7 @@ class Member:
     word: Word
     reports: dict[str, Report] = field(default_factory=dict)
     told: dict[str, RoleStatus] = field(default_factory=dict)
-    gone: bool = False
+    gone: float | None = None
     parted: bool = False
 
     @property
@@ -91,6 +90,7 @@ class Hub(Linked):
         self._begin: Begin | None = None
         self._verdict: Verdict | None = None
         self._reporter: Reporter | None = None
+        self._audit = Audit(self._run.audit)
         self._own = self._hello(self._resumed)
         self._server = self._serve()
         began, awaited = time.monotonic(), False
@@ -136,11 +136,12 @@ class Hub(Linked):
             return
         deadline = time.monotonic() + BEAT + (GRACE_SECONDS + KILL_SECONDS) * 1.2
         while time.monotonic() < deadline and not all(
-            member.parted or member.gone or self._is_lost(member) for member in self._members.values()
+            member.parted or self._is_lost(member) for member in self._members.values()
         ):
             time.sleep(0.05)
         self._server.stop(0).wait(BEAT)
         self._server = None
+        self._audit.close()
         if self._reporter is not None:
             self._reporter.close()
 
@@ -157,14 +158,14 @@ class Hub(Linked):
 
     def unsure(self) -> bool:
         """Whether a host has not been heard for long enough to be lost soon: what others say may be the effect."""
-        return any(member.silence > 2 * BEAT + 1 for member in self._members.values())
+        return any(member.silence > 4 * BEAT for member in self._members.values())
 
     def why(self, host: str) -> tuple[str, Kind]:
         """Why a host is lost."""
-        member, its = self._members[host], f"its host, {self._named(host)},"
+        member, its = self._members[host], f"its host {self._named(host)}"
         if member.word.leaving:
             return f"{its} has ended its part: {member.word.leaving}.", "failed"
-        if member.gone:
+        if member.gone is not None and member.gone < 4 * BEAT:
             return f"{its} has ended the link without a word: its launcher was killed, or it was switched off.", "died"
         return (
             f"{its} has not been heard for {member.silence:.0f} s (runner.heartbeat_timeout="
@@ -186,9 +187,8 @@ class Hub(Linked):
     # -- the service ---------------------------------------------------------------------------------------------
 
     def _serve(self) -> grpc.Server:
-        options = [each for each in channel_options() if "message_length" not in each[0]]
-        options += [("grpc.max_receive_message_length", LARGEST), ("grpc.max_send_message_length", LARGEST)]
-        server = grpc.server(ThreadPoolExecutor(2 * len(self._hosts.names) + 2), options=options)
+        most = 2 * len(self._hosts.names) + 2
+        server = grpc.server(ThreadPoolExecutor(most), options=channel_options_of(self._limit))
         handler = grpc.stream_stream_rpc_method_handler(self._join)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {CALL: handler}),))
         address = self._hosts.workers[0]
@@ -221,7 +221,7 @@ class Hub(Linked):
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(err)[:LONGEST_TEXT])
         finally:  # also when it was broken off
             if member is not None:
-                member.gone = True
+                member.gone = member.silence
 
     def _admit(self, word: Word, context: grpc.ServicerContext) -> Member:
         """FLRecError: it is refused."""
@@ -240,16 +240,19 @@ class Hub(Linked):
             raise DataError(f"{wrong} The first is of {self._hosts.here}, the second of {shown}.")
         with self._lock:
             before = self._members.get(hello.host)
-            if before is not None and not before.gone:
+            if before is not None and before.gone is None:
                 raise DataError(f"A host has one launcher at a time. Received: a second one of {shown}.")
             if before is not None and self._begin is not None:
                 raise DataError(f"A host joins before the job begins. Received: {shown}, which was lost since.")
             member = self._members[hello.host] = Member(hello, time.monotonic(), word)
+        self._audit.tell("joined", hello.host, f"from {context.peer()}, with {said(self._hosts.roles_of(hello.host))}")
         self._notes.append(f"{self._named(hello.host)} has joined")
         return member
 
     def _refuse(self, peer: str, why: str) -> None:
-        self._notes.append(f"a host was refused, which linked from {peer}: {why}")
+        self._audit.tell("refused", peer, why, "link")
+        if self._begin is None:  # a job that goes on is nobody else's
+            self._notes.append(f"a host was refused, which linked from {peer}: {why}")
 
     def _take(self, member: Member, word: Word) -> None:
         """Takes a word in, and writes down what it says of roles."""
@@ -299,7 +302,7 @@ class Hub(Linked):
         return {name: report.status for reports in (own, *members) for name, report in reports.items()}
 
     def _is_lost(self, member: Member) -> bool:
-        return member.gone or member.silence > self._limit
+        return member.gone is not None or member.silence > self._limit
 
     def _named(self, host: str) -> str:
         return f"{host} ({said(self._hosts.roles_of(host))})"
