@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -69,10 +70,17 @@ def assert_done_as_decided(finished: Finished, shards: Path) -> None:
                 assert {name: record[name] for name in told} == pytest.approx(told)
 
 
-@pytest.mark.parametrize("exchanges", [0, 2], ids=["plain GEO", "rounds"])
+@pytest.mark.parametrize("exchanges", [0, 2], ids=["plain GEO", "rounds, TLS"])
 def test_what_is_decided_is_what_is_done(job: Job, shards: Path, tmp_path: Path, exchanges: int) -> None:
     (tmp_path / "plan.py").write_text(PLAN)
     job.coordinator = {"strategy": "plan.py:Plan"}
+    if exchanges:
+        pytest.importorskip("cryptography")
+        from fl_rec.commands.certs import create
+
+        create(tmp_path / "certs", WORKERS, [])
+        files = {"cert": "{name}.crt", "key": "{name}.key", "ca": "ca.crt"}
+        job.coordinator["tls"] = {key: f"certs/{name}" for key, name in files.items()}
     job.runner.update(epochs=3, exchanges_per_epoch=exchanges)
     finished = job.succeed("--coordinator_num", 1)
     assert_done_as_decided(finished, shards)
@@ -91,6 +99,13 @@ def test_what_is_decided_is_what_is_done(job: Job, shards: Path, tmp_path: Path,
     )
     assert "plan.py:Plan: 2 JOIN, 1 WAIT, 0 FINISH" in finished.output
     assert "its turn comes" in finished.output
+    audit = [json.loads(line) for line in finished.run.audit.read_text().splitlines()]
+    told = {(each["what"], each["who"]): each["why"] for each in audit}
+    assert set(told) == {(what, f"client-{client}") for what in ("joined", "finished") for client in range(WORKERS)}
+    assert told["finished", "client-1"] == "in round 1: done"
+    assert told["joined", "client-2"].endswith(" (client-2)") == bool(exchanges)
+    tokens = {path.name: path.read_text() for path in (finished.run.coordinator / "tokens").iterdir()}
+    assert sorted(tokens) == ["0", "1", "2"] and len(set(tokens.values())) == WORKERS
     # Everybody's figures of every epoch; those who wait evaluate too.
     for client in range(WORKERS):
         assert [record["epoch"] for record in finished.records(client)] == [1, 2, 3]

@@ -466,6 +466,23 @@ def test_both_names_of_a_key(write: Write) -> None:
     assert Config.load(path, ["runner.rounds_per_epoch=5"]).runner.exchanges_per_epoch == 5
 
 
+def test_tls_of_the_coordinator_is_that_of_all(write: Write, tmp_path: Path) -> None:
+    files = "{cert: 'c/{name}.crt', key: c/k, ca: c/a}"
+    config = Config.load(write(f"{MINIMAL}tls: {files}\n"))
+    assert config.tls.cert == tmp_path / "c" / "{name}.crt" and config["tls.key"] == str(tmp_path / "c" / "k")
+    assert Config.load(write(f"{MINIMAL}coordinator: {{round_timeout: 60, tls: {files}}}\n")) == config
+    assert Config.load(write(MINIMAL), [f"coordinator.tls={files}"]) == config
+    config.dump(tmp_path / "copy.yaml")
+    assert Config.load(tmp_path / "copy.yaml") == config
+    assert refusal(write(f"{MINIMAL}coordinator:\n  tls: {{certs: c}}\n")) == (
+        "job.yaml:3: tls.certs: unknown key. Did you mean tls.cert?"
+    )
+    assert refusal(write(MINIMAL), "coordinator.tls.cert=c") == (
+        "option -o: tls.cert, tls.key and tls.ca go together. Received: cert=c, key=null, ca=null. Set the others too, "
+        "or leave all of them out."
+    )
+
+
 def test_a_rule_between_keys_is_told_where_one_of_them_was_written(write: Write) -> None:
     path = write("hyper_parameters: {mode: NCF_NeuMF}\nrunner: {train_data_dir: a}\n")
     assert refusal(path, "hyper_parameters.pretrained_mlp=b").startswith("option -o: hyper_parameters.pretrained_gmf")

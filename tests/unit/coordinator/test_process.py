@@ -18,16 +18,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_rec import environment
+from fl_rec import cli, environment
 from fl_rec.config import Config
 from fl_rec.coordinator import process
 from fl_rec.coordinator.client import CoordinatorClient, CoordinatorLost
 from fl_rec.coordinator.messages import ClientReport, Decision
-from fl_rec.coordinator.process import Address, awaited_token_of, coordinate_again, hand_out, replay, token_of
+from fl_rec.coordinator.process import (
+    Address,
+    awaited_token_of,
+    coordinate,
+    coordinate_again,
+    hand_out,
+    replay,
+    token_of,
+    tokens_of,
+)
 from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.errors import ConfigError, DataError, RunError
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
+from fl_rec.secure import INSECURE_KEY, is_insecure
 
 DEADLINE = 30.0
 WORKERS = 2
@@ -154,6 +164,38 @@ def test_address_is_replaced_whole(run: RunDirectory) -> None:
     assert Address.read(run) == Address("b:2", 3, "second")
     assert Address.path(run).stat().st_mode & 0o777 == 0o600
     assert not draft.exists()
+
+
+def test_each_client_has_a_token_of_its_own(run: RunDirectory) -> None:
+    assert tokens_of(run, range(3)) == {}
+    Address("a:1", 3, "secret").write(run)
+    tokens = tokens_of(run, range(3))
+    assert len(set(tokens.values())) == 3 and {len(each) for each in tokens.values()} == {64}
+    hand_out(run, {1: tokens[1]})
+    assert [token_of(run, client) for client in range(3)] == ["", tokens[1], ""]
+    assert (run.coordinator / "tokens" / "1").stat().st_mode & 0o777 == 0o600
+    Address("a:1", 3, "another").write(run)
+    assert not set(tokens.values()) & set(tokens_of(run, range(3)).values())
+
+
+def test_where_others_come_to_it_needs_tls(
+    run: RunDirectory, load_job: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(INSECURE_KEY, raising=False)
+    config = load_job()
+    with pytest.raises(ConfigError, match=r"^The coordinator needs TLS where .* Received: 0\.0\.0\.0:1, and no tls"):
+        coordinate(config, run, "0.0.0.0:1", WORKERS)
+    lost = tmp_path / "no.crt"
+    with pytest.raises(ConfigError, match=f"^tls.cert must be a file. Received: {lost}. fl-rec certs DIR makes them"):
+        coordinate(config.replace(tls={"cert": lost, "key": lost, "ca": lost}), run, "127.0.0.1:1", WORKERS)
+    # Said so, it is tried.
+    asked: list[bool] = []
+    monkeypatch.setattr(process, "coordinate_again", lambda *_: asked.append(is_insecure()))
+    run.metrics.touch()
+    config.dump(run.config)
+    for flag in ([], ["--insecure"]):
+        assert cli.main(["coordinator", str(run.path), *flag]) == 0
+    assert asked == [False, True]
 
 
 # -- the process -------------------------------------------------------------------------------------------

@@ -376,12 +376,12 @@ def test_variables_of_another_job_are_kept_from_this_one(
     monkeypatch.setattr(launch, "_start_command", lambda *_arguments: command)
     for name, value in {"PADDLE_TRAINER_ID": "3", "POD_IP": "10.1.2.3", "FLAGS_check_nan_inf": "0"}.items():
         monkeypatch.setenv(name, value)
-    _, out, _ = run_cli(capsys, "-m", make_job(), "--log-level", "debug")
+    _, out, _ = run_cli(capsys, "-m", make_job(), "--log-level", "debug", "--insecure")
     assert "note: variables of another Paddle job are kept from this one: PADDLE_TRAINER_ID, POD_IP\n" in out
     found = json.loads((tmp_path / "run" / "log" / "start").read_text())
     assert "PADDLE_TRAINER_ID" not in found and "POD_IP" not in found
     assert (found["FLAGS_check_nan_inf"], found["FL_REC_RUN_DIR"]) == ("0", str(tmp_path / "run"))
-    assert found["FL_REC_LOG_LEVEL"] == "debug"
+    assert (found["FL_REC_LOG_LEVEL"], found["FL_REC_INSECURE"]) == ("debug", "1")
 
 
 # -- signals -----------------------------------------------------------------------------------------------
