@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -451,6 +453,11 @@ def test_any_threshold_of_them_add_all_of_the_noise_and_none_is_cut_off(
         ConfigError, match=r"numbers of up to 0.8, within which 8 .* Received: .*clip=3 with .*the mean"
     ):
         check(config, job)
+
+
+def test_nothing_that_every_job_imports_needs_them() -> None:
+    program = "import sys; sys.modules.update(cryptography=None, Crypto=None); import fl_rec.job.check, fl_rec.cli"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_what_people_are_told(load_job: LoadJob) -> None:
