@@ -31,8 +31,9 @@ NOT_PLAYED = {
     r"docs/": "fl_run.sh lint runs them",
     r"(benchmarks|tests)/": "it takes minutes; its options are looked at in tests/unit",
     r"tools/pretrain_ddpg\.py": "it takes minutes; test_ddpg.py teaches a policy",
+    r"python -m unittest": "test_wheel.py plays the test of a new project",
+    r".* (goods\.csv --out data|--data data --out|-m job\.yaml --script|c07)\b": "test_a_new_project_plays plays them",
     r".*--source clicks\.csv.*|.* shop\b.*|.*u-006e": "test_own_data.py plays them",
-    r"python -m unittest|.* (goods\.csv --out data|--data data|-m job\.yaml|c07)\b": "test_wheel.py plays them",
     r"fl-rec doctor": "what it says is the machine's; test_doctor.py",
     r"fl-rec runs remove": "it asks; test_runs.py answers",
     r"fl-rec resume \S+$": "it is for a run that was broken; test_resume.py breaks some",
@@ -153,6 +154,17 @@ def test_jobs_play(page: Path, place: Path, commands: Commands) -> None:
             shutil.copytree(saved, saved.with_name("20"), dirs_exist_ok=True)
         epochs = 2 if command.name == "fl-rec resume" else 1
         play(command.name.split()[1], *command.arguments, "-o", f"runner.epochs={epochs}")
+
+
+@pytest.mark.skipif("FL_REC_EVERY_COMMAND" not in os.environ, reason="as above")
+def test_a_new_project_plays(tmp_path: Path, commands: Commands) -> None:
+    project = tmp_path / "project"
+    assert commands.play("new", project, cwd=tmp_path).returncode == 0
+    played = commands_of(project / "README.md")
+    assert [each.name for each in played] == ["fl-rec prepare", "fl-rec partition", "fl-rec run", "fl-rec recommend"]
+    for command in played:
+        done = commands.play(*command.words[1:], cwd=project)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
