@@ -25,7 +25,7 @@ NOT_PLAYED = {
     r"(pip|pre-commit|source) ": "it changes the reader's environment",
     r"(fl_run\.sh (test|lint|docs)|python -m pytest)": "CI runs it",
     r".*10\.88\.|(mkdir|nft) ": "test_tunnel.py plays them",
-    r"(tar|scp) |.*\bsouth\b|fl-rec (prepare --source synthetic --out data|evaluate run)$": "test_hosts.py plays them",
+    r"(tar|scp) |.*\bsouth\b|fl-rec (prepare --source synthetic --out data|partition --data data --num_.*|(evaluate|export) run)$": "test_hosts.py plays them",
     r"(docker|kubectl|mv) |.*fl-rec-worker": ".ci/image builds and plays it; tests/unit/deploy looks at it",
     r"fleetrun ": "test_job.py starts a job so",
     r"docs/": "fl_run.sh lint runs them",
