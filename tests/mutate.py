@@ -85,6 +85,8 @@ PROGRAM = ("paddle/test_program.py",)
 STEPS = ("paddle/test_steps.py",)
 COMPILED = ("paddle/test_compiled_step.py",)
 KERNELS = ("unit/kernels",)
+KEPT = ("unit/kernels/test_compiled.py",)
+FILES = ("unit/coordinator/test_check.py",)
 OWN_USERS = ("unit/nets/test_own_users.py", "paddle/test_own_users.py")
 RUNS = ("unit/runs", "unit/job/test_built_in.py")
 OWN_FILES = ("unit/nets/test_contract.py",)
@@ -447,6 +449,10 @@ MUTANTS = [
     Mutant("trackers/mlflow.py", "if epoch > logged", "if True", TRACKERS),
     Mutant("trackers/mlflow.py", 'inside.parts[0] != "private"', "True", TRACKERS),
     Mutant("trackers/mlflow.py", "!= self.run.identity", "is None", TRACKERS),
+    Mutant("kernels/compiled.py", "(folder / _DONE).exists() or os.access", "os.access", KEPT),
+    Mutant("kernels/compiled.py", "if name and features is not None else None", "if name else None", KEPT),
+    Mutant("coordinator/check.py", "(files[-1:] if own else [])", "files[-1:]", FILES),
+    Mutant("coordinator/check.py", "(here or (files", "((files", FILES),
     Mutant("commands/new.py", "os.path.lexists(folder)", "os.path.exists(folder)", NEW),
     Mutant("commands/new.py", "        shutil.rmtree(folder, ignore_errors=True)\n", "", NEW),
 ]

@@ -31,7 +31,7 @@ def test_a_host_needs_its_own_clients_certificates_alone(config: Config, tmp_pat
     for each in ("coordinator", "client-0"):
         (tmp_path / "certs" / f"{each}.crt").unlink()
     check_files(config, (1,))
-    check_files(config, (0, 1))  # a worker without one says so itself
+    check_files(config, (0, 1, 2))  # a worker without one says so itself
     (tmp_path / "certs" / "client-1.key").write_text("none")
     with pytest.raises(ConfigError, match=r"must be a certificate and its own key"):
         check_files(config, (1,))
