@@ -116,7 +116,8 @@ class Member:
         members, sent = (
             b"".join(each.to_bytes(4, "big") for each in sorted(which)) for which in (self._held, self._senders)
         )
-        return primitives.digest([self._about, primitives.digest([members]), primitives.digest([sent])])
+        self._view = primitives.digest([self._about, primitives.digest([members]), primitives.digest([sent])])
+        return self._view
 
     def open(self, views: Mapping[int, bytes]) -> dict[int, bytes]:
         """Round 4: of each sender the share of its own mask, of each that was lost that of its key.
@@ -132,10 +133,11 @@ class Member:
         """
         self._begin("open", after="view")
         self._require_enough(views)
-        if len(set(views.values())) > 1:
+        others = [client for client, view in views.items() if view != self._view]
+        if others:
             raise RunError(
-                "Who opens shares must do so of the same clients as all others. Received: "
-                f"{len(set(views.values()))} views of {len(views)} clients. Nothing was opened."
+                "Who opens shares must do so of the same clients as all others. Received: another view than client "
+                f"{self.number}'s of {len(others)} of {len(views)} clients. Nothing was opened."
             )
         opened = {
             other: share[:SEED] if other in self._senders else share[SEED:] for other, share in self._held.items()

@@ -210,9 +210,11 @@ def test_nobody_opens_a_mask_and_a_key_of_the_same_client() -> None:
     everyone = begun(range(6))
     one, other = everyone.members[0], everyone.members[1]
     views = {0: one.view(range(6)), 1: other.view(range(5))}
-    for member in (one, other):
-        with pytest.raises(RunError, match="the same clients as all others. Received: 2 views of 6 clients"):
-            member.open({**views, **dict.fromkeys(range(2, 6), views[0])})
+    told = {**views, **dict.fromkeys(range(2, 6), views[0])}
+    for member, differ in ((one, 1), (other, 5)):
+        says = f"the same clients as all others. Received: another view than client {member.number}'s of {differ} of 6"
+        with pytest.raises(RunError, match=says):
+            member.open(told)
         with pytest.raises(RunError, match="open comes once, after view. Received: it after open"):
             member.open(dict.fromkeys(range(6), views[member.number]))
 
@@ -222,6 +224,14 @@ def test_who_is_alone_with_a_view_opens_nothing() -> None:
     view = member.view(range(6))
     with pytest.raises(RunError, match="needs 4 of the 6 clients that began it. Received: 3"):
         member.open(dict.fromkeys([2, 3, 4], view))
+
+
+def test_who_is_told_of_another_sum_alone_opens_nothing() -> None:
+    members = begun(range(6)).members
+    others = members[0].view(range(6))
+    members[2].view(range(5))
+    with pytest.raises(RunError, match="Received: another view than client 2's of 5 of 5 clients. Nothing was opened"):
+        members[2].open({each: others for each in range(6) if each != 2})
 
 
 @pytest.mark.parametrize("senders", [[0, 1, 3, 4], [0, 1, 2, 3, 99]])
