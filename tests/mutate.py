@@ -98,6 +98,9 @@ CHANGES = ("unit/test_changes.py",)
 CLAIMS = ("unit/evaluation/test_claims.py",)
 SERVICE = ("unit/coordinator/test_service.py",)
 STRATEGIES = ("unit/coordinator/test_strategies.py",)
+DOOR = ("unit/coordinator/test_door.py",)
+SECURE = ("unit/secure", "unit/commands/test_certs.py")
+AUDIT = ("unit/runs/test_audit.py",)
 API = ("unit/test_api.py", "unit/evaluation/test_records.py")
 DIRECTORY = ("unit/runs/test_directory.py",)
 DOORS = ("paddle/test_doors.py", "integration/test_doors.py")
@@ -432,6 +435,26 @@ MUTANTS = [
     Mutant("ps/secure.py", "self.push(self._by_name(-self._model))", "pass", SECURE),
     Mutant("privacy/accountant.py", "self.exchanges += 1", "pass", PRIVACY),
     Mutant("coordinator/service.py", "2 * alike > len(self._expected)", "True", SERVICE),
+    Mutant("coordinator/service.py", "if sender not in (None, client):", "if False:", DOOR),
+    Mutant("coordinator/reception.py", "if guest.certified and client not in guest.certified:", "if False:", DOOR),
+    Mutant("coordinator/reception.py", "if not known and (token or not guest.certified):", "if False:", DOOR),
+    Mutant("coordinator/reception.py", "(token or not guest.certified)", "not guest.certified", DOOR),
+    Mutant("coordinator/reception.py", 'f"client-{client}".encode()', 'b"client"', DOOR),
+    Mutant("coordinator/reception.py", "if answer is not self._last.get(client):", "if False:", DOOR),
+    Mutant("coordinator/reception.py", "if not self._rates[client].take():", "if False:", DOOR),
+    Mutant("coordinator/door.py", "if len(self._strangers) > self.bounds.strangers:", "if False:", DOOR),
+    Mutant("coordinator/door.py", "if not self._rate_of(guest.address).take():", "if False:", DOOR),
+    Mutant("coordinator/door.py", "if len(own) > self.bounds.of_a_client:", "if False:", DOOR),
+    Mutant("coordinator/door.py", "if guest.refusals == self.bounds.refusals:", "if False:", DOOR),
+    Mutant("coordinator/guest.py", "self._sent > self._door.bounds.unshown", "False", DOOR),
+    Mutant("coordinator/guest.py", "            self._answer(lock)  # TLS's own word why\n", "", DOOR),
+    Mutant("secure/tls.py", "context.verify_mode = ssl.CERT_REQUIRED", "context.verify_mode = ssl.CERT_OPTIONAL", DOOR),
+    Mutant("secure/addresses.py", "tls is not None or is_loopback", "tls is not None or not is_loopback", SECURE),
+    Mutant("secure/rates.py", "if self.left() < amount:", "if self.left() <= amount:", SECURE),
+    Mutant("commands/certs.py", "if not _CLIENT.match(name):", "if True:", SECURE),
+    Mutant("commands/certs.py", "drafted(folder.absolute(), 0o700)", "drafted(folder.absolute())", SECURE),
+    Mutant("runs/audit.py", "            untold = self._untold.pop(kind, (0, \"\", \"\"))[0]\n", "", AUDIT),
+    Mutant("runs/audit.py", "if not rate.take():", "if False:", AUDIT),
     Mutant("coordinator/strategies/base.py", "if client in self.excluded:", "if False:", STRATEGIES),
     Mutant("ps/exchange.py", "in range(3)", "in range(1)", EXCHANGE),
     Mutant("ps/exchange.py", "_sends(ops, self.k_steps - 1)", "_sends(ops, self.k_steps)", EXCHANGE),
