@@ -15,7 +15,7 @@ import yaml
 
 from fl_rec import cli
 from fl_rec.config import Config
-from fl_rec.config.schema import RENAMED
+from fl_rec.config.schema import ALSO_AT, RENAMED
 from fl_rec.config.written import KEYS, SECTIONS
 from fl_rec.errors import ConfigError
 from fl_rec.evaluation.records import EpochRecord
@@ -131,7 +131,7 @@ def test_readme_is_short() -> None:
 
 def test_keys_that_are_named_exist() -> None:
     """`runner.epochs` and the like, in text, tables and commands."""
-    known = {*KEYS, *RENAMED, *SECTIONS}
+    known = {*KEYS, *RENAMED, *SECTIONS, *ALSO_AT}
     named = re.compile(rf"`({'|'.join(SECTIONS)})\.([a-z_][\w.]*)")
     for page in pages():
         for section, name in named.findall(page.read_text(encoding="utf-8")):
