@@ -19,18 +19,19 @@ from annotated_types import Ge, Lt
 
 from fl_rec.arguments import add_config_arguments
 from fl_rec.config import Config, received
+from fl_rec.coordinator.checkpoints import Checkpoints
 from fl_rec.coordinator.claims import limits_of
 from fl_rec.coordinator.messages import FINISH
 from fl_rec.coordinator.reception import Reception, token_for
 from fl_rec.coordinator.rounds import Round, RoundLog, recorded_reports
 from fl_rec.coordinator.service import Coordinator
 from fl_rec.coordinator.strategies import STRATEGIES, Fleet, Strategy, new_strategy
-from fl_rec.errors import RunError
+from fl_rec.errors import DataError, RunError
 from fl_rec.files import atomic_write, read_json, write_json
 from fl_rec.outside import Count, as_typed
 from fl_rec.runs import activity, roles
 from fl_rec.runs.audit import Audit
-from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.directory import Launch, RunDirectory
 from fl_rec.runs.listing import named
 from fl_rec.secure import INSECURE_KEY, Tls, is_insecure, require_safe
 
@@ -141,7 +142,16 @@ def coordinate_again(config: Config, run: RunDirectory) -> None:
         raise RunError(f"A run has one coordinator. Received: {run.path}, whose own lives (process {status.pid}).")
     if _workers_ended(run, address.workers):
         raise RunError(f"A coordinator is started again while its workers live. Received: {run.path}, which is over.")
-    coordinate(config, run, address.endpoint, address.workers)
+    coordinate(config, run, address.endpoint, address.workers, _keep(config, run))
+
+
+def _keep(config: Config, run: RunDirectory) -> Callable[[int], None]:
+    """What `coordinate` calls, in a run whose launcher has written down where its roles are."""
+    with suppress(DataError):
+        begun = Launch.read(run)
+        if begun.hosts is not None and begun.began is not None and not begun.hosts.workers_of():
+            return Checkpoints(config.runner, run, begun.began.data.checksum or "").decided
+    return lambda _round: None
 
 
 def replay(config: Config, run: RunDirectory, say: Callable[[str], None]) -> None:

@@ -320,8 +320,12 @@ class Hub(Linked):
     def _common(self) -> int | None:
         """The newest checkpoint that every host has, but those of servers alone, which keep none."""
         everyone = [self._own, *(member.hello for member in self._members.values())]
-        keep = [each for each in everyone if not first_of(self._hosts.roles_of(each.host)).startswith("server")]
-        return max(set.intersection(*(set(each.checkpoints) for each in keep)), default=None)
+        kept = [
+            set(each.checkpoints)
+            for each in everyone
+            if not all(name.startswith("server") for name in self._hosts.roles_of(each.host))
+        ]
+        return max(set.intersection(*kept), default=None)
 
 
 class HubJudge(Judge):

@@ -35,8 +35,11 @@ from fl_rec.coordinator.process import (
 )
 from fl_rec.coordinator.rounds import Round, RoundLog
 from fl_rec.errors import ConfigError, DataError, RunError
-from fl_rec.runs import roles
-from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs import roles, training_state
+from fl_rec.runs.directory import Launch, RunDirectory
+from fl_rec.runs.hosts import Hosts
+from fl_rec.runs.result import Began, Data, Versions
+from fl_rec.runs.training_state import TrainingState
 from fl_rec.secure import INSECURE_KEY, is_insecure
 
 DEADLINE = 30.0
@@ -318,6 +321,10 @@ def test_killed_and_started_again(job: Callable[..., Job]) -> None:
     address = Address.read(played.run)
     assert address is not None
     assert (address.endpoint, address.workers, len(address.token)) == (played.endpoint, WORKERS, 32)
+    # As on a host without workers, whose checkpoints the coordinator writes.
+    hosts = Hosts(("a:1",), tuple(f"a:{2 + worker}" for worker in range(WORKERS)), ("b:1",), "b")
+    began = Began("", 1.0, "", Versions("", None, ""), Data("data", "of the data"))
+    Launch(WORKERS, 1, 1, "", began, hosts).write(played.run)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(played.report, 0, 1)
         time.sleep(0.2)
@@ -326,6 +333,8 @@ def test_killed_and_started_again(job: Callable[..., Job]) -> None:
         again = played.start_again()
         assert played.report(1, 1).next_state != waiting.result(DEADLINE).next_state
     assert Address.read(played.run) == address, "clients know its token"
+    (kept,) = training_state.whole(played.run)
+    assert kept == 2 and TrainingState.read(played.run, kept).content["identity"]["data"] == "of the data"
     assert [each.round for each in RoundLog(played.run.rounds)] == [0, 1]
     (before, _) = RoundLog(played.run.rounds)
     assert [before.decisions[client].next_state for client in range(WORKERS)] == told
