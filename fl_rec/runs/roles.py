@@ -11,6 +11,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -262,16 +263,12 @@ def listens(folder: Path, role: str, port: int) -> bool:
 def ports_of(status: RoleStatus) -> tuple[int, ...]:
     """On which a role's process listens, or one that it has forked."""
     process = status.process()
-    try:
-        processes = () if process is None else (process, *process.children(recursive=True))
-        own = {
-            each.laddr.port
-            for one in processes
-            for each in one.net_connections("tcp")
-            if each.status == psutil.CONN_LISTEN
-        }
-    except psutil.NoSuchProcess:
-        own = set()
+    own: set[int] = set()
+    with suppress(psutil.NoSuchProcess):
+        for one in () if process is None else (process, *process.children(recursive=True)):
+            with suppress(psutil.Error):  # one that has just ended: until it is reaped, its files are root's
+                found = one.net_connections("tcp")
+                own |= {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
     return status.ports if status.host else tuple(sorted(own))
 
 

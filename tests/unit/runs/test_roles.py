@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -124,6 +125,23 @@ def test_who_listens(tmp_path: Path, spawn: Callable[..., subprocess.Popen]) -> 
     status = roles.RoleStatus("server.1", other.pid, roles.started(other.pid), "running", "", {"running": 0.0})
     (tmp_path / "server.1.json").write_text(json.dumps(dataclasses.asdict(status)))
     assert not roles.listens(tmp_path, "server.1", port)
+
+
+def test_a_child_that_has_just_ended_hides_nobody(
+    tmp_path: Path, spawn: Callable[..., subprocess.Popen], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is reaped nobody but root may look at it."""
+    child, look = spawn("sleep", "60"), psutil.Process.net_connections
+
+    def only_roots(process: psutil.Process, kind: str) -> Any:
+        if process.pid == child.pid:
+            raise psutil.AccessDenied(process.pid)
+        return look(process, kind)
+
+    monkeypatch.setattr(psutil.Process, "net_connections", only_roots)
+    roles.write_status(tmp_path, "server.0", roles.RUNNING)
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        assert roles.listens(tmp_path, "server.0", ours.getsockname()[1])
 
 
 @pytest.mark.parametrize("missing", ["TRAINING_ROLE", "PADDLE_PSERVERS_IP_PORT_LIST", "PADDLE_TRAINERS_NUM"])
