@@ -18,6 +18,8 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from fl_rec.outside import Count, Number
+
 # Seconds between two signs of life.
 BEAT = 1.0
 # Of a record, which is written over the one before.
@@ -35,10 +37,10 @@ class Progress:
         seconds: wall time that it took.
     """
 
-    epoch: int
-    rows: int
-    of_rows: int
-    seconds: float
+    epoch: Count
+    rows: Count
+    of_rows: Count
+    seconds: Number
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Activity:
     """
 
     what: str
-    since: float
+    since: Number
     for_others: bool = False
     progress: Progress | None = None
 

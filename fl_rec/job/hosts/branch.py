@@ -35,7 +35,7 @@ from fl_rec.job.hosts.messages import (
     Word,
     decode,
     encode,
-    status_in_own_time,
+    status_taken_in,
 )
 from fl_rec.job.hosts.reporter import Reporter
 from fl_rec.job.judge import STARTER, Failure, Judge
@@ -262,8 +262,9 @@ class Link:
         for status in answer.statuses:
             name = status.role
             if name in self._hosts.roles and name not in self._hosts.roles_of(here):
+                host = roles.host_of(self._hosts.roles[name])
                 with suppress(OSError):  # a full disk must not end the link
-                    roles.write_told(self._run.roles, status_in_own_time(status, answer.now))
+                    roles.write_told(self._run.roles, status_taken_in(status, host, answer.now))
         if answer.tokens and not self._hosts.has_coordinator and answer.tokens != self._tokens:
             with suppress(OSError):
                 hand_out(self._run, dict(answer.tokens))

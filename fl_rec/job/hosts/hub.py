@@ -35,7 +35,7 @@ from fl_rec.job.hosts.messages import (
     Word,
     decode,
     encode,
-    in_own_time,
+    taken_in,
 )
 from fl_rec.job.hosts.reporter import Reporter
 from fl_rec.job.judge import STARTER, Failure, Judge, Kind
@@ -156,9 +156,9 @@ class Hub(Linked):
         """The hosts that are, in their order."""
         return [name for name, member in self._members.items() if self._is_lost(member) or member.word.leaving]
 
-    def unsure(self) -> bool:
-        """Whether a host has not been heard for long enough to be lost soon: what others say may be the effect."""
-        return any(member.silence > 4 * BEAT for member in self._members.values())
+    def all_heard_since(self, moment: float) -> bool:
+        """Whether each host has been heard since then."""
+        return all(member.heard > moment for member in self._members.values())
 
     def why(self, host: str) -> tuple[str, Kind]:
         """Why a host is lost."""
@@ -262,7 +262,7 @@ class Hub(Linked):
                 name = report.status.role
                 if name not in own:
                     raise DataError(f"A host tells of its own roles. Received: {name[:100]} of {member.hello.host}.")
-                before, report = member.reports.get(name), in_own_time(report, word.now)
+                before, report = member.reports.get(name), taken_in(report, member.hello.host, word.now)
                 member.reports[name] = report
                 with suppress(OSError):  # a full disk must not end the link
                     if before is None or _changed(before.status, report.status):
@@ -340,6 +340,8 @@ class HubJudge(Judge):
         super().__init__(*arguments)
         self._hub, self._hosts = hub, hosts
         self._unheard: set[str] = set()
+        # Since when somebody is to blame.
+        self._failed: float | None = None
 
     def failure(self) -> Failure | None:
         for host in self._hub.lost():
@@ -349,8 +351,9 @@ class HubJudge(Judge):
             role = first_of(self._hosts.roles_of(host))
             return Failure(role, reason, self._logs(role), kind)
         failure = super().failure()
-        # One that is cut off makes others complain; soon it is known whether it is.
-        return None if failure is not None and self._hub.unsure() else failure
+        # A host that is cut off makes others complain: nobody is blamed before all have been heard once more.
+        self._failed = None if failure is None else self._failed or time.monotonic()
+        return failure if self._failed is not None and self._hub.all_heard_since(self._failed) else None
 
     def is_over(self) -> bool:
         return super().is_over() or bool(self._unheard)

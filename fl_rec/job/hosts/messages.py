@@ -165,14 +165,22 @@ def decode(cls: type[T], data: bytes, peer: str) -> T:
     return as_typed(cls, content, rule, f"a {cls.__name__} of {peer}")
 
 
-def in_own_time(report: Report, told_at: float) -> Report:
-    """A report with the times of this clock, by when its host's clock says that it was told."""
-    status, activity = report.status, report.activity
+def taken_in(report: Report, host: str, told_at: float) -> Report:
+    """A report with the times of this clock; see `status_taken_in`."""
+    activity = report.activity
     if activity is not None:
         activity = replace(activity, since=activity.since + time.monotonic() - told_at)
-    return replace(report, status=status_in_own_time(status, told_at), activity=activity)
+    return replace(report, status=status_taken_in(report.status, host, told_at), activity=activity)
 
 
-def status_in_own_time(status: RoleStatus, told_at: float) -> RoleStatus:
+def status_taken_in(status: RoleStatus, host: str, told_at: float) -> RoleStatus:
+    """A status of a role elsewhere with the times of this clock. DataError if it has not the time of its state.
+
+    Args:
+        host: where the role is.
+        told_at: when it was told, by the clock of who told it.
+    """
+    if status.state not in status.times:
+        raise DataError(f"A role's status has the time of its state. Received: none of {status.role[:80]!r} on {host}.")
     shift = time.monotonic() - told_at
-    return replace(status, times={state: each + shift for state, each in status.times.items()})
+    return replace(status, host=host, times={state: each + shift for state, each in status.times.items()})

@@ -1,0 +1,440 @@
+"""The link between two hosts' launchers, on real sockets; roles are processes that sleep."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import msgpack
+import psutil
+import pytest
+
+from fl_rec.errors import DataError
+from fl_rec.job.hosts import linked
+from fl_rec.job.hosts.company import Linked, NotMet, difference
+from fl_rec.job.hosts.messages import METHOD, Answer, Begin, Hello, Word, decode, encode
+from fl_rec.job.judge import Failure, Judge, Patience
+from fl_rec.job.watch import log_path
+from fl_rec.runs import activity, roles
+from fl_rec.runs.directory import RESUME_KEY, RunDirectory
+from fl_rec.runs.hosts import Hosts
+
+# Silence for longer than HEARTBEAT - 2 * BEAT is told.
+DEADLINE, HEARTBEAT, START, BEAT = 30.0, 1.3, 1.5, 0.05
+HUB, OTHER = "127.0.0.1", "elsewhere"
+
+
+@dataclasses.dataclass
+class Party:
+    """A host: its launcher's end of the link, its run and its roles."""
+
+    company: Linked
+    run: RunDirectory
+    notes: list[str]
+    sleeper: Callable[[], subprocess.Popen]
+
+    def meet(self, epoch: int | None = None) -> Begin:
+        return self.company.meet(epoch, self.notes.append)
+
+    def start(self, *names: str) -> dict[str, subprocess.Popen]:
+        started = {name: self.sleeper() for name in names}
+        for name in names:
+            self.status(name, started[name])
+        return started
+
+    def status(self, name: str, process: subprocess.Popen, state: str = roles.RUNNING, error: str = "") -> None:
+        now = time.monotonic()
+        status = {"role": name, "pid": process.pid, "started": roles.started(process.pid), "state": state}
+        status.update({"error": error, "times": {state: now}})
+        draft = self.run.path / "draft"
+        draft.write_text(json.dumps(status))
+        draft.rename(self.run.roles / f"{name}.json")
+        activity.write_told(self.run.roles, name, activity.Activity("training epoch 3", now))
+
+    def judge(self) -> Judge:
+        leader = psutil.Process(self.sleeper().pid)
+        return self.company.judge(leader, lambda role: log_path(self.run, role))
+
+
+class Two:
+    """Both hosts, met or about to."""
+
+    def __init__(self, make: Callable[[str], Party]) -> None:
+        self.hub, self.other = make(HUB), make(OTHER)
+        self.threads = ThreadPoolExecutor()
+
+    def met(self) -> tuple[Begin, Begin]:
+        there: Future[Begin] = self.threads.submit(self.other.meet)
+        return self.hub.meet(), there.result(DEADLINE)
+
+    def judged(self) -> tuple[Judge, Judge]:
+        """Both judges, when two workers run."""
+        self.met()
+        return self.hub.judge(), self.other.judge()
+
+
+def until(happens: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + DEADLINE
+    while not (found := happens()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+    return found
+
+
+def failure_of(judge: Judge) -> Callable[[], Failure | None]:
+    def look() -> Failure | None:
+        judge.look()
+        return judge.failure()
+
+    return look
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("hub", "branch", "company"):
+        monkeypatch.setattr(f"fl_rec.job.hosts.{module}.BEAT", BEAT)
+    monkeypatch.setattr("fl_rec.job.hosts.hub._SAID_AFTER", 0.2)
+    monkeypatch.setattr("fl_rec.job.hosts.branch._PAUSE", 0.1)
+    monkeypatch.setattr("fl_rec.job.hosts.branch._FAREWELL", 0.5)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HUB, 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def make(tmp_path: Path, port: int, sleeper: Callable[[], subprocess.Popen]) -> Iterator[Callable[..., Party]]:
+    """`make(here, **changes)`: a host whose hello is changed so."""
+    made = []
+
+    def make(here: str, **changes: Any) -> Party:
+        run, _ = RunDirectory.claim(tmp_path / here, "this test")
+        hosts = Hosts((f"{HUB}:1",), (f"{HUB}:{port}", f"{OTHER}:1"), (), here)
+        own = {"version": "1", "host": here, "addresses": (hosts.servers, hosts.workers, ()), "settings": {"a": "1"}}
+        own.update({"data": "ab", "identity": "", "checkpoints": (), **changes})
+        patience = Patience(START, HEARTBEAT, DEADLINE, True)
+        company = linked(hosts, lambda again: Hello(**own), False, None, run, patience, None)
+        made.append(company)
+        return Party(company, run, [], sleeper)
+
+    yield make
+    for company in made:
+        company.leave("the test is over")
+    with ThreadPoolExecutor() as threads:  # each waits for the other
+        list(threads.map(lambda company: company.part(), made))
+
+
+@pytest.fixture
+def two(make: Callable[[str], Party]) -> Two:
+    return Two(make)
+
+
+def test_both_begin_with_what_both_have(make: Callable[..., Party]) -> None:
+    two = Two(lambda here: make(here, identity="ab", checkpoints=(1, 2, 4) if here == HUB else (1, 2, 3)))
+    here, there = two.met()
+    assert here.epoch == there.epoch == 2
+    assert two.hub.run.identity == two.other.run.identity == here.identity != ""
+    assert two.hub.notes == ["elsewhere (worker.1) has joined"]
+    (joined,) = map(json.loads, two.hub.run.audit.read_text().splitlines())
+    assert (joined["what"], joined["who"]) == ("joined", OTHER) and "with worker.1" in joined["why"]
+
+
+def test_the_hub_gives_no_variables_but_its_own(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {RESUME_KEY: "3", "LD_PRELOAD": "evil.so"}
+    monkeypatch.setattr(type(two.hub.company).__mro__[2], "meet", lambda *_: Begin("ab", 3, given))
+    _, there = two.met()
+    assert there.variables == {RESUME_KEY: "3"}
+
+
+def test_each_knows_the_others_roles_in_its_own_time(two: Two) -> None:
+    two.judged()
+    began = time.monotonic()
+    started = two.other.start("worker.1")
+    two.hub.start("server.0", "worker.0")
+    until(lambda: "worker.1" in roles.read_statuses(two.hub.run.roles), "the other's worker")
+    until(lambda: {"server.0", "worker.0"} <= roles.read_statuses(two.other.run.roles).keys(), "the hub's roles")
+    status = roles.read_statuses(two.hub.run.roles)["worker.1"]
+    assert (status.host, status.lives, status.has_ended, status.process()) == (OTHER, True, False, None)
+    assert began - 1 < status.time < time.monotonic()
+    told = activity.read(two.hub.run.roles, "worker.1")
+    assert told is not None and told.what == "training epoch 3" and began - 1 < told.since < time.monotonic()
+    assert roles.read_statuses(two.other.run.roles)["server.0"].host == HUB
+    started["worker.1"].kill()
+    until(lambda: roles.read_statuses(two.hub.run.roles)["worker.1"].has_ended, "the end of the other's worker")
+
+
+def test_where_a_server_listens_is_told(two: Two, spawn: Callable[..., subprocess.Popen]) -> None:
+    code = "import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); "
+    listening = spawn("python3", "-c", code + "print(s.getsockname()[1], flush=True); time.sleep(60)")
+    port = int(listening.stdout.readline())
+    two.judged()
+    two.hub.status("server.0", listening)
+    until(lambda: roles.listens(two.other.run.roles, "server.0", port), "the server's port")
+    assert not roles.listens(two.other.run.roles, "server.0", port + 1)
+
+
+def test_a_role_that_is_lost_elsewhere_ends_it_for_all(two: Two) -> None:
+    judges = two.judged()
+    started = two.other.start("worker.1")
+    two.hub.start("server.0", "worker.0")
+    log_path(two.other.run, "worker.1").write_text("ValueError: no\nlater\n")
+    until(lambda: "worker.1" in roles.read_statuses(two.hub.run.roles), "the worker")
+    assert failure_of(judges[0])() is None and failure_of(judges[1])() is None
+    started["worker.1"].kill()
+    failure = until(failure_of(judges[0]), "the hub's verdict")
+    assert (failure.role, failure.kind) == ("worker.1", "died")
+    assert failure.reason == (
+        "on elsewhere: it ended without a word: killed, or crashed in native code. First error in its log: "
+        "ValueError: no"
+    )
+    assert failure.log == log_path(two.hub.run, "worker.1")
+    two.hub.company.tell(failure)
+    told = until(failure_of(judges[1]), "the other's")
+    assert (told.role, told.reason, told.kind) == (failure.role, failure.reason, failure.kind)
+    assert not two.other.company.goes_on(told)
+    parted = two.threads.submit(two.other.company.part)
+    two.hub.company.part()
+    parted.result(DEADLINE)
+    assert log_path(two.hub.run, "worker.1").read_text() == "ValueError: no\nlater\n"
+
+
+def test_an_error_that_a_role_tells_elsewhere(two: Two) -> None:
+    judges = two.judged()
+    two.hub.start("server.0", "worker.0")
+    two.other.status("worker.1", two.other.sleeper(), roles.FAILED, "its shard is torn")
+    failure = until(failure_of(judges[0]), "the hub's verdict")
+    assert (failure.role, failure.reason, failure.kind) == ("worker.1", "on elsewhere: its shard is torn", "failed")
+
+
+def test_a_stopped_role_elsewhere_is_named(two: Two) -> None:
+    judges = two.judged()
+    started = two.other.start("worker.1")
+    two.hub.start("server.0")
+    psutil.Process(started["worker.1"].pid).suspend()
+    waits = two.hub.sleeper()
+    two.hub.status("worker.0", waits, roles.FAILED, "one did not come")
+    failure = until(failure_of(judges[0]), "the hub's verdict")
+    assert (failure.role, failure.kind) == ("worker.1", "frozen") and "A signal has stopped it." in failure.reason
+
+
+def test_all_done(two: Two) -> None:
+    judges = two.judged()
+    two.hub.start("server.0")
+    for party, name in ((two.hub, "worker.0"), (two.other, "worker.1")):
+        party.status(name, party.sleeper(), roles.DONE)
+
+    def over() -> bool:
+        judges[0].look()
+        assert judges[0].failure() is None
+        return judges[0].is_over()
+
+    until(over, "the hub's end")
+    assert not judges[1].is_over()
+    two.hub.company.tell(None)
+    until(judges[1].is_over, "the other's end")
+    assert failure_of(judges[1])() is None
+
+
+def test_a_server_that_ends_with_its_hosts_workers_is_not_lost(two: Two) -> None:
+    """fleetrun ends it when the last worker of its host has ended, before others are known to be done."""
+    judges = two.judged()
+    started = two.hub.start("server.0")
+    two.hub.status("worker.0", two.hub.sleeper(), roles.DONE)
+    two.other.start("worker.1")
+    until(lambda: "worker.1" in roles.read_statuses(two.hub.run.roles), "the worker")
+    started["server.0"].kill()
+    started["server.0"].wait()
+    for _ in range(5):
+        assert failure_of(judges[0])() is None
+
+
+# -- a host that is lost ---------------------------------------------------------------------------------------
+
+
+def test_a_host_that_is_cut_off_is_told_on_both_sides(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    judges = two.judged()
+    two.hub.start("server.0")
+    complaining = two.hub.sleeper()
+    two.hub.status("worker.0", complaining)
+    two.other.start("worker.1")
+    until(lambda: "worker.1" in roles.read_statuses(two.hub.run.roles), "the worker")
+    whole = [True]
+    answer = type(two.hub.company)._answer
+
+    def carry(self: Any, member: Any) -> Answer:
+        until(lambda: whole[0], "the cable")
+        return answer(self, member)
+
+    monkeypatch.setattr(type(two.hub.company), "_answer", carry)
+    whole[0] = False
+    two.hub.status("worker.0", complaining, roles.FAILED, "connection lost")  # the effect, which is not blamed
+    failures = [until(failure_of(judge), "a verdict") for judge in judges]
+    whole[0] = True
+    assert [each.kind for each in failures] == ["died", "died"]
+    assert failures[0].role == failures[1].role == "worker.1"
+    assert failures[0].reason == (
+        "its host elsewhere (worker.1) has not been heard for 1 s (runner.heartbeat_timeout=1.3): it is cut off, frozen "
+        "or switched off."
+    )
+    assert failures[1].reason.startswith("this host, elsewhere, is cut off: 127.0.0.1, which judges the job, has not")
+
+
+def test_the_last_word_is_not_needed(two: Two) -> None:
+    """A worker that is done knows that all others have done everything."""
+    judges = two.judged()
+    two.hub.start("server.0")
+    two.hub.status("worker.0", two.hub.sleeper(), roles.DONE)
+    two.other.status("worker.1", two.other.sleeper(), roles.DONE)
+    two.other.company._link._call.cancel()  # type: ignore[attr-defined]
+    for judge in judges:
+
+        def over(judge: Judge = judge) -> bool:
+            assert failure_of(judge)() is None
+            return judge.is_over()
+
+        until(over, "the end")
+
+
+def test_a_launcher_that_is_killed_is_told_at_once(two: Two) -> None:
+    judges = two.judged()
+    two.hub.start("server.0", "worker.0")
+    two.other.start("worker.1")
+    until(lambda: "worker.1" in roles.read_statuses(two.hub.run.roles), "the worker")
+    two.other.company._link._call.cancel()  # type: ignore[attr-defined]
+    failure = until(failure_of(judges[0]), "the hub's verdict")
+    assert "its host elsewhere (worker.1) has ended the link without a word: its launcher was killed" in failure.reason
+    failure = until(failure_of(judges[1]), "the other's")
+    assert failure.kind == "died"
+
+
+def test_a_launcher_that_ends_by_itself_says_why(two: Two) -> None:
+    judges = two.judged()
+    two.other.company.leave("stopped by SIGINT")
+    failure = until(failure_of(judges[0]), "the hub's verdict")
+    assert (failure.role, failure.kind) == ("worker.1", "failed"), "which is not begun again"
+    assert failure.reason == "its host elsewhere (worker.1) has ended its part: stopped by SIGINT."
+
+
+def test_a_hub_that_ends_by_itself_says_why(two: Two) -> None:
+    judges = two.judged()
+    two.hub.company.leave("stopped by SIGINT")
+    failure = until(failure_of(judges[1]), "the other's verdict")
+    assert failure.reason == "ended on 127.0.0.1: stopped by SIGINT"
+    two.other.company.part()
+    two.other.company.write(failure)
+    assert two.other.run.read_result().state == "interrupted"
+
+
+def test_who_does_not_come_is_named(two: Two) -> None:
+    with pytest.raises(NotMet) as told:
+        two.hub.meet()
+    failure = told.value.failure
+    assert (failure.role, failure.kind) == ("worker.1", "failed")
+    assert "within runner.start_timeout=1.5 s, and nothing has linked to 127.0.0.1:" in failure.reason
+    assert "from elsewhere (worker.1). Start the same command there, with --host elsewhere;" in failure.reason
+    assert any("waiting for elsewhere (worker.1) to link to 127.0.0.1:" in note for note in two.hub.notes)
+
+
+def test_a_hub_that_does_not_answer_is_named(two: Two) -> None:
+    with pytest.raises(NotMet) as told:
+        two.other.meet()
+    reason = told.value.failure.reason
+    assert reason.startswith(
+        "127.0.0.1, the first worker's host, must answer within runner.start_timeout=1.5 s. Received: "
+    )
+    assert any(note.startswith("waiting for 127.0.0.1, the first worker's host, to answer") for note in two.other.notes)
+
+
+# -- who is refused --------------------------------------------------------------------------------------------
+
+
+def greeting(**changes: Any) -> Hello:
+    return dataclasses.replace(
+        Hello("1", HUB, (("a:1",), ("b:1",), ()), {"runner.seed": "7"}, "ab" * 8, "", ()), **changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": "2"}, "one version of fl_rec. Received: 1 and 2."),
+        (
+            {"addresses": (("a:1",), ("c:1",), ())},
+            "the same addresses, in the same order. Received: a:1 b:1  and a:1 c:",
+        ),
+        ({"settings": {"runner.seed": "8"}}, "the same configuration, but for paths. Received: runner.seed=7 and 8."),
+        ({"settings": {}}, "Received: runner.seed=7 and none."),
+        ({"data": "cd"}, "shards of one data set, .*Received: checksums abababababab and cd."),
+        ({"identity": "ef"}, "begin a run, or resume it. Received: 127.0.0.1 begins one and 127.0.0.1 resumes one."),
+        ({"host": OTHER, "checkpoints": (3,)}, "^$"),
+    ],
+)
+def test_what_all_hosts_have_alike(changes: dict[str, Any], message: str) -> None:
+    assert re.search(message, difference(greeting(), greeting(**changes)))
+
+
+def test_parts_of_two_runs() -> None:
+    told = difference(greeting(identity="a" * 32), greeting(identity="b" * 32))
+    assert told == "All hosts resume their part of one run. Received: runs aaaaaaaa and bbbbbbbb."
+
+
+def test_a_host_with_another_configuration_is_told_so(make: Callable[..., Party]) -> None:
+    two = Two(lambda here: make(here, settings={"runner.seed": "7" if here == HUB else "8"}))
+    waiting = two.threads.submit(two.hub.meet)
+    with pytest.raises(NotMet) as told:
+        two.other.meet()
+    assert told.value.failure.reason == (
+        "127.0.0.1, the first worker's host, has refused this one: All hosts have the same configuration, but for "
+        "paths. Received: runner.seed=7 and 8. The first is of 127.0.0.1, the second of elsewhere."
+    )
+    with pytest.raises(NotMet):
+        waiting.result(DEADLINE)
+    assert any("a host was refused, which linked from ipv4:127.0.0.1:" in note for note in two.hub.notes)
+    assert '"what": "refused"' in two.hub.run.audit.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([b"nonsense"], "of one version of fl_rec. Received: "),
+        ([encode(Word(1.0))], "A host says first who it is."),
+        ([encode(Word(1.0, greeting(host="nobody")))], "A host is one of elsewhere. Received: nobody."),
+        ([encode(Word(1.0, greeting(host=HUB)))], "A host is one of elsewhere. Received: 127.0.0.1."),
+    ],
+)
+def test_a_stranger_is_refused(two: Two, port: int, words: list[bytes], message: str) -> None:
+    waiting = two.threads.submit(two.hub.meet)
+    with grpc.insecure_channel(f"{HUB}:{port}") as channel:
+        grpc.channel_ready_future(channel).result(DEADLINE)
+        with pytest.raises(grpc.RpcError) as told:
+            list(channel.stream_stream(METHOD)(iter(words), timeout=DEADLINE))
+    assert told.value.code() == grpc.StatusCode.FAILED_PRECONDITION and message in told.value.details()
+    begin = two.other.meet()
+    assert waiting.result(DEADLINE).identity == begin.identity, "and the job begins all the same"
+
+
+def test_a_second_launcher_of_a_host_is_refused(two: Two, make: Callable[..., Party], tmp_path: Path) -> None:
+    two.met()
+    second = make(OTHER)
+    with pytest.raises(NotMet, match="A host has one launcher at a time. Received: a second one of elsewhere."):
+        second.meet()
+
+
+def test_a_message_is_read_within_limits() -> None:
+    word = Word(1.0, greeting(), logs={"worker.1": b"text"})
+    assert decode(Word, encode(word), "a host") == word
+    for wrong in ({"now": "soon"}, {"now": 1.0, "reports": [{}]}, {"now": 1.0, "leaving": "x" * 9000}, 7):
+        with pytest.raises(DataError, match="of one version of fl_rec. Received: a Word of a host"):
+            decode(Word, msgpack.packb(wrong), "a host")
