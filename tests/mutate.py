@@ -112,7 +112,12 @@ MUTANTS = [
     Mutant("runs/directory.py", "env.get(JOB_KEY) or (", "(", DIRECTORY),
     Mutant("job/exposed.py", "if not is_loopback(host)", "if is_loopback(host)", ("unit/job/test_exposed.py",)),
     Mutant("ps/native.py", "(value or 0) - link.base", "(value or 0)", DOORS),
-    Mutant("ps/doors.py", 'self.path.split("/")[1] == scope', 'self.path.split("/")[1] in (scope, "_worker")', DOORS),
+    Mutant(
+        "ps/doors.py",
+        'self.path.split("/")[1:2] == [scope]',
+        'self.path.split("/")[1:2] in ([scope], ["_worker"])',
+        DOORS,
+    ),
     Mutant("ps/doors.py", "self.server_address = (host, ", 'self.server_address = ("", ', DOORS),
     Mutant("ps/doors.py", ".status == 200", ".status != 403", DOORS),
     # -- data ------------------------------------------------------------------------------------------------
@@ -453,7 +458,7 @@ MUTANTS = [
     Mutant("secure/rates.py", "if self.left() < amount:", "if self.left() <= amount:", SECURE),
     Mutant("commands/certs.py", "if not _CLIENT.match(name):", "if True:", SECURE),
     Mutant("commands/certs.py", "drafted(folder.absolute(), 0o700)", "drafted(folder.absolute())", SECURE),
-    Mutant("runs/audit.py", "            untold = self._untold.pop(kind, (0, \"\", \"\"))[0]\n", "", AUDIT),
+    Mutant("runs/audit.py", '            untold = self._untold.pop(kind, (0, "", ""))[0]\n', "", AUDIT),
     Mutant("runs/audit.py", "if not rate.take():", "if False:", AUDIT),
     Mutant("coordinator/strategies/base.py", "if client in self.excluded:", "if False:", STRATEGIES),
     Mutant("ps/exchange.py", "in range(3)", "in range(1)", EXCHANGE),

@@ -12,7 +12,7 @@ from fl_rec.runs.audit import Audit
 
 log = logging.getLogger(__name__)
 
-# Seconds in which whoever connects to gloo's store has asked. It answers one after the other.
+# Seconds in which whoever connects to gloo's store has asked, and in which it has answered.
 _PATIENCE = 10.0
 
 
@@ -51,30 +51,37 @@ def guard_gloos_store(host: str, scope: str, audit: Audit) -> None:
         scope: the first part of the paths of all that this job's workers ask for.
         audit: told of all others.
     """
-    from paddle.distributed.fleet.utils.http_server import KVHandler, KVHTTPServer
+    from paddle.distributed.fleet.utils import http_server
 
-    def listen(self: Any) -> None:
-        self.server_address = (host, self.server_address[1])
-        # Not HTTPServer's, which asks who has that address, of a name server that may not answer.
-        socketserver.TCPServer.server_bind(self)
+    server: Any = http_server.KVHTTPServer
+    handler: Any = http_server.KVHandler
 
-    KVHTTPServer.server_bind = listen
-    original = getattr(KVHandler.parse_request, "fl_rec_original", KVHandler.parse_request)
+    class Store(socketserver.ThreadingMixIn, server):  # type: ignore[misc]
+        server_address: Any
+        daemon_threads = True  # a thread for each who comes, so that nobody waits for one who asks nothing
 
-    def parse_request(self: Any) -> bool:
-        if not original(self):
+        def server_bind(self) -> None:
+            self.server_address = (host, self.server_address[1])
+            # Not HTTPServer's, which asks who has that address, of a name server that may not answer.
+            socketserver.TCPServer.server_bind(self)
+
+    class Door(handler):  # type: ignore[misc]
+        timeout = _PATIENCE
+
+        def parse_request(self) -> bool:
+            if not super().parse_request():
+                return False
+            if self.path.split("/")[1:2] == [scope]:
+                if self.path != _knock(scope):
+                    return True
+                self.send_status_code(200)
+                return False
+            why = "gloo's store: it is of another job, or of none"
+            audit.tell("refused", self.client_address[0], why, "gloo's store")
+            self.send_error(403, "of another job")
             return False
-        if self.path.split("/")[1] == scope:
-            if self.path != _knock(scope):
-                return True
-            self.send_status_code(200)
-            return False
-        audit.tell("refused", self.client_address[0], "gloo's store: it is of another job, or of none", "gloo's store")
-        self.send_error(403, "of another job")
-        return False
 
-    parse_request.fl_rec_original = original  # type: ignore[attr-defined]
-    KVHandler.parse_request, KVHandler.timeout = parse_request, _PATIENCE
+    http_server.KVHTTPServer, http_server.KVHandler = Store, Door
 
 
 def knows(store: tuple[str, int], scope: str) -> bool:

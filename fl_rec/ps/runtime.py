@@ -11,7 +11,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,8 +104,7 @@ class PsRuntime:
         role_maker._gloo._init_timeout_seconds = math.ceil(config.runner.start_timeout) + CLOCK_STEP
         role_maker._gloo._run_timeout_seconds = math.ceil(config.runner.barrier_timeout) + CLOCK_STEP
         if role.kind == "worker" and role.rendezvous:
-            self._wait_for(role.rendezvous, "gloo's store", 0)
-            self._require_own_store()
+            self._wait_for(role.rendezvous, "gloo's store", 0, self._require_own_store)
         fleet.init(role_maker)
         if role.kind == "worker":
             self._all_gather = AllGather(role_maker._gloo._worker_comm, role.num_workers)
@@ -206,11 +205,12 @@ class PsRuntime:
             self.handle._worker.stop_server()
         self.handle._worker.stop_worker()
 
-    def _wait_for(self, endpoint: str, what: str, server: int) -> None:
+    def _wait_for(self, endpoint: str, what: str, server: int, proof: Callable[[], None] = lambda: None) -> None:
         """3.0.0's `wait_server_ready` is empty: workers race those they need, and die, or wait in gloo for ever.
 
         Args:
             what: of the server of this number answers there.
+            proof: asked of who answers; OSError has it asked again.
         """
         deadline = time.monotonic() + self.config.runner.start_timeout
         while True:
@@ -228,6 +228,7 @@ class PsRuntime:
                         f"program answers and server.{server} can't listen. Free the port or, if the system chose it, "
                         "start again."
                     )
+                proof()
                 return
             except OSError as err:
                 if time.monotonic() > deadline:

@@ -16,7 +16,7 @@ from .conftest import ROOT, Commands, Job
 # A first server that waits for its workers in gloo's store, and a worker 0 who goes there: each plays its role by the
 # script, in a fork. Says how the worker ended, what the store answers to others, and where the server listens.
 STRANGER = """
-import http.client, json, os, runpy, signal, sys, time
+import http.client, json, os, runpy, signal, socket, sys, time
 import psutil
 
 script, yaml, log, server, worker, store = sys.argv[1:]
@@ -38,7 +38,7 @@ def play(variables):
 host, port = store.split(":")
 
 def ask(method, path):
-    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    connection = http.client.HTTPConnection(host, int(port), timeout=8)
     connection.request(method, path, body=b"x" if method == "PUT" else None)
     return connection.getresponse().status
 
@@ -54,7 +54,9 @@ try:
         each.laddr[0] for one in (family, *family.children(True)) for each in one.net_connections("tcp")
         if each.status == "LISTEN"
     ]
-    asked = [("GET", "/"), ("HEAD", "/http.log"), *((method, "/_worker/0") for method in ("GET", "PUT", "DELETE"))]
+    idle = socket.create_connection((host, int(port)))  # who asks nothing keeps nobody from being answered
+    asked = [("GET", "/"), ("GET", "none"), ("HEAD", "/http.log")]
+    asked += [(method, "/_worker/0") for method in ("GET", "PUT", "DELETE")]
     print(json.dumps([os.waitstatus_to_exitcode(code), [ask(*each) for each in asked], listening]))
 finally:
     os.killpg(serving, signal.SIGKILL)
@@ -86,7 +88,7 @@ def test_a_worker_of_another_job_is_refused(stranger: str, job: Job, tmp_path: P
     worker |= {ENVIRONMENT_KEY: str(runs[1]), JOB_KEY: "theirs"}
     script, log = ROOT / "tools/static_fl_trainer.py", tmp_path / "log.txt"
     told = commands.program(STRANGER, script, job.yaml, log, json.dumps(server), json.dumps(worker), store)
-    assert json.loads(told) == [1, [403] * 5, ["127.0.0.1"]]
+    assert json.loads(told) == [1, [403] * 6, ["127.0.0.1"]]
     assert roles.read_statuses(runs[1] / "roles")["worker.0"].error == (
         f"Gloo's store must be this job's own. Received: {store}, where another program answers and server.0 can't "
         "listen. Free the port or, if the system chose it, start again."
