@@ -236,6 +236,8 @@ MUTANTS = [
     Mutant("terminal/words.py", "if gap > 0:", "if gap >= 0:", TERMINAL),
     Mutant("terminal/live.py", "[: room - 1]", "[:room]", TERMINAL),
     Mutant("terminal/live.py", "self._place.stop()", "pass", TERMINAL),
+    Mutant("job/tails.py", "if table and not _EPOCH.match(table):", "if table:", TERMINAL),
+    Mutant("terminal/story.py", "popularity is None", "popularity is not None", TERMINAL),
     Mutant("terminal/live.py", "self._console.lock = self._place._lock", "pass", TERMINAL),
     Mutant("terminal/live.py", "max(1, _OPENING_LINES - others)", "2", TERMINAL),
     Mutant("evaluation/table.py", "columns.remove(max(", "columns.remove(min(", EVALUATION),

@@ -86,6 +86,16 @@ def test_job_that_ends_well(
     assert Config.load(run.config).hyper_parameters.num_users == 2
 
 
+def test_notes_are_kept_in_full(
+    make_job: Callable[..., Path], fleetrun: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    fleetrun(ALL_DONE)
+    code, out, _ = run_cli(capsys, "-m", make_job(), "-o", "runner.trim=0.2")
+    note = "note: runner.trim=0.2 has no effect: set runner.aggregation=trimmed_mean.\n"
+    assert code == 0 and out.count(note) == 1
+    assert RunDirectory(tmp_path / "run").tables.read_text().startswith(f"{note}\n")
+
+
 def test_a_process_may_start_several(make_job: Callable[..., Path], fleetrun: Callable[..., None]) -> None:
     """Two jobs of one configuration in one second have a run each."""
     fleetrun(ALL_DONE)

@@ -53,6 +53,7 @@ def test_tables_and_notes_are_told_once(run: RunDirectory) -> None:
     tail.look()
     tail.look()
     run.append_table("note: the coordinator is back")
+    run.append_table("epoch 3 of 20\nwhat `epoch` is told\nnote: a tie")
     run.append_table("epoch 2")
     with open(run.tables, "a") as file:
         file.write("half a table\n")
@@ -61,6 +62,7 @@ def test_tables_and_notes_are_told_once(run: RunDirectory) -> None:
         ("table", "epoch 1: AUC 0.71 é"),
         ("note", "a client is left out"),
         ("note", "the coordinator is back"),
+        ("note", "a tie"),
         ("table", "epoch 2"),
     ]
 
