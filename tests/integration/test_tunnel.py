@@ -3,6 +3,7 @@ listener, and from a neighbour who has no certificate of the job's."""
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import shutil
 import subprocess
@@ -194,7 +195,8 @@ def test_a_job_through_the_tunnel(network: Network, configured: list[Path]) -> N
     assert heard(neighbour, inside, around) == ["closed", "closed"]
     network.play(firewall, [a, b, c])
     strangers = [network.intrude(network.folder / each) for each in ("others/10.88.0.2", "certs/client-0")]
-    wire, within, clear = (network.capture(*each) for each in ((a, "eth0"), (a, "flrec0"), (neighbour, "lo")))
+    switch = dataclasses.replace(a, name="switch", namespace=a.switch)
+    wire, within, clear = (network.capture(*each) for each in ((switch, "bridge"), (a, "flrec0"), (neighbour, "lo")))
 
     runs, launched = [RunDirectory(path.parent / "run") for path in configured], []
     for host, path in zip(network.hosts, configured):
@@ -218,4 +220,4 @@ def test_a_job_through_the_tunnel(network: Network, configured: list[Path]) -> N
     secrets = {"row": parts_of_rows(runs[0].model / "2"), "token": tokens, "report": [b"shard_rows", b"train_loss"]}
     wait_for("tcpdump to write it", lambda: seen(secrets, clear) == {"token", "report"})
     assert seen(secrets, within) == {"row"}
-    assert seen(secrets, wire) == set()
+    assert seen(secrets, wire) == set() and wire.stat().st_size > within.stat().st_size
