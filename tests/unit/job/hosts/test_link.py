@@ -285,8 +285,8 @@ def test_a_host_that_is_cut_off_is_told_on_both_sides(two: Two, monkeypatch: pyt
     assert [each.kind for each in failures] == ["died", "died"]
     assert failures[0].role == failures[1].role == "worker.1"
     assert failures[0].reason == (
-        "its host elsewhere (worker.1) has not been heard for 1 s (runner.heartbeat_timeout=1.3): it is cut off, frozen "
-        "or switched off."
+        "its host elsewhere (worker.1) has not been heard for 1 s (runner.heartbeat_timeout=1.3): it is cut off, "
+        "frozen or switched off."
     )
     assert failures[1].reason.startswith("this host, elsewhere, is cut off: 127.0.0.1, which judges the job, has not")
 
