@@ -133,6 +133,9 @@ class Guest(asyncio.Protocol):
             self.name = end.getsockname()[1:].decode()
             self._door.connected(self, self.name)
             await self._loop.create_unix_connection(lambda: _Inner(self), sock=end)
+        except asyncio.CancelledError:
+            end.close()
+            raise
         except OSError as err:
             end.close()
             log.warning("a connection of %s can't be taken in (%s)", self.who, err)

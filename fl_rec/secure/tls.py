@@ -118,7 +118,7 @@ def _serving(tls: Tls) -> ssl.SSLContext:
     context.set_alpn_protocols(["h2"])
     # A session that is taken up again would not be judged again.
     context.num_tickets = 0
-    context.options |= ssl.OP_NO_TICKET
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     return context
 
 
