@@ -22,10 +22,11 @@ from fl_rec.coordinator.strategies import ddpg_agent
 from fl_rec.data import catalogue
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import ALL
+from fl_rec.job.hosts.messages import Answer, Begin, Hello, Report, Verdict, Word, decode, encode, status_taken_in
 from fl_rec.nets.structure import Structure
 from fl_rec.page.content import content_of
 from fl_rec.page.render import run_page
-from fl_rec.runs import private_parts, roles, training_state
+from fl_rec.runs import activity, private_parts, roles, training_state
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.renumber import COUNTED
 from fl_rec.runs.result import Began, Data, RunResult, Versions, result_of
@@ -328,3 +329,36 @@ def decision_message(folder: Path) -> None:
     decision = wire.decode_decision(given(folder / "m.msgpack"))
     sound(decision.next_state in ("JOIN", "WAIT", "FINISH"), "state")
     sound(0 < decision.local_epochs < math.inf and isinstance(decision.reason, str), "epochs")
+
+
+def words() -> Files:
+    status = roles.RoleStatus("worker.1", 7, "boot 1", "running", "", {"running": 1.0}, "", "south", True, (8900,))
+    doing = activity.Activity("training epoch 3", 2.0, False, activity.Progress(3, 4, 5, 0.5))
+    hello = Hello("1", "south", (("n:1",), ("n:2", "s:2"), ()), {"runner.seed": "7"}, "ab", "cd", (1, 2))
+    word = Word(
+        3.0, hello, (Report(status, doing, 0.5, False, "ValueError: no"),), False, ((1, "token"),), "", {"w": b"x"}
+    )
+    answer = Answer(3.0, Begin("ab", 2, {"FL_REC_RESUME": "2"}), (status,), ((1, "token"),), Verdict("done"))
+    return {"word": encode(word), "answer": encode(answer)}
+
+
+@reader(words, 6)
+def link(folder: Path) -> None:
+    word = decode(Word, given(folder / "word"), "a host")
+    answer = decode(Answer, given(folder / "answer"), "the hub")
+    sound(all(type(each.now) in (int, float) and math.isfinite(each.now) for each in (word, answer)), "now")
+    sound(
+        all(type(each) is int and each >= 0 for each in (word.hello.checkpoints if word.hello else ())), "checkpoints"
+    )
+    sound(all(isinstance(each, bytes) for each in word.logs.values()), "logs")
+    sound(
+        all(type(worker) is int and isinstance(token, str) for worker, token in (*word.tokens, *answer.tokens)), "token"
+    )
+    sound(answer.verdict is None or answer.verdict.state in ("done", "failed", "interrupted"), "verdict")
+    for report in word.reports:
+        doing = report.activity
+        sound(math.isfinite(report.silence) and (doing is None or math.isfinite(doing.since)), "time")
+        sound(doing is None or doing.progress is None or 0 <= doing.progress.rows < 1 << 63, "rows")
+    for status in (*answer.statuses, *(report.status for report in word.reports)):
+        sound(type(status.pid) is int and all(0 <= port < 1 << 16 for port in status.ports), "ports")
+        sound(math.isfinite(status_taken_in(status, "south", 1.0).time), "times")

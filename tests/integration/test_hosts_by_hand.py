@@ -11,15 +11,10 @@ from typing import Any
 from fl_rec.runs.directory import Launch
 from fl_rec.secure import INSECURE_KEY
 
-from .conftest import ROOT, TIMEOUT, Job, SharedJob, clean_environment
+from .conftest import ROOT, TIMEOUT, SharedJob, clean_environment
 from .namespaces import namespaces, run_in
 from .test_hosts import Place, Spread
 from .test_resume import figures, together
-
-
-def brief(job: Job) -> None:
-    together(job)
-    job.runner.update(epochs=1)
 
 
 def start(place: Place, options: list[str]) -> subprocess.Popen[str]:
@@ -33,9 +28,9 @@ def start(place: Place, options: list[str]) -> subprocess.Popen[str]:
 
 
 def test_fleetrun_on_each_host(tmp_path: Path, shards: Path, shared_job: SharedJob) -> None:
-    first = [each for each in figures(shared_job("unbroken", together).run) if each["epoch"] == 1]
+    unbroken = shared_job("unbroken", together)
     with namespaces(2) as hosts:
-        spread = Spread(hosts, tmp_path, shards, [0, 1], [0, 1, 1], change=brief)
+        spread = Spread(hosts, tmp_path, shards, [0, 1], [0, 1, 1], change=together)
         names = {host.name: host.address for host in hosts}
         options = [_numbered(word, names) for word in spread.options]
         started = [start(place, options) for place in spread.places]
@@ -45,8 +40,8 @@ def test_fleetrun_on_each_host(tmp_path: Path, shards: Path, shared_job: SharedJ
             spread.end(started)
     assert [each.returncode for each in started] == [0, 0], told
     for place, said in zip(spread.places, told):
-        assert figures(place.run) == first != [] and place.result["state"] == "done"
-        assert "epoch 1/1  loss " in said, "fleetrun's terminal shows the job"
+        assert figures(place.run) == figures(unbroken.run) and place.result["state"] == "done"
+        assert "epoch 1/" in said, "fleetrun's terminal shows the job"
         begun = Launch.read(place.run)
         assert begun.hosts is not None and begun.hosts.here == place.host.address
     hub, other = spread.places

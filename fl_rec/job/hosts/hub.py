@@ -209,6 +209,7 @@ class Hub(Linked):
         """A host's stream, in a thread of its own: an answer to each word."""
         peer, member = context.peer(), None
         try:
+            self._require_certificate(context)
             for data in words:
                 word = decode(Word, data, peer)
                 if member is None:
@@ -231,11 +232,7 @@ class Hub(Linked):
         shown = hello.host[:100]
         if hello.host not in self._hosts.names[1:]:
             raise DataError(f"A host is one of {', '.join(self._hosts.names[1:])}. Received: {shown}.")
-        if self._tls is not None and hello.host not in names_of(context.auth_context()):
-            raise DataError(
-                f"A host's certificate is of its name. Received: {shown}, with one of "
-                f"{', '.join(sorted(names_of(context.auth_context())))[:200]}. fl-rec certs DIR --hosts makes one."
-            )
+        self._require_certificate(context, hello.host)
         if wrong := difference(self._own, hello):
             raise DataError(f"{wrong} The first is of {self._hosts.here}, the second of {shown}.")
         with self._lock:
@@ -248,6 +245,15 @@ class Hub(Linked):
         self._audit.tell("joined", hello.host, f"from {context.peer()}, with {said(self._hosts.roles_of(hello.host))}")
         self._notes.append(f"{self._named(hello.host)} has joined")
         return member
+
+    def _require_certificate(self, context: grpc.ServicerContext, host: str | None = None) -> None:
+        """DataError if it is none of this host's, or of any other; a client's, which it takes, opens nothing here."""
+        names = names_of(context.auth_context()) if self._tls is not None else set()
+        if self._tls is not None and not names & ({host} if host else {*self._hosts.names[1:]}):
+            raise DataError(
+                f"A host's certificate is of its name, {host or ' or '.join(self._hosts.names[1:])}. Received: one of "
+                f"{', '.join(sorted(names))[:200]}. fl-rec certs DIR --hosts makes them."
+            )
 
     def _refuse(self, peer: str, why: str) -> None:
         self._audit.tell("refused", peer, why, "link")

@@ -21,12 +21,13 @@ import pytest
 from fl_rec.errors import DataError
 from fl_rec.job.hosts import linked
 from fl_rec.job.hosts.company import Linked, NotMet, difference
-from fl_rec.job.hosts.messages import METHOD, Answer, Begin, Hello, Word, decode, encode
+from fl_rec.job.hosts.messages import METHOD, Begin, Hello, Report, Word, decode, encode
 from fl_rec.job.judge import Failure, Judge, Patience
 from fl_rec.job.watch import log_path
 from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import RESUME_KEY, RunDirectory
 from fl_rec.runs.hosts import Hosts
+from fl_rec.secure import Tls
 
 # Silence for longer than HEARTBEAT - 2 * BEAT is told.
 DEADLINE, HEARTBEAT, START, BEAT = 30.0, 1.3, 1.5, 0.05
@@ -116,16 +117,16 @@ def port() -> int:
 
 @pytest.fixture
 def make(tmp_path: Path, port: int, sleeper: Callable[[], subprocess.Popen]) -> Iterator[Callable[..., Party]]:
-    """`make(here, **changes)`: a host whose hello is changed so."""
+    """`make(here, tls, **changes)`: a host whose hello is changed so."""
     made = []
 
-    def make(here: str, **changes: Any) -> Party:
+    def make(here: str, tls: Tls | None = None, **changes: Any) -> Party:
         run, _ = RunDirectory.claim(tmp_path / here, "this test")
         hosts = Hosts((f"{HUB}:1",), (f"{HUB}:{port}", f"{OTHER}:1"), (), here)
         own = {"version": "1", "host": here, "addresses": (hosts.servers, hosts.workers, ()), "settings": {"a": "1"}}
         own.update({"data": "ab", "identity": "", "checkpoints": (), **changes})
         patience = Patience(START, HEARTBEAT, DEADLINE, True)
-        company = linked(hosts, lambda again: Hello(**own), False, None, run, patience, None)
+        company = linked(hosts, lambda again: Hello(**own), False, tls, run, patience, None)
         made.append(company)
         return Party(company, run, [], sleeper)
 
@@ -223,6 +224,8 @@ def test_a_stopped_role_elsewhere_is_named(two: Two) -> None:
     started = two.other.start("worker.1")
     two.hub.start("server.0")
     psutil.Process(started["worker.1"].pid).suspend()
+    hub: Any = two.hub.company
+    until(lambda: (report := hub.report("worker.1")) and report.stopped, "its stop")
     waits = two.hub.sleeper()
     two.hub.status("worker.0", waits, roles.FAILED, "one did not come")
     failure = until(failure_of(judges[0]), "the hub's verdict")
@@ -271,14 +274,16 @@ def test_a_host_that_is_cut_off_is_told_on_both_sides(two: Two, monkeypatch: pyt
     two.other.start("worker.1")
     until(lambda: "worker.1" in roles.read_statuses(two.hub.run.roles), "the worker")
     whole = [True]
-    answer = type(two.hub.company)._answer
+    hub: Any = two.hub.company
+    take = hub._take
 
-    def carry(self: Any, member: Any) -> Answer:
+    def carry(*word: Any) -> None:
         until(lambda: whole[0], "the cable")
-        return answer(self, member)
+        take(*word)
 
-    monkeypatch.setattr(type(two.hub.company), "_answer", carry)
+    monkeypatch.setattr(hub, "_take", carry)
     whole[0] = False
+    time.sleep(2 * BEAT)  # in which a word is on its way
     two.hub.status("worker.0", complaining, roles.FAILED, "connection lost")  # the effect, which is not blamed
     failures = [until(failure_of(judge), "a verdict") for judge in judges]
     whole[0] = True
@@ -403,6 +408,49 @@ def test_a_host_with_another_configuration_is_told_so(make: Callable[..., Party]
         waiting.result(DEADLINE)
     assert any("a host was refused, which linked from ipv4:127.0.0.1:" in note for note in two.hub.notes)
     assert '"what": "refused"' in two.hub.run.audit.read_text()
+
+
+@pytest.mark.parametrize(
+    ("shown", "message"),
+    [
+        (OTHER, ""),
+        ("client-0", r"A host's certificate is of its name, elsewhere. Received: one of .*client-0"),
+        (HUB, r"A host's certificate is of its name, elsewhere. Received: one of .*127.0.0.1"),
+        ("stranger", "must answer within runner.start_timeout=1.5 s"),
+    ],
+)
+def test_whose_certificate_it_is(make: Callable[..., Party], tmp_path: Path, shown: str, message: str) -> None:
+    certs = pytest.importorskip("fl_rec.commands.certs", reason="needs cryptography")
+    certs.create(tmp_path / "certs", 1, [HUB, OTHER])
+    certs.create(tmp_path / "theirs", 1, ["stranger"])
+
+    def tls(name: str) -> Tls:
+        folder = tmp_path / ("theirs" if name == "stranger" else "certs")
+        return Tls(folder / f"{name}.crt", folder / f"{name}.key", folder / "ca.crt")
+
+    two = Two(lambda here: make(here, tls(HUB if here == HUB else shown)))
+    waiting = two.threads.submit(two.hub.meet)
+    if not message:
+        assert two.other.meet().identity == waiting.result(DEADLINE).identity
+        return
+    with pytest.raises(NotMet) as told:
+        two.other.meet()
+    assert re.search(message, told.value.failure.reason)
+    with pytest.raises(NotMet):
+        waiting.result(DEADLINE)
+
+
+def test_a_host_tells_of_its_own_roles(two: Two) -> None:
+    judges = two.judged()
+    two.hub.start("server.0", "worker.0")
+    reporter = until(lambda: two.other.company._link.reporter, "its reporter")  # type: ignore[attr-defined]
+    status = roles.RoleStatus("worker.0", 1, "", roles.FAILED, "not so", {roles.FAILED: 1.0})
+    report = Report(status, None, 0.0, False, "")
+    reporter._over, reporter.reports = False, lambda: {"worker.0": report}
+    failure = until(failure_of(judges[0]), "the hub's verdict")
+    assert failure.role == "worker.1" and "not so" not in failure.reason
+    assert roles.read_statuses(two.hub.run.roles)["worker.0"].state == roles.RUNNING
+    assert "A host tells of its own roles. Received: worker.0 of elsewhere." in two.hub.run.audit.read_text()
 
 
 @pytest.mark.parametrize(
