@@ -50,6 +50,8 @@ class Mutant(NamedTuple):
 
 
 PLUGINS = ("unit/test_plugins.py",)
+ROLES = ("unit/runs/test_roles.py",)
+STATE = ("unit/runs/test_training_state.py",)
 TYPED = ("unit/test_typed.py",)
 CLI = ("unit/test_cli.py",)
 MISTAKES = ("unit/test_mistakes.py",)
@@ -110,6 +112,25 @@ MUTANTS = [
     # -- what a job opens to the network ---------------------------------------------------------------------
     Mutant("runs/directory.py", "if len(hosts) == 1 else", "if len(hosts) > 1 else", DIRECTORY),
     Mutant("runs/directory.py", "env.get(JOB_KEY) or (", "(", DIRECTORY),
+    Mutant("runs/roles.py", "if not _of_host(each, host)", "if _of_host(each, host)", ROLES),
+    Mutant("runs/roles.py", 'return host in ("", other) or', 'return host == "" or other.startswith(host) or', ROLES),
+    Mutant("runs/roles.py", "return not self.lives if self.host else", "return", ROLES),
+    Mutant("runs/training_state.py", "if epoch > (to.epoch if to else 0):", "if False:", STATE),
+    Mutant("coordinator/checkpoints.py", "round + 1", "round", STATE),
+    Mutant("coordinator/checkpoints.py", "runner.keep_checkpoints + 2", "runner.keep_checkpoints", STATE),
+    Mutant("data/manifest.py", "if number in own}", "}", ("unit/job/test_check.py",)),
+    Mutant(
+        "data/manifest.py",
+        "if own is not None and number not in own:",
+        "if own is not None:",
+        ("unit/data/test_catalogue.py",),
+    ),
+    Mutant(
+        "trainer/checkpoints.py",
+        "config.runner.keep_checkpoints + bool(role.elsewhere)",
+        "config.runner.keep_checkpoints",
+        ("paddle/test_checkpoints.py",),
+    ),
     Mutant("job/exposed.py", "if not is_loopback(host)", "if is_loopback(host)", ("unit/job/test_exposed.py",)),
     Mutant("ps/native.py", "(value or 0) - link.base", "(value or 0)", DOORS),
     Mutant(
@@ -217,7 +238,7 @@ MUTANTS = [
     Mutant("job/attempts.py", "math.inf if again else 2 +", "2 +", RESUME),
     Mutant("job/attempts.py", "_OF_A_WORKER * by_loss", "_OF_A_WORKER", RESUME),
     Mutant("trainer/away.py", "epoch < self._until", "epoch <= self._until", RESUME),
-    Mutant("trainer/checkpoints.py", "or epoch == self._runner.epochs", "", CHECKPOINTS),
+    Mutant("runs/training_state.py", "or epoch == epochs", "", CHECKPOINTS),
     Mutant("trainer/checkpoints.py", "if name not in shared}", "}", CHECKPOINTS),
     Mutant("data/rows.py", "self._pass, self._next = number, row", "self._pass, self._next = number, 0", CHECKPOINTS),
     Mutant("steps/graph.py", "paddle.seed(int(", "(int(", CHECKPOINTS),
