@@ -95,7 +95,7 @@ OWN_FILES = ("unit/nets/test_contract.py",)
 SAVING = ("paddle/test_saving.py",)
 EXCHANGE = ("paddle/test_exchange.py",)
 SECURE_SUM = ("unit/privacy/test_secure_sum.py",)
-SECURE = ("paddle/test_secure_exchange.py",)
+SECURE_EXCHANGE = ("paddle/test_secure_exchange.py",)
 CHANGES = ("unit/test_changes.py",)
 CLAIMS = ("unit/evaluation/test_claims.py",)
 SERVICE = ("unit/coordinator/test_service.py",)
@@ -455,12 +455,12 @@ MUTANTS = [
     Mutant("privacy/dp_training.py", "mechanism.cut(total, self._room)", "pass", ROUNDS),
     Mutant("privacy/secure_sum/clients.py", "share = least**-0.5", "share = clients**-0.5", SECURE_SUM),
     Mutant("privacy/secure_sum/clients.py", '(1 if runner.aggregation == "sum" else least)', "least", SECURE_SUM),
-    Mutant("ps/secure.py", "limb - self._there", "limb", SECURE),
-    Mutant("ps/secure.py", "max(threshold_of(len(keys)), self._least)", "threshold_of(len(keys))", SECURE),
-    Mutant("ps/secure.py", "self.share(rows, everyone) / self.share(rows, before)", "1.0", SECURE),
-    Mutant("ps/secure.py", "changes.clip(length, runner.clip_update)", "1.0", SECURE),
-    Mutant("ps/secure.py", "if self._spoilt or not", "if not", SECURE),
-    Mutant("ps/secure.py", "self.push(self._by_name(-self._model))", "pass", SECURE),
+    Mutant("ps/secure.py", "limb - self._there", "limb", SECURE_EXCHANGE),
+    Mutant("ps/secure.py", "max(threshold_of(len(keys)), self._least)", "threshold_of(len(keys))", SECURE_EXCHANGE),
+    Mutant("ps/secure.py", "self.share(rows, everyone) / self.share(rows, before)", "1.0", SECURE_EXCHANGE),
+    Mutant("ps/secure.py", "changes.clip(length, runner.clip_update)", "1.0", SECURE_EXCHANGE),
+    Mutant("ps/secure.py", "if self._spoilt or not", "if not", SECURE_EXCHANGE),
+    Mutant("ps/secure.py", "self.push(self._by_name(-self._model))", "pass", SECURE_EXCHANGE),
     Mutant("privacy/accountant.py", "self.exchanges += 1", "pass", PRIVACY),
     Mutant("coordinator/service.py", "2 * alike > len(self._expected)", "True", SERVICE),
     Mutant("coordinator/service.py", "if sender not in (None, client):", "if False:", DOOR),
