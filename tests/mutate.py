@@ -76,6 +76,7 @@ SERVING = ("unit/serving/test_evaluate.py",)
 PRIVACY = ("unit/privacy",)
 ALIVE = ("unit/job/test_alive.py", "unit/job/test_judge.py", "unit/runs/test_activity.py", "unit/runs/test_roles.py")
 FILES = ("unit/test_files.py",)
+LINK, ADDRESSES = ("unit/job/hosts/test_link.py",), ("unit/job/hosts/test_addresses.py",)
 BAD_INPUT = ("unit/test_bad_input.py",)
 MODELS = ("paddle/test_models.py",)
 RECEIVED = ("unit/config/test_received.py",)
@@ -141,6 +142,25 @@ MUTANTS = [
     ),
     Mutant("ps/doors.py", "self.server_address = (host, ", 'self.server_address = ("", ', DOORS),
     Mutant("ps/doors.py", ".status == 200", ".status != 403", DOORS),
+    # -- several hosts ---------------------------------------------------------------------------------------
+    Mutant("job/hosts/hub.py", "and self._hub.all_heard_since(self._failed)", "", LINK),
+    Mutant(
+        "job/hosts/hub.py", "member.gone is not None or member.silence > self._limit", "member.gone is not None", LINK
+    ),
+    Mutant("job/hosts/hub.py", "return not over and super()", "return super()", LINK),
+    Mutant("job/hosts/hub.py", "max(set.intersection(", "min(set.intersection(", LINK),
+    Mutant(
+        "job/hosts/hub.py",
+        "if name not in own:\n                    raise",
+        "if False:\n                    raise",
+        LINK,
+    ),
+    Mutant("job/hosts/hub.py", "not names & ({host} if host else", "not names & (names if host else", LINK),
+    Mutant("job/hosts/branch.py", "for name in _GIVEN if name in told", "for name in told", LINK),
+    Mutant("job/hosts/branch.py", "bool(self._workers) and len(self._done()) == len(self._workers)", "False", LINK),
+    Mutant("job/hosts/messages.py", "since=activity.since + time.monotonic() - told_at", "since=told_at", LINK),
+    Mutant("job/hosts/addresses.py", "if loopback and len(found) > 1:", "if False:", ADDRESSES),
+    Mutant("runs/hosts.py", "port = port % 65535 + 1", "break", ADDRESSES),
     # -- data ------------------------------------------------------------------------------------------------
     Mutant("data/rows.py", "self._pass += self._next == 0", "pass", ROWS),
     Mutant("data/rows.py", "self._next = stop % self.count", "self._next = stop", ROWS),
@@ -386,7 +406,7 @@ MUTANTS = [
     Mutant("runs/activity.py", "    _change(what=before.what", "    dict(what=before.what", ALIVE),
     Mutant("job/alive.py", "min(now - self._looked, LONGEST_STEP)", "now - self._looked", ALIVE),
     Mutant("job/alive.py", "(moved and not question.answers)", "moved", ALIVE),
-    Mutant("job/judge.py", "self._is_stopped(name) or self._signs.silence(name) > silent", "False", ALIVE),
+    Mutant("job/judge.py", "self._is_stopped(name) or self._silence(name) > silent", "False", ALIVE),
     Mutant("job/judge.py", "each is not None and each.for_others", "each is not None", ALIVE),
     Mutant("job/judge.py", "self._missing() and self._signs", "self._signs", ALIVE),
     Mutant(
