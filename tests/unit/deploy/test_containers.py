@@ -140,3 +140,4 @@ def test_composes_run_is_resumed() -> None:
     options = parsers([command])[1][command].parse_args(arguments)
     assert (command, str(options.run), options.host) == ("resume", "/runs/job", "worker-1")
     assert options.opt[0] == "tls.cert=/certs/{name}.crt"
+    assert str(options.config_yaml) == "/project/shop/job.yaml"  # a net of one's own is not taken from a run's folder

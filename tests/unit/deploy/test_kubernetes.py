@@ -264,4 +264,9 @@ def test_the_scripts_give_each_pod_its_own(name: str, tmp_path: Path) -> None:
         assert f"runner.run_dir={folder}/runs/job" in options.opt
         (folder / "runs" / "job").mkdir()
         (folder / "runs" / "job" / "launch.json").touch()
-        assert play("start.sh") == ["resume", f"{folder}/runs/job"]
+        command, *arguments = play("start.sh")
+        resumed = parsers([command])[1][command].parse_args(arguments)
+        assert (command, resumed.run) == ("resume", folder / "runs" / "job")
+        # What is code, or names it, is not taken from a run's folder.
+        assert (resumed.config_yaml, resumed.script) == (options.config_yaml, options.script)
+        assert set(options.opt) - set(resumed.opt) == {f"runner.run_dir={folder}/runs/job"}
