@@ -191,6 +191,19 @@ def test_a_certificate_that_will_not_do(serve: Serve, certs: Path, name: str, al
     served.play()
 
 
+def test_no_certificate(serve: Serve, certs: Path) -> None:
+    served = serve(certs)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(certs / "ca.crt")
+    with (
+        pytest.raises(ssl.SSLError) as caught,
+        context.wrap_socket(served.connect(), server_hostname="127.0.0.1") as peer,
+    ):
+        peer.recv(1)
+    assert "CERTIFICATE_REQUIRED" in str(caught.value.reason)
+    assert served.written()[0][1] == "it shows no certificate: set tls.cert and tls.key there"
+
+
 def test_a_client_of_another_authority(serve: Serve, certs: Path, tmp_path: Path) -> None:
     """Which takes the coordinator's, so that only the coordinator can say no."""
     served, both = serve(certs), tmp_path / "both"
@@ -400,13 +413,16 @@ def test_many_connections_of_a_client(serve: Serve, certs: Path) -> None:
 
 def test_a_connection_that_is_refused_too_often(serve: Serve) -> None:
     served = serve(refusals=3)
+    inside: Mapping[str, Any] = vars(served.reception._door)["_all"]
     with grpc.insecure_channel(served.endpoint) as channel:
-        call, lost = channel.stream_stream(METHOD), threading.Event()
-        for _ in range(3):
+        call = channel.stream_stream(METHOD)
+        for refusals in range(1, 4):
             assert call(iter([b"x"])).code() == grpc.StatusCode.UNAUTHENTICATED
-        channel.subscribe(lambda state: lost.set() if state != grpc.ChannelConnectivity.READY else None)
-        lost.clear()
-        assert lost.wait(DEADLINE)
+            assert [each.refusals for each in inside] == [refusals]
+        deadline = time.monotonic() + DEADLINE
+        while inside:
+            assert time.monotonic() < deadline, "the connection should have been closed"
+            time.sleep(0.01)
     served.play()
 
 
