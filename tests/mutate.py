@@ -145,7 +145,10 @@ MUTANTS = [
     # -- several hosts ---------------------------------------------------------------------------------------
     Mutant("job/hosts/hub.py", "and self._hub.all_heard_since(self._failed)", "", LINK),
     Mutant(
-        "job/hosts/hub.py", "member.gone is not None or member.silence > self._limit", "member.gone is not None", LINK
+        "job/hosts/hub.py",
+        "member.gone is not None or self._silence(member) > self._limit",
+        "member.gone is not None",
+        LINK,
     ),
     Mutant("job/hosts/hub.py", "return not over and super()", "return super()", LINK),
     Mutant("job/hosts/hub.py", "max(set.intersection(", "min(set.intersection(", LINK),

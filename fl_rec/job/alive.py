@@ -7,6 +7,7 @@ server's is that it answers, since a thread of its own says nothing of those tha
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +23,21 @@ _PAUSE = 1.0
 LONGEST_STEP = 1.0
 
 
+class Awake:
+    """A clock of seconds in which this process stands still while it is stopped, if it is asked all the time."""
+
+    def __init__(self) -> None:
+        self._seconds, self._asked = 0.0, time.monotonic()
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        with self._lock:
+            now = time.monotonic()
+            self._seconds += min(now - self._asked, LONGEST_STEP)
+            self._asked = now
+            return self._seconds
+
+
 class Signs:
     """Signs of life of a job's processes, by name; `look` gathers them, again and again.
 
@@ -31,16 +47,14 @@ class Signs:
 
     def __init__(self) -> None:
         self.awake = 0.0
-        self._looked = time.monotonic()
+        self._clock = Awake()
         self._clocks: dict[str, float | None] = {}
         self._last: dict[str, float] = {}
         self._questions: dict[str, Question] = {}
 
     def look(self, processes: Mapping[str, RoleStatus]) -> None:
         """Notes who has given a sign since the last look."""
-        now = time.monotonic()
-        self.awake += min(now - self._looked, LONGEST_STEP)
-        self._looked = now
+        self.awake = self._clock()
         for name, status in processes.items():
             clock = activity.processor_time(status.pid)
             moved = clock is None or clock != self._clocks.get(name)

@@ -23,6 +23,7 @@ import psutil
 
 from fl_rec.coordinator.process import hand_out, tokens_of
 from fl_rec.errors import FLRecError
+from fl_rec.job.alive import Awake
 from fl_rec.job.hosts.company import Linked, NotMet, channel_options_of, first_of
 from fl_rec.job.hosts.messages import (
     BEAT,
@@ -149,7 +150,8 @@ class Link:
         self.leaving, self._why = "", ""
         self.reporter: Reporter | None = None
         self.logs: Callable[[str], Path] = partial(log_path, run)
-        self._heard = time.monotonic()
+        self._clock = Awake()  # in which what this launcher stands still for is not the hub's silence
+        self._heard = self._clock()
         self._gone = 0.0  # for how long the hub had been silent when the stream ended
         self._tokens: tuple[tuple[int, str], ...] = ()
         self._wake, self._parting = threading.Event(), threading.Event()
@@ -165,7 +167,7 @@ class Link:
     @property
     def silence(self) -> float:
         """Seconds since the hub was heard."""
-        return time.monotonic() - self._heard
+        return self._clock() - self._heard
 
     def leave(self, reason: str) -> None:
         """Says why this launcher ends, and waits until that is heard."""
@@ -269,7 +271,7 @@ class Link:
             with suppress(OSError):
                 hand_out(self._run, dict(answer.tokens))
                 self._tokens = answer.tokens
-        self._heard = time.monotonic()
+        self._heard = self._clock()
         self.verdict, self.begin = answer.verdict or self.verdict, answer.begin or self.begin
 
 

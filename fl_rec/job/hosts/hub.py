@@ -20,6 +20,7 @@ import psutil
 
 from fl_rec.coordinator.process import hand_out, tokens_of
 from fl_rec.errors import DataError, FLRecError, RunError
+from fl_rec.job.alive import Awake
 from fl_rec.job.hosts.company import Linked, NotMet, channel_options_of, difference, first_of
 from fl_rec.job.hosts.messages import (
     BEAT,
@@ -56,7 +57,7 @@ class Member:
 
     Attributes:
         hello: what it said of itself.
-        heard: when it was heard last.
+        heard: when it was heard last, by the hub's clock.
         word: what it told then.
         reports: of its roles, in this clock's times.
         told: the statuses that it was told, by role.
@@ -72,10 +73,6 @@ class Member:
     gone: float | None = None
     parted: bool = False
 
-    @property
-    def silence(self) -> float:
-        return time.monotonic() - self.heard
-
 
 class Hub(Linked):
     """This host, to which the others link."""
@@ -84,6 +81,8 @@ class Hub(Linked):
 
     def meet(self, epoch: int | None, note: Callable[[str], None]) -> Begin:
         self._lock = threading.RLock()
+        # What this launcher stands still for is nobody's silence.
+        self.clock = Awake()
         self._members: dict[str, Member] = {}
         self._notes: list[str] = []
         self._tokens: dict[int, str] = {}
@@ -168,7 +167,7 @@ class Hub(Linked):
         if member.gone is not None and member.gone < 4 * BEAT:
             return f"{its} has ended the link without a word: its launcher was killed, or it was switched off.", "died"
         return (
-            f"{its} has not been heard for {member.silence:.0f} s (runner.heartbeat_timeout="
+            f"{its} has not been heard for {self._silence(member):.0f} s (runner.heartbeat_timeout="
             f"{self._patience.heartbeat:g}): it is cut off, frozen or switched off.",
             "died",
         )
@@ -177,9 +176,6 @@ class Hub(Linked):
         """Of a role of another host; None if it has told of none."""
         member = self._members.get(host_of(self._hosts.roles[role]))
         return None if member is None else member.reports.get(role)
-
-    def silence(self, host: str) -> float:
-        return self._members[host].silence if host in self._members else 0.0
 
     def starter_is_over(self, host: str) -> bool:
         return host in self._members and self._members[host].word.over
@@ -222,7 +218,7 @@ class Hub(Linked):
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(err)[:LONGEST_TEXT])
         finally:  # also when it was broken off
             if member is not None:
-                member.gone = member.silence
+                member.gone = self._silence(member)
 
     def _admit(self, word: Word, context: grpc.ServicerContext) -> Member:
         """FLRecError: it is refused."""
@@ -241,7 +237,7 @@ class Hub(Linked):
                 raise DataError(f"A host has one launcher at a time. Received: a second one of {shown}.")
             if before is not None and self._begin is not None:
                 raise DataError(f"A host joins before the job begins. Received: {shown}, which was lost since.")
-            member = self._members[hello.host] = Member(hello, time.monotonic(), word)
+            member = self._members[hello.host] = Member(hello, self.clock(), word)
         self._audit.tell("joined", hello.host, f"from {context.peer()}, with {said(self._hosts.roles_of(hello.host))}")
         self._notes.append(f"{self._named(hello.host)} has joined")
         return member
@@ -286,7 +282,7 @@ class Hub(Linked):
                 self._tokens = dict(word.tokens)
                 with suppress(OSError):
                     hand_out(self._run, {worker: self._tokens[worker] for worker in self._hosts.workers_of()})
-            member.heard, member.word = time.monotonic(), word
+            member.heard, member.word = self.clock(), word
 
     def _answer(self, member: Member) -> Answer:
         told = []
@@ -308,7 +304,10 @@ class Hub(Linked):
         return {name: report.status for reports in (own, *members) for name, report in reports.items()}
 
     def _is_lost(self, member: Member) -> bool:
-        return member.gone is not None or member.silence > self._limit
+        return member.gone is not None or self._silence(member) > self._limit
+
+    def _silence(self, member: Member) -> float:
+        return self.clock() - member.heard
 
     def _named(self, host: str) -> str:
         return f"{host} ({said(self._hosts.roles_of(host))})"
@@ -358,7 +357,7 @@ class HubJudge(Judge):
             return Failure(role, reason, self._logs(role), kind)
         failure = super().failure()
         # A host that is cut off makes others complain: nobody is blamed before all have been heard once more.
-        self._failed = None if failure is None else self._failed or time.monotonic()
+        self._failed = None if failure is None else self._failed or self._hub.clock()
         return failure if self._failed is not None and self._hub.all_heard_since(self._failed) else None
 
     def is_over(self) -> bool:

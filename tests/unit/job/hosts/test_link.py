@@ -104,6 +104,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("hub", "branch", "company"):
         monkeypatch.setattr(f"fl_rec.job.hosts.{module}.BEAT", BEAT)
     monkeypatch.setattr("fl_rec.job.hosts.hub._SAID_AFTER", 0.2)
+    monkeypatch.setattr("fl_rec.job.alive.LONGEST_STEP", 0.3)
     monkeypatch.setattr("fl_rec.job.hosts.branch._PAUSE", 0.1)
     monkeypatch.setattr("fl_rec.job.hosts.branch._FAREWELL", 0.5)
 
@@ -294,6 +295,16 @@ def test_a_host_that_is_cut_off_is_told_on_both_sides(two: Two, monkeypatch: pyt
         "frozen or switched off."
     )
     assert failures[1].reason.startswith("this host, elsewhere, is cut off: 127.0.0.1, which judges the job, has not")
+
+
+def test_who_stood_still_takes_that_for_nobodys_silence(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    judges = two.judged()
+    two.hub.start("server.0", "worker.0")
+    two.other.start("worker.1")
+    until(lambda: "worker.1" in roles.read_statuses(two.hub.run.roles), "the worker")
+    now = time.monotonic
+    monkeypatch.setattr("fl_rec.job.alive.time.monotonic", lambda: now() + 3600)
+    assert [failure_of(judge)() for judge in judges] == [None, None]
 
 
 def test_the_last_word_is_not_needed(two: Two) -> None:
