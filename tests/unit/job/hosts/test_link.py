@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -260,8 +261,9 @@ def test_a_server_that_ends_with_its_hosts_workers_is_not_lost(two: Two) -> None
     until(lambda: "worker.1" in roles.read_statuses(two.hub.run.roles), "the worker")
     started["server.0"].kill()
     started["server.0"].wait()
-    for _ in range(5):
+    for _ in range(10):
         assert failure_of(judges[0])() is None
+        time.sleep(BEAT)
 
 
 # -- a host that is lost ---------------------------------------------------------------------------------------
@@ -449,6 +451,16 @@ def test_whose_certificate_it_is(make: Callable[..., Party], tmp_path: Path, sho
     assert re.search(message, told.value.failure.reason)
     with pytest.raises(NotMet):
         waiting.result(DEADLINE)
+
+
+def test_a_host_takes_no_other_hosts_name(two: Two) -> None:
+    hub: Any = two.hub.company
+    hub._tls = object()
+    context = SimpleNamespace(auth_context=lambda: {"x509_common_name": [OTHER.encode()]})
+    hub._require_certificate(context)
+    hub._require_certificate(context, OTHER)
+    with pytest.raises(DataError, match="is of its name, third. Received: one of elsewhere."):
+        hub._require_certificate(context, "third")
 
 
 def test_a_host_tells_of_its_own_roles(two: Two) -> None:
