@@ -161,7 +161,7 @@ MUTANTS = [
     Mutant("job/hosts/hub.py", "not names & ({host} if host else", "not names & (names if host else", LINK),
     Mutant("job/hosts/branch.py", "for name in _GIVEN if name in told", "for name in told", LINK),
     Mutant("job/hosts/branch.py", "bool(self._workers) and len(self._done()) == len(self._workers)", "False", LINK),
-    Mutant("job/hosts/messages.py", "since=activity.since + time.monotonic() - told_at", "since=told_at", LINK),
+    Mutant("job/hosts/messages.py", "since=activity.since + time.monotonic()", "since=time.monotonic()", LINK),
     Mutant("job/hosts/addresses.py", "if loopback and len(found) > 1:", "if False:", ADDRESSES),
     Mutant("runs/hosts.py", "port = port % 65535 + 1", "break", ADDRESSES),
     # -- data ------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import pytest
 from fl_rec.errors import DataError
 from fl_rec.job.hosts import linked
 from fl_rec.job.hosts.company import Linked, NotMet, difference
-from fl_rec.job.hosts.messages import METHOD, Begin, Hello, Report, Word, decode, encode
+from fl_rec.job.hosts.messages import METHOD, Begin, Hello, Report, Word, decode, encode, taken_in
 from fl_rec.job.judge import Failure, Judge, Patience
 from fl_rec.job.watch import log_path
 from fl_rec.runs import activity, roles
@@ -501,6 +501,20 @@ def test_a_second_launcher_of_a_host_is_refused(two: Two, make: Callable[..., Pa
     second = make(OTHER)
     with pytest.raises(NotMet, match="A host has one launcher at a time. Received: a second one of elsewhere."):
         second.meet()
+
+
+def test_another_hosts_times_are_made_this_ones() -> None:
+    """Of a machine that was booted a day later."""
+    now = time.monotonic()
+    status = roles.RoleStatus("worker.1", 1, "", roles.RUNNING, "", {roles.RUNNING: now - 86400 - 7})
+    doing = activity.Activity("training epoch 3", now - 86400 - 5)
+    report = taken_in(Report(status, doing, 0.0, False, ""), OTHER, now - 86400)
+    assert report.status.host == OTHER and report.activity is not None
+    assert report.status.time == pytest.approx(now - 7, abs=1) and report.activity.since == pytest.approx(
+        now - 5, abs=1
+    )
+    with pytest.raises(DataError, match="has the time of its state. Received: none of 'worker.1' on elsewhere."):
+        taken_in(Report(dataclasses.replace(status, times={}), None, 0.0, False, ""), OTHER, now)
 
 
 def test_a_message_is_read_within_limits() -> None:
