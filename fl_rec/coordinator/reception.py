@@ -165,6 +165,7 @@ class _Intake:
     def __init__(self, limit: int, most: int) -> None:
         self._limit, self._most = limit, most
         self._open: dict[asyncio.Future[bytes], bytearray] = {}
+        self._bytes = 0  # of all that are open: to add them up at each chunk would take the square of their number
         self._of_client: dict[int, list[asyncio.Future[bytes]]] = {}  # in the order in which they came
 
     async def read(self, chunks: AsyncIterator[bytes], client: int) -> bytes:
@@ -179,10 +180,11 @@ class _Intake:
         try:
             await asyncio.wait({reading}, timeout=RECEIVE_SECONDS)
         finally:
-            del self._open[reading]
+            if not reading.done():
+                reading.cancel()
+            self._bytes -= len(self._open.pop(reading))
             own.remove(reading)
         if not reading.done() or reading.cancelled():
-            reading.cancel()
             raise Refused(
                 grpc.StatusCode.UNAVAILABLE,
                 f"A report must be told within {RECEIVE_SECONDS:g} s, and sooner while others tell as much. "
@@ -201,6 +203,7 @@ class _Intake:
                     "the limit.",
                 )
             message += chunk
-            if sum(map(len, self._open.values())) > self._most * self._limit:
+            self._bytes += len(chunk)
+            if self._bytes > self._most * self._limit:
                 max(self._open, key=lambda each: len(self._open[each])).cancel()
         return bytes(message)
