@@ -30,15 +30,16 @@ class Audit:
     Args:
         path: the file.
         clock: seconds, for tests.
+        logged: whether each line is logged too.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path, self._clock = path, clock
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, logged: bool = True) -> None:
+        self._path, self._clock, self._logged = path, clock, logged
         self._rates: dict[str, Rate] = {}
         self._untold: dict[str, tuple[int, str, str]] = {}
 
     def tell(self, what: What, who: str, why: str, kind: str = "") -> None:
-        """Writes a line, and logs it; where none can be written, it is logged alone.
+        """Writes a line, and logs it; where none can be written, that is logged.
 
         Args:
             who: a client, a host or an address.
@@ -64,7 +65,9 @@ class Audit:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         line: dict[str, str | int] = {"time": now, "what": what, "who": who[:LONGEST], "why": why[:LONGEST]}
         line |= {"untold": untold} if untold else {}
-        log.log(logging.WARNING if what == "refused" else logging.INFO, "%s: %s: %s", what, line["who"], line["why"])
+        if self._logged:
+            level = logging.WARNING if what == "refused" else logging.INFO
+            log.log(level, "%s: %s: %s", what, line["who"], line["why"])
         try:
             append_line(self._path, json.dumps(line))
         except OSError as err:

@@ -76,7 +76,8 @@ def evaluate(saved: SavedModel, config: Config | None = None, data: Path | None 
         data: a folder of shards, or the one with their manifest; None for runner.test_data_dir.
 
     Returns:
-        model, epoch, client ("all" or a number), test_auc, test_users, hr, ndcg and top_k.
+        model, epoch, client ("all" or a number), test_auc, test_users, hr, ndcg and top_k; elsewhere, the clients whose
+        shards are on other hosts, if there are any.
 
     Raises:
         DataError, ConfigError: the model, its configuration or the data will not do.
@@ -101,6 +102,7 @@ def evaluate(saved: SavedModel, config: Config | None = None, data: Path | None 
         "client": ALL if saved.client is None else saved.client,
         **Evaluation.total(measured).to_record(),
         "top_k": config.runner.top_k,
+        **({"elsewhere": saved.elsewhere} if saved.elsewhere else {}),
     }
 
 
@@ -111,7 +113,7 @@ def to_table(found: Sequence[Figures]) -> str:
         [
             each["model"],
             figure(each["epoch"], "d"),
-            str(each["client"]),
+            _whose(each),
             f"{each['test_users']:,}",
             str(each["top_k"]),
             *(figure(each[name], ".4f") for name in ("test_auc", "hr", "ndcg")),
@@ -119,6 +121,11 @@ def to_table(found: Sequence[Figures]) -> str:
         for each in found
     ]
     return format_table([header, RULE, *lines], left=[0])
+
+
+def _whose(each: Figures) -> str:
+    away = ", ".join(map(str, each.get("elsewhere", ())))
+    return f"{each['client']} but {away}" if away else str(each["client"])
 
 
 def _models(options: argparse.Namespace) -> Iterator[tuple[SavedModel, Config]]:

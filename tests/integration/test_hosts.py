@@ -234,6 +234,7 @@ def test_a_hosts_model_is_for_its_own_clients(on_three: Spread, commands: Comman
     # Users are in one shard each.
     assert f"ids       {sum(each['train']['users'] for each in shards):,} users, " in said
     found = json.loads(commands.succeed("evaluate", place.run.path, "--format", "json"))
+    assert found["elsewhere"] == others
     assert found["test_users"] == sum(each["test"]["users"] for each in shards)
     last = {each["client"]: each for each in figures(place.run) if each["epoch"] == 2}
     hits = sum(last[worker]["hr"] * last[worker]["test_users"] for worker in place.workers)

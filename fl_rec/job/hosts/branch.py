@@ -146,8 +146,8 @@ class Link:
         self._hosts, self._run, self._limit, self._tls, self._hello = hosts, run, limit, tls, hello
         self.begin: Begin | None = None
         self.verdict: Verdict | None = None
-        self.over = self.refused = False
-        self.leaving, self._why = "", ""
+        self.over = False
+        self.refused, self.leaving, self._why = "", "", ""
         self.reporter: Reporter | None = None
         self.logs: Callable[[str], Path] = partial(log_path, run)
         self._clock = Awake()  # in which what this launcher stands still for is not the hub's silence
@@ -205,7 +205,7 @@ class Link:
             path = self.logs(role) if role in self._hosts.roles_of(self._hosts.here) else log
             return Failure(role, verdict.error, path, verdict.kind)
         if self.refused:
-            return Failure(own, f"{hub}, the first worker's host, has refused this one: {self._why}", log)
+            return Failure(own, self.refused, log)
         if self.over and self._gone < 4 * BEAT:
             reason = f"{hub}, which judges the job, has ended the link without a word: its launcher was killed"
             return Failure(own, f"{reason}, or it was switched off.", log, "died")
@@ -250,12 +250,14 @@ class Link:
             for data in self._call:
                 self._take(decode(Answer, data, peer))
         except grpc.RpcError as err:
-            self.refused = err.code() == grpc.StatusCode.FAILED_PRECONDITION
             self._why = str(err.details())
-            if self._tls is not None and not self.refused:
-                self._why = why_refused(self._hosts.workers[0], self._tls) or self._why
+            if err.code() == grpc.StatusCode.FAILED_PRECONDITION:
+                self.refused = f"{peer}, the first worker's host, has refused this one: {self._why}"
+            elif self.begin is None and (why := why_refused(self._hosts.workers[0], self._tls)):
+                # To wait doesn't change certificates.
+                self.refused = f"there is no link to {peer}, the first worker's host: {why}"
         except FLRecError as err:
-            self.refused, self._why = True, str(err)
+            self.refused = f"{peer}, the first worker's host, was not understood: {err}"
         self._gone, self.over = self.silence, True
         self._wake.set()
 

@@ -89,7 +89,9 @@ class Hub(Linked):
         self._begin: Begin | None = None
         self._verdict: Verdict | None = None
         self._reporter: Reporter | None = None
-        self._audit = Audit(self._run.audit)
+        # What is to be seen of it is a note.
+        self._audit = Audit(self._run.audit, logged=False)
+        self._refused = ""
         self._own = self._hello(self._resumed)
         self._server = self._serve()
         began, awaited = time.monotonic(), False
@@ -253,6 +255,7 @@ class Hub(Linked):
 
     def _refuse(self, peer: str, why: str) -> None:
         self._audit.tell("refused", peer, why, "link")
+        self._refused = f", but what was refused ({peer}: {why})"
         if self._begin is None:  # a job that goes on is nobody else's
             self._notes.append(f"a host was refused, which linked from {peer}: {why}")
 
@@ -317,8 +320,8 @@ class Hub(Linked):
         commands = " and ".join(f"--host {name}" for name in missing)
         reason = (
             f"its host must come within runner.start_timeout={self._patience.start:g} s, and nothing has linked to "
-            f"{self._hosts.workers[0]} from {names}. Start the same command there, with {commands}; see whether it "
-            "reaches this address; or raise runner.start_timeout."
+            f"{self._hosts.workers[0]} from {names}{self._refused}. Start the same command there, with {commands}; see "
+            "whether it reaches this address; or raise runner.start_timeout."
         )
         return Failure(first_of(self._hosts.roles_of(missing[0])), reason, log_path(self._run, STARTER))
 

@@ -417,8 +417,9 @@ def test_a_host_with_another_configuration_is_told_so(make: Callable[..., Party]
         "127.0.0.1, the first worker's host, has refused this one: All hosts have the same configuration, but for "
         "paths. Received: runner.seed=7 and 8. The first is of 127.0.0.1, the second of elsewhere."
     )
-    with pytest.raises(NotMet):
+    with pytest.raises(NotMet) as told:
         waiting.result(DEADLINE)
+    assert re.search(r"elsewhere \(worker.1\), but what was refused \(ipv4:.*seed=7 and 8", told.value.failure.reason)
     assert any("a host was refused, which linked from ipv4:127.0.0.1:" in note for note in two.hub.notes)
     assert '"what": "refused"' in two.hub.run.audit.read_text()
 
@@ -429,7 +430,11 @@ def test_a_host_with_another_configuration_is_told_so(make: Callable[..., Party]
         (OTHER, ""),
         ("client-0", r"A host's certificate is of its name, elsewhere. Received: one of .*client-0"),
         (HUB, r"A host's certificate is of its name, elsewhere. Received: one of .*127.0.0.1"),
-        ("stranger", "must answer within runner.start_timeout=1.5 s"),
+        (
+            "stranger",
+            "no link to .*, the first worker's host: The certificate of .* is of another authority than tls.ca",
+        ),
+        ("", "there is no link to 127.0.0.1, the first worker's host: 127.0.0.1:.* asks for TLS: set tls.cert"),
     ],
 )
 def test_whose_certificate_it_is(make: Callable[..., Party], tmp_path: Path, shown: str, message: str) -> None:
@@ -437,7 +442,9 @@ def test_whose_certificate_it_is(make: Callable[..., Party], tmp_path: Path, sho
     certs.create(tmp_path / "certs", 1, [HUB, OTHER])
     certs.create(tmp_path / "theirs", 1, ["stranger"])
 
-    def tls(name: str) -> Tls:
+    def tls(name: str) -> Tls | None:
+        if not name:
+            return None
         folder = tmp_path / ("theirs" if name == "stranger" else "certs")
         return Tls(folder / f"{name}.crt", folder / f"{name}.key", folder / "ca.crt")
 
