@@ -92,7 +92,6 @@ def test_a_flood_takes_no_memory_and_nobodys_place(
     process, endpoint = server
     before, over = process.memory_info().rss, threading.Event()
     host, _, port = endpoint.rpartition(":")
-    connections = [socket.create_connection((host, int(port)), 30) for _ in range(CONNECTIONS)]
 
     def unfinished() -> Iterator[bytes]:
         for _ in range(LIMIT // CHUNK - 1):
@@ -117,6 +116,7 @@ def test_a_flood_takes_no_memory_and_nobodys_place(
     while sum(stream.done() for stream in streams) < STREAMS - 10:
         assert time.monotonic() < deadline, "streams that can't all be taken in should have ended"
         time.sleep(0.05)
+    connections = [socket.create_connection((host, int(port)), 30) for _ in range(CONNECTIONS)]
     assert process.memory_info().rss - before < 100 * MIB
     clients = [
         CoordinatorClient(endpoint, lambda k=k: token_for(SECRET, k), LIMIT, 30, tls=certs and tls_of(certs, k))
