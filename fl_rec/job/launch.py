@@ -234,7 +234,8 @@ def _play(
             begin = company.meet(epoch, observer.note)
             if begin.epoch != epoch and epoch is not None:
                 attempts.go_back_to(run, begin.epoch)
-                observer.note(f"all hosts go on {attempts.said(begin.epoch or 0)}, since not all have what came after")
+                where = attempts.said(begin.epoch) if begin.epoch else "from the beginning"
+                observer.note(f"all hosts go on {where}, since not all have what came after")
             tails = Tails(run, workers, observer)
             # Or else ten workers would wait for the first of them to do so.
             kernels.compile_all(

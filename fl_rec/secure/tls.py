@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,21 @@ class Tls:
             ConfigError: they will not do.
         """
         if self.key.is_file() and self.key.stat().st_mode & 0o077:
-            log.warning("%s can be read by others than its owner: chmod 600 it, or make a new one.", self.key)
+            _warn(f"{self.key} can be read by others than its owner: chmod 600 it, or make a new one.")
         try:
             found = _handshake(_serving(self), _unverified(self))
         except ssl.SSLError as err:
             raise ConfigError(f"tls.cert must do. Received: {self.cert}, which {_why(err)}.") from err
         ends = ssl.cert_time_to_seconds(found["notAfter"])
         if ends - time.time() < SOON * 86400:
-            log.warning("%s expires on %s: fl-rec certs DIR --renew makes a new one.", self.cert, found["notAfter"])
+            _warn(f"{self.cert} expires on {found['notAfter']}: fl-rec certs DIR --renew makes a new one.")
         return names_of(found)
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once: who waits for a server looks at its own files at each attempt."""
+    log.warning("%s", text)
 
 
 def server_credentials(tls: Tls) -> Any:

@@ -107,7 +107,8 @@ def _left_over() -> str:
     names: list[str] = []
     if ENVIRONMENT_KEY not in os.environ:
         with contextlib.suppress(psutil.Error):
-            names = roles.of_paddle(psutil.Process(os.getppid()).environ())
+            # POD_IP is how fleetrun is told which of several hosts it is on.
+            names = [each for each in roles.of_paddle(psutil.Process(os.getppid()).environ()) if each != "POD_IP"]
     return f"\nfleetrun was started with variables of another Paddle job: unset {', '.join(names)}." if names else ""
 
 

@@ -49,6 +49,8 @@ def test_one_that_ends_soon(certs: Path, caplog: pytest.LogCaptureFixture) -> No
     assert tls_of(certs, "soon").check() == {"client-0"}
     assert "soon.crt expires on " in caplog.text and "fl-rec certs DIR --renew makes a new one." in caplog.text
     caplog.clear()
+    tls_of(certs, "soon").check()
+    assert caplog.text == "", "it is told once"
     tls_of(certs, "client-0").check()
     assert caplog.text == ""
 
