@@ -9,6 +9,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -28,9 +29,15 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 _CHOICE = "one of "
 
 
+@cache
+def _known() -> dict[str, str]:
+    known: dict[str, str] = yaml.safe_load(CHINESE.read_text(encoding="utf-8"))
+    return known
+
+
 def in_chinese(text: str) -> str:
     """A meaning, a type or a unit. SystemExit if configuration.zh.yaml has it not."""
-    known: dict[str, str] = yaml.safe_load(CHINESE.read_text(encoding="utf-8"))
+    known = _known()
     numbers = iter(_NUMBER.findall(text))
     for english in (text, _NUMBER.sub("N", text)):
         if english in known:

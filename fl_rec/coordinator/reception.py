@@ -93,7 +93,8 @@ class Reception:
             if isinstance(err, Refused):
                 status, kind = err.status, err.kind
             reason = str(err)
-            self._door.refused(guest, reason, kind)
+            if kind:
+                self._door.refused(guest, reason, kind)
             shown = reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + " ..."
             await context.abort(status, shown)  # it raises
         for chunk in split(answer):

@@ -40,7 +40,7 @@ class Refused(FLRecError):
     """A report that is not accepted; the client is told why.
 
     Args:
-        kind: see `Audit.tell`.
+        kind: see `Audit.tell`; "" for what is nobody's doing, and is not written.
     """
 
     def __init__(self, status: grpc.StatusCode, reason: str, kind: str = "report") -> None:
@@ -215,7 +215,7 @@ class Coordinator:
     def close(self) -> None:
         """Lets go of the clients that wait; they try again until `coordinator_timeout`."""
         if (self._reports or self._doubts) and not self._answer.done():
-            self._answer.set_exception(Refused(grpc.StatusCode.UNAVAILABLE, "The coordinator ends."))
+            self._answer.set_exception(Refused(grpc.StatusCode.UNAVAILABLE, "The coordinator ends.", kind=""))
 
     def _check_round(self, report: ClientReport) -> None:
         if report.round != self._round:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from fl_rec.runs.directory import Launch
 from fl_rec.secure import INSECURE_KEY
@@ -27,6 +30,7 @@ def start(place: Place, options: list[str]) -> subprocess.Popen[str]:
     return run_in(place.host, words, cwd=place.folder, env=env, **pipes)
 
 
+@pytest.mark.skipif("FL_REC_EVERY_CUT" not in os.environ, reason="half a minute: FL_REC_EVERY_CUT=1, as CI has it")
 def test_fleetrun_on_each_host(tmp_path: Path, shards: Path, shared_job: SharedJob) -> None:
     unbroken = shared_job("unbroken", together)
     with namespaces(2) as hosts:

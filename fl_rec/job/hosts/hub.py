@@ -326,14 +326,28 @@ class Hub(Linked):
         return Failure(first_of(self._hosts.roles_of(missing[0])), reason, log_path(self._run, STARTER))
 
     def _common(self) -> int | None:
-        """The newest checkpoint that every host has, but those of servers alone, which keep none."""
+        """The newest checkpoint that every host has, but those of servers alone, which keep none.
+
+        Raises:
+            NotMet: there is none, though a host has several: to begin anew would remove those.
+        """
         everyone = [self._own, *(member.hello for member in self._members.values())]
-        kept = [
-            set(each.checkpoints)
+        kept = {
+            each.host: set(each.checkpoints)
             for each in everyone
             if not all(name.startswith("server") for name in self._hosts.roles_of(each.host))
-        ]
-        return max(set.intersection(*kept), default=None)
+        }
+        common = set.intersection(*kept.values())
+        # One is no more than the first, at which the hosts may have parted.
+        if not common and max(map(len, kept.values())) > 1:
+            had = "; ".join(f"{host}: {', '.join(map(str, sorted(own))) or 'none'}" for host, own in kept.items())
+            fewest = min(kept, key=lambda host: len(kept[host]))
+            reason = (
+                f"all hosts go on from a checkpoint that each of them has. Received: {had}. Put those that are missing "
+                "back into RUN/checkpoint there, or begin a new run; none was removed."
+            )
+            raise NotMet(Failure(first_of(self._hosts.roles_of(fewest)), reason, log_path(self._run, STARTER)))
+        return max(common, default=None)
 
 
 class HubJudge(Judge):

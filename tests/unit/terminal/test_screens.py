@@ -262,7 +262,8 @@ def test_a_long_note_is_said_once(started: Start) -> None:
 
 def test_many_settings_take_two_lines(started: Start) -> None:
     keys = [f"runner.{name}_timeout=77" for name in ("start", "barrier", "heartbeat")]
-    lines = on_terminal(started(*keys, "runner.seed=11", "runner.thread_num=2", "runner.server_learning_rate=0.5"))
+    job = started(*keys, "runner.seed=11", "runner.thread_num=2", "runner.server_learning_rate=0.5")
+    lines = on_terminal(dataclasses.replace(job, run=RunDirectory(Path("run"))))
     first = next(number for number, line in enumerate(lines) if line.startswith("settings"))
     assert lines[first + 1].endswith("…") and lines[first + 2].startswith("run ")
 

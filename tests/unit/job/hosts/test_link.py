@@ -154,6 +154,18 @@ def test_both_begin_with_what_both_have(make: Callable[..., Party]) -> None:
     assert (joined["what"], joined["who"]) == ("joined", OTHER) and "with worker.1" in joined["why"]
 
 
+def test_checkpoints_that_a_host_has_lost_cost_nobody_elses(make: Callable[..., Party]) -> None:
+    two = Two(lambda here: make(here, identity="ab", checkpoints=(3, 4) if here == HUB else ()))
+    with pytest.raises(NotMet, match=r"127\.0\.0\.1: 3, 4; elsewhere: none\. Put .* none was removed") as refused:
+        two.met()
+    assert refused.value.failure.role == "worker.1"
+
+
+def test_hosts_that_parted_at_the_first_checkpoint_begin_anew(make: Callable[..., Party]) -> None:
+    two = Two(lambda here: make(here, identity="ab", checkpoints=(1,) if here == HUB else ()))
+    assert [begin.epoch for begin in two.met()] == [None, None]
+
+
 def test_the_hub_gives_no_variables_but_its_own(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {RESUME_KEY: "3", "LD_PRELOAD": "evil.so"}
     monkeypatch.setattr(type(two.hub.company).__mro__[2], "meet", lambda *_: Begin("ab", 3, given))
