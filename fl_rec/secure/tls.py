@@ -48,6 +48,10 @@ _ALERTS = {
     "CERTIFICATE_REQUIRED": "is asked for: set tls.cert and tls.key",
 }
 
+# How HTTP/2, and so gRPC, begins: a frame of settings, of which there are none, and from a client some words before.
+_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
+
 
 @dataclass(frozen=True)
 class Tls:
@@ -155,6 +159,8 @@ def why_refused(address: str, tls: Tls | None, timeout: float = 2.0) -> str:
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if tls is None:
+            if _speaks_plainly(host, int(port), timeout):  # which would write down who comes with TLS
+                return ""
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         else:
             tls.check()
@@ -179,6 +185,16 @@ def why_refused(address: str, tls: Tls | None, timeout: float = 2.0) -> str:
     except OSError:
         return ""
     return ""
+
+
+def _speaks_plainly(host: str, port: int, timeout: float) -> bool:
+    """Whether gRPC without TLS answers there. OSError if nobody does."""
+    with socket.create_connection((host, port), timeout) as plain:
+        plain.sendall(_GREETING)
+        try:
+            return plain.recv(9)[3:4] == _SETTINGS[3:4]
+        except ConnectionError:
+            return False
 
 
 def _why(err: ssl.SSLError) -> str:

@@ -31,7 +31,7 @@ from fl_rec.coordinator.wire import CLIENT_KEY, METHOD, TOKEN_KEY, encode
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.files import parse_json
 from fl_rec.runs.audit import Audit
-from fl_rec.secure import Tls
+from fl_rec.secure import Tls, why_refused
 from tests.unit.coordinator.scripted import Scripted
 from tests.unit.secure.certificates import make, tls_of
 
@@ -272,6 +272,13 @@ def test_without_tls_where_it_is_asked_for_and_the_reverse(serve: Serve, certs: 
     assert f"{plain.endpoint} speaks no TLS: set tls.cert, tls.key and tls.ca there, or leave them out here." in text
     assert "it speaks no gRPC, or TLS where there is none" in [why for _, why in plain.written(count=2)]
     plain.play()
+
+
+def test_who_finds_out_why_there_is_no_connection_is_not_refused(serve: Serve) -> None:
+    served = serve()
+    assert why_refused(served.endpoint, None) == ""
+    served.play()
+    assert served.written(count=0) == []
 
 
 # -- who it is -------------------------------------------------------------------------------------------------------
