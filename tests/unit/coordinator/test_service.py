@@ -987,7 +987,11 @@ def test_or_counts_as_none(serve: Serve, ask: Ask) -> None:
 
 def test_a_client_waits_in_few_calls(serve: Serve, ask: Ask) -> None:
     served = serve()
-    calls = [ask(served, 0, 0) for _ in range(service.CALLS_OF_A_CLIENT + 1)]
+    calls = []
+    for _ in range(service.CALLS_OF_A_CLIENT):  # one by one: of messages that come in at once two are taken
+        calls.append(ask(served, 0, 0))
+        wait_until("a call", lambda: served.coordinator._waiting[0] == len(calls))
+    calls.append(ask(served, 0, 0))
     wait_until("a refusal", lambda: any(call.done() for call in calls))
     (refused,) = [call for call in calls if call.done()]
     assert "A client waits in one call. Received: 9 of client 0." in text_of(refused, CoordinatorLost)
