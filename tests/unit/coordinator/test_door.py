@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import ssl
@@ -127,25 +126,15 @@ class Served:
 Serve = Callable[..., Served]
 
 
-@pytest.fixture(scope="module")
-def run() -> Iterator[Callable[..., Any]]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    yield lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(DEADLINE)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(DEADLINE)
-
-
 @pytest.fixture
-def serve(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+def serve(in_loop: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """`serve(certs or None, **bounds)`."""
     started: list[Served] = []
 
     def serve(certs: Path | None = None, **bounds: Any) -> Served:
         usual = door.Bounds.of
         monkeypatch.setattr(door.Bounds, "of", lambda *sizes: replace(usual(*sizes), **bounds))
-        started.append(Served(run, tmp_path, certs))
+        started.append(Served(in_loop, tmp_path, certs))
         return started[-1]
 
     yield serve
@@ -446,7 +435,7 @@ def test_a_client_that_asks_too_often(serve: Serve, monkeypatch: pytest.MonkeyPa
     served.play()
 
 
-def test_more_bytes_than_a_client_may_send_wait(serve: Serve, run: Callable[..., Any]) -> None:
+def test_more_bytes_than_a_client_may_send_wait(serve: Serve, in_loop: Callable[..., Any]) -> None:
     served = serve(bytes=60_000)
     served.play()
     held: list[str] = []

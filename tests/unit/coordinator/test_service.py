@@ -94,19 +94,8 @@ def wait_until(what: str, holds: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-@pytest.fixture(scope="module")
-def run() -> Iterator[Callable[..., Any]]:
-    """`run(coroutine)` in the one thread of all services, as in a coordinator's process."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    yield lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(DEADLINE)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(DEADLINE)
-
-
 @pytest.fixture
-def serve(run: Callable[..., Any], tmp_path: Path) -> Iterator[Serve]:
+def serve(in_loop: Callable[..., Any], tmp_path: Path) -> Iterator[Serve]:
     """`serve(decide or the name of a strategy, clients=, epochs=, ...)`; all end with the test."""
     started: list[Served] = []
 
@@ -132,7 +121,7 @@ def serve(run: Callable[..., Any], tmp_path: Path) -> Iterator[Serve]:
         coordinator = Coordinator(
             make, "a test's", config, rounds, on_round, compression=compression, limits=limits, doubted=doubted
         )
-        started.append(Served(run, coordinator, endpoint, rounds, limit))
+        started.append(Served(in_loop, coordinator, endpoint, rounds, limit))
         return started[-1]
 
     yield serve
@@ -1104,7 +1093,7 @@ def test_peer_that_is_slow_to_answer_at_all(serve: Serve, ask: Ask) -> None:
     listener.close()
 
 
-def test_answer_that_is_no_decision(run: Callable[..., Any], ask: Ask) -> None:
+def test_answer_that_is_no_decision(in_loop: Callable[..., Any], ask: Ask) -> None:
     async def start() -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server()
         service, _, call = METHOD[1:].partition("/")
@@ -1118,10 +1107,10 @@ def test_answer_that_is_no_decision(run: Callable[..., Any], ask: Ask) -> None:
         await server.start()
         return server, port
 
-    server, port = run(start())
+    server, port = in_loop(start())
     text = text_of(ask(f"127.0.0.1:{port}", 0, 0, timeout=DEADLINE))
     assert text.startswith("The coordinator must answer with a decision. A message must be ")
-    run(server.stop(0))
+    in_loop(server.stop(0))
 
 
 # -- ports -------------------------------------------------------------------------------------------------
@@ -1145,7 +1134,7 @@ def test_two_coordinators_do_not_share_a_port(serve: Serve, play: Any) -> None:
     play(served, 0)
 
 
-def test_rounds_leave_nothing_behind(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_rounds_leave_nothing_behind(in_loop: Callable[..., Any], tmp_path: Path) -> None:
     coordinator = Coordinator(
         lambda: Scripted(Fleet(2, 10_000), everyone_joins),
         "a test's",
@@ -1159,16 +1148,16 @@ def test_rounds_leave_nothing_behind(run: Callable[..., Any], tmp_path: Path) ->
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
-    run(coordinator.start())
+    in_loop(coordinator.start())
     tracemalloc.start()
     try:
-        before = run(rounds(0, 200))
-        assert run(rounds(200, 800)) - before < 50_000
+        before = in_loop(rounds(0, 200))
+        assert in_loop(rounds(200, 800)) - before < 50_000
     finally:
         tracemalloc.stop()
 
 
-def test_strategy_lives_in_one_thread(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_strategy_lives_in_one_thread(in_loop: Callable[..., Any], tmp_path: Path) -> None:
     # What it makes may belong to its thread, as Paddle's do.
     threads: list[threading.Thread] = []
 
@@ -1189,7 +1178,7 @@ def test_strategy_lives_in_one_thread(run: Callable[..., Any], tmp_path: Path) -
         for round in range(3):
             await coordinator.answer(encode(ClientReport(0, round)))
 
-    run(play())
+    in_loop(play())
     assert len(threads) == 4 and len(set(threads)) == 1
     assert threads[0].daemon
 
