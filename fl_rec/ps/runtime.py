@@ -36,6 +36,7 @@ from fl_rec.ps.workarounds import (
 from fl_rec.runs import activity, roles
 from fl_rec.runs.audit import Audit
 from fl_rec.runs.directory import JOB_KEY, RunDirectory
+from fl_rec.runs.hosts import split
 from fl_rec.runs.roles import Role
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class PsRuntime:
             self._require_free_ports()
             doors.leave_out_brpcs_pages()
             if role.rendezvous:
-                doors.guard_gloos_store(_split(role.rendezvous)[0], self._scope, Audit(run.audit))
+                doors.guard_gloos_store(split(role.rendezvous)[0], self._scope, Audit(run.audit))
         else:
             doors.leave_out_the_workers_service()
         doors.keep_the_job_out_of_logs()
@@ -159,7 +160,7 @@ class PsRuntime:
         if self.role.index == 0 and self.role.rendezvous:
             endpoints.append(self.role.rendezvous)
         for endpoint in endpoints:
-            host, port = _split(endpoint)
+            host, port = split(endpoint)
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
@@ -215,12 +216,12 @@ class PsRuntime:
         deadline = time.monotonic() + self.config.runner.start_timeout
         while True:
             try:
-                with socket.create_connection(_split(endpoint), timeout=1) as connection:
+                with socket.create_connection(split(endpoint), timeout=1) as connection:
                     # A port that nobody listens on yet can be given to the very socket that asks for it.
                     if connection.getsockname() == connection.getpeername():
                         raise OSError("nobody listens")
                 # brpc goes on where it can't listen, and the workers would train with whoever does.
-                if not roles.listens(self._statuses, f"server.{server}", _split(endpoint)[1]):
+                if not roles.listens(self._statuses, f"server.{server}", split(endpoint)[1]):
                     if not self.role.is_here(endpoint):  # another host's launcher may take a moment to tell
                         raise OSError(f"its host has not said that server.{server} listens there")
                     raise RunError(
@@ -240,7 +241,7 @@ class PsRuntime:
 
     def _require_own_store(self) -> None:
         """Whoever it does not know would wait there for workers that never come, or take one's place."""
-        if not doors.knows(_split(self.role.rendezvous), self._scope):
+        if not doors.knows(split(self.role.rendezvous), self._scope):
             raise RunError(
                 f"Gloo's store must be this job's own. Received: {self.role.rendezvous}, which serves another job and "
                 f"has refused {self.role.name}. Give each job addresses of its own, and {JOB_KEY} the same value on "
@@ -284,7 +285,7 @@ class PsRuntime:
 
         A connection that was closed counts with what it had when last looked at.
         """
-        servers = {(socket.gethostbyname(host), port) for host, port in map(_split, self.role.server_endpoints)}
+        servers = {(socket.gethostbyname(host), port) for host, port in map(split, self.role.server_endpoints)}
         for descriptor in os.listdir("/proc/self/fd"):
             try:
                 if not stat.S_ISSOCK(os.stat(int(descriptor)).st_mode):
@@ -297,8 +298,3 @@ class PsRuntime:
             except (OSError, struct.error):  # closed by now, without a peer, or an old kernel
                 continue
         return sum(sent for sent, _ in self._bytes.values()), sum(received for _, received in self._bytes.values())
-
-
-def _split(endpoint: str) -> tuple[str, int]:
-    host, _, port = endpoint.rpartition(":")
-    return host, int(port)
