@@ -37,9 +37,9 @@ class FixedPoint:
         """How far from 0 each of a client's integers may be.
 
         All of them come to half of what there is room for, so that what is no sum of theirs shows: each number of it
-        is beyond with a chance of a half.
+        is beyond with a chance of a half. A multiple of 4, which float32 has up to 2^26.
         """
-        return (1 << (self.limbs * self.bits - 2)) // self.clients
+        return (1 << (self.limbs * self.bits - 2)) // self.clients & ~3
 
     @property
     def limit(self) -> float:

@@ -15,7 +15,8 @@ from fl_rec.privacy.secure_sum.primitives import PUBLIC, SEED, TAG
 KEYS = 2 * PUBLIC
 DEALT = 2 * SEED + TAG
 VIEW = 32
-_MASK, _SHARES, _OWN = "mask", "shares for {}", "own mask"
+# Who they are between is in them, so that whoever tells another's keys as its own has neither its masks nor its shares.
+_MASK, _SHARES, _OWN = "mask of {} and {}", "shares of {} for {}", "own mask"
 
 
 class Member:
@@ -68,7 +69,7 @@ class Member:
             [threshold.to_bytes(4, "big"), *(each.to_bytes(4, "big") + keys[each] for each in self._holders)]
         )
         return {
-            other: primitives.sealed(_seal(secret, other), own[other] + key[other], self._about)
+            other: primitives.sealed(_seal(secret, self.number, other), own[other] + key[other], self._about)
             for other, secret in self._secrets.items()
         }
 
@@ -87,7 +88,7 @@ class Member:
         """
         self._begin("masked", after="deal")
         self._held |= {
-            other: primitives.opened(_seal(self._secrets[other], self.number), text, self._about)
+            other: primitives.opened(_seal(self._secrets[other], other, self.number), text, self._about)
             for other, text in dealt.items()
         }
         self._require_enough(self._held)
@@ -206,8 +207,8 @@ def unmask(
     primitives.add_streams(total, plus, minus)
 
 
-def _seal(secret: bytes, reader: int) -> bytes:
-    return primitives.key(secret, _SHARES.format(reader))
+def _seal(secret: bytes, dealer: int, reader: int) -> bytes:
+    return primitives.key(secret, _SHARES.format(dealer, reader))
 
 
 def _own_mask(seed: bytes) -> bytes:
@@ -216,6 +217,9 @@ def _own_mask(seed: bytes) -> bytes:
 
 def _signed(own: X25519PrivateKey, number: int, others: Mapping[int, bytes]) -> tuple[list[bytes], list[bytes]]:
     """The masks that a client has with each of some others: those that it adds, and those that it takes away."""
-    mine = {other: primitives.key(primitives.agreed(own, keys[PUBLIC:]), _MASK, SEED) for other, keys in others.items()}
+    mine = {
+        other: primitives.key(primitives.agreed(own, keys[PUBLIC:]), _MASK.format(*sorted((number, other))), SEED)
+        for other, keys in others.items()
+    }
     added, taken = ([each for other, each in mine.items() if (number < other) is adds] for adds in (True, False))
     return added, taken

@@ -20,7 +20,7 @@ from fl_rec.privacy import mechanism
 from fl_rec.privacy.secure_sum import primitives
 from fl_rec.privacy.secure_sum.clients import check, noise_part, threshold_of
 from fl_rec.privacy.secure_sum.fixed_point import MOST_CLIENTS, FixedPoint
-from fl_rec.privacy.secure_sum.member import DEALT, KEYS, VIEW, Member, unmask
+from fl_rec.privacy.secure_sum.member import DEALT, KEYS, VIEW, Member, _signed, unmask
 from fl_rec.privacy.secure_sum.primitives import SEED
 
 NUMBERS = 40_000  # more than are masked at a time
@@ -133,10 +133,10 @@ def test_what_a_client_sends_is_uniform_without_the_others_masks() -> None:
     peeled = sent.copy()
     primitives.add_streams(peeled, [], [own])
     assert uniform(peeled)
-    pair = primitives.key(primitives.agreed(everyone.members[1]._key, everyone.keys[0][32:]), "mask", SEED)
+    pair = primitives.key(primitives.agreed(everyone.members[1]._key, everyone.keys[0][32:]), "mask of 0 and 1", SEED)
     primitives.add_streams(peeled, [], [pair])
     assert uniform(peeled)
-    last = primitives.key(primitives.agreed(everyone.members[2]._key, everyone.keys[0][32:]), "mask", SEED)
+    last = primitives.key(primitives.agreed(everyone.members[2]._key, everyone.keys[0][32:]), "mask of 0 and 2", SEED)
     primitives.add_streams(peeled, [], [last])
     np.testing.assert_array_equal(peeled, plain), "who colluded with all others would see it"
 
@@ -264,6 +264,18 @@ def test_shares_that_somebody_has_altered_or_changed_about() -> None:
             member.masked(np.zeros(3, np.uint32), {1: spoil(everyone.dealt[1][0]), 2: everyone.dealt[2][0]})
 
 
+def test_who_tells_anothers_keys_as_its_own_has_nothing_of_it() -> None:
+    """Client 2 would pass client 1's shares off as its own and be lost: so the others would open client 1's key."""
+    zero, one = Member(0), Member(1)
+    keys = {0: zero.keys, 1: one.keys, 2: one.keys}
+    zero.deal(keys, 2)
+    dealt = one.deal(keys, 2)
+    with pytest.raises(RunError, match="must come as they were sealed, by who says so"):
+        zero.masked(np.zeros(3, np.uint32), {1: dealt[0], 2: dealt[0]})
+    (added,), (taken,) = _signed(one._key, 1, {0: zero.keys, 2: zero.keys})
+    assert added != taken, "or client 1's masks would cancel out"
+
+
 def test_shares_of_another_key_than_was_told() -> None:
     everyone = Everyone(range(6), {5: 2})
     everyone.sum(values_of(range(6)))
@@ -295,12 +307,16 @@ def test_how_many_must_stay() -> None:
 def test_a_sum_is_off_by_less_than_a_step_for_each_client(clients: int, step: float, most: float) -> None:
     numbers, generator = FixedPoint.of(clients), np.random.default_rng(clients)
     largest = numbers.most * numbers.step
-    assert numbers.step == step and most - clients * step < clients * largest <= most
+    assert numbers.step == step and most - 4 * clients * step < clients * largest <= most
     values = [generator.uniform(-largest, largest, 1000).astype(np.float32) for _ in range(clients)]
     values[0][:3] = largest, largest * 3, -largest * 3  # of which two are cut off
     values[1][:3] = -largest
+    for each in values:
+        each[3:5] = largest * 3, -largest * 3
     steps = [numbers.encoded(each, 1.0, generator) for each in values]
     values[0][1:3] = largest, -largest
+    for each in values:
+        each[3:5] = largest, -largest
     total = np.zeros(1000, np.uint32)
     for place in range(numbers.limbs):
         sums = sum(numbers.limb(each, place) for each in steps)
