@@ -386,7 +386,7 @@ def run_job(
             for status in roles.read_statuses(run.roles).values():
                 if status.state == roles.RUNNING:
                     running[status.role] = status.time
-            known.look(_metrics(run))
+            known.look(all_of(run))
 
         try:
             watch(launcher, clock + timeout, stop or threading.Event(), usage, look)
@@ -406,7 +406,7 @@ def run_job(
         failure = f"exit code {exit_code}: {said}"
     elif leftovers:
         failure = f"processes left: {', '.join(leftovers)}"
-    known.look(_metrics(run))
+    known.look(all_of(run))
     return JobRun(
         exit_code=exit_code,
         seconds=seconds,
@@ -454,6 +454,19 @@ def job_command(
     script: Path | None = None,
 ) -> list[str]:
     """What `run_job` starts; see there."""
+    command = [*fl_rec_run(config), f"--worker_num={data.num_shards}", f"--server_num={servers}"]
+    command += [f"--coordinator_num={coordinators}", *([] if script is None else [f"--script={script}"])]
+    return command + job_keys(run, data, overrides, config)
+
+
+def fl_rec_run(config: Path) -> list[str]:
+    """`fl-rec run` of a configuration."""
+    # A job starts in the project's folder, where a relative path would name another file.
+    return [sys.executable, "-m", "fl_rec.cli", "run", "-m", str(config.resolve())]
+
+
+def job_keys(run: RunDirectory, data: Manifest, overrides: Mapping[str, Any], config: Path = CONFIG) -> list[str]:
+    """The option that gives a job its run directory, its folders of data, and further keys."""
     keys = {
         "runner.run_dir": str(run.path),
         "runner.train_data_dir": str(data.folder / TRAIN_FOLDER),
@@ -462,11 +475,7 @@ def job_command(
         **({"distillation.proxy_data_dir": str(data.folder / PUBLIC_FOLDER)} if _distils(config) else {}),
         **overrides,
     }
-    # A job starts in the project's folder, where a relative path would name another file.
-    command = [sys.executable, "-m", "fl_rec.cli", "run", "-m", str(config.resolve())]
-    command += [f"--worker_num={data.num_shards}", f"--server_num={servers}"]
-    command += [f"--coordinator_num={coordinators}", *([] if script is None else [f"--script={script}"]), "-o"]
-    return command + [f"{key}={json.dumps(value)}" for key, value in keys.items()]  # JSON is YAML
+    return ["-o", *(f"{key}={json.dumps(value)}" for key, value in keys.items())]  # JSON is YAML
 
 
 def _name(process: psutil.Process) -> str:
@@ -476,7 +485,8 @@ def _name(process: psutil.Process) -> str:
         return "gone"
 
 
-def _metrics(run: RunDirectory) -> list[dict[str, Any]]:
+def all_of(run: RunDirectory) -> list[dict[str, Any]]:
+    """The records of all workers together that a run has so far, one per epoch."""
     return [each for each in run.read_metrics() if each["client"] == ALL] if run.metrics.is_file() else []
 
 

@@ -5,6 +5,7 @@ The bridge lies in a namespace too, so that nothing is seen outside: other netwo
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -16,11 +17,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
-import pytest
+from fl_rec.errors import RunError
 
 # Seconds; each of these commands takes milliseconds.
 _TIMEOUT = 20
+
+
+class CannotHere(RunError, SkipTest):
+    """What this machine can't do: a test that needs it is skipped, a benchmark says so."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,16 @@ class Host:
 
 @contextmanager
 def namespaces(count: int, *names: str) -> Iterator[list[Host]]:
-    """So many hosts, whose processes are ended with them. Skips the test where there can be none.
+    """So many hosts, whose processes are ended with them.
 
     Args:
         names: of the hosts, if others than "host-0", "host-1", ...
+
+    Raises:
+        CannotHere: there can be none.
     """
     if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("network namespaces need root and the command ip")
+        raise CannotHere("Network namespaces need root and the command ip. Received: neither or one of them.")
     own = f"fl-rec-{os.getpid()}-{secrets.token_hex(3)}"
     called = names or [f"host-{k}" for k in range(count)]
     hosts = [Host(name, f"10.77.0.{k + 1}", f"{own}-{k}", own) for k, name in enumerate(called)]
@@ -57,7 +66,7 @@ def namespaces(count: int, *names: str) -> Iterator[list[Host]]:
         try:
             _ip("netns", "add", own)
         except subprocess.CalledProcessError as err:
-            pytest.skip(f"no network namespace can be made here: {err.stderr.strip()}")
+            raise CannotHere(f"No network namespace can be made here: {err.stderr.strip()}") from err
         _ip("-n", own, "link", "add", "bridge", "type", "bridge")
         _ip("-n", own, "link", "set", "bridge", "up")
         for host in hosts:
@@ -96,20 +105,27 @@ def cut(host: Host) -> None:
     _ip("-n", host.switch, "link", "set", host.name, "down")
 
 
+def sent_bytes(host: Host) -> int:
+    """What it has sent so far, with headers down to the wire's."""
+    (device,) = json.loads(_ip("-n", host.namespace, "-json", "-statistics", "link", "show", "dev", "eth0"))
+    sent: int = device["stats64"]["tx"]["bytes"]
+    return sent
+
+
 def heal(host: Host) -> None:
     """Plugs it in again."""
     _ip("-n", host.switch, "link", "set", host.name, "up")
 
 
 def lose(host: Host, share: float) -> None:
-    """Has a host lose this share of what comes to it, at random; 0: nothing any more. Skips where iptables can't."""
+    """Has a host lose this share of what comes to it, at random; 0: nothing any more. CannotHere without iptables."""
     dropped = ("-m", "statistic", "--mode", "random", "--probability", f"{share:g}", "-j", "DROP")
     rules: list[tuple[str, ...]] = [("-F", "INPUT"), *([("-A", "INPUT", "-i", "eth0", *dropped)] if share else [])]
     try:
         for rule in rules:
             _ip("netns", "exec", host.namespace, "iptables", *rule)
     except subprocess.CalledProcessError as err:
-        pytest.skip(f"iptables can't lose packets here: {err.stderr.strip()}")
+        raise CannotHere(f"iptables can't lose packets here: {err.stderr.strip()}") from err
 
 
 def _ip(*arguments: str) -> str:

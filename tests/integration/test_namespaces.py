@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import unittest
 from pathlib import Path
 
 import pytest
 
-from tests.integration.namespaces import Host, cut, heal, lose, namespaces, run_in
+from tests.integration.namespaces import CannotHere, Host, cut, heal, lose, namespaces, run_in, sent_bytes
 
 SERVE = """
 import socket
@@ -40,7 +41,9 @@ def test_hosts_reach_each_other_by_name_until_one_is_cut_off():
         serves = run_in(hosts[0], [sys.executable, "-c", SERVE], stdout=subprocess.PIPE)
         assert serves.stdout is not None
         assert serves.stdout.readline() == "ready\n"
+        before = sent_bytes(hosts[1])
         assert ask(hosts[1], "host-0", 10) == hosts[1].address
+        assert sent_bytes(hosts[1]) > before
         # Another network has the same addresses, and its own hosts only.
         assert others[0].address == hosts[0].address
         assert ask(others[0], hosts[0].address) == "nobody"
@@ -64,5 +67,6 @@ def test_hosts_reach_each_other_by_name_until_one_is_cut_off():
 
 def test_without_root_the_test_is_skipped(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(pytest.skip.Exception, match="need root and the command ip"), namespaces(1):
+    assert issubclass(CannotHere, unittest.SkipTest)
+    with pytest.raises(CannotHere, match="need root and the command ip"), namespaces(1):
         pass

@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +18,11 @@ import yaml
 from fl_rec.commands import certs
 from fl_rec.nets.tensors import read_tensors
 from fl_rec.runs.directory import RunDirectory
-from tests.documented import blocks
 
 from .conftest import PROMPT, ROOT, TIMEOUT, Job, clean_environment
 from .namespaces import Host, namespaces, run_in
+from .tunnel import FIREWALL, HUB, INSIDE, RUN, SPOKE, Tunnel, require, wait_for
 
-INSIDE = ("10.88.0.1", "10.88.0.2", "10.88.0.3")
 # What is heard at some addresses.
 KNOCK = """
 import socket, sys, threading
@@ -65,47 +61,13 @@ CoordinatorClient(address, lambda: sys.argv[1], 1 << 20, 20.0).report(ClientRepo
 """
 
 
-class Network:
-    """Three hosts of a job, and a neighbour on the same network.
-
-    Attributes:
-        hosts: their namespaces, the neighbour's last.
-        folder: where each has a folder of its own, in place of /etc/fl_rec.
-    """
+class Network(Tunnel):
+    """A tunnel's hosts, and a neighbour on the same network who is not to come in: the last of some hosts."""
 
     def __init__(self, hosts: Sequence[Host], folder: Path, opened: ExitStack) -> None:
-        self.hosts, self.folder, self._opened = hosts, folder, opened
+        super().__init__(hosts[:-1], folder, opened)
         self.neighbour = hosts[-1]
-        certs.create(folder / "certs", len(INSIDE), INSIDE)
         certs.create(folder / "others", 1, INSIDE)
-        for host, address in zip(hosts, INSIDE):
-            self.etc(host).mkdir()
-            own = (address, f"client-{INSIDE.index(address)}", *(("coordinator",) if host is hosts[0] else ()))
-            for name in ("ca.crt", *(f"{name}.{suffix}" for name in own for suffix in ("crt", "key"))):
-                shutil.copy(folder / "certs" / name, self.etc(host))
-
-    def etc(self, host: Host) -> Path:
-        return self.folder / host.name
-
-    def start(self, host: Host, command: Sequence[Any], name: str) -> Path:
-        """Starts a program that is ended with the network; returns what it says."""
-        log = self.folder / f"{name}.{host.name}"
-        self._opened.enter_context(started(host, command, log))
-        return log
-
-    def play(self, block: str, hosts: Sequence[Host]) -> list[Path]:
-        """A block of the page, on each of some hosts; returns the logs of openvpn, which stays."""
-        logs = []
-        for host in hosts:
-            own = block.replace("/etc/fl_rec", str(self.etc(host))).replace("train-1", self.hosts[0].name)
-            for line in own.replace("10.88.0.2.", f"{INSIDE[self.hosts.index(host)]}.").splitlines():
-                if line.startswith("openvpn "):
-                    logs.append(self.start(host, shlex.split(line), "openvpn"))
-                else:
-                    assert run_in(host, ["sh", "-c", line], cwd=ROOT).wait(20) == 0, line
-        for log in logs:
-            wait_for(f"{log} to say so", lambda log=log: "Initialization Sequence Completed" in log.read_text())
-        return logs
 
     def intrude(self, certificate: Path) -> Path:
         """Has the neighbour start openvpn, with some certificate; returns its log."""
@@ -119,24 +81,6 @@ class Network:
         log = self.start(host, ["tcpdump", "-i", device, "-w", file, "-U", "-s", "0", "-B", "65536"], device)
         wait_for(f"{log} to say so", lambda: "listening on" in log.read_text())
         return file
-
-
-@contextmanager
-def started(host: Host, command: Sequence[Any], log: Path) -> Iterator[None]:
-    with open(log, "w") as file:
-        process = run_in(host, command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=ROOT)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def wait_for(what: str, holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PROMPT
-    while not holds():
-        assert time.monotonic() < deadline, f"waited for {what}"
-        time.sleep(0.02)
 
 
 def heard(host: Host, *addresses: str) -> list[str]:
@@ -160,9 +104,7 @@ def seen(secrets: Mapping[str, Sequence[bytes]], capture: Path) -> set[str]:
 
 @pytest.fixture
 def network(tmp_path: Path) -> Iterator[Network]:
-    missing = [each for each in ("openvpn", "tcpdump", "nft") if shutil.which(each) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
+    require("openvpn", "tcpdump", "nft")
     (tmp_path / "network").mkdir()
     with namespaces(4) as hosts, ExitStack() as opened:
         yield Network(hosts, tmp_path / "network", opened)
@@ -173,7 +115,7 @@ def configured(job: Job, network: Network) -> list[Path]:
     """The job's configuration on each host, with the host's own files."""
     job.runner.update(epochs=2)
     configured = []
-    for host in network.hosts[:3]:
+    for host in network.hosts:
         files = {"cert": "{name}.crt", "key": "{name}.key", "ca": "ca.crt"}
         content = yaml.safe_load(job.yaml.read_text())
         content["tls"] = {key: str(network.etc(host) / name) for key, name in files.items()}
@@ -185,22 +127,21 @@ def configured(job: Job, network: Network) -> list[Path]:
 
 def test_a_job_through_the_tunnel(network: Network, configured: list[Path]) -> None:
     """The coordinator's TLS is within it, so that a listener on a host's device of the tunnel sees rows alone."""
-    a, b, c, neighbour = network.hosts
-    _, hub, spoke, firewall, command = blocks(ROOT / "docs" / "tunnel.md", "bash")
-    (hubs_log,) = network.play(hub, [a])
-    network.play(spoke, [b, c])
+    (a, b, c), neighbour = network.hosts, network.neighbour
+    (hubs_log,) = network.play(HUB, [a])
+    network.play(SPOKE, [b, c])
     # A neighbour who knows the address comes around the tunnel, until the rule is there.
     assert run_in(neighbour, ["ip", "route", "add", "10.88.0.1", "via", a.address]).wait(20) == 0
     inside, around = "10.88.0.1:8900", f"{a.address}:8900"
     assert heard(neighbour, inside, around) == ["closed", "closed"]
-    network.play(firewall, [a, b, c])
+    network.play(FIREWALL, [a, b, c])
     strangers = [network.intrude(network.folder / each) for each in ("others/10.88.0.2", "certs/client-0")]
     switch = dataclasses.replace(a, name="switch", namespace=a.switch)
     wire, within, clear = (network.capture(*each) for each in ((switch, "bridge"), (a, "flrec0"), (neighbour, "lo")))
 
     runs, launched = [RunDirectory(path.parent / "run") for path in configured], []
     for host, path in zip(network.hosts, configured):
-        words = [sys.executable, "-m", "fl_rec.cli", *shlex.split(command)[1:]]
+        words = [sys.executable, "-m", "fl_rec.cli", *shlex.split(RUN)[1:]]
         words[words.index("job.yaml")] = str(path)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         launched.append(run_in(host, words, cwd=ROOT, env=clean_environment(), **pipes))
