@@ -52,7 +52,7 @@ def filled_in(options: LaunchOptions) -> LaunchOptions:
     if begun.hosts is None and options.workers is not None:
         raise ConfigError(
             f"A run of one host goes on on one. Received: --workers {options.workers}. Leave it out, or start "
-            " a new run from a model: -o runner.warmup_model_path=RUN/model/EPOCH"
+            "a new run from a model: -o runner.warmup_model_path=RUN/model/EPOCH"
         )
     if begun.hosts is not None:
         options = _with_addresses(options, begun.hosts)

@@ -36,6 +36,7 @@ from fl_rec.job.hosts.messages import (
     Word,
     decode,
     encode,
+    short,
     status_taken_in,
 )
 from fl_rec.job.hosts.reporter import Reporter
@@ -171,7 +172,7 @@ class Link:
 
     def leave(self, reason: str) -> None:
         """Says why this launcher ends, and waits until that is heard."""
-        self.leaving = reason
+        self.leaving = short(reason)
         self._wake.set()
         deadline = time.monotonic() + _FAREWELL
         while time.monotonic() < deadline and not self.over and self.verdict is None:

@@ -36,6 +36,7 @@ from fl_rec.job.hosts.messages import (
     Word,
     decode,
     encode,
+    short,
     taken_in,
 )
 from fl_rec.job.hosts.reporter import Reporter
@@ -107,11 +108,10 @@ class Hub(Linked):
                 awaited = True
             if waited > self._patience.start:
                 raise NotMet(self._not_met(missing))
-            if gone := [name for name, member in self._members.items() if self._is_lost(member)]:
-                with self._lock:
-                    for name in gone:
-                        note(f"{self._named(gone[0])} has gone again")
-                        del self._members[name]
+            with self._lock:
+                for name in [name for name, member in self._members.items() if self._is_lost(member)]:
+                    note(f"{self._named(name)} has gone again")
+                    del self._members[name]
             time.sleep(0.1)
         self._resumed = True  # as what an attempt after this one begins
         self._begin = super().meet(self._common(), note)
@@ -126,11 +126,14 @@ class Hub(Linked):
         if failure is None:
             self._verdict = Verdict("done")
         else:
-            self._verdict = Verdict("failed", failure.role, failure.reason, failure.kind, self.goes_on(failure))
+            again = self.goes_on(failure)
+            self._verdict = Verdict("failed", failure.role, short(failure.reason), failure.kind, again)
 
     def leave(self, reason: str) -> None:
         if self._server is not None:
-            self._verdict = self._verdict or Verdict("interrupted", error=f"ended on {self._hosts.here}: {reason}")
+            self._verdict = self._verdict or Verdict(
+                "interrupted", error=short(f"ended on {self._hosts.here}: {reason}")
+            )
 
     def part(self) -> None:
         if self._server is None:
@@ -208,6 +211,8 @@ class Hub(Linked):
         peer, member = context.peer(), None
         try:
             self._require_certificate(context)
+            if self._verdict is not None and self._verdict.again:  # who has ended sooner is early for the next attempt
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the last attempt has not ended there yet")
             for data in words:
                 word = decode(Word, data, peer)
                 if member is None:
@@ -281,10 +286,11 @@ class Hub(Linked):
                     with suppress(OSError):
                         path.write_bytes(content[-LONGEST_LOG:])
                 member.parted = name == STARTER
-            if word.tokens and not self._tokens:
+            if word.tokens and not self._tokens and "coordinator.0" in own:
                 self._tokens = dict(word.tokens)
                 with suppress(OSError):
-                    hand_out(self._run, {worker: self._tokens[worker] for worker in self._hosts.workers_of()})
+                    here = self._hosts.workers_of()
+                    hand_out(self._run, {worker: token for worker, token in word.tokens if worker in here})
             member.heard, member.word = self.clock(), word
 
     def _answer(self, member: Member) -> Answer:

@@ -150,6 +150,11 @@ class Answer:
     verdict: Verdict | None = None
 
 
+def short(text: str) -> str:
+    """As much of a text as fits a message."""
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " ..."
+
+
 def encode(message: Word | Answer) -> bytes:
     packed: bytes = msgpack.packb(dataclasses.asdict(message))
     return packed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from fl_rec.job.hosts.messages import LONGEST_TEXT, Report
+from fl_rec.job.hosts.messages import Report, short
 from fl_rec.job.judge import Judge, Patience, first_error
 from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import RunDirectory
@@ -63,12 +63,12 @@ class Reporter(Judge):
         status = self._statuses[name]
         ended = name in self._ended
         seen = replace(
-            status, host=self._host, lives=not ended, ports=self._ports_of(status), error=_short(status.error)
+            status, host=self._host, lives=not ended, ports=self._ports_of(status), error=short(status.error)
         )
         doing, stopped = activity.read(self._run.roles, name), self._is_stopped(name)
         stuck = ended or stopped or self._silence(name) > self._patience.heartbeat / 2
         if stuck and status.state != roles.DONE and name not in self._errors:
-            self._errors[name] = _short(first_error(self._logs(name)))
+            self._errors[name] = short(first_error(self._logs(name)))
         return Report(seen, doing, self._silence(name), stopped, self._errors.get(name, ""))
 
     def _ports_of(self, status: RoleStatus) -> tuple[int, ...]:
@@ -79,7 +79,3 @@ class Reporter(Judge):
         if not status.endpoint or split(status.endpoint)[1] not in found:
             found = self._ports[status.role] = tuple(sorted({*found, *roles.ports_of(status)}))
         return found
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " ..."

@@ -225,12 +225,31 @@ def test_a_role_that_is_lost_elsewhere_ends_it_for_all(two: Two) -> None:
     assert log_path(two.hub.run, "worker.1").read_text() == "ValueError: no\nlater\n"
 
 
+def test_who_has_ended_sooner_waits_for_the_next_attempt(two: Two) -> None:
+    judges = two.judged()
+    for party in (two.hub, two.other):
+        party.company._restarts = SimpleNamespace(  # type: ignore[assignment]
+            are_left=lambda _failure: True, environment=lambda _epoch: {}
+        )
+    two.hub.company.tell(Failure("worker.1", "killed", Path(), "died"))
+    failure = until(failure_of(judges[1]), "the verdict")
+    two.other.company.part()
+    assert two.other.company.goes_on(failure)
+    again = two.threads.submit(two.other.meet)
+    until(lambda: two.other.notes, "that it waits, while the hub's processes end")
+    two.hub.company.part()
+    assert two.hub.meet().identity == again.result(DEADLINE).identity
+
+
 def test_an_error_that_a_role_tells_elsewhere(two: Two) -> None:
     judges = two.judged()
     two.hub.start("server.0", "worker.0")
     two.other.status("worker.1", two.other.sleeper(), roles.FAILED, "its shard is torn")
     failure = until(failure_of(judges[0]), "the hub's verdict")
     assert (failure.role, failure.reason, failure.kind) == ("worker.1", "on elsewhere: its shard is torn", "failed")
+    two.hub.company.tell(dataclasses.replace(failure, reason="of Paddle: " + "x" * 99_999))
+    told = until(failure_of(judges[1]), "the other's")
+    assert re.fullmatch("of Paddle: x{1989} ...", told.reason), "as much as fits a message"
 
 
 def test_a_stopped_role_elsewhere_is_named(two: Two) -> None:
