@@ -176,6 +176,8 @@ def why_refused(address: str, tls: Tls | None, timeout: float = 2.0) -> str:
         return str(err)
     except ssl.SSLCertVerificationError as err:
         return f"The certificate of {address} {_why(err)}."
+    except ssl.SSLEOFError:
+        return ""  # closed without a word, as a door does to an address that comes too often
     except ssl.SSLError as err:
         if tls is None:
             return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,13 @@ def test_nobody_listens(certs: Path) -> None:
         endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
     assert why_refused(endpoint, tls_of(certs, "client-0")) == why_refused(endpoint, None) == ""
     assert "which has expired" in why_refused(endpoint, tls_of(certs, "expired"))
+
+
+def test_who_closes_without_a_word_has_not_refused_a_certificate(certs: Path) -> None:
+    """As a door does to an address that comes too often: a true client tries again."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        found = pool.submit(why_refused, f"127.0.0.1:{server.getsockname()[1]}", tls_of(certs, "client-0"))
+        connection, _ = server.accept()
+        connection.recv(1 << 16)  # or it would be a reset
+        connection.close()
+        assert found.result(30) == ""
