@@ -130,7 +130,8 @@ def test_a_flood_takes_no_memory_and_nobodys_place(
         each.close()
     lines, size = refused(tmp_path)
     assert sum(count for why, count in lines.items() if "connections" in why) == REFUSALS
-    assert any("from client 0" in why for why in lines)
+    # Of which kind is chance: calls that are refused, or connections that go before a call of theirs is in.
+    assert any("client 0" in why for why in lines)
     assert size < 40_000
 
 
