@@ -164,6 +164,9 @@ child = subprocess.Popen(["sleep", "60"], env={{**os.environ, "FL_REC_TEST_MARK"
 print("ready", flush=True)
 time.sleep(60)"""
     ready(spawn(*bare_python, code))
+    deadline = time.monotonic() + DEADLINE
+    while not mark.processes():  # a parent goes on before the child's environment can be read
+        assert time.monotonic() < deadline, "the child should have been found"
     start = time.monotonic()
     mark.end()
     assert time.monotonic() - start < watching.GRACE_SECONDS
