@@ -11,6 +11,7 @@ from typing import Any
 from fl_rec.config import Config
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.files import read_json, write_json
+from fl_rec.outside import Count, Number, as_typed
 
 NO_ACCOUNTANT = (
     "privacy.clip needs dp-accounting, which computes epsilon. Received: no such package in this Python. Install it "
@@ -92,6 +93,13 @@ class Spent:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class _Paid:
+    noise_multiplier: Number
+    users_per_exchange: Number
+    exchanges: Count
+
+
 class Ledger:
     """The exchanges that a worker has paid for in a run, on disk before they are sent: who has seen what a run sent
     before it broke off has seen it, though it goes on from before.
@@ -105,6 +113,7 @@ class Ledger:
 
     Raises:
         ConfigError: those that the file tells of were paid for by other settings.
+        DataError: it is no such file.
     """
 
     def __init__(self, path: Path, config: Config) -> None:
@@ -114,11 +123,12 @@ class Ledger:
             "users_per_exchange": users_per_exchange(config),
         }
         content = read_json(path) if path.is_file() else {**self._terms, "exchanges": 0}
-        self.exchanges: int = content.pop("exchanges")
-        if content != self._terms:
+        paid = as_typed(_Paid, content, "What privacy was spent is as a worker wrote it.", path, "Begin a new run.")
+        self.exchanges = paid.exchanges
+        if (before := {name: getattr(paid, name) for name in self._terms}) != self._terms:
             raise ConfigError(
                 f"The privacy spent is told of exchanges that are all alike, and this run has had {self.exchanges} "
-                f"with {content}. Received: {self._terms}. Set them as they were, or begin a new run."
+                f"with {before}. Received: {self._terms}. Set them as they were, or begin a new run."
             )
 
     def pay(self) -> None:

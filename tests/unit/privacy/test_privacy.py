@@ -337,6 +337,10 @@ def test_what_was_spent_is_not_forgotten(tmp_path: Path) -> None:
         ledger.pay()
     with pytest.raises(ConfigError, match=r"this run has had 3 with .*Received: .*'noise_multiplier': 0.5"):
         Ledger(path, config.replace(**{"privacy.noise_multiplier": 0.5}))
+    for content in ('{"exchanges": 3}', path.read_text().replace('"exchanges": 3', '"exchanges": -3')):
+        path.write_text(content)
+        with pytest.raises(DataError, match=r"^What privacy was spent is as a worker wrote it\. Received: .*3\.json"):
+            Ledger(path, config)
 
 
 def test_a_delta_that_is_none(tmp_path: Path) -> None:
