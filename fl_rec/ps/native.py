@@ -69,8 +69,9 @@ class _Link(ctypes.Structure):
     _fields_ = (("base", ctypes.c_uint64), ("name", ctypes.c_char_p), ("dynamic", ctypes.c_uint64))
 
 
-# <elf.h>: the tags of a library's table of symbols, of the slots through which it calls functions, and their bytes.
-_DT_PLTRELSZ, _DT_SYMTAB, _DT_JMPREL = 2, 6, 23
+# <elf.h>: the tags of a library's table of symbols, of the slots through which it calls functions, and their bytes; and
+# of its flags, with the one that has the loader fill the slots in at once, after which they can't be written.
+_DT_PLTRELSZ, _DT_SYMTAB, _DT_JMPREL, _DT_FLAGS, _BIND_NOW = 2, 6, 23, 30, 8
 _SYMBOL = np.dtype(
     [("name", "u4"), ("info", "u1"), ("other", "u1"), ("section", "u2"), ("value", "u8"), ("size", "u8")]
 )
@@ -88,13 +89,15 @@ def never_call(function: str) -> bool:
         function: the mangled name of one that returns an int, 0 for success.
 
     Returns:
-        whether it is so; False where a library was built without such slots.
+        whether it is so; False where a library was built without such slots, or with some that can't be written.
     """
     library = ctypes.CDLL(paddle.base.libpaddle.__file__)
     link = _Link.from_address(library._handle)
     tags, address = {}, link.dynamic
     while (entry := (ctypes.c_uint64 * 2).from_address(address))[0]:
         tags[entry[0]], address = entry[1], address + ctypes.sizeof(entry)
+    if tags.get(_DT_FLAGS, 0) & _BIND_NOW:
+        return False
     try:
         value = ctypes.cast(library[function], ctypes.c_void_p).value
         slots = _table(tags[_DT_JMPREL], tags[_DT_PLTRELSZ] // _SLOT.itemsize, _SLOT)

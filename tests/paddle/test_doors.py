@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import shutil
 import socket
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
+from fl_rec.ps import native
 from fl_rec.ps.doors import knows
 from fl_rec.ps.native import never_call
 
@@ -15,6 +20,21 @@ def test_only_functions_that_paddle_calls_can_be_left_out() -> None:
     assert never_call("_ZN4brpc6Server18AddBuiltinServicesEv")
     for function in ("no_such_function", "_ZN4brpc6ServerD0Ev"):
         assert not never_call(function)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.parametrize(("how", "done"), [("lazy", True), ("now", False)])
+def test_slots_that_cannot_be_written_are_left_alone(
+    how: str, done: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, library = tmp_path / "calls.c", tmp_path / f"{how}.so"
+    source.write_text("int inner(void *p) { return 5; } int outer(void *p) { return inner(p); }")
+    subprocess.run(
+        ["cc", "-O0", "-fPIC", "-shared", f"-Wl,-z,relro,-z,{how}", source, "-o", library], check=True, timeout=60
+    )
+    monkeypatch.setattr(native.paddle.base.libpaddle, "__file__", str(library))
+    assert never_call("inner") is done
+    assert ctypes.CDLL(str(library)).outer(None) == (0 if done else 5)
 
 
 @pytest.mark.parametrize(
