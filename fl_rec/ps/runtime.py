@@ -79,6 +79,7 @@ class PsRuntime:
         job = run.job()
         self._scope = f"{job}_worker"
         self.fleet = fleet
+        self._servers: set[tuple[str, int]] = set()
         self._bytes: dict[tuple[Any, Any], tuple[int, int]] = {}
         os.environ["PADDLE_WITH_GLOO"] = "1"
         # The last is Paddle's own channel to a coordinator, which can't be made reliable; see fl_rec.coordinator.
@@ -199,6 +200,8 @@ class PsRuntime:
         """Returns when every server answers."""
         for index, endpoint in enumerate(self.role.server_endpoints):
             self._wait_for(endpoint, "the parameter server", index)
+        # Now, since a name server may not answer later.
+        self._servers = {(socket.gethostbyname(host), port) for host, port in map(split, self.role.server_endpoints)}
 
     def stop_worker(self) -> None:
         """Takes leave; the first worker stops the servers."""
@@ -285,13 +288,12 @@ class PsRuntime:
 
         A connection that was closed counts with what it had when last looked at.
         """
-        servers = {(socket.gethostbyname(host), port) for host, port in map(split, self.role.server_endpoints)}
         for descriptor in os.listdir("/proc/self/fd"):
             try:
                 if not stat.S_ISSOCK(os.stat(int(descriptor)).st_mode):
                     continue
                 with socket.socket(fileno=os.dup(int(descriptor))) as connection:
-                    if connection.getpeername() in servers:
+                    if connection.getpeername() in self._servers:
                         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
                         name = (connection.getsockname(), connection.getpeername())
                         self._bytes[name] = struct.unpack_from("QQ", info, _TCP_INFO_BYTES_ACKED)
