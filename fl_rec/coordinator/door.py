@@ -160,7 +160,8 @@ class Door:
         """It is closed."""
         self._all.pop(guest, None)
         self._strangers.pop(guest, None)
-        self._by_name.pop(guest.name, None)
+        if self._by_name.get(guest.name) is guest:  # told more than once, and the system gives a name again
+            del self._by_name[guest.name]
         for client in guest.clients:
             self._by_client[client].pop(guest, None)
 

@@ -297,14 +297,12 @@ def test_a_host_whose_certificate_names_no_client_shows_tokens(serve: Serve, cer
         assert [each.next_state for each in told] == ["JOIN"] * CLIENTS
 
 
-@pytest.mark.parametrize("token", ["", "wrong", token_for(SECRET, 1), token_for("another run's", 0), "é"])
+@pytest.mark.parametrize("token", ["", "wrong", token_for(SECRET, 1), token_for("another run's", 0)])
 def test_a_wrong_token_or_anothers(serve: Serve, token: str) -> None:
     served = serve()
-    status, text = served.send(encode(ClientReport(0, 0)), 0, token) if token.isascii() else ("UNAUTHENTICATED", "")
-    assert status == "UNAUTHENTICATED"
     why = "A client shows its own token of its run. Received: another, or none, as client 0."
-    if token.isascii():
-        assert text == why and [each for _, each in served.written()] == [why]
+    assert served.send(encode(ClientReport(0, 0)), 0, token) == ("UNAUTHENTICATED", why)
+    assert [each for _, each in served.written()] == [why]
     assert served.coordinator._reports == {}
     served.play()
 
