@@ -6,6 +6,8 @@ The same job with synchronised exchanges is run plainly and with runner.secure_a
 Seconds are the median epoch's from the begin of training to the end of its last exchange, by the number of exchanges;
 processor's seconds those of all roles in that time, which is what the cores of one machine share; bytes those of one
 client: with the servers as the kernel has counted them, with each other client as the messages are long.
+What it takes to deal the shares of an exchange's secrets, which hangs on the number of clients alone, is a table of its
+own: of one client, the median, without the way that the messages go.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ import argparse
 import json
 import statistics
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from common import (
     BEST_CONFIG,
     METRICS,
@@ -39,12 +43,14 @@ from common import (
 from fl_rec.config import Config
 from fl_rec.data.manifest import Manifest
 from fl_rec.errors import RunError
-from fl_rec.privacy.secure_sum.member import DEALT, KEYS, VIEW
+from fl_rec.privacy.secure_sum.clients import threshold_of
+from fl_rec.privacy.secure_sum.member import DEALT, KEYS, VIEW, Member
 from fl_rec.privacy.secure_sum.primitives import SEED
 from fl_rec.tables import figure
 
 TRAINER = Path(__file__).with_name("growth_trainer.py")
 WAYS = {"plain": False, "secure": True}
+MOST_READERS = 10
 WORDS = 8  # bytes of which a message between workers is a multiple; of the rows, and of who has sent
 
 
@@ -53,6 +59,27 @@ def between_clients(workers: int, secure: bool) -> int:
     if not secure:
         return 2 * WORDS
     return WORDS + KEYS + workers * DEALT + WORDS + VIEW + workers * SEED
+
+
+def dealing(clients: int) -> dict[str, float]:
+    """What one of some clients takes before it masks its numbers."""
+    members = [Member(number) for number in range(clients)]
+    keys = {member.number: member.keys for member in members}
+    dealt, deal_seconds, read_seconds = {}, [], []
+    for member in members:
+        start = time.perf_counter()
+        dealt[member.number] = member.deal(keys, threshold_of(clients))
+        deal_seconds.append(time.perf_counter() - start)
+    for member in members[:MOST_READERS]:
+        to_it = {other: shares[member.number] for other, shares in dealt.items() if other != member.number}
+        start = time.perf_counter()
+        member.masked(np.zeros(0, np.uint32), to_it)
+        read_seconds.append(time.perf_counter() - start)
+    return {
+        "deal_seconds": statistics.median(deal_seconds),
+        "read_seconds": statistics.median(read_seconds),
+        "sent_bytes": (clients - 1) * (WORDS + KEYS + clients * DEALT),
+    }
 
 
 def cost_of(folder: Path, workers: int, exchanges: int) -> dict[str, float]:
@@ -94,8 +121,22 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
         ["", *WAYS, "times"],
         list(_lines(summary)),
     )
+    dealt = {str(clients): dealing(clients) for clients in args.clients}
+    text += "\n\n" + titled_table(
+        "dealing shares: one client in one exchange",
+        ["clients", "milliseconds to deal", "to read the others'", "bytes sent"],
+        [
+            [
+                clients,
+                *(f"{1e3 * each[name]:.1f}" for name in ("deal_seconds", "read_seconds")),
+                f"{each['sent_bytes']:,}",
+            ]
+            for clients, each in dealt.items()
+        ],
+    )
     figures = {"config": args.config.name, **describe_data(data), "exchanges": exchanges, "epochs": args.epochs}
-    return Report(text, {**figures, "pairs": args.pairs, **summary, "ratio": _ratios(summary)}, [])
+    figures |= {"pairs": args.pairs, **summary, "ratio": _ratios(summary), "dealing": dealt}
+    return Report(text, figures, [])
 
 
 def _run(args: argparse.Namespace, path: Path, data: Manifest, way: str, exchanges: int) -> dict[str, Any]:
@@ -136,7 +177,15 @@ def main() -> int:
     parser.add_argument("--epochs", type=count, default=20, metavar="N", help="of a job (default: 20; --quick: 2)")
     parser.add_argument("--pairs", type=count, default=1, metavar="N", help="of jobs (default: 1)")
     parser.add_argument("--timeout", type=count, default=900, metavar="S", help="seconds of a job (default: 900)")
-    return run_benchmark(parser, {"epochs": 2, "timeout": 180}, measure)
+    parser.add_argument(
+        "--clients",
+        type=count,
+        nargs="+",
+        default=[10, 30, 100],
+        metavar="N",
+        help="that deal shares (default: 10 30 100; --quick: 10)",
+    )
+    return run_benchmark(parser, {"epochs": 2, "timeout": 180, "clients": [10]}, measure)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ from tests.integration.tunnel import FIREWALL, HUB, INSIDE, SPOKE, Tunnel, requi
 LOOK_SECONDS = 0.05
 ROWS = {
     "seconds": ("seconds of an epoch", ".2f"),
-    "exchange_seconds": ("of its last exchange", ".2f"),
+    "exchange_seconds": ("of which it exchanges, mean of the workers", ".2f"),
     "wire_bytes": ("bytes between the hosts", ",.0f"),
     "tunnel_seconds": ("processor's seconds of the tunnel", ".2f"),
     **{name: (f"{title} of the last epoch", ".4f") for name, title in METRICS.items()},
@@ -101,7 +101,8 @@ class Hosts:
             RunError: it did not end well.
         """
         logs = [self._folder / f"{name}.{host.name}.log" for host in self._hosts]
-        launched, spent, run = [], [], RunDirectory(next(iter(keys)))
+        run, launched = RunDirectory(next(iter(keys))), []
+        spent: list[Spent] = []
         deadline = time.monotonic() + timeout
         try:
             for host, log, further in zip(self._hosts, logs, keys.values()):
@@ -190,14 +191,16 @@ def _run(args: argparse.Namespace, folder: Path, data: Manifest, hosts: Hosts, n
 def report(args: argparse.Namespace, data: Manifest, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Report:
     """Medians of the runs of each way, side by side."""
     summary = {way: {name: median(run[name] for run in runs) for name in ROWS} for way, runs in found.items()}
-    ratios = {name: ratio(summary["tunnel"][name], summary["direct"][name]) for name in ROWS}
+    # Without a job's packets openvpn still says that it is there.
+    compared = [name for name in ROWS if name != "tunnel_seconds"]
+    ratios = {name: ratio(summary["tunnel"][name], summary["direct"][name]) for name in compared}
     exchanges = Config.load(args.config).runner.exchanges_per_epoch
     what = f"{args.config.name}, {data.num_shards} workers on {len(INSIDE)} hosts, {exchanges} exchanges an epoch"
     text = titled_table(
         f"{what}: one epoch",
         ["", *summary, "times"],
         [
-            [title, *(figure(summary[way][name], kind) for way in summary), figure(ratios[name], ".2f")]
+            [title, *(figure(summary[way][name], kind) for way in summary), figure(ratios.get(name), ".2f")]
             for name, (title, kind) in ROWS.items()
         ],
     )

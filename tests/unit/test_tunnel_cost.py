@@ -43,7 +43,7 @@ def test_roles_lie_on_the_hosts_in_turn(tunnel: Any) -> None:
 
 def test_both_ways_side_by_side(tunnel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tunnel, "describe_data", lambda data: {"workers": data.num_shards})
-    spent = {"direct": [tunnel.Spent(0, 0.0), tunnel.Spent(1_000, 0.0)]}
+    spent = {"direct": [tunnel.Spent(0, 0.0), tunnel.Spent(1_000, 0.01)]}
     spent["tunnel"] = [tunnel.Spent(0, 0.0), tunnel.Spent(1_200, 2.0)]
     found = {
         way: [tunnel.cost_of([epoch(seconds, 0.7)] * 2, spent[way]) for seconds in those]
@@ -55,7 +55,7 @@ def test_both_ways_side_by_side(tunnel: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert title == "ml1m_best.yaml, 10 workers on 3 hosts, 10 exchanges an epoch: one epoch"
     assert lines[0].split()[-3:] == ["1.50", "4.50", "3.00"]
     assert lines[2].split()[-3:] == ["1,000", "1,200", "1.20"]
-    assert lines[3].split()[-3:] == ["0.00", "2.00", "-"]
+    assert lines[3].split()[-3:] == ["0.01", "2.00", "-"]
     assert made.figures["ratio"]["wire_bytes"] == 1.2 and made.figures["ratio"]["hr"] == 1.0
     json.dumps(made.figures)
 
