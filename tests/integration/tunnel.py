@@ -17,7 +17,7 @@ from tests.integration.namespaces import CannotHere, Host, run_in
 
 INSIDE = ("10.88.0.1", "10.88.0.2", "10.88.0.3")
 # What the page has for the first host, for every other one, for all of them, and the job's command.
-_, HUB, SPOKE, FIREWALL, RUN = blocks(ROOT / "docs" / "tunnel.md", "bash")
+_, HUB, SPOKE, FIREWALL, RUN, *_ = blocks(ROOT / "docs" / "tunnel.md", "bash")
 _PROMPT = 60
 
 

@@ -35,6 +35,7 @@ OTHERS = {
     "echo",
     "openvpn",
     "nft",
+    "sysctl",
     "tar",
     "scp",
     "docker",
