@@ -25,6 +25,7 @@ NOT_PLAYED = {
     r"(pip|pre-commit|source) ": "it changes the reader's environment",
     r"(fl_run\.sh (test|lint|docs)|python -m pytest)": "CI runs it",
     r".*10\.88\.|(mkdir|nft) ": "test_tunnel.py plays them",
+    r"sysctl ": "it changes the whole machine",
     r"(tar|scp) |.*\bsouth\b|.* (--source synthetic --out data|--num_shards 4 --out .*)$": "test_hosts.py plays them",
     r"fl-rec (evaluate|export) run$": "test_hosts.py plays them",
     r"(docker|kubectl|mv) |.*fl-rec-worker": ".ci/image builds and plays it; tests/unit/deploy looks at it",

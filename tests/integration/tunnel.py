@@ -17,7 +17,7 @@ from tests.integration.namespaces import CannotHere, Host, run_in
 
 INSIDE = ("10.88.0.1", "10.88.0.2", "10.88.0.3")
 # What the page has for the first host, for every other one, for all of them, and the job's command.
-_, HUB, SPOKE, FIREWALL, RUN, *_ = blocks(ROOT / "docs" / "tunnel.md", "bash")
+HUB, SPOKE, FIREWALL, RUN = blocks(ROOT / "docs" / "tunnel.md", "bash")[1:5]
 _PROMPT = 60
 
 
@@ -62,8 +62,9 @@ class Tunnel:
                     logs.append(self.start(host, [*shlex.split(line), *self.options], "openvpn"))
                 else:
                     assert run_in(host, ["sh", "-c", line], cwd=ROOT).wait(20) == 0, line
-        for log in logs:
-            wait_for(f"{log} to say so", lambda log=log: "Initialization Sequence Completed" in log.read_text())
+        wait_for(
+            f"{logs} to say so", lambda: all("Initialization Sequence Completed" in log.read_text() for log in logs)
+        )
         return logs
 
 
