@@ -9,10 +9,11 @@ A report that breaks off does not count, since no part of a message is a message
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 # A client whose connection broke asks again before the coordinator has seen that it broke.
 CALLS_OF_A_CLIENT = 8
 POLL_SECONDS = 0.05
+# Clients that are told a decision before connections are looked after again: thousands at once would take many seconds,
+# in which no ping is answered, and connections without an answer break.
+TOLD_AT_ONCE = 50
 
 
 class Refused(FLRecError):
@@ -52,13 +56,13 @@ class Coordinator:
     """Collects the reports of a round, has the strategy decide, and answers.
 
     Args:
-        new_strategy: makes the strategy. It is called, and the strategy used, in one thread of its own, so that a
-            long decision does not hold up the service.
+        new_strategy: makes the strategy. It is called, and the strategy used, in one thread of its own, which writes
+            the rounds too: neither a long decision nor a long line holds up the service.
         strategy_name: for the record.
         settings: `round_timeout` and `report_fields` are read.
         rounds: where rounds are written. Those that are there already were decided before a restart: the strategy is
             shown their reports again, and their decisions stand.
-        on_round: told of each round, after it was written and before it is answered.
+        on_round: told of each round, after it was written and before it is answered; in the strategy's thread.
         on_failure: told why the strategy failed, before the clients are.
         compression: runner.compress_report, for the decisions.
         limits: what each client's reports can't be above; empty where nothing is known.
@@ -90,7 +94,7 @@ class Coordinator:
         self._report_bytes: dict[int, int] = {}
         self._doubts: dict[int, str] = {}
         # Calls that wait, by client; and clients that say that they are ahead, with their round.
-        self._waiting: Counter[int] = Counter()
+        self._waiting: defaultdict[int, set[asyncio.Future[bytes]]] = defaultdict(set)
         self._ahead: dict[int, int] = {}
         # As they travel: encoded once, told as often as need be.
         self._decided: Mapping[int, bytes] = {}
@@ -108,7 +112,6 @@ class Coordinator:
         # Not an executor's: Python waits for those when it ends, and so for a strategy that hangs.
         threading.Thread(target=_work, args=(self._calls,), name="strategy", daemon=True).start()
         self.failure: asyncio.Future[None] = self._loop.create_future()
-        self._answer: asyncio.Future[Mapping[int, bytes]] = self._loop.create_future()
         self._round = await self._in_thread(self._take_up)
         self._expected = set(self._strategy.fleet) - self._strategy.finished
 
@@ -122,25 +125,25 @@ class Coordinator:
             MessageError: it is no report.
             Refused: the report is of another round or client, or of nobody who is expected.
         """
-        client, answer = await self._take(data, sender)
+        client, decided = await self._take(data, sender)
         del data  # what waits holds no message
-        if isinstance(answer, bytes):
-            return answer
-        if self._waiting[client] >= CALLS_OF_A_CLIENT:
+        if decided is not None:
+            return decided
+        own = self._waiting[client]
+        if len(own) >= CALLS_OF_A_CLIENT:
             raise Refused(
                 grpc.StatusCode.UNAVAILABLE,
                 f"A client waits in one call. Received: {CALLS_OF_A_CLIENT + 1} of client {client}.",
             )
-        self._waiting[client] += 1
+        call: asyncio.Future[bytes] = self._loop.create_future()
+        own.add(call)
         try:
-            # One client that hangs up must not cancel the others' answer.
-            answers = await asyncio.shield(answer)
+            return await call
         finally:
-            self._waiting[client] -= 1
-        return answers[client]
+            own.discard(call)
 
-    async def _take(self, data: bytes, sender: int | None) -> tuple[int, bytes | asyncio.Future[Mapping[int, bytes]]]:
-        """The client of a report, and its answer, or what becomes it."""
+    async def _take(self, data: bytes, sender: int | None) -> tuple[int, bytes | None]:
+        """The client of a report, and its answer if there is one already."""
         report = decode_report(data)
         client = report.client
         if sender not in (None, client):
@@ -178,7 +181,7 @@ class Coordinator:
             # Nobody else's are there; to look at all of them each time would take the square of their number.
             if len(self._reports) + len(self._doubts) == len(self._expected):
                 self._decide()
-        return client, self._answer
+        return client, None
 
     def _doubt(self, report: ClientReport) -> str:
         """What of a report can't be. Raises Refused if such a report ends its client."""
@@ -214,8 +217,7 @@ class Coordinator:
 
     def close(self) -> None:
         """Lets go of the clients that wait; they try again until `coordinator_timeout`."""
-        if (self._reports or self._doubts) and not self._answer.done():
-            self._answer.set_exception(Refused(grpc.StatusCode.UNAVAILABLE, "The coordinator ends.", kind=""))
+        self._refuse_all(Refused(grpc.StatusCode.UNAVAILABLE, "The coordinator ends.", kind=""))
 
     def _check_round(self, report: ClientReport) -> None:
         if report.round != self._round:
@@ -239,13 +241,12 @@ class Coordinator:
             self._deciding = self._loop.create_task(self._finish_round())
 
     async def _finish_round(self) -> None:
-        number, reports, answer = self._round, dict(self._reports), self._answer
+        number, reports = self._round, dict(self._reports)
         report_bytes, doubts = dict(self._report_bytes), dict(self._doubts)
         missing = tuple(sorted(self._expected - {*reports, *doubts}))
         try:
-            limit = self._settings.round_timeout
-            decisions, answers = await asyncio.wait_for(
-                self._in_thread(self._next_round, reports, doubts, number), limit
+            decisions, answers = await self._in_time(
+                f"{self._strategy} must decide", self._next_round, reports, doubts, number
             )
             done = Round(
                 number,
@@ -258,33 +259,35 @@ class Coordinator:
                 decision_bytes={client: len(each) for client, each in answers.items()},
             )
             # Written before anybody is answered: a coordinator that is started again must say the same.
-            self._rounds.append(done)
-            self._on_round(done)
+            await self._in_time("The disk must take a round", self._write, done)
         except Exception as err:
-            self._fail(err, number, answer)
+            self._fail(err, number)
             return
         self._decided = answers
         self._expected -= set(done.clients(FINISH))
         self._round, self._reports, self._report_bytes, self._doubts = number + 1, {}, {}, {}
         self._told = number
         self._may_skip, self._deciding = False, None
-        self._answer = self._loop.create_future()
-        if not answer.done():
-            answer.set_result(answers)
+        waiting, self._waiting = self._waiting, defaultdict(set)
+        for count, (client, calls) in enumerate(waiting.items(), 1):
+            for call in calls:
+                if not call.done():
+                    call.set_result(answers[client])
+            if count % TOLD_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
-    def _fail(self, err: Exception, number: int, answer: asyncio.Future[Any]) -> None:
-        if isinstance(err, asyncio.TimeoutError):
-            limit = f"coordinator.round_timeout={self._settings.round_timeout:g} s"
-            err = RunError(f"{self._strategy} must decide within {limit}, and did not in round {number}.")
-        elif isinstance(err, OSError):
+    def _fail(self, err: Exception, number: int) -> None:
+        if isinstance(err, OSError):
             err = RunError(f"Round {number} must be written to the run directory, and was not: {err.strerror}.")
         log.error("round %d failed", number, exc_info=err)
         self._on_failure(err)
         self.failure.set_exception(err)
-        if not answer.done():
-            answer.set_exception(Refused(grpc.StatusCode.ABORTED, str(err)))
-        # Nobody may be left to hear it.
-        answer.exception()
+        self._refuse_all(Refused(grpc.StatusCode.ABORTED, str(err)))
+
+    def _refuse_all(self, refused: Refused) -> None:
+        for call in itertools.chain.from_iterable(self._waiting.values()):
+            if not call.done():
+                call.set_exception(refused)
 
     def _take_up(self) -> int:
         self._strategy = self._new_strategy()
@@ -313,6 +316,18 @@ class Coordinator:
 
     def _encode(self, decisions: Mapping[int, Decision]) -> dict[int, bytes]:
         return {client: encode(each, self._compression) for client, each in decisions.items()}
+
+    def _write(self, done: Round) -> None:
+        self._rounds.append(done)
+        self._on_round(done)
+
+    async def _in_time(self, rule: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        limit = self._settings.round_timeout
+        try:
+            return await asyncio.wait_for(self._in_thread(function, *arguments), limit)
+        except asyncio.TimeoutError:
+            text = f"{rule} within coordinator.round_timeout={limit:g} s, and did not in round {self._round}."
+            raise RunError(text) from None
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         future: Future[Any] = Future()

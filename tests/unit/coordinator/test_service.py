@@ -979,7 +979,7 @@ def test_a_client_waits_in_few_calls(serve: Serve, ask: Ask) -> None:
     calls = []
     for _ in range(service.CALLS_OF_A_CLIENT):  # one by one: of messages that come in at once two are taken
         calls.append(ask(served, 0, 0))
-        wait_until("a call", lambda: served.coordinator._waiting[0] == len(calls))
+        wait_until("a call", lambda: len(served.coordinator._waiting[0]) == len(calls))
     calls.append(ask(served, 0, 0))
     wait_until("a refusal", lambda: any(call.done() for call in calls))
     (refused,) = [call for call in calls if call.done()]
