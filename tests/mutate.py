@@ -151,7 +151,7 @@ MUTANTS = [
         LINK,
     ),
     Mutant("job/hosts/hub.py", "return not over and super()", "return super()", LINK),
-    Mutant("job/hosts/hub.py", "max(set.intersection(", "min(set.intersection(", LINK),
+    Mutant("job/hosts/hub.py", "return max(common", "return min(common", LINK),
     Mutant(
         "job/hosts/hub.py",
         "if name not in own:\n                    raise",
