@@ -61,7 +61,7 @@ class Reception:
         self._rates = [Rate(CALLS, CALLS_A_SECOND) for _ in range(clients)]
         self._last: dict[int, bytes] = {}
         self._joined: set[int] = set()
-        self._server = grpc.aio.server(options=server_options())
+        self._server = grpc.aio.server(options=server_options(clients))
         handler = grpc.stream_stream_rpc_method_handler(self._report)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {CALL: handler}),))
 

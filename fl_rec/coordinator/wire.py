@@ -71,10 +71,17 @@ def channel_options() -> list[tuple[str, int]]:
     ]
 
 
-def server_options() -> list[tuple[str, int]]:
-    """What the coordinator sets."""
-    # A client whose epoch takes longer connects again.
-    return [*channel_options(), ("grpc.max_connection_idle_ms", int(IDLE * 1000))]
+def server_options(clients: int) -> list[tuple[str, int]]:
+    """What the coordinator of so many clients sets."""
+    # Calls that come in while others are looked at; gRPC cancels some of them from 1,000 on, and all from 3,000 on.
+    pending = 1000 + 2 * clients
+    return [
+        *channel_options(),
+        # A client whose epoch takes longer connects again.
+        ("grpc.max_connection_idle_ms", int(IDLE * 1000)),
+        ("grpc.server.max_pending_requests", pending),
+        ("grpc.server.max_pending_requests_hard_limit", 3 * pending),
+    ]
 
 
 def split(message: bytes) -> Iterator[bytes]:
