@@ -230,8 +230,8 @@ def test_it_learns() -> None:
     """Time costs four times what it is worth: to train as little as possible is best, and untrained it does not."""
     told: list[tuple[int, float]] = []
     options = Options(batch_size=32, updates=2, hidden=16, time_weight=4.0, actor_learning_rate=2e-3)
-    agent = pretrain([recording(3)], 8, 0, options, every=4, progress=lambda *each: told.append(each))
-    assert [episode for episode, _ in told] == [0, 4, 8]
+    agent = pretrain([recording(3)], 12, 0, options, every=4, progress=lambda *each: told.append(each))
+    assert [episode for episode, _ in told] == [0, 4, 8, 12]
     rewards = {}
     for name, tried in (("untrained", Agent(options, 0)), ("trained", agent)):
         total = 0.0
