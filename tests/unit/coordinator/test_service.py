@@ -794,6 +794,44 @@ def test_round_that_can_not_be_written(serve: Serve, ask: Ask, tmp_path: Path) -
     assert served.failure == reason
 
 
+def test_others_are_answered_while_a_round_is_written(serve: Serve, ask: Ask) -> None:
+    """Or no ping would be, and with many clients connections break."""
+    release = threading.Event()
+    served = serve(clients=1, on_round=lambda _: release.wait(DEADLINE) and None)
+    told = ask(served, 0, 0)
+    wait_until("the round", lambda: len(list(served.rounds)) == 1)
+    assert "which has not begun" in text_of(ask(served, 0, 7)) and not told.done()
+    release.set()
+    assert told.result(DEADLINE).next_state == JOIN
+
+
+def test_thousands_of_calls_wait_to_be_looked_at(in_loop: Callable[..., Any], serve: Serve) -> None:
+    served, channels = serve(clients=1000), 100
+    held, release = threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        held.set()
+        release.wait(DEADLINE)
+
+    async def call_all() -> list[grpc.StatusCode]:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        # Behind the door, which is held too.
+        opened = [grpc.aio.insecure_channel(served._server._door.inside, options=options) for _ in range(channels)]
+        asyncio.get_running_loop().call_later(2.0, release.set)
+        calls = [channel.unary_unary(METHOD)(b"", timeout=DEADLINE) for channel in opened for _ in range(16)]
+        codes = await asyncio.gather(*(call.code() for call in calls))
+        for channel in opened:
+            await channel.close()
+        return codes
+
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(in_loop, hold())
+        assert held.wait(DEADLINE)
+        codes = asyncio.run(call_all())
+        holding.result(DEADLINE)
+    assert set(codes) == {grpc.StatusCode.UNAVAILABLE}, "all are refused by ours, and none is cancelled by gRPC"
+
+
 def test_decision_with_numbers_of_numpy(serve: Serve, ask: Ask) -> None:
     served = serve(lambda *_: {0: Decision(JOIN, np.float32(0.5), extra={"x": np.float32(2)})}, clients=1)  # type: ignore[arg-type]
     found = ask(served, 0, 0).result(DEADLINE)
