@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -48,9 +49,21 @@ time.sleep({seconds})
 FIGURES = {"rows": 10, "seconds": 1.0, "rows_per_second": 10.0, "train_loss": 0.5, "train_auc": 0.6, "test_auc": 0.7}
 FIGURES |= {"test_users": 4, "ndcg": 0.2, "top_k": 10}
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
 Spawn = Callable[..., subprocess.Popen]
 MakeJob = Callable[..., Path]
 SetStatus = Callable[..., None]
+
+
+@pytest.fixture
+def benchmark_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """`benchmark_script("tunnel")` is the module benchmarks/tunnel.py; forgotten afterwards, with all beside it."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module
+    for name, module in list(sys.modules.items()):
+        if BENCHMARKS in Path(getattr(module, "__file__", None) or "").parents:
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 PHASES = ["start", "training", "exchange", "evaluation", "save", "report", "finish"]
 
 
 @pytest.fixture
-def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import faults
-
-    yield faults
-    for module in ("common", "faults", "usage"):
-        sys.modules.pop(module, None)
+def faults(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("faults")
 
 
 def test_every_fault_has_a_documented_outcome_in_every_phase(faults: Any) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,8 @@ import pytest
 
 
 @pytest.fixture
-def growth(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-    import growth_model
-
-    yield growth_model
-    del sys.modules["growth_model"]
+def growth(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("growth_model")
 
 
 def costs(p: Any) -> dict[str, float]:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from fl_rec.privacy.secure_sum.member import Member
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import secure_aggregation
-
-    yield secure_aggregation
-    for module in ("common", "secure_aggregation", "usage"):
-        sys.modules.pop(module, None)
+def benchmark(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("secure_aggregation")
 
 
 def test_bytes_of_dealing_are_those_of_keys_and_of_all_shares_to_each_other(benchmark: Any) -> None:

@@ -6,25 +6,17 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-MODULES = ("common", "contest", "contestants", "contestants.task", "throughput", "usage")
-
 
 @pytest.fixture
-def throughput(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import throughput
-
-    yield throughput
-    for module in MODULES:
-        sys.modules.pop(module, None)
+def throughput(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("throughput")
 
 
 CONFIG = """

@@ -5,23 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def tunnel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import tunnel
-
-    yield tunnel
-    for module in ("common", "tunnel", "usage"):
-        sys.modules.pop(module, None)
+def tunnel(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("tunnel")
 
 
 def epoch(seconds: float, hr: float) -> dict[str, float]:
