@@ -52,6 +52,7 @@ from tests.integration.namespaces import Host, namespaces, run_in, sent_bytes
 from tests.integration.tunnel import FIREWALL, HUB, INSIDE, SPOKE, Tunnel, require
 
 LOOK_SECONDS = 0.05
+END_SECONDS = 30.0  # of a launcher that is told to end
 ROWS = {
     "seconds": ("seconds of an epoch", ".2f"),
     "exchange_seconds": ("of which it exchanges, mean of the workers", ".2f"),
@@ -117,7 +118,10 @@ class Hosts:
             for each in launched:
                 each.terminate()
             for each in launched:
-                each.wait()
+                try:
+                    each.wait(END_SECONDS)
+                except subprocess.TimeoutExpired:
+                    each.kill()  # its roles see that it has gone, and end
         if any(code != 0 for code in codes):
             failed = next(k for k, code in enumerate(codes) if code != 0)
             raise RunError(
