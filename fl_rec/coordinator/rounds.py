@@ -168,10 +168,12 @@ class Round:
     def table(self, epochs: int) -> str:
         """For people: who joins, who waits, and why; a line for all who are told the same, none if all are. The title
         tells how long the longest messages are, in KiB, if one is of note."""
-        counts = ", ".join(f"{len(self.clients(state))} {state}" for state in (JOIN, WAIT, FINISH))
-        when = f"for epoch {self.round + 1} of {epochs}" if self.round < epochs else f"after {epochs} epochs"
+        over = self.round >= epochs  # then all finish
+        states = (FINISH,) if over else (JOIN, WAIT, FINISH)
+        counts = ", ".join(f"{len(self.clients(state))} {state}" for state in states)
+        when = f"after {epochs} epochs" if over else f"for epoch {self.round + 1} of {epochs}"
         title = f"round {self.round}, {when}, {self.strategy}: {counts}"
-        if self.round < epochs and not self.clients(JOIN):
+        if not over and not self.clients(JOIN):
             title += "; nobody trains"
         if self.missing:
             title += f"; no report in time from {', '.join(map(str, self.missing))}"

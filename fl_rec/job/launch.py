@@ -19,6 +19,7 @@ import psutil
 
 from fl_rec import environment, kernels, plugins
 from fl_rec.config import Config
+from fl_rec.coordinator.check import check_files
 from fl_rec.data.manifest import list_shards
 from fl_rec.errors import ConfigError, DataError, JobFailed
 from fl_rec.job import attempts, exposed
@@ -152,6 +153,8 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
     workers = options.worker_num or len(list_shards(config.runner.train_data_dir, "train_data_dir"))
     own = options.hosts.workers_of() if options.hosts else None
     job = check_job(config, workers, options.coordinator_num, own)
+    if options.coordinator_num:
+        check_files(config, range(workers) if own is None else own, not options.hosts or options.hosts.has_coordinator)
     _check_options(options)
     check_net(config.runner.model_path, options.training_script.resolve().parent)
     run = _claim(config) if options.resume is None else RunDirectory(options.resume)

@@ -17,6 +17,7 @@ import psutil
 from fl_rec import environment
 from fl_rec.arguments import add_config_arguments
 from fl_rec.config import Config, load_from_args
+from fl_rec.coordinator.check import check_files
 from fl_rec.errors import FLRecError
 from fl_rec.job.begun import began
 from fl_rec.job.check import Job, check_job
@@ -52,6 +53,8 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
         environment.check()
         environment.require_old_programs()
         config = load_from_args(options)
+        if role.is_first_here and role.num_coordinators and ENVIRONMENT_KEY not in os.environ:  # the launcher's part
+            check_files(config, role.own_workers, role.is_here(role.coordinator_endpoints[0]))
         run = open_run(config, role)
         activity.tell(run.roles, role.name)
         roles.write_status(run.roles, role.name, roles.STARTING)

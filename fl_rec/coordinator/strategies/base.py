@@ -103,6 +103,11 @@ class Strategy(ABC):
         """Fields of a report that it needs, with their shapes; they are added to coordinator.report_fields."""
         return {}
 
+    @property
+    def most(self) -> int:
+        """How many clients it lets train in a round at most."""
+        return self.fleet.clients
+
     @abstractmethod
     def decide(self, reports: Mapping[int, ClientReport], round: int) -> Mapping[int, Decision]:
         """What the clients do in a round.

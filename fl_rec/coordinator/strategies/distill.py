@@ -83,6 +83,10 @@ class Distill(Strategy):
     def report_fields(self) -> Mapping[str, tuple[int, ...]]:
         return {**self._selection.report_fields, LOGITS: self._proxy.shape, FINGERPRINT: ()}
 
+    @property
+    def most(self) -> int:
+        return self._selection.most
+
     def decide(self, reports: Mapping[int, ClientReport], round: int) -> Mapping[int, Decision]:
         for client, report in reports.items():
             theirs = report.extra.get(FINGERPRINT, float(self._proxy.fingerprint))

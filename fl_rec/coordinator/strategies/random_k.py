@@ -18,6 +18,10 @@ class RandomK(Strategy):
 
     Options = Options
 
+    @property
+    def most(self) -> int:
+        return min(self.options.k, self.fleet.clients)
+
     def decide(self, reports: Mapping[int, ClientReport], round: int) -> Mapping[int, Decision]:
         clients = sorted(reports)
         drawn = self.random(round).choice(clients, min(self.options.k, len(clients)), replace=False)

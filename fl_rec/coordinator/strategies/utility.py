@@ -32,6 +32,10 @@ class Utility(Strategy):
 
     Options = Options
 
+    @property
+    def most(self) -> int:
+        return min(self.options.k, self.fleet.clients)
+
     def decide(self, reports: Mapping[int, ClientReport], round: int) -> Mapping[int, Decision]:
         options, random = self.options, self.random(round)
         needed = self.epoch_seconds()

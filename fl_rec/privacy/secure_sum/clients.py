@@ -23,6 +23,11 @@ def threshold_of(clients: int) -> int:
     return clients - clients // 3
 
 
+def least_of(config: Config, clients: int) -> int:
+    """How many of so many clients must train at once: with differential privacy as many as add all of its noise."""
+    return max(LEAST_CLIENTS, threshold_of(clients) if config.privacy.clip is not None else 0)
+
+
 def noise_part(config: Config, clients: int) -> NoisePart:
     """What each of so many clients adds of differential privacy's noise: any `threshold_of` them add all of it.
 

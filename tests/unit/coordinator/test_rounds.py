@@ -377,7 +377,11 @@ def test_sizes_are_read_back() -> None:
 
 def test_title_of_the_last_table() -> None:
     last = Round(5, "mine", {}, {0: Decision(FINISH)})
-    assert last.table(5).split("\n")[0] == "round 5, after 5 epochs, mine: 0 JOIN, 0 WAIT, 1 FINISH"
+    assert last.table(5).split("\n")[0] == "round 5, after 5 epochs, mine: 1 FINISH"
+    longest = Round(
+        20, "resource_aware", {}, {number: Decision(FINISH, reason="that was the last epoch") for number in range(100)}
+    )
+    assert longest.table(20) == "round 20, after 20 epochs, resource_aware: 100 FINISH; that was the last epoch"
     assert last.clients(FINISH) == [0] and last.clients(JOIN) == []
 
 

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 from fl_rec.config import Config
+from fl_rec.coordinator.check import check
 from fl_rec.coordinator.messages import FINISH, JOIN, ClientReport, Decision, Device
 from fl_rec.coordinator.strategies import STRATEGIES, Fleet, Strategy, new_strategy
 from fl_rec.coordinator.strategies.join_all import JoinAll
 from fl_rec.coordinator.strategies.random_k import RandomK
 from fl_rec.coordinator.strategies.resource_aware import ResourceAware
 from fl_rec.coordinator.strategies.utility import Utility, draw, round_half_up
+from fl_rec.data.check import Facts
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.job.check import check_job
 from tests.unit.coordinator.scripted import Scripted
@@ -577,6 +579,31 @@ def test_users_file_is_found_from_the_home_directory(
     config = check_job(given, 2, 1).config
     assert config.coordinator.strategy == f"{tmp_path}/my_strategy.py:Mine"
     assert config.coordinator.options == {"first": 0}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings", "least", "most"),
+    [
+        ("random_k", [], 3, 2),
+        ("utility", [], 3, 1),
+        ("random_k", ["privacy.clip=1", "privacy.noise_multiplier=1"], 6, 5),
+    ],
+)
+def test_fewer_clients_than_a_secure_sum_needs(
+    load_job: Callable[..., Config], strategy: str, settings: list[str], least: int, most: int
+) -> None:
+    config = load_job("runner.secure_aggregation=true", "runner.exchanges_per_epoch=2", *settings)
+    config = config.replace(**{"coordinator.strategy": strategy})
+
+    def checked(k: int) -> Config:
+        return check(config.replace(**{"coordinator.options": {"k": k}}), Facts(8, 1))
+
+    assert checked(least).coordinator.options["k"] == least
+    with pytest.raises(ConfigError) as caught:
+        checked(most)
+    assert f"needs {least} clients or more that train at once" in str(caught.value)
+    assert f"coordinator.strategy={strategy}, which has {most} train in a round. Let it" in str(caught.value)
+    assert ("too little noise" in str(caught.value)) == bool(settings)
 
 
 def test_users_file_that_fails(tmp_path: Path) -> None:

@@ -236,6 +236,10 @@ def test_run_directory_that_had_its_run(make_job: Callable[..., Path], capsys: p
         (["--coordinator_num", "1", "-o", "coordinator.strategy=randomk"], "coordinator.strategy must be one of "),
         (["--coordinator_num", "1", "-o", "coordinator.options={k: 3}"], "coordinator.options: k: unknown key."),
         (
+            ["--coordinator_num", "1", "-o", *(f"tls.{name}={{name}}.pem" for name in ("cert", "key", "ca"))],
+            "tls.cert must be a file. Received: ",
+        ),
+        (
             ["--servers", "a:1,b:2"],
             "--servers must name one host:port per server, with ports from 1 to 65535. Received: a:1,b:2 for "
             "--server_num 1.",
