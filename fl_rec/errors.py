@@ -28,22 +28,28 @@ class Diverged(RunError):
     """Training gave what is no learning: numbers that are not finite or beyond sense, or a model that tells nothing."""
 
 
+def failed(role: str, reason: str, log: Path | None) -> str:
+    """What is said of a role that failed; arguments as of `JobFailed`."""
+    further = "nothing has begun: mend it, and give the same command again" if log is None else f"its log: {log}"
+    return f"{role} failed: {reason}\n  {further}"
+
+
 class JobFailed(RunError):
     """A job was started, and one of its roles failed.
 
     Attributes:
         role: who failed first, such as "worker.3".
         reason: why.
-        log: the role's log.
-        run: the run's folder.
+        log: the role's log; None if the hosts of a job have not met, so that nothing has begun.
+        run: the run's folder; if nothing has begun, it is as it was before the job.
     """
 
-    def __init__(self, role: str, reason: str, log: Path, run: Path) -> None:
+    def __init__(self, role: str, reason: str, log: Path | None, run: Path) -> None:
         super().__init__(role, reason, log, run)
         self.role, self.reason, self.log, self.run = role, reason, log, run
 
     def __str__(self) -> str:
-        return f"{self.role} failed: {self.reason}\n  its log: {self.log}"
+        return failed(self.role, self.reason, self.log)
 
 
 def lacking(err: ModuleNotFoundError) -> str:

@@ -16,7 +16,7 @@ from typing import Literal
 import psutil
 
 from fl_rec.config import Config
-from fl_rec.errors import RunError
+from fl_rec.errors import RunError, failed
 from fl_rec.job.alive import Signs
 from fl_rec.job.observers import RoleView
 from fl_rec.runs import activity, roles
@@ -45,17 +45,18 @@ class Failure:
     """Who failed first, and why.
 
     Attributes:
+        log: of that role; None if the hosts have not met, so that nothing has begun.
         kind: "died": its process ended without a word, or never began. "frozen": it lives and gives no sign of life, or
             keeps the others waiting. "failed": it told an error itself, or came too late.
     """
 
     role: str
     reason: str
-    log: Path
+    log: Path | None
     kind: Kind = "failed"
 
     def __str__(self) -> str:
-        return f"{self.role} failed: {self.reason}\n  its log: {self.log}"
+        return failed(self.role, self.reason, self.log)
 
 
 @dataclass(frozen=True)

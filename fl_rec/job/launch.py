@@ -184,6 +184,8 @@ def launch(options: LaunchOptions, observers: Sequence[Observer] = ()) -> RunDir
                 observer.note(f"{failure}\nrestart {restarts.count(failure, epoch)}, {attempts.said(epoch or 0)}")
         finally:
             observer.ended(_result(run))
+            if company.is_new:
+                run.give_back()
     return run
 
 

@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -52,6 +53,12 @@ RESUME_KEY = "FL_REC_RESUME"
 AWAY_KEY = "FL_REC_AWAY"
 # By what the processes of a job know each other: the same for all of them, on whatever host, and nobody else's.
 JOB_KEY = "FL_REC_JOB"
+# What is in a run's folder, and is the folder itself, before anything of a job has begun, in the order in which it is
+# taken away again. The audit stays: who was refused must be found.
+_BEFORE = (
+    *("config.yaml", "launch.json", NAME, "rounds.jsonl", "tables.txt", "metrics.jsonl"),
+    *("coordinator", "roles", "log", "job", "."),
+)
 
 
 @dataclass(frozen=True)
@@ -175,6 +182,7 @@ class RunDirectory:
         """
         run = cls(path)
         marker = path / "job"
+        there = " ".join(name for name in _BEFORE if (path / name).exists())
         if run.config.exists() and not marker.exists():
             raise RunError(
                 f"A run directory is new, and this one holds files of another kind. Received: {path}, with a "
@@ -185,7 +193,7 @@ class RunDirectory:
                 folder.mkdir(0o700, parents=True, exist_ok=True)
             # A name that is linked into place can't be seen half written by the other roles.
             draft = path / f"job.{os.getpid()}"
-            draft.write_text(f"{owner}\n{secrets.token_hex(16)}\n", encoding="utf-8")
+            draft.write_text(f"{owner}\n{secrets.token_hex(16)}\n{there}\n", encoding="utf-8")
             made = False
             try:
                 os.link(draft, marker)
@@ -211,10 +219,33 @@ class RunDirectory:
 
     def adopt(self, identity: str) -> None:
         """Has this be a part of another host's run. OSError."""
-        owner = (self.path / "job").read_text(encoding="utf-8").partition("\n")[0]
+        lines = (self.path / "job").read_text(encoding="utf-8").splitlines()
         with open(self.path / "job", "r+", encoding="utf-8") as file:  # in its place, since it may be `held`
-            file.write(f"{owner}\n{identity}\n")
+            file.write("\n".join([lines[0], identity, *lines[2:], ""]))
             file.truncate()
+
+    def give_back(self) -> bool:
+        """Undoes `claim` for a job that came to nothing, so that the next one can have the folder: takes away what was
+        written since, and nothing that was there before, or has come from elsewhere.
+
+        Returns:
+            whether it did: not where an epoch has begun.
+        """
+        if self.metrics.stat().st_size or self.checkpoint.exists() or (self.path / "privacy").exists():
+            return False
+        there = (self.path / "job").read_text(encoding="utf-8").splitlines()[2].split()
+        for name in _BEFORE:
+            path = self.path / name
+            with suppress(OSError):  # the folder may have something else in it
+                if name in there:
+                    continue
+                if path == self.path:
+                    path.rmdir()
+                elif path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        return True
 
     @contextmanager
     def held(self) -> Iterator[None]:

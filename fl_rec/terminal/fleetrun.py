@@ -125,6 +125,8 @@ def watch_by_hand(arguments: Sequence[str]) -> int:
         fleetrun.terminate()
     mark.end()
     company.part()
+    if company.is_new:
+        run.give_back()
     return 1
 
 

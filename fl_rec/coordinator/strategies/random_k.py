@@ -20,7 +20,7 @@ class RandomK(Strategy):
 
     @property
     def most(self) -> int:
-        return min(self.options.k, self.fleet.clients)
+        return min(int(self.options.k), self.fleet.clients)
 
     def decide(self, reports: Mapping[int, ClientReport], round: int) -> Mapping[int, Decision]:
         clients = sorted(reports)

@@ -34,7 +34,7 @@ class Utility(Strategy):
 
     @property
     def most(self) -> int:
-        return min(self.options.k, self.fleet.clients)
+        return min(int(self.options.k), self.fleet.clients)
 
     def decide(self, reports: Mapping[int, ClientReport], round: int) -> Mapping[int, Decision]:
         options, random = self.options, self.random(round)

@@ -121,7 +121,7 @@ class Branch(Linked):
             f"Received: nothing from {address} ({why or 'silence'}). Start the same command there, with --host {hub}; "
             "see whether this host reaches that address; or raise runner.start_timeout."
         )
-        return Failure(first_of(self._hosts.roles_of(self._hosts.here)), reason, log_path(self._run, STARTER))
+        return Failure(first_of(self._hosts.roles_of(self._hosts.here)), reason, None)
 
 
 class Link:
@@ -204,9 +204,9 @@ class Link:
         if verdict is not None:
             role = verdict.role or own
             path = self.logs(role) if role in self._hosts.roles_of(self._hosts.here) else log
-            return Failure(role, verdict.error, path, verdict.kind)
+            return Failure(role, verdict.error, path if self.begin else None, verdict.kind)
         if self.refused:
-            return Failure(own, self.refused, log)
+            return Failure(own, self.refused, log if self.begin else None)
         if self.over and self._gone < 4 * BEAT:
             reason = f"{hub}, which judges the job, has ended the link without a word: its launcher was killed"
             return Failure(own, f"{reason}, or it was switched off.", log, "died")

@@ -47,6 +47,11 @@ class Alone:
     ) -> None:
         self._run, self._expected, self._patience, self._restarts = run, expected, patience, restarts
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the hosts of a new run have not met, so that nothing of it has begun."""
+        return False
+
     def meet(self, epoch: int | None, note: Callable[[str], None]) -> Begin:
         """Returns when all hosts have come, with what the roles begin with.
 
@@ -106,6 +111,10 @@ class Linked(Alone):
     ) -> None:
         super().__init__(run, hosts.roles_of(hosts.here), patience, restarts)
         self._hosts, self._hello, self._resumed, self._tls = hosts, hello, resumed, tls
+
+    @property
+    def is_new(self) -> bool:
+        return not self._resumed
 
     @property
     def _limit(self) -> float:

@@ -39,6 +39,7 @@ from fl_rec.job.hosts.messages import (
     short,
     taken_in,
 )
+from fl_rec.job.hosts.refusals import Differs, Refusals
 from fl_rec.job.hosts.reporter import Reporter
 from fl_rec.job.judge import STARTER, Failure, Judge, Kind
 from fl_rec.job.watch import GRACE_SECONDS, KILL_SECONDS, log_path
@@ -92,21 +93,20 @@ class Hub(Linked):
         self._reporter: Reporter | None = None
         # What is to be seen of it is a note.
         self._audit = Audit(self._run.audit, logged=False)
-        self._refused = ""
+        self._refusals = Refusals(self._hosts.here, self._patience.start, self._notes)
         self._own = self._hello(self._resumed)
         self._server = self._serve()
-        began, awaited = time.monotonic(), False
+        aloud, awaited = time.monotonic() + _SAID_AFTER, False
         while True:
             missing = [name for name in self._hosts.names[1:] if name not in self._members]
-            waited = time.monotonic() - began
             for each in self.notes():
                 note(each)
             if not missing:
                 break
-            if waited > _SAID_AFTER and not awaited:
+            if time.monotonic() > aloud and not awaited:
                 note(f"waiting for {' and '.join(map(self._named, missing))} to link to {self._hosts.workers[0]}")
                 awaited = True
-            if waited > self._patience.start:
+            if not self._refusals.left:
                 raise NotMet(self._not_met(missing))
             with self._lock:
                 for name in [name for name, member in self._members.items() if self._is_lost(member)]:
@@ -221,8 +221,7 @@ class Hub(Linked):
                     self._take(member, word)
                 yield encode(self._answer(member))
         except FLRecError as err:
-            self._refuse(peer, str(err))
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(err)[:LONGEST_TEXT])
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, self._refuse(peer, err)[:LONGEST_TEXT])
         finally:  # also when it was broken off
             if member is not None:
                 member.gone = self._silence(member)
@@ -237,7 +236,7 @@ class Hub(Linked):
             raise DataError(f"A host is one of {', '.join(self._hosts.names[1:])}. Received: {shown}.")
         self._require_certificate(context, hello.host)
         if wrong := difference(self._own, hello):
-            raise DataError(f"{wrong} The first is of {self._hosts.here}, the second of {shown}.")
+            raise Differs(shown, f"{wrong} The first is of {self._hosts.here}, the second of {shown}.")
         with self._lock:
             before = self._members.get(hello.host)
             if before is not None and before.gone is None:
@@ -245,6 +244,7 @@ class Hub(Linked):
             if before is not None and self._begin is not None:
                 raise DataError(f"A host joins before the job begins. Received: {shown}, which was lost since.")
             member = self._members[hello.host] = Member(hello, self.clock(), word)
+            self._refusals.hosts.pop(hello.host, None)
         self._audit.tell("joined", hello.host, f"from {context.peer()}, with {said(self._hosts.roles_of(hello.host))}")
         self._notes.append(f"{self._named(hello.host)} has joined")
         return member
@@ -258,11 +258,12 @@ class Hub(Linked):
                 f"{', '.join(sorted(names))[:200]}. fl-rec certs DIR --hosts makes them."
             )
 
-    def _refuse(self, peer: str, why: str) -> None:
-        self._audit.tell("refused", peer, why, "link")
-        self._refused = f", but what was refused ({peer}: {why})"
-        if self._begin is None:  # a job that goes on is nobody else's
-            self._notes.append(f"a host was refused, which linked from {peer}: {why}")
+    def _refuse(self, peer: str, err: FLRecError) -> str:
+        """What is told there."""
+        self._audit.tell("refused", peer, str(err), "link")
+        if self._begin is not None:  # a job that goes on is nobody else's
+            return str(err)
+        return self._refusals.refused(peer, err, self._named(err.host) if isinstance(err, Differs) else "")
 
     def _take(self, member: Member, word: Word) -> None:
         """Takes a word in, and writes down what it says of roles."""
@@ -322,14 +323,17 @@ class Hub(Linked):
         return f"{host} ({said(self._hosts.roles_of(host))})"
 
     def _not_met(self, missing: list[str]) -> Failure:
-        names = " and ".join(map(self._named, missing))
-        commands = " and ".join(f"--host {name}" for name in missing)
-        reason = (
-            f"its host must come within runner.start_timeout={self._patience.start:g} s, and nothing has linked to "
-            f"{self._hosts.workers[0]} from {names}{self._refused}. Start the same command there, with {commands}; see "
-            "whether it reaches this address; or raise runner.start_timeout."
-        )
-        return Failure(first_of(self._hosts.roles_of(missing[0])), reason, log_path(self._run, STARTER))
+        reason = f"its host must come within runner.start_timeout={self._patience.start:g} s, and "
+        if refused := [name for name in missing if name in self._refusals.hosts]:
+            missing = refused
+            reason += f"{self._named(refused[0])} was refused: {self._refusals.hosts[refused[0]]}"
+        else:
+            names, commands = (" and ".join(map(each, missing)) for each in (self._named, "--host {}".format))
+            reason += (
+                f"nothing has linked to {self._hosts.workers[0]} from {names}{self._refusals.stranger}. Start the same "
+                f"command there, with {commands}; see whether it reaches this address; or raise runner.start_timeout."
+            )
+        return Failure(first_of(self._hosts.roles_of(missing[0])), reason, None)
 
     def _common(self) -> int | None:
         """The newest checkpoint that every host has, but those of servers alone, which keep none.
@@ -352,7 +356,7 @@ class Hub(Linked):
                 f"all hosts go on from a checkpoint that each of them has. Received: {had}. Put those that are missing "
                 "back into RUN/checkpoint there, or begin a new run; none was removed."
             )
-            raise NotMet(Failure(first_of(self._hosts.roles_of(fewest)), reason, log_path(self._run, STARTER)))
+            raise NotMet(Failure(first_of(self._hosts.roles_of(fewest)), reason, None))
         return max(common, default=None)
 
 

@@ -21,9 +21,10 @@ import fl_rec
 from fl_rec import cli, environment
 from fl_rec.config import Config
 from fl_rec.job import launch
+from fl_rec.job.hosts.company import Alone, NotMet
 from fl_rec.job.launch import LaunchOptions
 from fl_rec.job.observers import Observers
-from fl_rec.job.signals import signals_as_exceptions
+from fl_rec.job.signals import Stopped, signals_as_exceptions
 from fl_rec.job.watch import (
     Failure,
     Mark,
@@ -174,6 +175,29 @@ def test_a_job_that_lost_a_process_goes_on_by_itself(
     assert len(list((tmp_path / "run" / "log").glob("before-*"))) == min(lost, most)
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_hosts_that_do_not_meet_leave_no_run(
+    make_job: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    interrupted: bool,
+) -> None:
+    def meet(*_arguments: Any) -> None:
+        if interrupted:
+            raise Stopped(signal.SIGINT)
+        raise NotMet(Failure("worker.1", "its host must come", None))
+
+    monkeypatch.setattr(Alone, "meet", meet)
+    monkeypatch.setattr(Alone, "is_new", True)
+    path, told = make_job(), "fl_rec: worker.1 failed: its host must come\n  nothing has begun: mend it, and give the "
+    for _ in range(2):
+        code, _, err = run_cli(capsys, "-m", path)
+        assert code == (128 + signal.SIGINT if interrupted else 1)
+        assert err == ("" if interrupted else f"{told}same command again\n")
+        assert not (tmp_path / "run").exists()
+
+
 def test_failure_is_told_though_the_disk_is_full(
     make_job: Callable[..., Path],
     fleetrun: Callable[..., None],
@@ -236,7 +260,7 @@ def test_run_directory_that_had_its_run(make_job: Callable[..., Path], capsys: p
         (["--coordinator_num", "1", "-o", "coordinator.strategy=randomk"], "coordinator.strategy must be one of "),
         (["--coordinator_num", "1", "-o", "coordinator.options={k: 3}"], "coordinator.options: k: unknown key."),
         (
-            ["--coordinator_num", "1", "-o", *(f"tls.{name}={{name}}.pem" for name in ("cert", "key", "ca"))],
+            ["--coordinator_num", "1", "-o", *(f"tls.{name}=./{{name}}.pem" for name in ("cert", "key", "ca"))],
             "tls.cert must be a file. Received: ",
         ),
         (

@@ -79,6 +79,44 @@ def test_one_of_many_roles_makes_it(tmp_path: Path) -> None:
     assert sorted(made) == [False] * 5 + [True]
 
 
+def test_what_came_to_nothing_is_given_back(tmp_path: Path) -> None:
+    run, _ = RunDirectory.claim(tmp_path / "run", "me")
+    run.config.write_text("x")
+    run.write_result(RunResult(state="failed"))
+    (run.roles / "worker.0.json").write_text("{}")
+    run.adopt("ab" * 16)
+    assert run.identity == "ab" * 16 and run.give_back()
+    assert not run.path.exists()
+    run, made = RunDirectory.claim(tmp_path / "run", "another")
+    run.audit.write_text("south was refused")
+    assert made and run.give_back()
+    assert [path.name for path in run.path.iterdir()] == ["audit.jsonl"]
+    assert RunDirectory.claim(tmp_path / "run", "a third one")[1]
+
+
+def test_what_was_there_before_is_not_given_back(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    for name in ("log/mine", "notes.txt", "tables.txt"):
+        (tmp_path / name).write_text("mine")
+    run, _ = RunDirectory.claim(tmp_path, "me")
+    (tmp_path / "came-meanwhile").touch()
+    assert run.give_back()
+    assert sorted(str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*")) == [
+        *("came-meanwhile", "log", "log/mine", "notes.txt", "tables.txt"),
+    ]
+    assert (tmp_path / "tables.txt").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    run, _ = RunDirectory.claim(tmp_path / "empty", "me")
+    assert run.give_back() and run.path.is_dir()
+
+
+@pytest.mark.parametrize("begun", ["metrics.jsonl", "checkpoint", "privacy"])
+def test_a_run_with_an_epoch_is_not_given_back(tmp_path: Path, begun: str) -> None:
+    run, _ = RunDirectory.claim(tmp_path / "run", "me")
+    run.metrics.write_text("{}\n") if begun == "metrics.jsonl" else (run.path / begun).mkdir()
+    assert not run.give_back() and (run.path / "job").is_file()
+
+
 def test_path_under_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "run"

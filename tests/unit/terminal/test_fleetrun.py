@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from fl_rec.config import Config
-from fl_rec.job.judge import Patience
+from fl_rec.job.hosts.company import Alone, NotMet
+from fl_rec.job.judge import Failure, Patience
 from fl_rec.job.watch import FLEETRUN_MARK, Mark, log_path
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
@@ -92,6 +93,24 @@ def test_by_hand_a_failure_ends_fleetrun_and_its_roles(
     assert (content["state"], content["role"], content["error"]) == ("failed", "worker.1", "a shard is missing")
     assert content["log"].endswith("/log/workerlog.1")
     assert capsys.readouterr().out.startswith("fl_rec: worker.1 failed: a shard is missing\n  its log: ")
+
+
+def test_by_hand_hosts_that_do_not_meet_leave_no_run(
+    by_hand: Callable[[], int],
+    run: RunDirectory,
+    leader: subprocess.Popen,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def meet(*_arguments: Any) -> None:
+        raise NotMet(Failure("worker.1", "its host must come", None))
+
+    monkeypatch.setattr(Alone, "meet", meet)
+    monkeypatch.setattr(Alone, "is_new", True)
+    assert by_hand() == 1
+    assert leader.wait(DEADLINE) == -signal.SIGTERM
+    assert "worker.1 failed: its host must come\n  nothing has begun" in capsys.readouterr().out
+    assert not run.path.exists()
 
 
 TRACKER = """

@@ -23,6 +23,7 @@ from fl_rec.errors import DataError
 from fl_rec.job.hosts import linked
 from fl_rec.job.hosts.company import Linked, NotMet, difference
 from fl_rec.job.hosts.messages import METHOD, Begin, Hello, Report, Word, decode, encode, taken_in
+from fl_rec.job.hosts.refusals import Refusals
 from fl_rec.job.judge import Failure, Judge, Patience
 from fl_rec.job.watch import log_path
 from fl_rec.runs import activity, roles
@@ -446,13 +447,44 @@ def test_a_host_with_another_configuration_is_told_so(make: Callable[..., Party]
         two.other.meet()
     assert told.value.failure.reason == (
         "127.0.0.1, the first worker's host, has refused this one: All hosts have the same configuration, but for "
-        "paths. Received: runner.seed=7 and 8. The first is of 127.0.0.1, the second of elsewhere."
+        "paths. Received: runner.seed=7 and 8. The first is of 127.0.0.1, the second of elsewhere. 127.0.0.1 waits for "
+        "1 s more: mend it there, or here and start again."
     )
+    assert told.value.failure.log is None and two.other.company.is_new
+    with pytest.raises(NotMet, match="seed=7 and 8"):
+        make(OTHER, settings={"runner.seed": "8"}).meet()
     with pytest.raises(NotMet) as told:
         waiting.result(DEADLINE)
-    assert re.search(r"elsewhere \(worker.1\), but what was refused \(ipv4:.*seed=7 and 8", told.value.failure.reason)
-    assert any("a host was refused, which linked from ipv4:127.0.0.1:" in note for note in two.hub.notes)
+    assert told.value.failure.reason.startswith(
+        "its host must come within runner.start_timeout=1.5 s, and elsewhere (worker.1) was refused: All hosts have "
+    )
+    assert two.hub.company.is_new and told.value.failure.log is None
+    (said,) = (note for note in two.hub.notes if "was refused" in note)
+    assert re.match(
+        r"elsewhere \(worker.1\) was refused: .*seed=7 and 8.* It is waited for until \d\d:\d\d:\d\d \(runner.start_",
+        said,
+    )
     assert '"what": "refused"' in two.hub.run.audit.read_text()
+
+
+def test_a_host_that_was_mended_comes_again(make: Callable[..., Party]) -> None:
+    two = Two(make)
+    waiting = two.threads.submit(two.hub.meet)
+    with pytest.raises(NotMet, match="one version of fl_rec. Received: 1 and 0. Install the same."):
+        make(OTHER, version="0").meet()
+    assert two.other.meet().identity == waiting.result(DEADLINE).identity
+    assert not two.hub.company.is_new and not two.other.company.is_new
+
+
+def test_strangers_fill_no_terminal() -> None:
+    notes: list[str] = []
+    refusals = Refusals("north", 60.0, notes)
+    for number in range(100):
+        refusals.refused(f"ipv4:10.0.0.9:{number}", DataError("A host says first who it is.\x1b[2J"), "")
+    assert notes == ["a host was refused, which linked from ipv4:10.0.0.9: A host says first who it is.?[2J"]
+    for number in range(100):
+        refusals.refused("ipv4:10.0.0.9:1", DataError(f"{number}"), "")
+    assert len(notes) == 20
 
 
 @pytest.mark.parametrize(
