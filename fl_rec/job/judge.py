@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -35,6 +36,8 @@ FULL_DISK_BYTES = 32 * 1024
 TELLING_SECONDS = 3.0
 
 Kind = Literal["died", "frozen", "failed"]
+
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
 # "ValueError: ..." where a line begins, and neither `raise ValueError(...)` nor Paddle's "Error Message Summary:".
 _ERROR_LINE = re.compile(r"^[\w.]*(Error|Exception)\b(:|$)|terminate called|Check failed|\berror:|^Killed|^Aborted")
@@ -203,7 +206,7 @@ class Judge:
         servers = [name for name, status in self._unfinished().items() if name.startswith("server")]
         gone = (name for name in servers if working and self._statuses[name].has_ended)
         role = next(gone, min(lost, key=lambda name: (self._crashed_by_another(name), name)))
-        return self._failure(role, "it ended without a word: killed, or crashed in native code.", "died")
+        return self._failure(role, f"it ended without a word: {_how(self._statuses[role].killed_by)}.", "died")
 
     def _crashed_by_another(self, name: str) -> bool:
         """Whether gloo has thrown in it, as it does in those that are connected with a worker that is gone."""
@@ -303,6 +306,19 @@ class Judge:
 
 def _goes_on(status: RoleStatus) -> bool:
     return status.state in (roles.STARTING, roles.RUNNING)
+
+
+def _how(number: int) -> str:
+    """How a process has ended that a signal did, or nobody knows what (0)."""
+    if not number:
+        return "killed, or crashed in native code"
+    with suppress(ValueError):
+        name = signal.Signals(number).name
+        if number in _CRASHES:
+            return f"crashed in native code ({name})"
+        by = ", as by kill -9, or by Linux if memory has run out" if number == signal.SIGKILL else ""
+        return f"killed by {name}{by}"
+    return f"killed by signal {number}"
 
 
 def first_error(path: Path) -> str:

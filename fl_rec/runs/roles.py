@@ -165,6 +165,7 @@ class RoleStatus:
             `times` are those of this host's clock at which it was told.
         lives: whether its process did there, when that was told last.
         ports: on which it listened there.
+        signal: which has ended it there; see `killed_by`.
     """
 
     role: str
@@ -177,6 +178,7 @@ class RoleStatus:
     host: str = ""
     lives: bool = True
     ports: tuple[Port, ...] = ()
+    signal: Annotated[int, Strict(), Ge(0), Lt(128)] = 0
 
     @property
     def time(self) -> float:
@@ -187,6 +189,16 @@ class RoleStatus:
     def has_ended(self) -> bool:
         """Whether its process has, here or where it is."""
         return not self.lives if self.host else self.process() is None
+
+    @property
+    def killed_by(self) -> int:
+        """The number of the signal that has ended its process, here or where it is; 0 if none has, or nobody can say:
+        here it is known until the process is reaped."""
+        if self.host:
+            return self.signal
+        found = _stat(self.pid)
+        ended = bool(found) and found[0] == "Z" and f"{_boot()} {found[19]}" == self.started
+        return int(found[49]) & 0x7F if ended else 0
 
     def process(self) -> psutil.Process | None:
         """The live process of this role, or None if it has ended (its number may now belong to another) or is not on
@@ -211,12 +223,18 @@ def started(pid: int | None = None) -> str:
     Returns:
         "BOOT TICKS"; "" if no process has the number.
     """
+    found = _stat(pid or os.getpid())
+    return f"{_boot()} {found[19]}" if found else ""
+
+
+def _stat(pid: int) -> list[str]:
+    """What Linux says of a process, from the third field on, its state; empty if no process has the number."""
     try:
-        stat = Path(f"/proc/{pid or os.getpid()}/stat").read_text(encoding="utf-8", errors="replace")
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""
+        return []
     # Its name, in parentheses, may hold anything.
-    return f"{_boot()} {stat.rpartition(')')[2].split()[19]}"
+    return stat.rpartition(")")[2].split()
 
 
 @cache

@@ -27,6 +27,8 @@ from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
 
 POLL_SECONDS = 0.1
+# So long the dead are there to be looked at, if a signal has killed one and no worker is left.
+SEEN_SECONDS = 1.0
 
 
 # What a role imports, in its order: Paddle 2.6.2 brings a zlib with which Python's own crashes unless it came first.
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with environment.importing():
         for module in IMPORTED_WITH_A_COORDINATOR if options.coordinator_num else IMPORTED:
             import_module(module)
-    alive: dict[int, str] = {}
+    alive, killed = dict[int, str](), False
     with ExitStack() as reserved:
         for role, variables in _environments(options, reserved).items():
             if role.startswith("worker") and not any(each.startswith("worker") for each in alive.values()):
@@ -83,8 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         waited_for = "" if options.workers else "worker"
         while any(role.startswith(waited_for) for role in alive.values()):
             time.sleep(POLL_SECONDS)
-            while alive and (ended := os.waitpid(-1, os.WNOHANG)[0]):
-                del alive[ended]
+            # None is reaped: whoever judges reads of the dead what has killed them.
+            ended = {each: os.waitid(os.P_PID, each, os.WEXITED | os.WNOHANG | os.WNOWAIT) for each in alive}
+            killed |= any(each is not None and each.si_code != os.CLD_EXITED for each in ended.values())
+            alive = {each: role for each, role in alive.items() if ended[each] is None}
+    if killed:
+        time.sleep(SEEN_SECONDS)
     for process in alive:
         os.kill(process, signal.SIGTERM)
     leaving.code = 0

@@ -63,7 +63,12 @@ class Reporter(Judge):
         status = self._statuses[name]
         ended = name in self._ended
         seen = replace(
-            status, host=self._host, lives=not ended, ports=self._ports_of(status), error=short(status.error)
+            status,
+            host=self._host,
+            lives=not ended,
+            ports=self._ports_of(status),
+            signal=status.killed_by if ended else 0,
+            error=short(status.error),
         )
         doing, stopped = activity.read(self._run.roles, name), self._is_stopped(name)
         stuck = ended or stopped or self._silence(name) > self._patience.heartbeat / 2

@@ -248,6 +248,25 @@ def test_killed_role(watch: Watch, set_status: SetStatus, sleeper: Spawn, run: R
     )
 
 
+@pytest.mark.parametrize(
+    ("number", "how"),
+    [
+        (signal.SIGKILL, "killed by SIGKILL, as by kill -9, or by Linux if memory has run out."),
+        (signal.SIGSEGV, "crashed in native code (SIGSEGV)."),
+        (signal.SIGTERM, "killed by SIGTERM."),
+        (40, "killed by signal 40."),
+    ],
+)
+def test_signal_that_has_ended_a_role(
+    watch: Watch, set_status: SetStatus, sleeper: Spawn, number: int, how: str
+) -> None:
+    worker = sleeper()
+    set_status("worker.1", roles.RUNNING, worker)
+    worker.send_signal(number)
+    failure = watch()
+    assert failure is not None and failure.reason == f"it ended without a word: {how} It left no log."
+
+
 def test_role_whose_number_another_process_has_now(watch: Watch, set_status: SetStatus, run: RunDirectory) -> None:
     set_status("worker.0", roles.STARTING)
     path = run.roles / "worker.0.json"

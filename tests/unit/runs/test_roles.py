@@ -217,6 +217,7 @@ def test_status_file_is_plain_json(tmp_path: Path) -> None:
         "pid",
         "ports",
         "role",
+        "signal",
         "started",
         "state",
         "times",

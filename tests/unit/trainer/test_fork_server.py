@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from fl_rec import environment
 from fl_rec.job.watch import Mark, log_path
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
+from fl_rec.trainer import fork_server
 
 DEADLINE = 30.0
 NAMES = roles.role_names(3, 1, 1)
@@ -26,6 +28,7 @@ import sys
 from fl_rec.trainer import fork_server
 fork_server.IMPORTED = fork_server.IMPORTED_WITH_A_COORDINATOR = ("numpy", "fl_rec.trainer")
 fork_server.kernels.load_all = lambda: None
+fork_server.SEEN_SECONDS = 60.0
 sys.exit(fork_server.main())
 """
 LAUNCHER = """
@@ -131,6 +134,22 @@ def test_log_that_cannot_be_written(run: RunDirectory, start: Callable[..., subp
     said, _ = started.communicate(timeout=DEADLINE)
     assert started.returncode == 1
     assert said.strip().endswith(f"Is a directory: '{log_path(run, 'worker.1')}'")
+
+
+def test_by_what_workers_were_killed_can_be_seen_though_none_is_left(
+    run: RunDirectory, start: Callable[..., subprocess.Popen]
+) -> None:
+    started = start("import os, sys, time; time.sleep(60) if 'TRAINER' != os.environ['TRAINING_ROLE'] else os.abort()")
+    workers, deadline = dict.fromkeys(("worker.0", "worker.1", "worker.2"), signal.SIGABRT), time.monotonic() + DEADLINE
+
+    def seen() -> dict[str, int]:
+        return {name: each.killed_by for name, each in roles.read_statuses(run.roles).items() if each.killed_by}
+
+    while seen() != workers:
+        assert started.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(5 * fork_server.POLL_SECONDS)  # in which it has looked, too
+    assert seen() == workers
 
 
 @pytest.mark.parametrize("when", ["server", "sleep"])

@@ -212,8 +212,8 @@ def test_a_role_that_is_lost_elsewhere_ends_it_for_all(two: Two) -> None:
     failure = until(failure_of(judges[0]), "the hub's verdict")
     assert (failure.role, failure.kind) == ("worker.1", "died")
     assert failure.reason == (
-        "on elsewhere: it ended without a word: killed, or crashed in native code. First error in its log: "
-        "ValueError: no"
+        "on elsewhere: it ended without a word: killed by SIGKILL, as by kill -9, or by Linux if memory has run out. "
+        "First error in its log: ValueError: no"
     )
     assert failure.log == log_path(two.hub.run, "worker.1")
     two.hub.company.tell(failure)
