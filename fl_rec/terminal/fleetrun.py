@@ -6,8 +6,10 @@ import argparse
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -40,6 +42,9 @@ from fl_rec.runs.roles import Role
 from fl_rec.secure import Tls
 from fl_rec.terminal.plain import Plain
 from fl_rec.terminal.words import place
+
+# In which fleetrun ends by a signal that it heeds.
+_SECONDS = 1.0
 
 
 def start_watch(run: RunDirectory, role: Role, fleetrun: psutil.Process, config: Config) -> None:
@@ -120,14 +125,37 @@ def watch_by_hand(arguments: Sequence[str]) -> int:
     print(f"fl_rec: {failure}", flush=True)
     company.write(failure)
     told.end(failure)
-    # fleetrun would wait for its workers and exit with 0; ended first, it exits with what the signal says.
-    with suppress(psutil.NoSuchProcess):
-        fleetrun.terminate()
+    _end(fleetrun)
     mark.end()
     company.part()
     if company.is_new:
         run.give_back()
     return 1
+
+
+def end_unwatched(why: str) -> None:
+    """Ends the fleetrun that has started this role, whose job nobody watches yet, and says why on its terminal: once,
+    though each role finds the same mistake."""
+    fleetrun, mark = psutil.Process(os.getppid()), Path(os.environ.get(FLEETRUN_MARK, ""))
+    with suppress(FileExistsError, psutil.NoSuchProcess):
+        if sys.argv[0] not in fleetrun.cmdline():  # it has ended, and this role is somebody else's child now
+            return
+        if mark.is_dir():
+            (mark / "told").mkdir()
+        with _terminal_of(fleetrun, 2) as terminal:
+            print(f"fl_rec: error: {why}", file=terminal)
+        _end(fleetrun)
+
+
+def _end(fleetrun: psutil.Process) -> None:
+    """Left to itself it would wait for its workers, and exit with 0. On SIGTERM Paddle writes a stack trace of its own
+    to the terminal; under nohup, or as a container's first process, it does not heed SIGHUP."""
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        until = time.monotonic() + _SECONDS
+        with suppress(psutil.NoSuchProcess):
+            fleetrun.send_signal(number)
+        while time.monotonic() < until and not roles.has_ended(fleetrun):
+            time.sleep(0.02)
 
 
 @dataclass(frozen=True)
@@ -191,10 +219,10 @@ class _Told:
             self._observer.ended(self._run.read_result())
 
 
-def _terminal_of(fleetrun: psutil.Process) -> TextIO:
+def _terminal_of(fleetrun: psutil.Process, stream: int = 1) -> TextIO:
     """Where fleetrun writes; roles write to their logs."""
     try:
-        return open(f"/proc/{fleetrun.pid}/fd/1", "a", encoding="utf-8")
+        return open(f"/proc/{fleetrun.pid}/fd/{stream}", "a", encoding="utf-8")
     except OSError:
         return open(os.devnull, "w", encoding="utf-8")
 

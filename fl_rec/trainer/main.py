@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from fl_rec.runs import activity, roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, LOG_LEVEL_KEY, Launch, RunDirectory, default_path
 from fl_rec.runs.hosts import Hosts
 from fl_rec.runs.roles import Role
-from fl_rec.terminal.fleetrun import start_watch
+from fl_rec.terminal.fleetrun import end_unwatched, start_watch
 from fl_rec.trainer.fl_trainer import FLTrainer
 
 # Of an error's text.
@@ -78,8 +77,7 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
             traceback.print_exc()
         print(f"{role.name if role else 'fl_rec'}: error: {text}", file=sys.stderr, flush=True)
         if role is not None and run is None and ENVIRONMENT_KEY not in os.environ:
-            # Nobody watches yet, and fleetrun would exit with 0.
-            os.kill(os.getppid(), signal.SIGTERM)
+            end_unwatched(text)
         if role is not None and run is not None:
             with contextlib.suppress(OSError):  # on a full disk the launcher goes by this process's end
                 roles.write_status(run.roles, role.name, roles.FAILED, text)

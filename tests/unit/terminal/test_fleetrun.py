@@ -6,6 +6,7 @@ import dataclasses
 import json
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from fl_rec.job.watch import FLEETRUN_MARK, Mark, log_path
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.roles import Role
-from fl_rec.terminal.fleetrun import _stdout_of, start_watch, watch_by_hand
+from fl_rec.terminal.fleetrun import _stdout_of, end_unwatched, start_watch, watch_by_hand
 
 DEADLINE = 30.0
 PATIENCE = Patience(DEADLINE, DEADLINE, DEADLINE, True)
@@ -86,7 +87,7 @@ def test_by_hand_a_failure_ends_fleetrun_and_its_roles(
     set_status("worker.0", roles.RUNNING, worker)
     set_status("worker.1", roles.FAILED, error="a shard is missing")
     assert by_hand() == 1
-    assert leader.wait(DEADLINE) == -signal.SIGTERM
+    assert leader.wait(DEADLINE) == -signal.SIGHUP
     assert ended(worker)
     assert bystander.poll() is None
     content = json.loads(run.result.read_text())
@@ -108,9 +109,27 @@ def test_by_hand_hosts_that_do_not_meet_leave_no_run(
     monkeypatch.setattr(Alone, "meet", meet)
     monkeypatch.setattr(Alone, "is_new", True)
     assert by_hand() == 1
-    assert leader.wait(DEADLINE) == -signal.SIGTERM
+    assert leader.wait(DEADLINE) == -signal.SIGHUP
     assert "worker.1 failed: its host must come\n  nothing has begun" in capsys.readouterr().out
     assert not run.path.exists()
+
+
+def test_a_mistake_is_told_once_on_fleetruns_terminal_and_ends_it(
+    spawn: Spawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mark").mkdir()
+    monkeypatch.setenv(FLEETRUN_MARK, str(tmp_path / "mark"))
+    monkeypatch.setattr(sys, "argv", ["my_trainer.py"])
+    monkeypatch.setattr("fl_rec.terminal.fleetrun._SECONDS", 0.1)
+    # As under nohup.
+    code = "import signal, time; signal.signal(signal.SIGHUP, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    stranger, fleetrun = spawn("sleep", "60"), spawn(sys.executable, "-c", code, "my_trainer.py")
+    assert fleetrun.stdout is not None and fleetrun.stdout.readline() == b"\n"
+    for parent in (stranger, fleetrun, fleetrun):
+        monkeypatch.setattr("os.getppid", lambda number=parent.pid: number)
+        end_unwatched("runner.epochs must be more.")
+    assert fleetrun.wait(DEADLINE) == -signal.SIGTERM and stranger.poll() is None
+    assert fleetrun.stdout.read() == b"fl_rec: error: runner.epochs must be more.\n"
 
 
 TRACKER = """
@@ -215,7 +234,7 @@ def test_by_hand_a_full_disk_does_not_keep_the_job_alive(
     monkeypatch.setattr(RunDirectory, "write_result", full)
     set_status("worker.1", roles.FAILED, error="no space")
     assert by_hand() == 1
-    assert leader.wait(DEADLINE) == -signal.SIGTERM
+    assert leader.wait(DEADLINE) == -signal.SIGHUP
 
 
 def test_by_hand_the_watch_is_a_process_of_its_own(
@@ -231,7 +250,7 @@ def test_by_hand_the_watch_is_a_process_of_its_own(
     role = Role("worker", 0, 2, ("127.0.0.1:1",), "")
     try:
         start_watch(run, role, psutil.Process(leader.pid), load_job())
-        assert leader.wait(DEADLINE) == -signal.SIGTERM
+        assert leader.wait(DEADLINE) == -signal.SIGHUP
         assert json.loads(run.result.read_text())["role"] == "worker.1"
         assert (run.log / "watch").read_text().startswith("fl_rec: worker.1 failed: a shard is missing\n")
         assert leader.stdout is not None and leader.stdout.readline().decode()[9:] == f"starting  {run.path}\n"
