@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from fl_rec import one_thread_each
 
 # Of processes that run tests there are as many as cores.
 one_thread_each()
+# Or else each process of each job compiles fl_rec anew, a fifth of what a short job takes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session", autouse=True)
