@@ -40,6 +40,13 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
+def last_bytes(path: Path, most: int) -> bytes:
+    """A file's end. OSError."""
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+        return file.read(most)
+
+
 def lines_of(path: Path, size: int) -> Iterator[bytes]:
     """Yields a file's whole lines, some `size` bytes of them at a time; in all else as `read_bytes`."""
     rest, empty = b"", True

@@ -15,7 +15,7 @@ from fl_rec.job.check import Job
 from fl_rec.job.judge import Failure
 from fl_rec.job.watch import GRACE_SECONDS, KILL_SECONDS, Mark
 from fl_rec.runs import roles, training_state
-from fl_rec.runs.directory import AWAY_KEY, ENVIRONMENT_KEY, RESUME_KEY, Launch, RunDirectory
+from fl_rec.runs.directory import ENVIRONMENT_KEY, Launch, RunDirectory
 from fl_rec.runs.hosts import Hosts
 from fl_rec.runs.renumber import renumber
 from fl_rec.runs.result import DONE
@@ -180,11 +180,10 @@ class Restarts:
         self._away[worker] = math.inf if again else 2 + (epoch or 0)
         return f"{which}, without {failure.role} {'from now on: it was lost before' if again else 'in this epoch'}"
 
-    def environment(self, epoch: int | None) -> dict[str, str]:
-        """What the roles find in their environment: the checkpoint's epoch, and who is away."""
-        begins = {} if epoch is None else {RESUME_KEY: str(epoch)}
-        away = ",".join(f"{worker}:{until}" for worker, until in sorted(self._away.items()))
-        return {**begins, **({AWAY_KEY: away} if away else {})}
+    @property
+    def away(self) -> str:
+        """The workers that were lost, and the epoch with which each comes back; see `AWAY_KEY`."""
+        return ",".join(f"{worker}:{until}" for worker, until in sorted(self._away.items()))
 
 
 def said(epochs: int) -> str:

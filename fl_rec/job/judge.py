@@ -156,7 +156,7 @@ class Judge:
                 with suppress(psutil.Error, RunError):
                     name = Role.from_environment(child.environ()).name
                     if name in self._expected and name not in self._statuses:
-                        began = {roles.STARTING: time.monotonic()}
+                        began: dict[roles.State, float] = {roles.STARTING: time.monotonic()}
                         status = RoleStatus(name, child.pid, roles.started(child.pid), roles.STARTING, "", began)
                         self._newborn[name] = status
         return {name: status for name, status in self._newborn.items() if name not in self._statuses}

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 import psutil
 from annotated_types import Ge, Lt
@@ -46,7 +46,11 @@ _GIVEN = {
 }
 
 Port = Annotated[int, Strict(), Ge(0), Lt(1 << 16)]
-STARTING, RUNNING, DONE, FAILED = "starting", "running", "done", "failed"
+State = Literal["starting", "running", "done", "failed"]
+STARTING: Final = "starting"
+RUNNING: Final = "running"
+DONE: Final = "done"
+FAILED: Final = "failed"
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,6 @@ class RoleStatus:
     Attributes:
         role: its name.
         pid, started: its process; see `started`.
-        state: "starting", "running", "done" or "failed".
         error: why it failed.
         times: when it first came to each state, in seconds since the boot, as `time.monotonic` gives them.
         endpoint: "host:port" where it serves; a parameter server's.
@@ -171,9 +174,9 @@ class RoleStatus:
     role: str
     pid: Annotated[int, Strict(), Ge(1)]
     started: str
-    state: str
+    state: State
     error: str
-    times: Mapping[str, Number]
+    times: Mapping[State, Number]
     endpoint: str = ""
     host: str = ""
     lives: bool = True
@@ -250,7 +253,7 @@ def has_ended(process: psutil.Process) -> bool:
         return True
 
 
-def write_status(folder: Path, role: str, state: str, error: str = "", endpoint: str = "") -> None:
+def write_status(folder: Path, role: str, state: State, error: str = "", endpoint: str = "") -> None:
     """Writes this process's status as `folder/ROLE.json`, whole or not at all."""
     target = folder / f"{role}.json"
     times = read_json(target)["times"] if target.exists() else {}

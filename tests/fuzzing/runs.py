@@ -336,9 +336,9 @@ def words() -> Files:
     doing = activity.Activity("training epoch 3", 2.0, False, activity.Progress(3, 4, 5, 0.5))
     hello = Hello("1", "south", (("n:1",), ("n:2", "s:2"), ()), {"runner.seed": "7"}, "ab", "cd", (1, 2))
     word = Word(
-        3.0, hello, (Report(status, doing, 0.5, False, "ValueError: no"),), False, ((1, "token"),), "", {"w": b"x"}
+        3.0, hello, (Report(status, doing, 0.5, False, "ValueError: no"),), False, ((1, "ef"),), "", {"w": b"x"}
     )
-    answer = Answer(3.0, Begin("ab", 2, {"FL_REC_RESUME": "2"}), (status,), ((1, "token"),), Verdict("done"))
+    answer = Answer(3.0, Begin("ab", 2, "1:4"), (status,), ((1, "ef"),), Verdict("done"))
     return {"word": encode(word), "answer": encode(answer)}
 
 

@@ -19,6 +19,7 @@ from fl_rec.files import (
     begin_draft,
     draft_of,
     drafted,
+    last_bytes,
     locked,
     publish,
     read_arrays,
@@ -131,6 +132,14 @@ def test_what_is_no_json_object_is_named(tmp_path: Path, content: str | None, me
     assert str(caught.value).startswith(message.format(path))
     with pytest.raises(DataError, match=r"^The rule\. Received: .*\. The remedy\.$"):
         read_json(path, "The rule.", "The remedy.")
+
+
+def test_the_end_of_a_file_costs_no_more_than_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"abc")
+    assert (last_bytes(path, 2), last_bytes(path, 9)) == (b"bc", b"abc")
+    os.truncate(path, 1 << 40)
+    assert last_bytes(path, 2) == b"\0\0"
 
 
 def test_arrays_come_back(tmp_path: Path) -> None:

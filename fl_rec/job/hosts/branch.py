@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import psutil
 
 from fl_rec.coordinator.process import hand_out, tokens_of
 from fl_rec.errors import FLRecError
+from fl_rec.files import last_bytes
 from fl_rec.job.alive import Awake
 from fl_rec.job.hosts.company import Linked, NotMet, channel_options_of, first_of
 from fl_rec.job.hosts.messages import (
@@ -34,6 +34,7 @@ from fl_rec.job.hosts.messages import (
     Hello,
     Verdict,
     Word,
+    broken_by,
     decode,
     encode,
     short,
@@ -44,15 +45,15 @@ from fl_rec.job.judge import STARTER, Failure, Judge
 from fl_rec.job.observers import RoleView
 from fl_rec.job.watch import log_path
 from fl_rec.runs import activity, roles
-from fl_rec.runs.directory import AWAY_KEY, RESUME_KEY, RunDirectory
+from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.hosts import Hosts
 from fl_rec.runs.result import DONE, INTERRUPTED
 from fl_rec.secure import Tls, channel_credentials, why_refused
 
-# What the hub may give the roles' environment.
-_GIVEN = (RESUME_KEY, AWAY_KEY)
 # Seconds between two attempts to reach the hub, and for which a farewell is waited for.
 _PAUSE, _FAREWELL = 0.5, 3.0
+# What gRPC says where the other side has gone, or this one; all else is an error that somebody must know.
+_GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 class Branch(Linked):
@@ -71,8 +72,7 @@ class Branch(Linked):
             if link.begin is not None:
                 self._run.adopt(link.begin.identity)
                 self._resumed = True  # as what an attempt after this one begins
-                told = link.begin.variables
-                return replace(link.begin, variables={name: told[name] for name in _GIVEN if name in told})
+                return link.begin
             why = link.close()
             if (failure := link.failure()) is not None and (link.refused or link.verdict):
                 raise NotMet(failure)
@@ -137,7 +137,7 @@ class Link:
     Attributes:
         begin, verdict: what the hub has told; None before.
         over: whether the stream has ended, well or not.
-        refused: whether the hub has sent it away.
+        refused: why the hub has sent it away.
         leaving: why this launcher ends by itself.
         reporter: tells how the roles fare; None before they are started.
         logs: the log of a role, or of `STARTER`.
@@ -148,7 +148,7 @@ class Link:
         self.begin: Begin | None = None
         self.verdict: Verdict | None = None
         self.over = False
-        self.refused, self.leaving, self._why = "", "", ""
+        self.refused, self.leaving, self._why, self._broken = "", "", "", ""
         self.reporter: Reporter | None = None
         self.logs: Callable[[str], Path] = partial(log_path, run)
         self._clock = Awake()  # in which what this launcher stands still for is not the hub's silence
@@ -207,6 +207,8 @@ class Link:
             return Failure(role, verdict.error, path if self.begin else None, verdict.kind)
         if self.refused:
             return Failure(own, self.refused, log if self.begin else None)
+        if self._broken:
+            return Failure(own, f"the link to {hub}, which judges the job, has ended by an error: {self._broken}", log)
         if self.over and self._gone < 4 * BEAT:
             reason = f"{hub}, which judges the job, has ended the link without a word: its launcher was killed"
             return Failure(own, f"{reason}, or it was switched off.", log, "died")
@@ -221,14 +223,19 @@ class Link:
     # -- in its threads ------------------------------------------------------------------------------------------
 
     def _words(self) -> Iterator[bytes]:
-        yield encode(Word(time.monotonic(), hello=self._hello))
-        while not self.over:
-            if self._parting.is_set():
-                yield from self._last_words()
-                return
-            yield encode(self._word())
-            self._wake.wait(BEAT)
-            self._wake.clear()
+        try:
+            yield encode(Word(time.monotonic(), hello=self._hello))
+            while not self.over:
+                if self._parting.is_set():
+                    yield from self._last_words()
+                    return
+                yield encode(self._word())
+                self._wake.wait(BEAT)
+                self._wake.clear()
+        except Exception as err:
+            self._broken = broken_by(err)
+        if self._broken:
+            yield encode(Word(time.monotonic(), leaving=short(f"an error of its link: {self._broken}")))
 
     def _word(self) -> Word:
         reports = tuple(self.reporter.reports().values()) if self.reporter else ()
@@ -242,7 +249,7 @@ class Link:
         for name in (*self._hosts.roles_of(self._hosts.here), STARTER):
             text = b""
             with suppress(OSError):
-                text = self.logs(name).read_bytes()[-LONGEST_LOG:]
+                text = last_bytes(self.logs(name), LONGEST_LOG)
             yield encode(Word(time.monotonic(), leaving=self.leaving, logs={name: text}))
 
     def _listen(self) -> None:
@@ -257,8 +264,12 @@ class Link:
             elif self.begin is None and (why := why_refused(self._hosts.workers[0], self._tls)):
                 # To wait doesn't change certificates.
                 self.refused = f"there is no link to {peer}, the first worker's host: {why}"
-        except FLRecError as err:
-            self.refused = f"{peer}, the first worker's host, was not understood: {err}"
+            elif err.code() not in _GONE:
+                self._broken = self._why
+        except Exception as err:
+            self._broken = broken_by(err)
+            if isinstance(err, FLRecError):
+                self.refused = f"{peer}, the first worker's host, was not understood: {err}"
         self._gone, self.over = self.silence, True
         self._wake.set()
 

@@ -62,7 +62,7 @@ class Alone:
         Raises:
             NotMet: not all have.
         """
-        return Begin(self._run.identity, epoch, self._restarts.environment(epoch) if self._restarts else {})
+        return Begin(self._run.identity, epoch, self._restarts.away if self._restarts else "")
 
     def judge(self, leader: psutil.Process, logs: Callable[[str], Path]) -> Judge:
         """Who judges the roles that have been started; arguments as of `watch`."""

@@ -11,17 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import grpc
 import psutil
 
 from fl_rec.coordinator.process import hand_out, tokens_of
 from fl_rec.errors import DataError, FLRecError, RunError
-from fl_rec.job.alive import Awake
 from fl_rec.job.hosts.company import Linked, NotMet, channel_options_of, difference, first_of
+from fl_rec.job.hosts.first_words import FirstWords
+from fl_rec.job.hosts.hub_judge import HubJudge
+from fl_rec.job.hosts.members import Member, Members
 from fl_rec.job.hosts.messages import (
     BEAT,
     CALL,
@@ -30,10 +30,9 @@ from fl_rec.job.hosts.messages import (
     SERVICE,
     Answer,
     Begin,
-    Hello,
-    Report,
     Verdict,
     Word,
+    broken_by,
     decode,
     encode,
     short,
@@ -41,39 +40,16 @@ from fl_rec.job.hosts.messages import (
 )
 from fl_rec.job.hosts.refusals import Differs, Refusals
 from fl_rec.job.hosts.reporter import Reporter
-from fl_rec.job.judge import STARTER, Failure, Judge, Kind
+from fl_rec.job.judge import STARTER, Failure, Judge
 from fl_rec.job.watch import GRACE_SECONDS, KILL_SECONDS, log_path
 from fl_rec.runs import activity, roles
 from fl_rec.runs.audit import Audit
-from fl_rec.runs.hosts import Hosts, said
-from fl_rec.runs.roles import RoleStatus, host_of
+from fl_rec.runs.hosts import said
+from fl_rec.runs.roles import RoleStatus
 from fl_rec.secure import names_of, server_credentials
 
 # Seconds after which a host that comes is waited for aloud.
 _SAID_AFTER = 2.0
-
-
-@dataclass
-class Member:
-    """A host that has come.
-
-    Attributes:
-        hello: what it said of itself.
-        heard: when it was heard last, by the hub's clock.
-        word: what it told then.
-        reports: of its roles, in this clock's times.
-        told: the statuses that it was told, by role.
-        gone: for how long it had been silent when its stream ended; None before.
-        parted: whether it has told all that it had to.
-    """
-
-    hello: Hello
-    heard: float
-    word: Word
-    reports: dict[str, Report] = field(default_factory=dict)
-    told: dict[str, RoleStatus] = field(default_factory=dict)
-    gone: float | None = None
-    parted: bool = False
 
 
 class Hub(Linked):
@@ -83,9 +59,7 @@ class Hub(Linked):
 
     def meet(self, epoch: int | None, note: Callable[[str], None]) -> Begin:
         self._lock = threading.RLock()
-        # What this launcher stands still for is nobody's silence.
-        self.clock = Awake()
-        self._members: dict[str, Member] = {}
+        self._members = Members(self._hosts, self._patience, self._limit)
         self._notes: list[str] = []
         self._tokens: dict[int, str] = {}
         self._begin: Begin | None = None
@@ -104,14 +78,16 @@ class Hub(Linked):
             if not missing:
                 break
             if time.monotonic() > aloud and not awaited:
-                note(f"waiting for {' and '.join(map(self._named, missing))} to link to {self._hosts.workers[0]}")
+                note(
+                    f"waiting for {' and '.join(map(self._members.named, missing))} to link to {self._hosts.workers[0]}"
+                )
                 awaited = True
             if not self._refusals.left:
                 raise NotMet(self._not_met(missing))
             with self._lock:
-                for name in [name for name, member in self._members.items() if self._is_lost(member)]:
-                    note(f"{self._named(name)} has gone again")
-                    del self._members[name]
+                for name in self._members.lost():
+                    note(f"{self._members.named(name)} has gone again")
+                    self._members.pop(name).end()
             time.sleep(0.1)
         self._resumed = True  # as what an attempt after this one begins
         self._begin = super().meet(self._common(), note)
@@ -120,7 +96,9 @@ class Hub(Linked):
     def judge(self, leader: psutil.Process, logs: Callable[[str], Path]) -> Judge:
         own = self._hosts.roles_of(self._hosts.here)
         self._reporter = Reporter(self._hosts.here, self._run, own, leader, self._patience, logs)
-        return HubJudge(self, self._hosts, self._run, [*self._hosts.roles], leader, self._patience, logs)
+        return HubJudge(
+            self._members, self._hosts, self.notes, self._run, [*self._hosts.roles], leader, self._patience, logs
+        )
 
     def tell(self, failure: Failure | None) -> None:
         if failure is None:
@@ -140,7 +118,7 @@ class Hub(Linked):
             return
         deadline = time.monotonic() + BEAT + (GRACE_SECONDS + KILL_SECONDS) * 1.2
         while time.monotonic() < deadline and not all(
-            member.parted or self._is_lost(member) for member in self._members.values()
+            member.parted or self._members.is_lost(member) for member in self._members.values()
         ):
             time.sleep(0.05)
         self._server.stop(0).wait(BEAT)
@@ -154,42 +132,13 @@ class Hub(Linked):
         while self._notes:
             yield self._notes.pop(0)
 
-    # -- for the judge -------------------------------------------------------------------------------------------
-
-    def lost(self) -> list[str]:
-        """The hosts that are, in their order."""
-        return [name for name, member in self._members.items() if self._is_lost(member) or member.word.leaving]
-
-    def all_heard_since(self, moment: float) -> bool:
-        """Whether each host has been heard since then."""
-        return all(member.heard > moment for member in self._members.values())
-
-    def why(self, host: str) -> tuple[str, Kind]:
-        """Why a host is lost."""
-        member, its = self._members[host], f"its host {self._named(host)}"
-        if member.word.leaving:
-            return f"{its} has ended its part: {member.word.leaving}.", "failed"
-        if member.gone is not None and member.gone < 4 * BEAT:
-            return f"{its} has ended the link without a word: its launcher was killed, or it was switched off.", "died"
-        return (
-            f"{its} has not been heard for {self._silence(member):.0f} s (runner.heartbeat_timeout="
-            f"{self._patience.heartbeat:g}): it is cut off, frozen or switched off.",
-            "died",
-        )
-
-    def report(self, role: str) -> Report | None:
-        """Of a role of another host; None if it has told of none."""
-        member = self._members.get(host_of(self._hosts.roles[role]))
-        return None if member is None else member.reports.get(role)
-
-    def starter_is_over(self, host: str) -> bool:
-        return host in self._members and self._members[host].word.over
-
     # -- the service ---------------------------------------------------------------------------------------------
 
     def _serve(self) -> grpc.Server:
-        most = 2 * len(self._hosts.names) + 2
-        server = grpc.server(ThreadPoolExecutor(most), options=channel_options_of(self._limit))
+        # A thread for each host, one for each that has not said yet who it is, and one for who comes then.
+        hosts = len(self._hosts.names)
+        self._first_words = FirstWords(hosts)
+        server = grpc.server(ThreadPoolExecutor(2 * hosts), options=channel_options_of(self._limit))
         handler = grpc.stream_stream_rpc_method_handler(self._join)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {CALL: handler}),))
         address = self._hosts.workers[0]
@@ -212,19 +161,27 @@ class Hub(Linked):
         try:
             self._require_certificate(context)
             if self._verdict is not None and self._verdict.again:  # who has ended sooner is early for the next attempt
-                context.abort(grpc.StatusCode.UNAVAILABLE, "the last attempt has not ended there yet")
+                context.set_code(grpc.StatusCode.UNAVAILABLE)
+                context.set_details("the last attempt has not ended there yet")
+                return
+            word = decode(Word, self._first_words.of(words, context.cancel), peer)
+            member = self._admit(word, context)
+            yield encode(self._answer(member))
             for data in words:
-                word = decode(Word, data, peer)
-                if member is None:
-                    member = self._admit(word, context)
-                else:
-                    self._take(member, word)
+                self._take(member, decode(Word, data, peer))
                 yield encode(self._answer(member))
-        except FLRecError as err:
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, self._refuse(peer, err)[:LONGEST_TEXT])
+        except grpc.RpcError:
+            return  # one side has ended it
+        except Exception as err:
+            why, status = broken_by(err), grpc.StatusCode.INTERNAL
+            if member is not None:
+                member.broken = why
+            if isinstance(err, FLRecError):
+                why, status = self._refuse(peer, err), grpc.StatusCode.FAILED_PRECONDITION
+            context.abort(status, why[:LONGEST_TEXT])
         finally:  # also when it was broken off
             if member is not None:
-                member.gone = self._silence(member)
+                member.gone = self._members.silence(member)
 
     def _admit(self, word: Word, context: grpc.ServicerContext) -> Member:
         """FLRecError: it is refused."""
@@ -238,15 +195,13 @@ class Hub(Linked):
         if wrong := difference(self._own, hello):
             raise Differs(shown, f"{wrong} The first is of {self._hosts.here}, the second of {shown}.")
         with self._lock:
-            before = self._members.get(hello.host)
-            if before is not None and before.gone is None:
-                raise DataError(f"A host has one launcher at a time. Received: a second one of {shown}.")
-            if before is not None and self._begin is not None:
-                raise DataError(f"A host joins before the job begins. Received: {shown}, which was lost since.")
-            member = self._members[hello.host] = Member(hello, self.clock(), word)
+            self._members.require_place(hello.host, self._begin is not None)
+            if hello.host in self._members:  # by a connection of which nobody has told this host that it is none
+                self._members[hello.host].end()
+            member = self._members[hello.host] = Member(hello, self._members.clock(), word, context.cancel)
             self._refusals.hosts.pop(hello.host, None)
         self._audit.tell("joined", hello.host, f"from {context.peer()}, with {said(self._hosts.roles_of(hello.host))}")
-        self._notes.append(f"{self._named(hello.host)} has joined")
+        self._notes.append(f"{self._members.named(hello.host)} has joined")
         return member
 
     def _require_certificate(self, context: grpc.ServicerContext, host: str | None = None) -> None:
@@ -263,7 +218,7 @@ class Hub(Linked):
         self._audit.tell("refused", peer, str(err), "link")
         if self._begin is not None:  # a job that goes on is nobody else's
             return str(err)
-        return self._refusals.refused(peer, err, self._named(err.host) if isinstance(err, Differs) else "")
+        return self._refusals.refused(peer, err, self._members.named(err.host) if isinstance(err, Differs) else "")
 
     def _take(self, member: Member, word: Word) -> None:
         """Takes a word in, and writes down what it says of roles."""
@@ -292,7 +247,7 @@ class Hub(Linked):
                 with suppress(OSError):
                     here = self._hosts.workers_of()
                     hand_out(self._run, {worker: token for worker, token in word.tokens if worker in here})
-            member.heard, member.word = self.clock(), word
+            member.heard, member.word = self._members.clock(), word
 
     def _answer(self, member: Member) -> Answer:
         told = []
@@ -313,22 +268,13 @@ class Hub(Linked):
         members = [member.reports for member in self._members.values()]
         return {name: report.status for reports in (own, *members) for name, report in reports.items()}
 
-    def _is_lost(self, member: Member) -> bool:
-        return member.gone is not None or self._silence(member) > self._limit
-
-    def _silence(self, member: Member) -> float:
-        return self.clock() - member.heard
-
-    def _named(self, host: str) -> str:
-        return f"{host} ({said(self._hosts.roles_of(host))})"
-
     def _not_met(self, missing: list[str]) -> Failure:
         reason = f"its host must come within runner.start_timeout={self._patience.start:g} s, and "
         if refused := [name for name in missing if name in self._refusals.hosts]:
             missing = refused
-            reason += f"{self._named(refused[0])} was refused: {self._refusals.hosts[refused[0]]}"
+            reason += f"{self._members.named(refused[0])} was refused: {self._refusals.hosts[refused[0]]}"
         else:
-            names, commands = (" and ".join(map(each, missing)) for each in (self._named, "--host {}".format))
+            names, commands = (" and ".join(map(each, missing)) for each in (self._members.named, "--host {}".format))
             reason += (
                 f"nothing has linked to {self._hosts.workers[0]} from {names}{self._refusals.stranger}. Start the same "
                 f"command there, with {commands}; see whether it reaches this address; or raise runner.start_timeout."
@@ -358,83 +304,6 @@ class Hub(Linked):
             )
             raise NotMet(Failure(first_of(self._hosts.roles_of(fewest)), reason, None))
         return max(common, default=None)
-
-
-class HubJudge(Judge):
-    """Judges all hosts' roles: those of others as their launchers tell of them.
-
-    Args:
-        hub: knows what they told.
-        hosts: all of them.
-    """
-
-    def __init__(self, hub: Hub, hosts: Hosts, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._hub, self._hosts = hub, hosts
-        self._unheard: set[str] = set()
-        # Since when somebody is to blame.
-        self._failed: float | None = None
-
-    def failure(self) -> Failure | None:
-        for host in self._hub.lost():
-            if self._is_done_but_for(host):
-                continue
-            reason, kind = self._hub.why(host)
-            role = first_of(self._hosts.roles_of(host))
-            return Failure(role, reason, self._logs(role), kind)
-        failure = super().failure()
-        # A host that is cut off makes others complain: nobody is blamed before all have been heard once more.
-        self._failed = None if failure is None else self._failed or self._hub.clock()
-        return failure if self._failed is not None and self._hub.all_heard_since(self._failed) else None
-
-    def is_over(self) -> bool:
-        return super().is_over() or bool(self._unheard)
-
-    def notes(self) -> Iterator[str]:
-        yield from super().notes()
-        yield from (f"note: {each}" for each in self._hub.notes())
-
-    def _is_done_but_for(self, host: str) -> bool:
-        """A worker that is done knows that all others have done everything: the last word is not needed."""
-        own = [name for name in self._workers if host_of(self._hosts.roles[name]) != host]
-        if all(self._state(name) == roles.DONE for name in own):
-            self._unheard.add(host)
-        return host in self._unheard
-
-    def _host(self, name: str) -> str:
-        return self._hosts.here if name == STARTER else host_of(self._hosts.roles[name])
-
-    def _is_needed(self, name: str) -> bool:
-        # fleetrun ends the other roles of its host with the workers of its host, which others' may still be ahead of.
-        own = [each for each in self._workers if self._host(each) == self._host(name)]
-        over = bool(own) and not name.startswith("worker") and all(self._state(each) == roles.DONE for each in own)
-        return not over and super()._is_needed(name)
-
-    def _is_here(self, name: str) -> bool:
-        return self._host(name) == self._hosts.here
-
-    def _silence(self, name: str) -> float:
-        if self._is_here(name):
-            return super()._silence(name)
-        report = self._hub.report(name)
-        return 0.0 if report is None else report.silence
-
-    def _is_stopped(self, name: str) -> bool:
-        report = None if self._is_here(name) else self._hub.report(name)
-        return super()._is_stopped(name) if report is None else report.stopped
-
-    def _starter_is_over(self, name: str) -> bool:
-        return super()._starter_is_over(name) if self._is_here(name) else self._hub.starter_is_over(self._host(name))
-
-    def _first_error(self, name: str) -> str:
-        report = None if self._is_here(name) else self._hub.report(name)
-        return super()._first_error(name) if report is None else report.error
-
-    def _failure(self, role: str, reason: str, kind: Kind, quote: bool = True) -> Failure:
-        failure = super()._failure(role, reason, kind, quote)
-        if self._is_here(role):
-            return failure
-        return Failure(role, f"on {self._host(role)}: {failure.reason.strip()}", log_path(self._run, role), kind)
 
 
 def _changed(before: RoleStatus, now: RoleStatus) -> bool:

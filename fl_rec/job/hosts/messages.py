@@ -14,11 +14,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgpack
 from annotated_types import MaxLen
+from pydantic import StringConstraints
 
-from fl_rec.errors import DataError
+from fl_rec.errors import DataError, FLRecError
 from fl_rec.job.judge import Kind
 from fl_rec.outside import Count, Number, as_typed
 from fl_rec.runs.activity import Activity
+from fl_rec.runs.directory import AWAY_KEY, RESUME_KEY
 from fl_rec.runs.roles import RoleStatus
 
 T = TypeVar("T")
@@ -33,6 +35,9 @@ LARGEST, LONGEST_LOG = 1 << 22, 1 << 18
 LONGEST_TEXT = 2000
 
 Text = Annotated[str, MaxLen(4 * LONGEST_TEXT)]
+# What is written into files, a run's identity or a token; and into the roles' environment, as `AWAY_KEY` has it.
+Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]*$", max_length=128)]
+Away = Annotated[Text, StringConstraints(pattern="^([0-9]+:([0-9]+|inf),?)*$")]
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Hello:
     addresses: tuple[tuple[Text, ...], tuple[Text, ...], tuple[Text, ...]]
     settings: Mapping[Text, Text]
     data: Text
-    identity: Text
+    identity: Hex
     checkpoints: tuple[Count, ...]
 
 
@@ -95,7 +100,7 @@ class Word:
     hello: Hello | None = None
     reports: tuple[Report, ...] = ()
     over: bool = False
-    tokens: tuple[tuple[Count, Text], ...] = ()
+    tokens: tuple[tuple[Count, Hex], ...] = ()
     leaving: Text = ""
     logs: Mapping[Text, bytes] = dataclasses.field(default_factory=dict)
 
@@ -107,12 +112,18 @@ class Begin:
     Attributes:
         identity: the run's.
         epoch: the newest checkpoint that every host has; None if the first epoch is to be trained.
-        variables: of the roles' environment.
+        away: the workers that were lost, and the epoch with which each comes back; see `AWAY_KEY`.
     """
 
-    identity: Text
+    identity: Hex
     epoch: Count | None
-    variables: Mapping[Text, Text]
+    away: Away = ""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Of the roles' environment."""
+        found = {RESUME_KEY: "" if self.epoch is None else str(self.epoch), AWAY_KEY: self.away}
+        return {name: value for name, value in found.items() if value}
 
 
 @dataclass(frozen=True)
@@ -146,8 +157,13 @@ class Answer:
     now: Number
     begin: Begin | None = None
     statuses: tuple[RoleStatus, ...] = ()
-    tokens: tuple[tuple[Count, Text], ...] = ()
+    tokens: tuple[tuple[Count, Hex], ...] = ()
     verdict: Verdict | None = None
+
+
+def broken_by(err: Exception) -> str:
+    """What has ended a link that was not to end, in words: else it would pass for the other launcher's death."""
+    return short(str(err) if isinstance(err, FLRecError) else f"{type(err).__name__}: {err}")
 
 
 def short(text: str) -> str:
@@ -166,7 +182,7 @@ def decode(cls: type[T], data: bytes, peer: str) -> T:
     try:
         content: Any = msgpack.unpackb(data)
     except Exception as err:  # msgpack's errors have no common base
-        raise DataError(f"{rule} Received: {len(data)} bytes of {peer} that are none ({err}).") from err
+        raise DataError(f"{rule} Received: {len(data)} bytes of {peer} that are none ({err!r}).") from err
     return as_typed(cls, content, rule, f"a {cls.__name__} of {peer}")
 
 

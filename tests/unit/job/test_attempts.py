@@ -91,12 +91,12 @@ def test_what_a_role_has_told_would_only_come_again() -> None:
 
 def test_a_worker_that_was_lost_sits_an_epoch_out() -> None:
     made = restarts("continue", 9)
-    assert made.environment(None) == {}
+    assert made.away == ""
     assert made.count(failure("worker.2"), None) == "1 of 9, without worker.2 in this epoch"
-    assert made.environment(None) == {"FL_REC_AWAY": "2:2"}
+    assert made.away == "2:2"
     assert made.count(failure("server.0"), 3) == "2 of 9"
     assert made.count(failure("worker.0"), 3) == "3 of 9, without worker.0 in this epoch"
-    assert made.environment(3) == {"FL_REC_RESUME": "3", "FL_REC_AWAY": "0:5,2:2"}
+    assert made.away == "0:5,2:2"
     assert made.count(failure("worker.0"), 4) == "4 of 9, without worker.0 from now on: it was lost before"
-    assert made.environment(4) == {"FL_REC_RESUME": "4", "FL_REC_AWAY": "0:inf,2:2"}
+    assert made.away == "0:inf,2:2"
     assert restarts("restart").count(failure("worker.0"), 4) == "1 of 3"

@@ -7,9 +7,13 @@ import json
 import re
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,12 +26,23 @@ import pytest
 from fl_rec.errors import DataError
 from fl_rec.job.hosts import linked
 from fl_rec.job.hosts.company import Linked, NotMet, difference
-from fl_rec.job.hosts.messages import METHOD, Begin, Hello, Report, Word, decode, encode, taken_in
+from fl_rec.job.hosts.messages import (
+    METHOD,
+    Answer,
+    Begin,
+    Hello,
+    Report,
+    Verdict,
+    Word,
+    decode,
+    encode,
+    taken_in,
+)
 from fl_rec.job.hosts.refusals import Refusals
 from fl_rec.job.judge import Failure, Judge, Patience
 from fl_rec.job.watch import log_path
 from fl_rec.runs import activity, roles
-from fl_rec.runs.directory import RESUME_KEY, RunDirectory
+from fl_rec.runs.directory import AWAY_KEY, RESUME_KEY, RunDirectory
 from fl_rec.runs.hosts import Hosts
 from fl_rec.secure import Tls
 
@@ -103,7 +118,7 @@ def failure_of(judge: Judge) -> Callable[[], Failure | None]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("hub", "branch", "company"):
+    for module in ("hub", "members", "branch", "company"):
         monkeypatch.setattr(f"fl_rec.job.hosts.{module}.BEAT", BEAT)
     monkeypatch.setattr("fl_rec.job.hosts.hub._SAID_AFTER", 0.2)
     monkeypatch.setattr("fl_rec.job.alive.LONGEST_STEP", 0.3)
@@ -129,7 +144,7 @@ def make(tmp_path: Path, port: int, sleeper: Callable[[], subprocess.Popen]) -> 
         own = {"version": "1", "host": here, "addresses": (hosts.servers, hosts.workers, ()), "settings": {"a": "1"}}
         own.update({"data": "ab", "identity": "", "checkpoints": (), **changes})
         patience = Patience(START, HEARTBEAT, DEADLINE, True)
-        company = linked(hosts, lambda again: Hello(**own), False, tls, run, patience, None)
+        company = linked(hosts, lambda _again, **more: Hello(**{**own, **more}), False, tls, run, patience, None)
         made.append(company)
         return Party(company, run, [], sleeper)
 
@@ -167,11 +182,10 @@ def test_hosts_that_parted_at_the_first_checkpoint_begin_anew(make: Callable[...
     assert [begin.epoch for begin in two.met()] == [None, None]
 
 
-def test_the_hub_gives_no_variables_but_its_own(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {RESUME_KEY: "3", "LD_PRELOAD": "evil.so"}
-    monkeypatch.setattr(type(two.hub.company).__mro__[2], "meet", lambda *_: Begin("ab", 3, given))
-    _, there = two.met()
-    assert there.variables == {RESUME_KEY: "3"}
+def test_what_the_roles_begin_with_is_told(two: Two) -> None:
+    two.hub.company._restarts = SimpleNamespace(away="1:4,2:inf")  # type: ignore[assignment]
+    assert [begin.variables for begin in two.met()] == [{AWAY_KEY: "1:4,2:inf"}] * 2
+    assert Begin("ab", 0).variables == {RESUME_KEY: "0"}
 
 
 def test_each_knows_the_others_roles_in_its_own_time(two: Two) -> None:
@@ -230,7 +244,7 @@ def test_who_has_ended_sooner_waits_for_the_next_attempt(two: Two) -> None:
     judges = two.judged()
     for party in (two.hub, two.other):
         party.company._restarts = SimpleNamespace(  # type: ignore[assignment]
-            are_left=lambda _failure: True, environment=lambda _epoch: {}
+            are_left=lambda _failure: True, away=""
         )
     two.hub.company.tell(Failure("worker.1", "killed", Path(), "died"))
     failure = until(failure_of(judges[1]), "the verdict")
@@ -258,8 +272,8 @@ def test_a_stopped_role_elsewhere_is_named(two: Two) -> None:
     started = two.other.start("worker.1")
     two.hub.start("server.0")
     psutil.Process(started["worker.1"].pid).suspend()
-    hub: Any = two.hub.company
-    until(lambda: (report := hub.report("worker.1")) and report.stopped, "its stop")
+    members = two.hub.company._members  # type: ignore[attr-defined]
+    until(lambda: (report := members.report("worker.1")) and report.stopped, "its stop")
     waits = two.hub.sleeper()
     two.hub.status("worker.0", waits, roles.FAILED, "one did not come")
     failure = until(failure_of(judges[0]), "the hub's verdict")
@@ -367,6 +381,28 @@ def test_a_launcher_that_is_killed_is_told_at_once(two: Two) -> None:
     assert "its host elsewhere (worker.1) has ended the link without a word: its launcher was killed" in failure.reason
     failure = until(failure_of(judges[1]), "the other's")
     assert failure.kind == "died"
+
+
+@pytest.mark.parametrize("what", ["its word", "its answer", "the hub's"])
+def test_an_error_of_the_link_is_no_death_of_a_launcher(two: Two, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    def fail(*_arguments: Any) -> None:
+        raise OSError("Too many open files")
+
+    judges = two.judged()
+    two.hub.start("server.0", "worker.0")
+    two.other.start("worker.1")
+    until(lambda: "worker.1" in roles.read_statuses(two.hub.run.roles), "the worker")
+    link: Any = two.other.company._link  # type: ignore[attr-defined]
+    broken: Any = {"its word": (link, "_word"), "its answer": (link, "_take"), "the hub's": (two.hub.company, "_take")}
+    monkeypatch.setattr(*broken[what], fail)
+    here, there = (until(failure_of(judge), "a verdict") for judge in judges)
+    said = "OSError: Too many open files"
+    assert (here.role, here.kind, there.role, there.kind) == ("worker.1", "failed") * 2
+    if what == "the hub's":
+        assert here.reason == f"the link to its host elsewhere (worker.1) was ended on 127.0.0.1: {said}"
+    else:
+        assert here.reason == f"its host elsewhere (worker.1) has ended its part: an error of its link: {said}."
+    assert there.reason == f"the link to 127.0.0.1, which judges the job, has ended by an error: {said}"
 
 
 def test_a_launcher_that_ends_by_itself_says_why(two: Two) -> None:
@@ -519,6 +555,8 @@ def test_whose_certificate_it_is(make: Callable[..., Party], tmp_path: Path, sho
     with pytest.raises(NotMet) as told:
         two.other.meet()
     assert re.search(message, told.value.failure.reason)
+    hub: Any = two.hub.company
+    hub._refusals._until = time.monotonic()
     with pytest.raises(NotMet):
         waiting.result(DEADLINE)
 
@@ -541,9 +579,19 @@ def test_a_host_tells_of_its_own_roles(two: Two) -> None:
     report = Report(status, None, 0.0, False, "")
     reporter._over, reporter.reports = False, lambda: {"worker.0": report}
     failure = until(failure_of(judges[0]), "the hub's verdict")
-    assert failure.role == "worker.1" and "not so" not in failure.reason
+    told = "A host tells of its own roles. Received: worker.0 of elsewhere."
+    assert (failure.role, failure.kind) == ("worker.1", "failed")
+    assert failure.reason == f"the link to its host elsewhere (worker.1) was ended on 127.0.0.1: {told}"
+    assert told in until(failure_of(judges[1]), "the other's").reason
     assert roles.read_statuses(two.hub.run.roles)["worker.0"].state == roles.RUNNING
-    assert "A host tells of its own roles. Received: worker.0 of elsewhere." in two.hub.run.audit.read_text()
+    assert told in two.hub.run.audit.read_text()
+
+
+def channel_to(port: int) -> grpc.Channel:
+    """To a hub that may be about to listen."""
+    channel = grpc.insecure_channel(f"{HUB}:{port}", options=[("grpc.initial_reconnect_backoff_ms", 100)])
+    grpc.channel_ready_future(channel).result(DEADLINE)
+    return channel
 
 
 @pytest.mark.parametrize(
@@ -557,20 +605,78 @@ def test_a_host_tells_of_its_own_roles(two: Two) -> None:
 )
 def test_a_stranger_is_refused(two: Two, port: int, words: list[bytes], message: str) -> None:
     waiting = two.threads.submit(two.hub.meet)
-    with grpc.insecure_channel(f"{HUB}:{port}") as channel:
-        grpc.channel_ready_future(channel).result(DEADLINE)
+    with closing(channel_to(port)) as channel:
         with pytest.raises(grpc.RpcError) as told:
             list(channel.stream_stream(METHOD)(iter(words), timeout=DEADLINE))
     assert told.value.code() == grpc.StatusCode.FAILED_PRECONDITION and message in told.value.details()
+    (line,) = map(json.loads, two.hub.run.audit.read_text().splitlines())
+    assert line["what"] == "refused" and line["who"].startswith("ipv4:127.0.0.1:") and message in line["why"]
     begin = two.other.meet()
     assert waiting.result(DEADLINE).identity == begin.identity, "and the job begins all the same"
 
 
-def test_a_second_launcher_of_a_host_is_refused(two: Two, make: Callable[..., Party], tmp_path: Path) -> None:
-    two.met()
-    second = make(OTHER)
-    with pytest.raises(NotMet, match="A host has one launcher at a time. Received: a second one of elsewhere."):
-        second.meet()
+class Silent:
+    """Streams to the hub that say nothing, or but one word."""
+
+    def __init__(self, port: int, count: int, *words: bytes) -> None:
+        self._over = threading.Event()
+        self._channel = channel_to(port)
+        self.streams = [self._channel.stream_stream(METHOD)(self._say(words), timeout=DEADLINE) for _ in range(count)]
+
+    def _say(self, words: Sequence[bytes]) -> Iterator[bytes]:
+        yield from words
+        self._over.wait(DEADLINE)
+
+    def close(self) -> None:
+        self._over.set()
+        self._channel.close()
+
+
+def test_who_says_nothing_keeps_nobody_out(two: Two, port: int) -> None:
+    hub: Any = two.hub.company
+    waiting = two.threads.submit(two.hub.meet)
+    with closing(Silent(port, 12)) as silent:
+        until(lambda: len(hub._first_words._silent) == 2, "those who are waited for")
+        until(lambda: sum(each.done() for each in silent.streams) == 10, "the end of all others")
+        assert two.other.meet().identity == waiting.result(DEADLINE).identity
+
+
+def test_who_says_nothing_is_not_waited_for(two: Two, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl_rec.job.hosts.first_words._SECONDS", 0.1)
+    waiting = two.threads.submit(two.hub.meet)
+    with closing(Silent(port, 1)) as silent:
+        assert silent.streams[0].code() == grpc.StatusCode.CANCELLED
+        until(two.hub.run.audit.is_file, "the audit")
+    assert "A host says first who it is, at once. Received: nothing." in two.hub.run.audit.read_text()
+    assert two.other.meet().identity == waiting.result(DEADLINE).identity
+
+
+def test_a_second_launcher_of_a_host_is_refused(two: Two, make: Callable[..., Party]) -> None:
+    judges = two.judged()
+    message = r"A host has one launcher at a time\. Received: a second one of elsewhere, whose first was heard 0\.\d s"
+    with pytest.raises(NotMet, match=message):
+        make(OTHER).meet()
+    two.other.company._link._call.cancel()  # type: ignore[attr-defined]
+    until(failure_of(judges[0]), "its loss")
+    with pytest.raises(NotMet, match=r"joins before the job begins\. Received: elsewhere, .*heartbeat_timeout=1\.3 s"):
+        make(OTHER).meet()
+
+
+def test_a_launcher_whose_connection_is_dead_has_its_place_taken(
+    two: Two, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub: Any = two.hub.company
+    met, common = threading.Event(), hub._common
+    monkeypatch.setattr(hub, "_common", lambda: (met.wait(DEADLINE), common())[1])  # as if a third host were missing
+    waiting = two.threads.submit(two.hub.meet)
+    with closing(Silent(port, 1, encode(Word(1.0, hub._hello(False, host=OTHER))))) as first:
+        until(lambda: hub._members and hub._members.silence(hub._members[OTHER]) > 4 * BEAT, "its silence")
+        there = two.threads.submit(two.other.meet)
+        with pytest.raises(grpc.RpcError) as told:
+            list(first.streams[0])
+        assert told.value.code() == grpc.StatusCode.CANCELLED
+        met.set()
+        assert there.result(DEADLINE).identity == waiting.result(DEADLINE).identity
 
 
 def test_another_hosts_times_are_made_this_ones() -> None:
@@ -593,3 +699,28 @@ def test_a_message_is_read_within_limits() -> None:
     for wrong in ({"now": "soon"}, {"now": 1.0, "reports": [{}]}, {"now": 1.0, "leaving": "x" * 9000}, 7):
         with pytest.raises(DataError, match="of one version of fl_rec. Received: a Word of a host"):
             decode(Word, msgpack.packb(wrong), "a host")
+    with pytest.raises(DataError, match=r"Received: 1 bytes of a host that are none \(FormatError\(\)\)"):
+        decode(Word, b"\xc1", "a host")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("statuses", 0, "state"), "dancing", "statuses.0.state: Input should be 'starting', 'running', 'done' or "),
+        (("statuses", 0, "times", "dancing"), 1.0, "statuses.0.times.dancing"),
+        (("tokens", 0, 1), "../secret", "tokens.0.1"),
+        (("begin", "identity"), "ab\nconfig.yaml", "begin.identity"),
+        (("begin", "away"), "1:4\0", "begin.away"),
+        (("begin", "away"), "everybody", "begin.away"),
+        (("verdict", "state"), "fine", "verdict.state"),
+    ],
+)
+def test_a_text_that_decides_something_is_one_of_few(path: Sequence[Any], value: Any, message: str) -> None:
+    status = roles.RoleStatus("worker.1", 1, "", roles.RUNNING, "", {roles.RUNNING: 1.0})
+    answer = Answer(1.0, Begin("ab", 3, "1:4,2:inf"), (status,), ((1, "cd"),), Verdict("done"))
+    content = msgpack.unpackb(encode(answer))
+    assert decode(Answer, msgpack.packb(content), "the hub") == answer
+    *before, last = path
+    reduce(getitem, before, content)[last] = value
+    with pytest.raises(DataError, match=message):
+        decode(Answer, msgpack.packb(content), "the hub")
