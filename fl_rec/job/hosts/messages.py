@@ -181,8 +181,9 @@ def decode(cls: type[T], data: bytes, peer: str) -> T:
     rule = "What the launchers of a job's hosts tell each other is of one version of fl_rec."
     try:
         content: Any = msgpack.unpackb(data)
-    except Exception as err:  # msgpack's errors have no common base
-        raise DataError(f"{rule} Received: {len(data)} bytes of {peer} that are none ({err!r}).") from err
+    except Exception as err:  # msgpack's errors have no common base, and some of them no text
+        why = str(err) or type(err).__name__
+        raise DataError(f"{rule} Received: {len(data)} bytes of {peer} that are none ({why}).") from err
     return as_typed(cls, content, rule, f"a {cls.__name__} of {peer}")
 
 

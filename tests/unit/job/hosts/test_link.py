@@ -699,7 +699,7 @@ def test_a_message_is_read_within_limits() -> None:
     for wrong in ({"now": "soon"}, {"now": 1.0, "reports": [{}]}, {"now": 1.0, "leaving": "x" * 9000}, 7):
         with pytest.raises(DataError, match="of one version of fl_rec. Received: a Word of a host"):
             decode(Word, msgpack.packb(wrong), "a host")
-    with pytest.raises(DataError, match=r"Received: 1 bytes of a host that are none \(FormatError\(\)\)"):
+    with pytest.raises(DataError, match=r"Received: 1 bytes of a host that are none \(FormatError\)\."):
         decode(Word, b"\xc1", "a host")
 
 
