@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-AUTHORITY, COORDINATOR = "ca", "coordinator"
+AUTHORITY, COORDINATOR, LIST = "ca", "coordinator", "crl.pem"
 # How the coordinator is reached on its own machine.
 HERE = ("localhost", "127.0.0.1", "::1")
 AUTHORITY_DAYS, DAYS = 3650, 365
@@ -41,19 +41,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--days", type=count, default=DAYS, metavar="N", help=f"how long they are valid; default: {DAYS}"
     )
-    parser.add_argument(
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
         "--renew", action="store_true", help="new ones by the authority in DIR, for all that are there and are named"
+    )
+    again.add_argument(
+        "--revoke",
+        nargs="*",
+        metavar="NAME",
+        help=f"take these back, such as client-3: they go from DIR, into the list DIR/{LIST}, which is valid for --days"
+        " and, without a NAME, written anew",
     )
 
 
 def command(options: argparse.Namespace) -> int:
     """Plays `fl-rec certs`."""
     folder: Path = options.folder
+    until = datetime.now(timezone.utc) + timedelta(days=options.days)
+    if options.revoke is not None:
+        count = revoke(folder, options.revoke, options.days)
+        print(f"{folder / LIST} has {count} revoked certificates, and is valid until {until:%Y-%m-%d}.\n")
+        print(f"tls:\n  crl: {folder / LIST}\n")
+        print(f"Give it to each host, as {AUTHORITY}.crt. A coordinator that runs takes a new one at once.")
+        return 0
     if options.renew:
         made = renew(folder, options.clients or 0, options.hosts, options.days)
     else:
         made = create(folder, options.clients or 10, options.hosts, options.days)
-    until = datetime.now(timezone.utc) + timedelta(days=options.days)
     print(f"{folder} has certificates, valid until {until:%Y-%m-%d}, of {', '.join(_told(made))}.")
     print("\ntls:")
     for key, name in (("cert", "{name}.crt"), ("key", "{name}.key"), ("ca", f"{AUTHORITY}.crt")):
@@ -95,7 +109,54 @@ def renew(folder: Path, clients: int = 0, hosts: Iterable[str] = (), days: int =
     for path in sorted(folder.glob("*.crt")):
         if path.stem != AUTHORITY:
             parties[path.stem] = [*dict.fromkeys((*_names_in(path), *parties.get(path.stem, ())))]
-    return _write(folder, authority, parties, days)
+    made = _write(folder, authority, parties, days)
+    if (folder / LIST).exists():
+        revoke(folder, (), days)
+    return made
+
+
+def revoke(folder: Path, names: Iterable[str], days: int = DAYS) -> int:
+    """Takes certificates back: they go from the folder, and into its list, `LIST`.
+
+    Args:
+        folder: with the authority and the certificates.
+        names: whose; they must be there.
+        days: for which the list is valid.
+
+    Returns:
+        how many there are in the list.
+
+    Raises:
+        ConfigError: there is none, it is not the authority's, or it is the coordinator's.
+    """
+    authority = Authority.load(folder)
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    now, path = datetime.now(timezone.utc), folder / LIST
+    old = x509.load_pem_x509_crl(path.read_bytes()) if path.exists() else ()
+    revoked = {each.serial_number: each for each in old}
+    names = [*names]
+    for name in names:
+        if name in (AUTHORITY, COORDINATOR):
+            raise ConfigError(
+                f"Clients don't look whether their coordinator's certificate was revoked. Received: {name}. If its key "
+                "is lost, make a new folder, which has a new authority, and hand that out."
+            )
+        number = _serial_of(folder, name, authority)
+        revoked[number] = x509.RevokedCertificateBuilder(number, now).build()
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
+    builder = x509.CertificateRevocationListBuilder(
+        authority.cert.subject, now - _EARLIER, now + timedelta(days=days), revoked_certificates=[*revoked.values()]
+    )
+    builder = builder.add_extension(issuer, critical=False)
+    builder = builder.add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
+    with atomic_write(path, 0o600) as file:
+        file.write(builder.sign(authority.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    for name in names:
+        for end in ("crt", "key"):
+            (folder / f"{name}.{end}").unlink(missing_ok=True)
+    return len(revoked)
 
 
 @dataclass(frozen=True)
@@ -223,6 +284,21 @@ def _names_in(path: Path) -> list[str]:
     except (ValueError, x509.ExtensionNotFound) as err:
         raise ConfigError(f"--renew takes certificates that fl-rec certs made. Received: {path} ({err}).") from err
     return [str(each.value) for each in names]
+
+
+def _serial_of(folder: Path, name: str, authority: Authority) -> int:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        cert = x509.load_pem_x509_certificate((folder / f"{name}.crt").read_bytes())
+        cert.verify_directly_issued_by(authority.cert)
+    except (OSError, ValueError, TypeError, InvalidSignature) as err:
+        raise ConfigError(
+            f"--revoke takes names whose certificates, by the authority there, are in {folder}. Received: {name} "
+            f"({err or 'of another authority'})."
+        ) from err
+    return int(cert.serial_number)
 
 
 def _general(names: Iterable[str]) -> Iterator[x509.GeneralName]:

@@ -100,6 +100,12 @@ ALWAYS = (
         "tls.cert, tls.key and tls.ca go together. Received: cert={}, key={}, ca={}. Set the others too, or leave all "
         "of them out.",
     ),
+    Relation(
+        ("tls.crl", "tls.cert"),
+        lambda crl, cert: crl is None or cert is not None,
+        "tls.crl has certificates that are not taken any more. Received: crl={}, cert={}. Set tls.cert, tls.key and "
+        "tls.ca too, or leave it out.",
+    ),
 )
 
 # What a job that trains needs.

@@ -272,6 +272,7 @@ class TlsConfig(Keys):
     )
     key_: Path | None = key(None, "its private key, PEM, not encrypted")
     ca: Path | None = key(None, "certificates of those who sign the others', PEM")
+    crl: Path | None = key(None, "list of revoked certificates, PEM, for who is connected to; null: none")
 
 
 class PrivacyConfig(Keys):

@@ -6,10 +6,10 @@ taken, how many connections an address or a client has, how much it sends, and h
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import resource
 import shutil
-import ssl
 import tempfile
 from collections import Counter
 from contextlib import suppress
@@ -17,10 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fl_rec.coordinator.guest import Guest
-from fl_rec.errors import RunError
+from fl_rec.errors import ConfigError, RunError
 from fl_rec.runs.audit import Audit
 from fl_rec.secure.rates import Rate
+from fl_rec.secure.tls import Tls, server_context
 
+log = logging.getLogger(__name__)
+
+# Between two looks at the list of revoked certificates.
+LOOK_SECONDS = 1.0
 # Addresses of whom it is known how often they came.
 _ADDRESSES = 1000
 
@@ -62,14 +67,16 @@ class Door:
     Args:
         bounds: what may come in.
         audit: told who may not.
-        context: with TLS, what judges a client's certificate; None without.
+        tls: the coordinator's files; None without TLS.
 
     Attributes:
+        context: what judges a client's certificate; None without TLS.
         inside: where gRPC is to listen, "unix:PATH".
     """
 
-    def __init__(self, bounds: Bounds, audit: Audit, context: ssl.SSLContext | None = None) -> None:
-        self.bounds, self._audit, self.context = bounds, audit, context
+    def __init__(self, bounds: Bounds, audit: Audit, tls: Tls | None = None) -> None:
+        self.bounds, self._audit, self._tls = bounds, audit, tls
+        self.context = server_context(tls) if tls is not None else None
         self._folder = Path(tempfile.mkdtemp(prefix="fl_rec_"))
         # The path of a socket must be short, and that of a folder for temporary files may not be.
         self._held: int | None = os.open(self._folder, os.O_RDONLY)
@@ -81,6 +88,7 @@ class Door:
         self._comings: dict[str, Rate] = {}
         self._sendings: dict[int, Rate] = {}
         self._server: asyncio.Server | None = None
+        self._looks: asyncio.Task[None] | None = None
 
     async def open(self, endpoint: str) -> int:
         """Listens at "host:port"; the port, which the system chooses for 0. RunError if it can't."""
@@ -96,12 +104,16 @@ class Door:
                 f"The coordinator must be able to listen on its port. Received: {endpoint}, which can't be bound. "
                 "Free the port or, if the system chose it, start again."
             ) from err
+        if self._tls is not None and self._tls.crl is not None:
+            self._looks = asyncio.get_running_loop().create_task(self._follow(self._tls, self._tls.crl))
         return int(self._server.sockets[0].getsockname()[1])
 
     def close(self) -> None:
         """Has all who are in go, and lets nobody in any more."""
         if self._server is not None:
             self._server.close()
+        if self._looks is not None:
+            self._looks.cancel()
         for guest in list(self._all):
             guest.close()
         if self._held is not None:
@@ -169,9 +181,35 @@ class Door:
         """Of bytes."""
         return Rate(self.bounds.bytes, self.bounds.bytes / 2)
 
+    async def _follow(self, tls: Tls, crl: Path) -> None:
+        """When the list of revoked certificates has changed, has all who are in go: who may comes again."""
+        known = _stamp(crl)
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if (stamp := _stamp(crl)) == known:
+                continue
+            known = stamp
+            try:
+                self.context = server_context(tls)
+            except ConfigError as err:
+                log.warning("the list of revoked certificates stays as it was: %s", err)
+                continue
+            log.info("%s has changed: all connect again", crl)
+            for guest in list(self._all):
+                guest.close()
+
     def _rate_of(self, address: str) -> Rate:
         if address not in self._comings:
             if len(self._comings) >= _ADDRESSES:  # who has not come of late is as one who never came
                 self._comings = {each: rate for each, rate in self._comings.items() if rate.left() < rate.burst}
             self._comings[address] = Rate(self.bounds.of_an_address, self.bounds.of_an_address / self.bounds.seconds)
         return self._comings[address]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """By which it is seen that a file has changed."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino

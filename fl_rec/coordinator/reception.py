@@ -16,7 +16,7 @@ from fl_rec.coordinator.service import Coordinator, Refused
 from fl_rec.coordinator.wire import CALL, CLIENT_KEY, SERVICE, TOKEN_KEY, server_options, split
 from fl_rec.runs.audit import Audit
 from fl_rec.secure.rates import Rate
-from fl_rec.secure.tls import Tls, server_context
+from fl_rec.secure.tls import Tls
 
 # Characters of a refusal. It travels in a header, and those are lost beyond 8 KiB.
 LONGEST_REASON = 800
@@ -56,7 +56,7 @@ class Reception:
     ) -> None:
         self._coordinator, self._secret, self._longest = coordinator, secret, max_message_bytes
         self._audit, clients = audit, coordinator.clients
-        self._door = Door(Bounds.of(clients, max_message_bytes), audit, server_context(tls) if tls else None)
+        self._door = Door(Bounds.of(clients, max_message_bytes), audit, tls)
         self._intake = _Intake(max_message_bytes, clients + MORE_MESSAGES)
         self._rates = [Rate(CALLS, CALLS_A_SECOND) for _ in range(clients)]
         self._last: dict[int, bytes] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import ssl
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_rec.config import TlsConfig
-from fl_rec.errors import ConfigError
+from fl_rec.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +22,15 @@ log = logging.getLogger(__name__)
 SOON = 14
 # What OpenSSL says of a certificate, in words, with the remedy.
 _REASONS = {
+    3: "can't be judged: tls.crl has no list of its authority: fl-rec certs DIR --revoke writes one",
+    8: "can't be judged: tls.crl is not signed by its authority: fl-rec certs DIR --revoke writes one that is",
     9: "is not valid yet: look at the clocks of both machines, or wait until it is",
     10: "has expired: fl-rec certs DIR --renew makes new ones",
+    12: "can't be judged: tls.crl has expired: fl-rec certs DIR --revoke writes a new one",
     18: "is signed by itself, not by tls.ca: give both sides certificates of one fl-rec certs DIR",
     19: "is of another authority than tls.ca: give both sides certificates of one fl-rec certs DIR",
     20: "is of another authority than tls.ca: give both sides certificates of one fl-rec certs DIR",
+    23: "has been revoked: fl-rec certs DIR --renew, with --clients or --hosts, makes a new one",
     26: "is not made for this: a client's can't serve, and an authority's is for signing alone",
     62: "is of another name than the address: fl-rec certs DIR --hosts NAME ... makes one of that name",
     64: "is of another address: fl-rec certs DIR --hosts ADDRESS ... makes one of that address",
@@ -41,12 +46,15 @@ _PLAIN = (
 # What a peer answers to a certificate that it does not take, as OpenSSL names the alert.
 _ALERTS = {
     "CERTIFICATE_EXPIRED": _REASONS[10],
+    "CERTIFICATE_REVOKED": _REASONS[23],
     "UNKNOWN_CA": _REASONS[19],
     "CERTIFICATE_UNKNOWN": "is not taken; its log says why",
     "BAD_CERTIFICATE": "is not taken: it is not valid yet, or not whole; its log says which",
     "UNSUPPORTED_CERTIFICATE": _REASONS[26],
     "CERTIFICATE_REQUIRED": "is asked for: set tls.cert and tls.key",
 }
+
+_LISTS = re.compile(b"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 # How HTTP/2, and so gRPC, begins: a frame of settings, of which there are none, and from a client some words before.
 _SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -61,21 +69,24 @@ class Tls:
         cert: its certificate, and those between it and an authority's.
         key: the private key.
         ca: the authorities' certificates, by which the other party's is judged.
+        crl: certificates that are not taken any more, by who is connected to; None without.
     """
 
     cert: Path
     key: Path
     ca: Path
+    crl: Path | None = None
 
     @classmethod
     def of(cls, config: TlsConfig, name: str) -> Tls | None:
         """The files of `coordinator`, `client-3` or a host; None if the configuration has no TLS."""
         if config.cert is None or config.key_ is None or config.ca is None:
             return None
-        return cls(*(Path(str(path).replace("{name}", name)) for path in (config.cert, config.key_, config.ca)))
+        cert, key, ca = (Path(str(path).replace("{name}", name)) for path in (config.cert, config.key_, config.ca))
+        return cls(cert, key, ca, config.crl)
 
     def check(self) -> frozenset[str]:
-        """Looks whether they can be read, belong together, are of the authority and valid today.
+        """Looks whether they can be read, belong together, are of the authority, valid today and not revoked.
 
         Returns:
             the names in the certificate; see `names_of`.
@@ -105,6 +116,8 @@ def server_credentials(tls: Tls) -> Any:
     """gRPC's, for a server whose clients need a certificate of `tls.ca`. ConfigError if the files won't do."""
     import grpc
 
+    if tls.crl is not None:
+        _require_library()
     tls.check()
     pair = (tls.key.read_bytes(), tls.cert.read_bytes())
     return grpc.ssl_server_credentials([pair], tls.ca.read_bytes(), require_client_auth=True)
@@ -124,13 +137,61 @@ def server_context(tls: Tls) -> ssl.SSLContext:
     return _serving(tls)
 
 
+def refuse_revoked(tls: Tls, found: Mapping[str, Any]) -> None:
+    """DataError if a client's certificate is in `tls.crl`, of which Python's gRPC knows nothing.
+
+    Args:
+        found: gRPC's `context.auth_context()`.
+    """
+    if tls.crl is None:
+        return
+    from cryptography import x509
+
+    cert = x509.load_pem_x509_certificate(found["x509_pem_cert"][0])
+    for each in map(x509.load_pem_x509_crl, _LISTS.findall(tls.crl.read_bytes())):
+        if each.issuer == cert.issuer and each.get_revoked_certificate_by_serial_number(cert.serial_number):
+            names = ", ".join(sorted(names_of(found)))[:200]
+            raise DataError(f"A certificate must not be in tls.crl. Received: one of {names}, which {_REASONS[23]}.")
+
+
+def _require_library() -> None:
+    try:
+        import cryptography  # noqa: F401
+    except ModuleNotFoundError as err:
+        raise ConfigError(
+            "tls.crl needs the cryptography library where hosts link to the first worker's. Received: none. Install "
+            "it: pip install 'cryptography>=42'; or leave tls.crl out."
+        ) from err
+
+
 def _serving(tls: Tls) -> ssl.SSLContext:
     context = _loaded(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls)
+    if tls.crl is not None:
+        _take_list(context, tls.crl)
     context.set_alpn_protocols(["h2"])
     # A session that is taken up again would not be judged again.
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     return context
+
+
+def _take_list(context: ssl.SSLContext, path: Path) -> None:
+    """Has it take nobody who is in a list of revoked certificates, or of whose authority there is none."""
+    reason, before = "", context.cert_store_stats()["x509"]
+    try:
+        context.load_verify_locations(path)
+    except (ssl.SSLError, OSError) as err:
+        reason = getattr(err, "reason", None) or str(err)
+    else:
+        after = context.cert_store_stats()
+        if not after["crl"] or after["x509"] != before:  # those would be taken for authorities
+            reason = "certificates, and no list" if not after["crl"] else "certificates too"
+    if reason:
+        raise ConfigError(
+            f"tls.crl must be a list of revoked certificates, PEM. Received: {path} ({reason}). fl-rec certs DIR "
+            "--revoke NAME writes one."
+        )
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
 def names_of(found: Mapping[str, Any]) -> frozenset[str]:

@@ -46,7 +46,7 @@ from fl_rec.runs import activity, roles
 from fl_rec.runs.audit import Audit
 from fl_rec.runs.hosts import said
 from fl_rec.runs.roles import RoleStatus
-from fl_rec.secure import names_of, server_credentials
+from fl_rec.secure import names_of, refuse_revoked, server_credentials
 
 # Seconds after which a host that comes is waited for aloud.
 _SAID_AFTER = 2.0
@@ -206,12 +206,15 @@ class Hub(Linked):
 
     def _require_certificate(self, context: grpc.ServicerContext, host: str | None = None) -> None:
         """DataError if it is none of this host's, or of any other; a client's, which it takes, opens nothing here."""
-        names = names_of(context.auth_context()) if self._tls is not None else set()
-        if self._tls is not None and not names & ({host} if host else {*self._hosts.names[1:]}):
+        if self._tls is None:
+            return
+        names = names_of(context.auth_context())
+        if not names & ({host} if host else {*self._hosts.names[1:]}):
             raise DataError(
                 f"A host's certificate is of its name, {host or ' or '.join(self._hosts.names[1:])}. Received: one of "
                 f"{', '.join(sorted(names))[:200]}. fl-rec certs DIR --hosts makes them."
             )
+        refuse_revoked(self._tls, context.auth_context())
 
     def _refuse(self, peer: str, err: FLRecError) -> str:
         """What is told there."""

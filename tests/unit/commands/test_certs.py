@@ -92,6 +92,36 @@ def test_new_ones_by_the_same_authority(tmp_path: Path, capsys: pytest.CaptureFi
     assert tls.check() == {"client-1"}
 
 
+def test_certificates_that_are_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "certs"
+    play(capsys, folder, "--clients", 3)
+    numbers = {loaded(folder / f"client-{number}.crt").serial_number for number in (1, 2)}
+    code, said, _ = play(capsys, folder, "--revoke", "client-1", "client-2", "--days", 30)
+    until = datetime.now(timezone.utc) + timedelta(days=30)
+    assert (code, said.split("\n")[0]) == (
+        0,
+        f"{folder}/crl.pem has 2 revoked certificates, and is valid until {until:%Y-%m-%d}.",
+    )
+    assert f"tls:\n  crl: {folder}/crl.pem\n" in said and (folder / "crl.pem").stat().st_mode & 0o777 == 0o600
+    assert sorted(path.stem for path in folder.glob("*.crt")) == ["ca", "client-0", "coordinator"]
+    assert not (folder / "client-1.key").exists()
+    assert play(capsys, folder, "--renew", "--clients", 2)[0] == 0
+    found = x509.load_pem_x509_crl((folder / "crl.pem").read_bytes())
+    assert {each.serial_number for each in found} == numbers
+    assert found.is_signature_valid(loaded(folder / "ca.crt").public_key())  # type: ignore[arg-type]
+    assert (folder / "client-1.crt").exists() and not (folder / "client-2.crt").exists()
+    (folder / "foreign.crt").write_bytes(certs.Authority.new().issue("x", ["x"], until, until + timedelta(days=1))[0])
+    before = (folder / "crl.pem").read_bytes()
+    for name, says in (
+        ("client-9", f"by the authority there, are in {folder}. Received: client-9 ("),
+        ("foreign", "Received: foreign ("),
+        ("coordinator", "Clients don't look whether their coordinator's certificate was revoked. Received: coord"),
+    ):
+        code, _, told = play(capsys, folder, "--revoke", "client-0", name)
+        assert code == 2 and says in told
+    assert (folder / "crl.pem").read_bytes() == before and (folder / "client-0.crt").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -14,6 +14,7 @@ from fl_rec import environment
 from fl_rec.arguments import add_config_arguments
 from fl_rec.config import ClientConfig, Config, load_from_args
 from fl_rec.errors import ConfigError
+from fl_rec.secure import Tls
 
 # The keys of PaddleRec's models/recall/ncf/config_fl.yaml, with paths of this test.
 PADDLEREC = """\
@@ -467,9 +468,11 @@ def test_both_names_of_a_key(write: Write) -> None:
 
 
 def test_tls_of_the_coordinator_is_that_of_all(write: Write, tmp_path: Path) -> None:
-    files = "{cert: 'c/{name}.crt', key: c/k, ca: c/a}"
+    files = "{cert: 'c/{name}.crt', key: c/k, ca: c/a, crl: c/l}"
     config = Config.load(write(f"{MINIMAL}tls: {files}\n"))
     assert config.tls.cert == tmp_path / "c" / "{name}.crt" and config["tls.key"] == str(tmp_path / "c" / "k")
+    own = Tls.of(config.tls, "client-3")
+    assert own is not None and (own.cert, own.crl) == (tmp_path / "c" / "client-3.crt", tmp_path / "c" / "l")
     assert Config.load(write(f"{MINIMAL}coordinator: {{round_timeout: 60, tls: {files}}}\n")) == config
     assert Config.load(write(MINIMAL), [f"coordinator.tls={files}"]) == config
     config.dump(tmp_path / "copy.yaml")
@@ -480,6 +483,10 @@ def test_tls_of_the_coordinator_is_that_of_all(write: Write, tmp_path: Path) -> 
     assert refusal(write(MINIMAL), "coordinator.tls.cert=c") == (
         "option -o: tls.cert, tls.key and tls.ca go together. Received: cert=c, key=null, ca=null. Set the others too, "
         "or leave all of them out."
+    )
+    assert refusal(write(MINIMAL), "tls.crl=c") == (
+        "option -o: tls.crl has certificates that are not taken any more. Received: crl=c, cert=null. Set tls.cert, "
+        "tls.key and tls.ca too, or leave it out."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import ssl
 import threading
@@ -18,6 +19,7 @@ import pytest
 
 pytest.importorskip("cryptography")
 
+from fl_rec.commands.certs import revoke
 from fl_rec.config import CoordinatorConfig
 from fl_rec.coordinator import door, guest, reception
 from fl_rec.coordinator.client import CoordinatorClient, CoordinatorLost
@@ -46,8 +48,8 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Served:
     """A coordinator of three clients, and what came to its door."""
 
-    def __init__(self, run: Callable[..., Any], folder: Path, certs: Path | None) -> None:
-        self._run, self._certs, self._audit = run, certs, folder / "audit.jsonl"
+    def __init__(self, run: Callable[..., Any], folder: Path, certs: Path | None, crl: Path | None) -> None:
+        self._run, self._certs, self._crl, self._audit = run, certs, crl, folder / "audit.jsonl"
         self._ends: list[Any] = []
         self.rounds = 0
         self.reception, self.port = run(self._open(folder))
@@ -62,7 +64,9 @@ class Served:
             RoundLog(folder / "rounds.jsonl"),
         )
         await self.coordinator.start()
-        served = Reception(self.coordinator, SECRET, LIMIT, Audit(self._audit), self.tls("coordinator"))
+        tls = self.tls("coordinator")
+        tls = tls and replace(tls, crl=self._crl)
+        served = Reception(self.coordinator, SECRET, LIMIT, Audit(self._audit), tls)
         return served, await served.open("127.0.0.1:0")
 
     def tls(self, name: str) -> Tls | None:
@@ -123,18 +127,25 @@ class Served:
         self._run(self.reception.stop(0))
 
 
+def until(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 Serve = Callable[..., Served]
 
 
 @pytest.fixture
 def serve(in_loop: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """`serve(certs or None, **bounds)`."""
+    """`serve(certs or None, list of revoked certificates or None, **bounds)`."""
     started: list[Served] = []
 
-    def serve(certs: Path | None = None, **bounds: Any) -> Served:
+    def serve(certs: Path | None = None, crl: Path | None = None, **bounds: Any) -> Served:
         usual = door.Bounds.of
         monkeypatch.setattr(door.Bounds, "of", lambda *sizes: replace(usual(*sizes), **bounds))
-        started.append(Served(in_loop, tmp_path, certs))
+        started.append(Served(in_loop, tmp_path, certs, crl))
         return started[-1]
 
     yield serve
@@ -178,6 +189,41 @@ def test_a_certificate_that_will_not_do(serve: Serve, certs: Path, name: str, al
     ((who, why),) = served.written()
     assert who.startswith("127.0.0.1:") and f"its certificate {says}" in why
     served.play()
+
+
+def test_a_certificate_that_is_revoked_while_it_is_in(
+    serve: Serve, certs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(door, "LOOK_SECONDS", 0.01)
+    folder = tmp_path / "certs"
+    shutil.copytree(certs, folder)
+    assert revoke(folder, []) == 0
+    crl = folder / "crl.pem"
+    served = serve(certs, crl)
+    clients = [served.client(number) for number in range(CLIENTS)]
+
+    def change(*names: str) -> None:
+        before = served.reception._door.context
+        assert revoke(folder, names) == len(names)
+        until(lambda: served.reception._door.context is not before)
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        told = [pool.submit(clients[number].report, ClientReport(number, 0), DEADLINE) for number in range(2)]
+        until(lambda: len(served.coordinator._reports) == 2)
+        change()
+        told.append(pool.submit(clients[2].report, ClientReport(2, 0), DEADLINE))
+        assert [each.result(DEADLINE).next_state for each in told] == ["JOIN"] * CLIENTS, "who may, comes again"
+    change("client-1")
+    assert clients[0].report(ClientReport(0, 0), DEADLINE).next_state == "JOIN"
+    with pytest.raises(CoordinatorLost) as caught:
+        clients[1].report(ClientReport(1, 0), 0)
+    says = "has been revoked: fl-rec certs DIR --renew, with --clients or --hosts, makes a new one"
+    assert f"the certificate {certs / 'client-1.crt'} {says}." in str(caught.value)
+    who, why = served.written()[0]
+    assert who.startswith("127.0.0.1:") and why == f"its certificate {says}"
+    crl.write_text("not yet whole")
+    until(lambda: "the list of revoked certificates stays as it was: tls.crl must be a list" in caplog.text)
+    assert "has been revoked" in served.refused(1, 0, CoordinatorLost)
 
 
 def test_no_certificate(serve: Serve, certs: Path) -> None:

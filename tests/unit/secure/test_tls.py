@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("cryptography")
 
+from fl_rec.commands.certs import create, revoke
 from fl_rec.config import TlsConfig
 from fl_rec.errors import ConfigError
 from fl_rec.secure import Tls, names_of, why_refused
@@ -44,6 +47,36 @@ def test_one_that_will_not_do(certs: Path, name: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         tls_of(certs, name).check()
     assert str(caught.value) == f"tls.cert must do. Received: {certs / name}.crt, which {says}"
+
+
+def test_a_list_of_revoked_certificates(certs: Path, tmp_path: Path) -> None:
+    def refused(crl: Path, name: str = "client-0") -> str:
+        with pytest.raises(ConfigError) as caught:
+            replace(tls_of(certs, name), crl=crl).check()
+        return str(caught.value)
+
+    folder, theirs, crl = tmp_path / "certs", tmp_path / "theirs", tmp_path / "certs" / "crl.pem"
+    shutil.copytree(certs, folder)
+    create(theirs, 1, [])
+    revoke(theirs, ["client-0"])
+    revoke(folder, ["client-0"])
+    # A second one keeps who is in it, and each authority has its own.
+    assert revoke(folder, ["client-1"]) == 2
+    both = tmp_path / "both"
+    both.write_bytes((theirs / "crl.pem").read_bytes() + crl.read_bytes())
+    for each in (crl, both):
+        assert "client-0.crt, which has been revoked: fl-rec certs DIR --renew, with" in refused(each)
+        assert replace(tls_of(certs, "client-2"), crl=each).check() == {"client-2"}
+    assert "can't be judged: tls.crl has no list of its authority: fl-rec certs" in refused(theirs / "crl.pem")
+    revoke(folder, [], days=-1)
+    assert "can't be judged: tls.crl has expired: fl-rec certs DIR --revoke writes a new one." in refused(crl)
+    rule = "tls.crl must be a list of revoked certificates, PEM. Received: "
+    assert f"{rule}{certs / 'ca.crt'} (certificates, and no list)." in refused(certs / "ca.crt")
+    both.write_bytes((theirs / "ca.crt").read_bytes() + (theirs / "crl.pem").read_bytes())
+    assert f"{rule}{both} (certificates too)." in refused(both), "an authority's would be trusted"
+    both.write_text("nonsense")
+    assert f"{rule}{both} (" in refused(both)
+    assert f"{rule}{tmp_path / 'none'} (" in refused(tmp_path / "none")
 
 
 def test_one_that_ends_soon(certs: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -533,6 +534,7 @@ def test_strangers_fill_no_terminal() -> None:
             "stranger",
             "no link to .*, the first worker's host: The certificate of .* is of another authority than tls.ca",
         ),
+        ("revoked", r"must not be in tls.crl. Received: one of elsewhere, which has been revoked: fl-rec certs"),
         ("", "there is no link to 127.0.0.1, the first worker's host: 127.0.0.1:.* asks for TLS: set tls.cert"),
     ],
 )
@@ -544,9 +546,14 @@ def test_whose_certificate_it_is(make: Callable[..., Party], tmp_path: Path, sho
     def tls(name: str) -> Tls | None:
         if not name:
             return None
-        folder = tmp_path / ("theirs" if name == "stranger" else "certs")
-        return Tls(folder / f"{name}.crt", folder / f"{name}.key", folder / "ca.crt")
+        folder = tmp_path / {"stranger": "theirs", "revoked": "before"}.get(name, "certs")
+        name = OTHER if name == "revoked" else name
+        crl = folder / "crl.pem" if name == HUB else None
+        return Tls(folder / f"{name}.crt", folder / f"{name}.key", folder / "ca.crt", crl)
 
+    if shown == "revoked":
+        shutil.copytree(tmp_path / "certs", tmp_path / "before")
+    certs.revoke(tmp_path / "certs", [OTHER] if shown == "revoked" else [])
     two = Two(lambda here: make(here, tls(HUB if here == HUB else shown)))
     waiting = two.threads.submit(two.hub.meet)
     if not message:
@@ -563,7 +570,7 @@ def test_whose_certificate_it_is(make: Callable[..., Party], tmp_path: Path, sho
 
 def test_a_host_takes_no_other_hosts_name(two: Two) -> None:
     hub: Any = two.hub.company
-    hub._tls = object()
+    hub._tls = Tls(Path(), Path(), Path())
     context = SimpleNamespace(auth_context=lambda: {"x509_common_name": [OTHER.encode()]})
     hub._require_certificate(context)
     hub._require_certificate(context, OTHER)
