@@ -32,7 +32,7 @@ from fl_rec.job.observers import Observer, Observers, RoleView, Started
 from fl_rec.job.signals import Stopped, signals_as_exceptions
 from fl_rec.job.tails import Tails
 from fl_rec.job.tracking import trackers_of
-from fl_rec.job.watch import GRACE_SECONDS, Mark, log_path, watch_with
+from fl_rec.job.watch import GRACE_SECONDS, SCRATCH, Mark, log_path, watch_with
 from fl_rec.nets.contract import check_net
 from fl_rec.runs import roles
 from fl_rec.runs.directory import (
@@ -231,7 +231,7 @@ def _play(
 
     others = {*roles.of_paddle(), RESUME_KEY, AWAY_KEY}
     with (
-        tempfile.TemporaryDirectory(prefix="fl_rec_") as scratch,
+        tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch,
         ExitStack() as files,
         signals_as_exceptions() as ignore_signals,
     ):

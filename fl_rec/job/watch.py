@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +31,15 @@ POLL_SECONDS = 0.2
 GRACE_SECONDS, KILL_SECONDS = 5.0, 10.0
 
 
+# Seconds between two looks that find nobody.
+_AGAIN = 0.02
+
 # linux/prctl.h: a signal for when the parent has ended.
 _PR_SET_PDEATHSIG = 1
 
+
+# How the folder's name begins that a job has for temporary files, and its roles as TMPDIR.
+SCRATCH = "fl_rec_"
 
 # fleetrun sets this for every role, to a fresh folder's path.
 FLEETRUN_MARK = "PADDLE_GLOO_FS_PATH"
@@ -60,9 +67,12 @@ class Mark:
     def end(self) -> None:
         """Ends every process of the job: politely, and after `GRACE_SECONDS` for good."""
         politely = time.monotonic() + GRACE_SECONDS
-        # Again and again, since a process may be starting another one, or be unreadable while it starts a program.
+        # Again and again, since a process may be starting another one.
         while True:
             alive = self.processes()
+            if not alive:  # who has just been forked, or is starting a program, may not be seen at the first look
+                time.sleep(_AGAIN)
+                alive = self.processes()
             if not alive or time.monotonic() > politely + KILL_SECONDS:
                 return
             for process in alive:
@@ -137,6 +147,8 @@ def end_with_the_launcher() -> None:
         if os.getppid() == int(os.environ[LAUNCHER_KEY]):  # it was a thread that ended
             return
         Mark(ENVIRONMENT_KEY, str(run.path)).end()
+        if (scratch := Path(os.environ.get("TMPDIR", ""))).name.startswith(SCRATCH):
+            shutil.rmtree(scratch, ignore_errors=True)
         with suppress(OSError):
             run.end(INTERRUPTED, error="the launcher was killed")
         os._exit(1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -95,12 +97,17 @@ def test_interrupt_ends_the_job_and_nothing_else(job: Job, start: str) -> None:
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_killed_launcher(job: Job, start: str) -> None:
-    job.environment["FL_REC_START"] = start
-    started = long_job(job).start()
-    role_process(job, "worker.0")
-    started.kill()
-    started.communicate(timeout=PROMPT)
-    wait_for_end(job.mark)
+    with tempfile.TemporaryDirectory(
+        dir="/tmp"
+    ) as temporary:  # in pytest's folder the sockets' paths would be too long
+        job.environment.update(FL_REC_START=start, TMPDIR=temporary)
+        started = long_job(job).start()
+        role_process(job, "worker.0")
+        assert os.listdir(temporary)
+        started.kill()
+        started.communicate(timeout=PROMPT)
+        wait_for_end(job.mark)
+        assert os.listdir(temporary) == []
     result = json.loads(job.run.result.read_text())
     assert (result["state"], result["error"]) == ("interrupted", "the launcher was killed")
 

@@ -134,6 +134,16 @@ def test_zombie_is_not_alive(mark: Mark, sleeper: Spawn) -> None:
     assert mark.processes() == []
 
 
+def test_who_starts_a_program_at_the_first_look_is_ended(
+    mark: Mark, sleeper: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel shows no environment of it for a moment; of 876 ends with one of them, 21 left it behind."""
+    starting, unseen, look = sleeper(FL_REC_TEST_MARK=mark.value), [1], Mark.processes
+    monkeypatch.setattr(Mark, "processes", lambda self: [] if unseen and unseen.pop() else look(self))
+    mark.end()
+    assert starting.wait(DEADLINE) == -signal.SIGTERM
+
+
 def test_end_is_polite(mark: Mark, spawn: Spawn) -> None:
     script = "trap 'echo good bye; exit' TERM; echo ready; while :; do sleep 0.01; done"
     polite = spawn("sh", "-c", script, FL_REC_TEST_MARK=mark.value)
