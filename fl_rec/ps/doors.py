@@ -65,6 +65,10 @@ def guard_gloos_store(host: str, scope: str, audit: Audit) -> None:
             # Not HTTPServer's, which asks who has that address, of a name server that may not answer.
             socketserver.TCPServer.server_bind(self)
 
+        def server_close(self) -> None:
+            super().server_close()
+            audit.close()
+
     class Door(handler):  # type: ignore[misc]
         timeout = _PATIENCE
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -25,7 +26,7 @@ class Audit:
     """Writes what happened at a job's doors, a line each: {"time", "what", "who", "why"}.
 
     Refusals, which outsiders cause, are written as far as they are few; a line says how many of its kind were left out
-    before it, `untold`, and `close` says the rest.
+    before it, `untold`, and `close` says the rest. Several threads may tell.
 
     Args:
         path: the file.
@@ -35,6 +36,7 @@ class Audit:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, logged: bool = True) -> None:
         self._path, self._clock, self._logged = path, clock, logged
+        self._lock = threading.Lock()
         self._rates: dict[str, Rate] = {}
         self._untold: dict[str, tuple[int, str, str]] = {}
 
@@ -46,20 +48,22 @@ class Audit:
             why: in words.
             kind: of a refusal, by which few are told from many; there are few kinds.
         """
-        untold = 0
-        if what == "refused":
-            rate = self._rates.setdefault(kind, Rate(REFUSALS, 1 / SECONDS, self._clock))
-            untold = self._untold.pop(kind, (0, "", ""))[0]
-            if not rate.take():
-                self._untold[kind] = untold + 1, who, why
-                return
-        self._write(what, who, why, untold)
+        with self._lock:
+            untold = 0
+            if what == "refused":
+                rate = self._rates.setdefault(kind, Rate(REFUSALS, 1 / SECONDS, self._clock))
+                untold = self._untold.pop(kind, (0, "", ""))[0]
+                if not rate.take():
+                    self._untold[kind] = untold + 1, who, why
+                    return
+            self._write(what, who, why, untold)
 
     def close(self) -> None:
         """Says how many were left out."""
-        for count, who, why in self._untold.values():
-            self._write("refused", who, why, count - 1)
-        self._untold = {}
+        with self._lock:
+            for count, who, why in self._untold.values():
+                self._write("refused", who, why, count - 1)
+            self._untold = {}
 
     def _write(self, what: str, who: str, why: str, untold: int) -> None:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import shutil
 import socket
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fl_rec.ps import native
-from fl_rec.ps.doors import knows
+from fl_rec.ps.doors import guard_gloos_store, knows
 from fl_rec.ps.native import never_call
+from fl_rec.runs.audit import REFUSALS, Audit
 
 
 def test_only_functions_that_paddle_calls_can_be_left_out() -> None:
@@ -35,6 +38,23 @@ def test_slots_that_cannot_be_written_are_left_alone(
     monkeypatch.setattr(native.paddle.base.libpaddle, "__file__", str(library))
     assert never_call("inner") is done
     assert ctypes.CDLL(str(library)).outer(None) == (0 if done else 5)
+
+
+def test_how_often_the_store_has_refused_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from paddle.distributed.fleet.utils import http_server
+
+    for name in ("KVHTTPServer", "KVHandler"):  # put back at the end
+        monkeypatch.setattr(http_server, name, getattr(http_server, name))
+    guard_gloos_store("127.0.0.1", "job_worker", Audit(tmp_path / "audit.jsonl"))
+    store = http_server.KVServer(0)
+    store.start()
+    port = store.http_server.server_address[1]
+    assert knows(("127.0.0.1", port), "job_worker")
+    with ThreadPoolExecutor(4) as strangers:
+        assert not any(strangers.map(lambda number: knows(("127.0.0.1", port), f"{number}_worker"), range(50)))
+    store.stop()
+    told = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert sum(1 + each.get("untold", 0) for each in told) == 50 and len(told) == REFUSALS + 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,18 @@ def test_a_line_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert second["why"] == "x" * LONGEST and third["what"] == "finished"
     assert [each.levelname for each in caplog.records] == ["INFO", "WARNING", "INFO"]
     assert "joined: client-0: from 10.0.0.1:5" in caplog.text
+
+
+def test_a_flood_in_several_threads_is_counted(tmp_path: Path) -> None:
+    def clock() -> float:
+        time.sleep(0.001)  # so that another thread has its turn
+        return 0.0
+
+    audit = Audit(tmp_path / "audit.jsonl", clock)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda number: audit.tell("refused", f"{number}", "why"), range(4 * REFUSALS)))
+    audit.close()
+    assert sum(1 + each.get("untold", 0) for each in lines(tmp_path / "audit.jsonl")) == 4 * REFUSALS
 
 
 def test_a_flood_is_counted(tmp_path: Path) -> None:
