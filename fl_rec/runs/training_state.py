@@ -183,8 +183,8 @@ def _whole(run: RunDirectory) -> Iterator[TrainingState]:
 
 
 def strategy_files(run: RunDirectory) -> list[Path]:
-    """What the coordinator's strategy keeps in the run's folder."""
-    return sorted(path for path in run.coordinator.glob("*") if path.is_file() and path.name != "address.json")
+    """What the coordinator's strategy keeps in the run's folder; what it is writing just now has a hidden name."""
+    return sorted(path for path in run.coordinator.glob("[!.]*") if path.is_file() and path.name != "address.json")
 
 
 def go_back(run: RunDirectory, to: TrainingState | None) -> None:
@@ -209,7 +209,7 @@ def go_back(run: RunDirectory, to: TrainingState | None) -> None:
     for path in run.records:
         if path.is_file():
             _cut(path, lengths.get(path.name, 0))
-    for path in strategy_files(run):
+    for path in (*strategy_files(run), *run.coordinator.glob(".*.tmp")):
         path.unlink()
     for path in to.folder.glob(f"{COORDINATOR}/*") if to else ():
         with atomic_write(run.coordinator / path.name) as file:

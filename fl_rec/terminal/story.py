@@ -128,7 +128,8 @@ class Story:
     # -- epoch by epoch ------------------------------------------------------------------------------------------
 
     def tell(self, record: EpochRecord, seconds: float) -> Told:
-        """Takes the record of one more epoch, which took so long."""
+        """Takes the record of one more epoch, which took so long; after a restart perhaps of one that was there."""
+        self.records = [each for each in self.records if each.epoch < record.epoch]
         before = self.records[-1].hr if self.records else math.nan
         self.records.append(record)
         self._seconds.append(seconds)

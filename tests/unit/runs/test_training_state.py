@@ -105,8 +105,10 @@ def test_going_back(run: RunDirectory) -> None:
     run.coordinator.mkdir()
     (run.coordinator / "address.json").write_text("{}")
     (run.coordinator / "teacher.npz").write_text("of epoch 1")
+    (run.coordinator / ".teacher.npz.7.tmp").write_text("half of epoch 2")
     run.rounds.write_text("round 0\n")
     write(run, 1)
+    assert [path.name for path in (run.checkpoint / "1" / "coordinator").iterdir()] == ["teacher.npz"]
     before = {path: path.read_bytes() for path in run.records}
     # What the next epoch leaves when it is broken off.
     run.append_metrics([{"epoch": 2, "client": 0}])

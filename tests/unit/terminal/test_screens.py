@@ -399,6 +399,14 @@ def test_the_best_epoch_is_called_so_where_something_chose_it(started: Start, tm
     )
 
 
+def test_an_epoch_that_is_trained_again_counts_once(started: Start) -> None:
+    """As after a restart: its figures were told, and its checkpoint had not been written."""
+    lines = elsewhere(started(), record(1, 0.40), record(2, 0.41), record(2, 0.42), record(3, 0.45))
+    changes = [re.findall(r"[+-]0[.]0[0-9]+", line) for line in lines if line.startswith(("epoch 2", "epoch 3"))]
+    assert changes == [["+0.010"], ["+0.020"], ["+0.030"]]
+    assert any(line.startswith("done      3 epochs in ") for line in lines)
+
+
 def test_a_run_that_goes_on(started: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FL_REC_PROGRAM", "./fl_run.sh")
     lines = elsewhere(started(resumed=3), record(4, 0.4))
