@@ -128,8 +128,9 @@ def _unpack(data: bytes) -> dict[str, Any]:
         content = msgpack.unpackb(data, ext_hook=_unpack_array)
     except MessageError:
         raise
-    except Exception as err:  # msgpack's errors have no common base
-        raise MessageError(f"A message must be msgpack. Received: {len(data)} bytes that are not ({err}).") from err
+    except Exception as err:  # msgpack's errors have no common base, and some of them no text
+        why = str(err) or type(err).__name__
+        raise MessageError(f"A message must be msgpack. Received: {len(data)} bytes that are not ({why}).") from err
     if not isinstance(content, dict) or "version" not in content:
         raise MessageError(f"A message must be a map with a version. Received: {type(content).__name__}.")
     version = content.pop("version")
