@@ -504,6 +504,23 @@ MUTANTS = [
     Mutant("coordinator/guest.py", "self._sent > self._door.bounds.unshown", "False", DOOR),
     Mutant("coordinator/guest.py", "            self._answer(lock)  # TLS's own word why\n", "", DOOR),
     Mutant("secure/tls.py", "context.verify_mode = ssl.CERT_REQUIRED", "context.verify_mode = ssl.CERT_OPTIONAL", DOOR),
+    Mutant("secure/tls.py", "    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF\n", "", SECURE),
+    Mutant("secure/tls.py", 'or after["x509"] != before:', "or False:", SECURE),
+    Mutant(
+        "coordinator/door.py", "            for guest in list(self._all):\n                guest.close()\n", "", DOOR
+    ),
+    Mutant(
+        "commands/certs.py",
+        "each.serial_number: each for each in old}",
+        "each.serial_number: each for each in ()}",
+        SECURE,
+    ),
+    Mutant("job/hosts/hub.py", "        refuse_revoked(self._tls, context.auth_context())\n", "", LINK),
+    Mutant("job/judge.py", "if number in _CRASHES:", "if False:", ("unit/job/test_watch.py",)),
+    Mutant("trainer/fork_server.py", "    if killed:\n", "    if False:\n", TRAINER),
+    Mutant("trainer/fork_server.py", "os.WNOHANG | os.WNOWAIT", "os.WNOHANG", TRAINER),
+    Mutant("terminal/fleetrun.py", "if sys.argv[0] not in fleetrun.cmdline():", "if False:", TERMINAL),
+    Mutant("terminal/fleetrun.py", '(mark / "told").mkdir()', "pass", TERMINAL),
     Mutant("secure/addresses.py", "tls is not None or is_loopback", "tls is not None or not is_loopback", SECURE),
     Mutant("secure/rates.py", "if self.left() < amount:", "if self.left() <= amount:", SECURE),
     Mutant("commands/certs.py", "if not _CLIENT.match(name):", "if True:", SECURE),

@@ -23,7 +23,7 @@ from fl_rec.job.watch import FLEETRUN_MARK, Mark, log_path
 from fl_rec.runs import roles
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.roles import Role
-from fl_rec.terminal.fleetrun import _stdout_of, end_unwatched, start_watch, watch_by_hand
+from fl_rec.terminal.fleetrun import _end, _stdout_of, end_unwatched, start_watch, watch_by_hand
 
 DEADLINE = 30.0
 PATIENCE = Patience(DEADLINE, DEADLINE, DEADLINE, True)
@@ -125,9 +125,13 @@ def test_a_mistake_is_told_once_on_fleetruns_terminal_and_ends_it(
     code = "import signal, time; signal.signal(signal.SIGHUP, signal.SIG_IGN); print(flush=True); time.sleep(60)"
     stranger, fleetrun = spawn("sleep", "60"), spawn(sys.executable, "-c", code, "my_trainer.py")
     assert fleetrun.stdout is not None and fleetrun.stdout.readline() == b"\n"
+    ended: list[psutil.Process] = []
+    monkeypatch.setattr("fl_rec.terminal.fleetrun._end", ended.append)
     for parent in (stranger, fleetrun, fleetrun):
         monkeypatch.setattr("os.getppid", lambda number=parent.pid: number)
         end_unwatched("runner.epochs must be more.")
+    (one,) = ended
+    _end(one)
     assert fleetrun.wait(DEADLINE) == -signal.SIGTERM and stranger.poll() is None
     assert fleetrun.stdout.read() == b"fl_rec: error: runner.epochs must be more.\n"
 
