@@ -236,6 +236,8 @@ def _play(
         signals_as_exceptions() as ignore_signals,
     ):
         try:
+            # Before they meet: a name that does not resolve any more is this host's trouble alone.
+            numbers = addresses.numeric(options.hosts) if options.hosts else None
             begin = company.meet(epoch, observer.note)
             if begin.epoch != epoch and epoch is not None:
                 attempts.go_back_to(run, begin.epoch)
@@ -248,7 +250,7 @@ def _play(
             )
             start_log = files.enter_context(open(run.log / "start", "wb"))
             process = subprocess.Popen(
-                _start_command(options, workers, run),
+                _start_command(options, workers, run, numbers),
                 env={
                     JOB_KEY: run.identity,
                     **{name: value for name, value in os.environ.items() if name not in others},
@@ -257,7 +259,7 @@ def _play(
                     LOG_LEVEL_KEY: options.log_level,
                     **({INSECURE_KEY: "1"} if options.insecure else {}),
                     **begin.variables,
-                    **({"POD_IP": addresses.numeric(options.hosts).here} if options.hosts else {}),
+                    **({"POD_IP": numbers.here} if numbers else {}),
                     # Gloo's store and fleetrun leave temporary files behind when they are ended.
                     "TMPDIR": scratch,
                     **kernels.cache_environment(scratch),
@@ -317,14 +319,13 @@ def _log_of(run: RunDirectory, role: str) -> Path:
     return path if path.exists() else log_path(run, STARTER)
 
 
-def _start_command(options: LaunchOptions, workers: int, run: RunDirectory) -> list[str]:
+def _start_command(options: LaunchOptions, workers: int, run: RunDirectory, numbers: Hosts | None) -> list[str]:
     # fleetrun gives the folder's name to a shell; it is started there.
     command = [sys.executable, "-u", str(environment.shipped(STARTERS[_starter()])), "--log_dir=."]
     command += [f"--worker_num={workers}", f"--server_num={options.server_num}"]
-    if options.hosts is not None:
-        hosts = addresses.numeric(options.hosts)
+    if options.hosts is not None and numbers is not None:
         for name in ("servers", "workers", "coordinators"):
-            command += [f"--{name}={','.join(getattr(hosts, name))}"] if getattr(hosts, name) else []
+            command += [f"--{name}={','.join(getattr(numbers, name))}"] if getattr(numbers, name) else []
         command.append(f"--http_port={split(options.hosts.rendezvous)[1]}")
     elif options.servers:
         command.append(f"--servers={options.servers}")

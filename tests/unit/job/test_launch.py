@@ -394,7 +394,7 @@ def test_command_that_starts_the_roles(
         Path("a job.yaml"), ("runner.epochs=5", "runner.seed=1"), None, 2, 1, "a:1,b:2", Path("my trainer.py")
     )
     here = tmp_path.resolve()
-    assert launch._start_command(options, 10, run) == [
+    assert launch._start_command(options, 10, run, None) == [
         *(sys.executable, "-u", str(environment.shipped(command))),
         # Not the folder's name, which fleetrun gives to a shell.
         *("--log_dir=.", "--worker_num=10", "--server_num=2"),
