@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import psutil
 import pytest
 import yaml
 
+from fl_rec.cli import COMMANDS
 from fl_rec.coordinator.rounds import RoundLog
 from fl_rec.job.watch import Mark
 from fl_rec.runs import roles
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
+from fl_rec.trainer.fork_server import IMPORTED_WITH_A_COORDINATOR
 from tests.forks import Forks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -70,7 +73,8 @@ class Commands:
     CLI = "import sys; from fl_rec.cli import main; sys.exit(main())"
 
     def __init__(self) -> None:
-        self._forks = Forks("fl_rec", "paddle", GLOG_minloglevel="1")  # as fl_rec.environment has it
+        modules = ("fl_rec.nets.inference", *(module for module, _ in COMMANDS.values()))
+        self._forks = Forks("fl_rec", "paddle", *modules, GLOG_minloglevel="1")  # as fl_rec.environment has it
 
     def program(self, program: str, *arguments: Any) -> str:
         """What a program prints that ends well."""
@@ -137,6 +141,12 @@ def public_shards(once: Once) -> Path:
     return once("public", make) / "shards"
 
 
+@functools.cache
+def forks() -> Forks:
+    """Of which jobs are forks: it has imported what the launcher imports, and what starts the roles."""
+    return Forks("fl_rec.terminal.run", "fl_rec.job.launch", "fl_rec.trainer.fork_server", *IMPORTED_WITH_A_COORDINATOR)
+
+
 @dataclass
 class Finished:
     """A job that is over."""
@@ -161,7 +171,13 @@ class Finished:
 
 
 class Job:
-    """A configuration in a folder of its own, and the means to run it."""
+    """A configuration in a folder of its own, and the means to run it.
+
+    Attributes:
+        anew: whether all that it starts are new processes, as a user's are, and not forks of one.
+    """
+
+    anew = False
 
     def __init__(self, folder: Path, shards: Path) -> None:
         self.folder = folder
@@ -193,9 +209,17 @@ class Job:
         return [sys.executable, "-m", "fl_rec.cli", "run", "-m", str(self.yaml), *map(str, [*self.arguments, *options])]
 
     def start(self, *options: Any) -> subprocess.Popen:
+        return self.play(self.command(*options))
+
+    def resume(self, *options: Any) -> subprocess.Popen:
+        return self.play([sys.executable, "-m", "fl_rec.cli", "resume", str(self.run.path), *map(str, options)])
+
+    def play(self, command: Sequence[str]) -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         env = {**clean_environment(), **self.environment}
-        return subprocess.Popen(self.command(*options), text=True, cwd=ROOT, env=env, **pipes)
+        if self.anew:
+            return subprocess.Popen(command, text=True, cwd=ROOT, env=env, **pipes)
+        return forks().start(command[1:], spare=True, cwd=ROOT, env=env, **pipes)
 
     def wait(self, process: subprocess.Popen, timeout: float = TIMEOUT) -> Finished:
         try:
@@ -252,10 +276,9 @@ def wait_for_round(job: Job, started: subprocess.Popen, number: int) -> None:
 
 def start_coordinator_again(job: Job, started: subprocess.Popen) -> Finished:
     """Plays `fl-rec coordinator` beside a job whose coordinator was killed; both must end well."""
-    again = subprocess.Popen(
-        [sys.executable, "-m", "fl_rec.cli", "coordinator", str(job.run.path)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=clean_environment(),
-    )  # fmt: skip
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    words = ("-m", "fl_rec.cli", "coordinator", str(job.run.path))
+    again = forks().start(words, cwd=ROOT, env=clean_environment(), **pipes)
     try:
         finished = job.wait(started)
         said, _ = again.communicate(timeout=PROMPT)
@@ -299,7 +322,12 @@ def shared_job(once: Once, shards: Path) -> SharedJob:
 @pytest.fixture(scope="session")
 def trained(shared_job: SharedJob) -> Finished:
     """The usual job, of three epochs."""
-    return shared_job("trained", lambda job: job.runner.update(epochs=3))
+
+    def change(job: Job) -> None:
+        job.anew = True
+        job.runner["epochs"] = 3
+
+    return shared_job("trained", change)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from .conftest import (
     ROOT,
     TIMEOUT,
     WORKERS,
+    Commands,
     Finished,
     Job,
     clean_environment,
@@ -71,9 +72,12 @@ def assert_done_as_decided(finished: Finished, shards: Path) -> None:
 
 
 @pytest.mark.parametrize("exchanges", [0, 2], ids=["plain GEO", "rounds, TLS"])
-def test_what_is_decided_is_what_is_done(job: Job, shards: Path, tmp_path: Path, exchanges: int) -> None:
+def test_what_is_decided_is_what_is_done(
+    job: Job, shards: Path, tmp_path: Path, commands: Commands, exchanges: int
+) -> None:
     (tmp_path / "plan.py").write_text(PLAN)
     job.coordinator = {"strategy": "plan.py:Plan"}
+    job.anew = not exchanges
     if exchanges:
         pytest.importorskip("cryptography")
         from fl_rec.commands.certs import create
@@ -117,13 +121,9 @@ def test_what_is_decided_is_what_is_done(job: Job, shards: Path, tmp_path: Path,
     states = {name: each.state for name, each in roles.read_statuses(finished.run.roles).items()}
     assert set(states) == set(roles.role_names(WORKERS, 1, 1))
 
-    dry = subprocess.run(
-        [
-            *(sys.executable, "-m", "fl_rec.cli", "coordinator", str(finished.run.path), "--dry"),
-            *("-o", "coordinator.strategy=random_k", "coordinator.options={k: 1}"),
-        ],
-        capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT, check=True,
-    )  # fmt: skip
+    other = ("-o", "coordinator.strategy=random_k", "coordinator.options={k: 1}")
+    dry = commands.play("coordinator", finished.run.path, "--dry", *other, cwd=ROOT)
+    assert dry.returncode == 0, dry.stderr
     assert dry.stdout.count("random_k: 1 JOIN, 2 WAIT, 0 FINISH") == 3
     assert "after 3 epochs, random_k: 3 FINISH" in dry.stdout
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,6 @@ from .conftest import (
     Commands,
     Finished,
     Job,
-    clean_environment,
     role_process,
     start_coordinator_again,
     wait_for_round,
@@ -217,13 +214,10 @@ def test_clients_learn_of_the_teacher(nothing_shared: Finished) -> None:
     assert spreads[1] < 0.75 * spreads[0] and spreads[-1] < 0.65 * spreads[0]
 
 
-def test_another_strategy_is_tried_on_the_recorded_run(items_shared: Finished) -> None:
-    command = [sys.executable, "-m", "fl_rec.cli", "coordinator", str(items_shared.run.path), "--dry"]
-    command += ["-o", "coordinator.options.selection=random_k", "coordinator.options.selection_options={k: 2}"]
+def test_another_strategy_is_tried_on_the_recorded_run(commands: Commands, items_shared: Finished) -> None:
+    other = ("coordinator.options.selection=random_k", "coordinator.options.selection_options={k: 2}")
     before = (items_shared.run.coordinator / "teacher.npz").read_bytes()
-    dry = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT, env=clean_environment()
-    )  # fmt: skip
+    dry = commands.play("coordinator", items_shared.run.path, "--dry", "-o", *other, cwd=ROOT)
     assert dry.returncode == 0, dry.stderr
     assert dry.stdout.count("distill: 2 JOIN, 1 WAIT, 0 FINISH") == 4
     assert (items_shared.run.coordinator / "teacher.npz").read_bytes() == before, "the run's own teacher stays"

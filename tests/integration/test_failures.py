@@ -38,7 +38,7 @@ def wait_for_end(mark: Mark) -> None:
 
 @pytest.mark.parametrize(("role", "start"), [("worker.1", "fork"), ("server.0", "fork"), ("worker.1", "spawn")])
 def test_killed_role(job: Job, role: str, start: str) -> None:
-    job.environment["FL_REC_START"] = start
+    job.anew, job.environment["FL_REC_START"] = True, start
     started = long_job(job).start()
     role_process(job, "worker.2")
     role_process(job, role).kill()
@@ -79,7 +79,7 @@ def assert_shut(job: Job) -> None:
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_interrupt_ends_the_job_and_nothing_else(job: Job, start: str) -> None:
-    job.environment["FL_REC_START"] = start
+    job.anew, job.environment["FL_REC_START"] = True, start
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
     try:
         started = long_job(job).start()
@@ -97,9 +97,9 @@ def test_interrupt_ends_the_job_and_nothing_else(job: Job, start: str) -> None:
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_killed_launcher(job: Job, start: str) -> None:
-    with tempfile.TemporaryDirectory(
-        dir="/tmp"
-    ) as temporary:  # in pytest's folder the sockets' paths would be too long
+    job.anew = True
+    # In pytest's folder the sockets' paths would be too long.
+    with tempfile.TemporaryDirectory(dir="/tmp") as temporary:
         job.environment.update(FL_REC_START=start, TMPDIR=temporary)
         started = long_job(job).start()
         role_process(job, "worker.0")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -14,13 +13,11 @@ from fl_rec.job.watch import Mark
 from fl_rec.runs import training_state
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
 from tests.integration.conftest import (
-    ROOT,
     TIMEOUT,
     WORKERS,
     Finished,
     Job,
     SharedJob,
-    clean_environment,
     role_process,
 )
 
@@ -58,9 +55,7 @@ def kill_all_after(job: Job, started: subprocess.Popen, epoch: int) -> None:
 
 
 def resume(job: Job, *options: Any) -> Finished:
-    command = [sys.executable, "-m", "fl_rec.cli", "resume", str(job.run.path), *map(str, options)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return job.wait(subprocess.Popen(command, text=True, cwd=ROOT, env=clean_environment(), **pipes))
+    return job.wait(job.resume(*options))
 
 
 def test_a_killed_job_goes_on_to_the_same_figures(job: Job, unbroken: Finished) -> None:
