@@ -519,6 +519,7 @@ MUTANTS = [
     Mutant("job/judge.py", "if number in _CRASHES:", "if False:", ("unit/job/test_watch.py",)),
     Mutant("trainer/fork_server.py", "    if killed:\n", "    if False:\n", TRAINER),
     Mutant("trainer/fork_server.py", "os.WNOHANG | os.WNOWAIT", "os.WNOHANG", TRAINER),
+    Mutant("trainer/main.py", "                _stay_for_the_watch()\n", "                pass\n", TRAINER),
     Mutant("terminal/fleetrun.py", "if sys.argv[0] not in fleetrun.cmdline():", "if False:", TERMINAL),
     Mutant("terminal/fleetrun.py", '(mark / "told").mkdir()', "pass", TERMINAL),
     Mutant("secure/addresses.py", "tls is not None or is_loopback", "tls is not None or not is_loopback", SECURE),

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ from fl_rec.trainer.fl_trainer import FLTrainer
 
 # Of an error's text.
 LAST_LINES = 4
+# Seconds for a watch to come up and to judge.
+_STAY = 10.0
 
 
 def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +84,16 @@ def main(trainer: type[FLTrainer] = FLTrainer, arguments: Sequence[str] | None =
         if role is not None and run is not None:
             with contextlib.suppress(OSError):  # on a full disk the launcher goes by this process's end
                 roles.write_status(run.roles, role.name, roles.FAILED, text)
+            if ENVIRONMENT_KEY not in os.environ:
+                _stay_for_the_watch()
         return 1
+
+
+def _stay_for_the_watch() -> None:
+    """A bare fleetrun would exit with 0 if all its workers ended before its watch ends it."""
+    fleetrun, until = os.getppid(), time.monotonic() + _STAY
+    while os.getppid() == fleetrun and time.monotonic() < until:
+        time.sleep(0.05)
 
 
 def tidy(folder: Path) -> None:

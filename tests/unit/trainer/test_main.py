@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from fl_rec.errors import ConfigError
 from fl_rec.job.judge import Patience
 from fl_rec.job.watch import FLEETRUN_MARK
 from fl_rec.plugins import load_file
@@ -96,6 +97,26 @@ def test_a_run_worker_that_raises_is_told_with_its_file_and_line(
     told = "TypeError: unsupported operand type(s) for +: 'int' and 'str' (my_trainer.py, line 6)"
     assert roles.read_statuses(run.roles)["worker.0"].error == told
     assert capsys.readouterr().err.endswith(f"worker.0: error: {told}\n")
+
+
+def test_a_role_that_failed_stays_until_a_bare_fleetrun_is_ended(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise ConfigError("not so")
+
+    module, parents = sys.modules["fl_rec.trainer.main"], [1, 1, 1, 1, 7, 7, 7]
+    monkeypatch.delenv(ENVIRONMENT_KEY, raising=False)
+    monkeypatch.setattr(module, "environment", SimpleNamespace(check=int, require_old_programs=int))
+    monkeypatch.setattr(module, "activity", SimpleNamespace(tell=lambda *_: None, beat=int))
+    monkeypatch.setattr(Role, "from_environment", lambda: Role("worker", 0, 1, (), ""))
+    for name, value in {"load_from_args": None, "open_run": run, "_left_over": ""}.items():
+        monkeypatch.setattr(module, name, lambda *_, value=value: value)
+    monkeypatch.setattr(module, "check_job", refuse)
+    monkeypatch.setattr("os.getppid", lambda: parents.pop())
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments=["-m", "job.yaml"]) == 1
+    assert roles.read_statuses(run.roles)["worker.0"].error == "not so" and parents == [1, 1, 1]
 
 
 def test_what_paddle_leaves_goes_when_all_went_well(tmp_path: Path) -> None:
