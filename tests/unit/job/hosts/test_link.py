@@ -24,6 +24,7 @@ import msgpack
 import psutil
 import pytest
 
+from fl_rec.commands import certs
 from fl_rec.errors import DataError
 from fl_rec.job.hosts import linked
 from fl_rec.job.hosts.company import Linked, NotMet, difference
@@ -539,7 +540,7 @@ def test_strangers_fill_no_terminal() -> None:
     ],
 )
 def test_whose_certificate_it_is(make: Callable[..., Party], tmp_path: Path, shown: str, message: str) -> None:
-    certs = pytest.importorskip("fl_rec.commands.certs", reason="needs cryptography")
+    pytest.importorskip("cryptography")
     certs.create(tmp_path / "certs", 1, [HUB, OTHER])
     certs.create(tmp_path / "theirs", 1, ["stranger"])
 
