@@ -275,7 +275,11 @@ def wait_for_round(job: Job, started: subprocess.Popen, number: int) -> None:
 
 
 def start_coordinator_again(job: Job, started: subprocess.Popen) -> Finished:
-    """Plays `fl-rec coordinator` beside a job whose coordinator was killed; both must end well."""
+    """Plays `fl-rec coordinator` beside a job whose coordinator was killed, when that is noticed; both end well."""
+    deadline = time.monotonic() + PROMPT
+    while "note: coordinator.0 is gone" not in job.run.tables.read_text():
+        assert started.poll() is None and time.monotonic() < deadline, "it was not noticed"
+        time.sleep(0.05)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     words = ("-m", "fl_rec.cli", "coordinator", str(job.run.path))
     again = forks().start(words, cwd=ROOT, env=clean_environment(), **pipes)
