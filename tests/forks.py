@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -42,8 +43,8 @@ class Forks:
         self._asked, server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.forks", str(server.fileno()), *imported],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT,
-            pass_fds=[server.fileno()], env={**os.environ, **environment, "FL_REC_ROOM": "." * ROOM},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=ROOT, pass_fds=[server.fileno()],
+            env={**os.environ, **environment, "FL_REC_ROOM": "." * ROOM},
         )  # fmt: skip
         server.close()
 
@@ -55,17 +56,20 @@ class Forks:
         """
         return _Fork(self._asked, spare, words, text=True, **options)
 
-    def play(self, program: str, *arguments: Any, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    def play(
+        self, program: str, *arguments: Any, cwd: Path = ROOT, spare: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         """Plays a program to its end; one that takes too long is killed, and its exit code is below 0.
 
         Args:
             program: its file, if it ends in .py, or its text.
             arguments: for `sys.argv`.
             cwd: the folder that it finds itself in.
+            spare: as of `start`.
         """
         words = [*([] if program.endswith(".py") else ["-c"]), program, *map(str, arguments)]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        started = self.start(words, cwd=cwd, **pipes)
+        started = self.start(words, spare=spare, cwd=cwd, **pipes)
         try:
             said = started.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -209,8 +213,10 @@ def _play(words: Sequence[str]) -> int:
 
 def main(number: str, *imported: str) -> None:
     server = socket.socket(fileno=int(number))
-    for each in imported:
-        import_module(each)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for each in imported:
+            import_module(each)
     while True:
         text, files, *_ = socket.recv_fds(server, LONGEST, 3)
         if not text:

@@ -19,7 +19,6 @@ import psutil
 import pytest
 import yaml
 
-from fl_rec.cli import COMMANDS
 from fl_rec.coordinator.rounds import RoundLog
 from fl_rec.job.watch import Mark
 from fl_rec.runs import roles
@@ -73,8 +72,8 @@ class Commands:
     CLI = "import sys; from fl_rec.cli import main; sys.exit(main())"
 
     def __init__(self) -> None:
-        modules = ("fl_rec.nets.inference", *(module for module, _ in COMMANDS.values()))
-        self._forks = Forks("fl_rec", "paddle", *modules, GLOG_minloglevel="1")  # as fl_rec.environment has it
+        serving = (f"fl_rec.serving.{name}" for name in ("compress", "evaluate", "export", "recommend"))
+        self._forks = Forks("fl_rec.page.report", *serving, "paddle", GLOG_minloglevel="1")  # as fl_rec.environment
 
     def program(self, program: str, *arguments: Any) -> str:
         """What a program prints that ends well."""
@@ -86,7 +85,7 @@ class Commands:
         """A command in a folder, however it ends; of a Python file, if the first argument is one."""
         if str(arguments[0]).endswith(".py"):
             return self._forks.play(*map(str, arguments), cwd=cwd)
-        return self._forks.play(self.CLI, *arguments, cwd=cwd)
+        return self._forks.play(self.CLI, *arguments, cwd=cwd, spare=arguments[0] in ("run", "resume"))
 
     def succeed(self, *arguments: Any) -> str:
         """What a command prints that ends well."""

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import pytest
 import fl_rec as package
 from fl_rec.data.manifest import load_manifest
 from fl_rec.runs.directory import RunDirectory
-from tests.documented import blocks, commands
+from tests.documented import blocks
+from tests.documented import commands as commands_of
 
-from .conftest import ROOT, TIMEOUT, clean_environment
+from .conftest import ROOT, TIMEOUT, Commands, clean_environment
 
 REGIONS = ("north", "south", "west")
 KINDS = ("bikes", "cups", "tea")
@@ -28,7 +30,7 @@ USERS, ITEMS = 60, 120
 # The page's three commands, for this shop: its folder and one of its users.
 HERE = {"shop": "data", "shop/job.yaml": "data/job.yaml", "u-006e": "u-00a"}
 DOCUMENTED = [
-    [HERE.get(word, word) for word in command.words[1:]] for command in commands(ROOT / "docs" / "own-data.md")[:3]
+    [HERE.get(word, word) for word in command.words[1:]] for command in commands_of(ROOT / "docs" / "own-data.md")[:3]
 ]
 FOREIGN = re.compile(r"movie|film|zip|genre|rating", re.IGNORECASE)
 
@@ -57,19 +59,24 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def fl_rec(here: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
-    """A command, in the folder; what it says is of the shop alone."""
-    command = [sys.executable, "-m", "fl_rec.cli", *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT, cwd=here, env=clean_environment()
-    )  # fmt: skip
-    said = done.stdout + done.stderr
-    assert not FOREIGN.search(said), said
-    return done
+Play = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture(scope="module")
-def trained(here: Path) -> str:
+def fl_rec(commands: Commands) -> Play:
+    """Plays a command in a folder; what it says is of the shop alone."""
+
+    def play(here: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
+        done = commands.play(*arguments, cwd=here)
+        said = done.stdout + done.stderr
+        assert not FOREIGN.search(said), said
+        return done
+
+    return play
+
+
+@pytest.fixture(scope="module")
+def trained(fl_rec: Play, here: Path) -> str:
     """What the first two commands print."""
     prepare, run, _ = DOCUMENTED
     prepared = fl_rec(here, *prepare)
@@ -93,7 +100,7 @@ def test_shards_are_the_regions(here: Path, trained: str) -> None:
     assert "\njob: data/job.yaml\nnext: fl-rec run -m data/job.yaml\n" in trained
 
 
-def test_recommendations_are_of_what_was_liked(here: Path, trained: str) -> None:
+def test_recommendations_are_of_what_was_liked(fl_rec: Play, here: Path, trained: str) -> None:
     first = fl_rec(here, *DOCUMENTED[2], "--format", "json")
     assert first.returncode == 0, first.stderr
     exporting, model = first.stderr.splitlines()
@@ -126,14 +133,14 @@ def test_what_was_learnt_is_better_than_chance(here: Path, trained: str) -> None
     assert RunDirectory(run).read_result().kept["hr@10"] > 0.3
 
 
-def test_a_user_who_is_not_there(here: Path, trained: str) -> None:
+def test_a_user_who_is_not_there(fl_rec: Play, here: Path, trained: str) -> None:
     refused = fl_rec(here, "recommend", "--model", "data", "--user", "u-0a")
     assert refused.returncode == 2
     assert "--user: A user must be one of the 60 that the model serves, by the data set's own id" in refused.stderr
     assert re.search(r"Received: u-0a. Did you mean u-0\w+\? ", refused.stderr)
 
 
-def test_what_is_wrong_is_told_before_the_work(here: Path) -> None:
+def test_what_is_wrong_is_told_before_the_work(fl_rec: Play, here: Path) -> None:
     tables = ("prepare", "--source", "clicks.csv", "--columns", "user=customer,item=sku,time=ts", "--out", "other")
     refused = fl_rec(here, *tables, "--users", "customers.csv", "--client_column", "regoin")
     assert (refused.returncode, refused.stdout) == (2, "") and not (here / "other").exists()
