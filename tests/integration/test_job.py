@@ -25,7 +25,7 @@ from fl_rec.runs.result import figures
 
 from .conftest import ROOT, TIMEOUT, WORKERS, Commands, Finished, Job, SharedJob, clean_environment
 
-FRESH_PROCESS = """
+SCORES = """
 import json, sys
 from pathlib import Path
 from fl_rec.runs.models import load
@@ -38,7 +38,9 @@ np.save(sys.argv[3], net.predict([rows[:, :1], rows[:, 1:2]], 1000))
 """
 
 
-def test_what_a_run_trains_reports_and_saves(trained: Finished, shards: Path, tmp_path: Path) -> None:
+def test_what_a_run_trains_reports_and_saves(
+    commands: Commands, trained: Finished, shards: Path, tmp_path: Path
+) -> None:
     finished = trained
     manifest = load_manifest(shards)
     assert manifest is not None
@@ -78,10 +80,12 @@ def test_what_a_run_trains_reports_and_saves(trained: Finished, shards: Path, tm
         assert log_path(finished.run, name).stat().st_size > 0
     assert "num_users: 600" in finished.run.config.read_text()
 
-    assert_saved_is_evaluated(finished, shards, tmp_path)
+    assert_saved_is_evaluated(commands, finished, shards, tmp_path)
 
 
-def assert_saved_scores_are_the_logged_ones(finished: Finished, shards: Path, tmp_path: Path) -> Path:
+def assert_saved_scores_are_the_logged_ones(
+    commands: Commands, finished: Finished, shards: Path, tmp_path: Path
+) -> Path:
     """The saved model, loaded in a process without fleet, gives the logged hit rate and AUC; returns its folder."""
     from sklearn.metrics import roc_auc_score
 
@@ -89,12 +93,7 @@ def assert_saved_scores_are_the_logged_ones(finished: Finished, shards: Path, tm
     rows = np.concatenate([np.column_stack(parse_multislot(text, 3)) for text in texts])
     np.save(tmp_path / "rows.npy", rows)
     model = finished.model
-    subprocess.run(
-        [sys.executable, "-c", FRESH_PROCESS, str(model), str(tmp_path / "rows.npy"), str(tmp_path / "scores.npy")],
-        check=True,
-        timeout=TIMEOUT,
-        cwd=ROOT,
-    )
+    commands.program(SCORES, model, tmp_path / "rows.npy", tmp_path / "scores.npy")
     scores = np.load(tmp_path / "scores.npy")
     hits = 0
     for user in np.unique(rows[:, 0]):
@@ -107,23 +106,16 @@ def assert_saved_scores_are_the_logged_ones(finished: Finished, shards: Path, tm
     return model
 
 
-def assert_saved_is_evaluated(finished: Finished, shards: Path, tmp_path: Path) -> None:
+def assert_saved_is_evaluated(commands: Commands, finished: Finished, shards: Path, tmp_path: Path) -> None:
     """The model is saved whole, and evaluated again from what was saved."""
-    model = assert_saved_scores_are_the_logged_ones(finished, shards, tmp_path)
+    model = assert_saved_scores_are_the_logged_ones(commands, finished, shards, tmp_path)
     tables = {path.name for path in (model / "tables").iterdir()}
     assert {"mlp_item_embedding", "mlp_fc_0.w", "prediction.b"} <= tables and len(tables) == 9, "sparse and dense ones"
 
     epochs = ("runner.infer_start_epoch=1", "runner.infer_end_epoch=3")
     where = f"runner.infer_load_path={finished.run.model}"
-    inferred = subprocess.run(
-        [sys.executable, "-m", "fl_rec.cli", "evaluate", "-m", finished.run.config, "-o", where, *epochs],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=True,
-        cwd=ROOT,
-    )
-    lines = [json.loads(line) for line in inferred.stdout.splitlines()]
+    inferred = commands.succeed("evaluate", "-m", finished.run.config, "-o", where, *epochs)
+    lines = [json.loads(line) for line in inferred.splitlines()]
     assert [line.pop("model") for line in lines] == [str(finished.run.model / str(epoch)) for epoch in (1, 2)]
     assert {line.pop("client") for line in lines} == {"all"}
     assert [line["epoch"] for line in lines] == [1, 2]
@@ -145,6 +137,8 @@ def assert_saved_is_evaluated(finished: Finished, shards: Path, tmp_path: Path) 
 def test_other_ways_to_run(job: Job, shards: Path, tmp_path: Path, changes: dict, servers: int) -> None:
     """With what else has no part in the training: two servers, and with nothing to evaluate a dump of fields."""
     job.runner.update(changes, epochs=2)
+    if "sync_mode" in changes:  # each step is an exchange
+        job.runner["train_batch_size"], job.hyper_parameters["optimizer"]["learning_rate"] = 1024, 0.004
     dumps = "test_data_dir" in changes
     if dumps:
         job.runner.update(need_dump=True, dump_fields_path="dump", dump_fields=["user_input", "item_input"])
@@ -202,7 +196,9 @@ def assert_the_page_follows(started: subprocess.Popen) -> None:
     assert states[-1] == "done" and len(states) > 2 and content["epochs"] == [1]
 
 
-def test_warm_start_goes_on_where_the_model_was(job: Job, trained: Finished, shards: Path, tmp_path: Path) -> None:
+def test_warm_start_goes_on_where_the_model_was(
+    commands: Commands, job: Job, trained: Finished, shards: Path, tmp_path: Path
+) -> None:
     job.runner["warmup_model_path"] = str(trained.model)
     started = job.start("--ui")
     assert_the_page_follows(started)
@@ -211,7 +207,7 @@ def test_warm_start_goes_on_where_the_model_was(job: Job, trained: Finished, sha
     cold, *_, last = (record["train_loss"] for record in trained.records("all"))
     assert warm.records("all")[0]["train_loss"] < (cold + last) / 2
     # Nobody has taken other workers' users for its own: the parts join again.
-    assert_saved_scores_are_the_logged_ones(warm, shards, tmp_path)
+    assert_saved_scores_are_the_logged_ones(commands, warm, shards, tmp_path)
 
 
 def test_the_papers_other_nets_and_a_neumf_that_starts_from_two(
