@@ -27,6 +27,7 @@ from fl_rec.job.alive import Awake
 from fl_rec.job.hosts.company import Linked, NotMet, channel_options_of, first_of
 from fl_rec.job.hosts.messages import (
     BEAT,
+    DOUBT,
     LONGEST_LOG,
     METHOD,
     Answer,
@@ -209,7 +210,7 @@ class Link:
             return Failure(own, self.refused, log if self.begin else None)
         if self._broken:
             return Failure(own, f"the link to {hub}, which judges the job, has ended by an error: {self._broken}", log)
-        if self.over and self._gone < 4 * BEAT:
+        if self.over and self._gone < DOUBT * BEAT:
             reason = f"{hub}, which judges the job, has ended the link without a word: its launcher was killed"
             return Failure(own, f"{reason}, or it was switched off.", log, "died")
         if self.over or self.silence > self._limit:

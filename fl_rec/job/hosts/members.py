@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 
 from fl_rec.errors import DataError
 from fl_rec.job.alive import Awake
-from fl_rec.job.hosts.messages import BEAT, Hello, Report, Word
+from fl_rec.job.hosts.messages import BEAT, DOUBT, Hello, Report, Word
 from fl_rec.job.judge import Kind, Patience
 from fl_rec.runs.hosts import Hosts, said
 from fl_rec.runs.roles import RoleStatus, host_of
-
-# Words of a host that did not come in time, after which it is no longer sure that its launcher lives.
-_DOUBT = 4
 
 
 @dataclass
@@ -86,7 +83,7 @@ class Members(dict[str, Member]):
             return f"{its} has ended its part: {member.word.leaving}.", "failed"
         if member.broken:
             return f"the link to {its} was ended on {self._hosts.here}: {member.broken}", "failed"
-        if member.gone is not None and member.gone < _DOUBT * BEAT:
+        if member.gone is not None and member.gone < DOUBT * BEAT:
             return f"{its} has ended the link without a word: its launcher was killed, or it was switched off.", "died"
         return (
             f"{its} has not been heard for {self.silence(member):.0f} s (runner.heartbeat_timeout="
@@ -104,7 +101,7 @@ class Members(dict[str, Member]):
         if before is None:
             return
         silence = self.silence(before)
-        if before.gone is None and silence < _DOUBT * BEAT:
+        if before.gone is None and silence < DOUBT * BEAT:
             raise DataError(
                 f"A host has one launcher at a time. Received: a second one of {host}, whose first was heard "
                 f"{silence:.1f} s ago. End that one; if it was killed just now, start this one again."

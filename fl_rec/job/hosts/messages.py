@@ -27,8 +27,8 @@ T = TypeVar("T")
 
 SERVICE, CALL = "fl_rec.Hosts", "Join"
 METHOD = f"/{SERVICE}/{CALL}"
-# Seconds between two words of a host.
-BEAT = 0.5
+# Seconds between two words of a host, and how many must be missing before it is doubted that its launcher lives.
+BEAT, DOUBT = 0.5, 4
 # Bytes of a message, and of one of a host's logs at the end.
 LARGEST, LONGEST_LOG = 1 << 22, 1 << 18
 # What one side may show of the other's text.
