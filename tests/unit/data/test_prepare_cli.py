@@ -44,8 +44,8 @@ Play = Callable[..., subprocess.CompletedProcess]
 
 @pytest.fixture(scope="module")
 def play() -> Iterator[Play]:
-    """As `run`, in a fork of a process that has imported numpy."""
-    forks = Forks("numpy", "yaml")
+    """As `run`, in a fork of a process that has imported what the tools do."""
+    forks = Forks("fl_rec.data.prepare", "fl_rec.data.shards")
     yield lambda script, *args, cwd=ROOT: forks.play(str(MOVIELENS / script), *args, cwd=cwd)
     forks.close()
 
