@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,31 +38,63 @@ def unbroken(shared_job: SharedJob) -> Finished:
     return shared_job("unbroken", together)
 
 
-def figures(run: RunDirectory) -> list[dict[str, Any]]:
-    return [{name: value for name, value in each.items() if name not in TIMES} for each in run.read_metrics()]
+# Waits before an epoch as long as a file is there, so that what is done to the job is done to it in time.
+HELD = """\
+import sys, time
+from pathlib import Path
+from {module} import {base}
+from fl_rec.trainer import main
+class Held({base}):
+    def train_epoch(self, epoch, local_epochs=1.0):
+        while epoch == {epoch} and Path({file!r}).exists():
+            time.sleep(0.02)
+        return super().train_epoch(epoch, local_epochs)
+sys.exit(main(Held))
+"""
 
 
-def kill_all_after(job: Job, started: subprocess.Popen, epoch: int) -> None:
-    """Kills every process of a job as soon as an epoch's checkpoint is there."""
+def held_before(job: Job, epoch: int, base: str = "fl_rec.trainer.FLTrainer") -> Path:
+    """Has a job wait before an epoch; it goes on when the file is removed that this returns."""
+    module, _, base = base.rpartition(".")
+    file, script = job.folder / "held", job.folder / "held.py"
+    file.touch()
+    script.write_text(HELD.format(module=module, base=base, epoch=epoch, file=str(file)))
+    job.arguments += ["--script", script]
+    return file
+
+
+def wait_for_epoch(job: Job, started: subprocess.Popen, epoch: int) -> None:
+    """Returns when an epoch's checkpoint is there."""
     deadline = time.monotonic() + TIMEOUT
     while epoch not in training_state.epochs(job.run):
         assert started.poll() is None and time.monotonic() < deadline, "the epoch was not trained"
         time.sleep(0.01)
+
+
+def figures(run: RunDirectory) -> list[dict[str, Any]]:
+    return [{name: value for name, value in each.items() if name not in TIMES} for each in run.read_metrics()]
+
+
+def kill_all_after(job: Job, epoch: int, base: str = "fl_rec.trainer.FLTrainer") -> None:
+    """Starts a job, and kills every process of it when an epoch's checkpoint is there."""
+    held = held_before(job, epoch + 1, base)
+    started = job.start()
+    wait_for_epoch(job, started, epoch)
     started.kill()
     for process in job.processes():
         process.kill()
     started.communicate(timeout=TIMEOUT)
     Mark(ENVIRONMENT_KEY, str(job.run.path)).end()
+    held.unlink()
 
 
 def resume(job: Job, *options: Any) -> Finished:
-    return job.wait(job.resume(*options))
+    return job.wait(job.resume("--script", job.folder / "held.py", *options))
 
 
 def test_a_killed_job_goes_on_to_the_same_figures(job: Job, unbroken: Finished) -> None:
     together(job)
-    started = job.start()
-    kill_all_after(job, started, 2)
+    kill_all_after(job, 2)
     finished = resume(job)
     assert finished.code == 0, finished.output + finished.errors
     assert " resumed   after epoch 2\n" in finished.output
@@ -80,12 +113,11 @@ def test_a_killed_job_goes_on_to_the_same_figures(job: Job, unbroken: Finished) 
 def test_a_lost_worker_sits_an_epoch_out(job: Job, unbroken: Finished) -> None:
     together(job)
     job.runner.update(on_worker_loss="continue", heartbeat_timeout=2)
+    held = held_before(job, 3)
     started = job.start()
-    deadline = time.monotonic() + TIMEOUT
-    while not training_state.epochs(job.run):
-        assert started.poll() is None and time.monotonic() < deadline, "no epoch was trained"
-        time.sleep(0.01)
+    wait_for_epoch(job, started, 2)
     role_process(job, "worker.1").suspend()
+    held.unlink()
     finished = job.wait(started)
     assert finished.code == 0, finished.output + finished.errors
     assert "note: worker.1 failed: no sign of life for " in finished.output
@@ -103,7 +135,7 @@ def test_a_killed_job_with_a_coordinator_goes_on(job: Job) -> None:
     job.runner.update(epochs=EPOCHS, exchanges_per_epoch=2)
     job.coordinator = {"strategy": "random_k", "options": {"k": 2}}
     job.arguments = ["--coordinator_num=1"]
-    kill_all_after(job, job.start(), 2)
+    kill_all_after(job, 2, "fl_rec.trainer.coordinated.CoordinatedTrainer")
     finished = resume(job)
     assert finished.code == 0, finished.output + finished.errors
     from fl_rec.coordinator.rounds import RoundLog
