@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +69,7 @@ class Command:
         return tuple(rest[1:] if self.name != first else rest)
 
 
+@cache
 def commands(page: Path) -> list[Command]:
     """All commands of a page, in order."""
     return [Command(page, tuple(words)) for text in blocks(page, "bash") for words in split(text)]

@@ -1,4 +1,4 @@
-"""AUC from counts in buckets."""
+"""AUC from counts in buckets. What takes long to import is imported by those who need it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.auc import AucBuckets
 
 
 def test_is_close_to_the_exact_auc() -> None:
+    from sklearn.metrics import roc_auc_score
+
     random = np.random.default_rng(1)
     labels = random.integers(0, 2, 5000)
     scores = np.clip(random.normal(0.4 + 0.2 * labels, 0.2), 0, 1)
@@ -20,6 +21,8 @@ def test_is_close_to_the_exact_auc() -> None:
 
 
 def test_is_exact_where_buckets_lose_nothing_ties_included() -> None:
+    from sklearn.metrics import roc_auc_score
+
     random = np.random.default_rng(2)
     labels, scores = random.integers(0, 2, 500), random.integers(0, 65, 500) / 64
     measured = AucBuckets.from_scores(scores, labels, num_buckets=64).auc()

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import ndcg_score
 
 from fl_rec.errors import DataError
 from fl_rec.evaluation.metrics import Evaluation
@@ -45,6 +44,8 @@ def test_the_ideal_list_is_cut_at_k_too() -> None:
 
 @pytest.mark.parametrize("k", [1, 5, 10, 50])
 def test_agrees_with_scikit_learn(k: int) -> None:
+    from sklearn.metrics import ndcg_score
+
     random = np.random.default_rng(k)
     labels, scores = random.random((40, 30)) < 0.15, random.permutation(1200).reshape(40, 30) / 1200
     labels[:, 0] = True
