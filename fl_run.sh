@@ -97,8 +97,9 @@ case ${1:-} in
         cd "$root"
         # Some tests are skipped without, and so they are on the older Paddle, whose numpy is to stay.
         [ "$paddle" = 2.6.2 ] || install "fl_rec[all]" || die "the packages could not be installed; see pip's message above"
-        # Two files at a time; -n 0 for one.
-        exec "$venv/bin/python" -m pytest -n 2 --dist loadfile "${@:2}"
+        # As many files at a time as there are cores, and one, since jobs wait now and then; -n 0 for one. Each takes 1 GB.
+        cores=$(nproc)
+        exec "$venv/bin/python" -m pytest -n $((cores < 8 ? cores + 1 : 8)) --dist loadfile "${@:2}"
         ;;
     lint)
         cd "$root"

@@ -29,11 +29,16 @@ def heeded_signals() -> Iterator[None]:
 
 # The longest files, longest first; what comes last is short, so that all processes end together.
 LONGEST = (
-    "test_export.py",
-    "test_distill.py",
     "test_coordinator.py",
+    "test_distill.py",
+    "test_service.py",
     "test_job.py",
     "test_failures.py",
+    "test_hosts.py",
+    "test_export.py",
+    "test_wheel.py",
+    "test_alive.py",
+    "test_private.py",
     "test_fuzz.py",
 )
 
@@ -44,12 +49,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Jobs first, the longest files first of all, then what imports Paddle."""
+    """The longest files first of all, then jobs, then what imports Paddle."""
     order = {room: place for place, room in enumerate(("integration", "paddle", "unit"))}
 
     def place(item: pytest.Item) -> tuple[int, int]:
         room = item.path.relative_to(Path(__file__).parent).parts[0]
         longest = LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
-        return order[room], longest
+        return longest, order[room]
 
     items.sort(key=place)
