@@ -16,9 +16,9 @@ STYLE = Path(__file__).parent / "paddlerec_style"
 
 
 def test_a_paddlerec_style_model_as_it_is(job: Job) -> None:
-    job.runner.update(epochs=3, train_batch_size=64, geo_step=100, model_path=str(STYLE / "static_model.py"))
+    job.runner.update(epochs=2, train_batch_size=64, geo_step=100, model_path=str(STYLE / "static_model.py"))
     finished = job.succeed()
-    first, *_, last = finished.records("all")
+    first, last = finished.records("all")
     assert last["train_loss"] < first["train_loss"]
     assert last["train_auc"] > first["train_auc"]
     assert last["test_auc"] > 0.55
