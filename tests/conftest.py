@@ -27,7 +27,8 @@ def heeded_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-# The longest files, longest first; what comes last is short, so that all processes end together.
+# The longest files, longest first, and those that wait most, beside which jobs have the cores; what comes last is short,
+# so that all processes end together.
 LONGEST = (
     "test_coordinator.py",
     "test_distill.py",
@@ -38,8 +39,12 @@ LONGEST = (
     "test_export.py",
     "test_wheel.py",
     "test_alive.py",
+    "test_link.py",
     "test_private.py",
+    "test_process.py",
+    "test_door.py",
     "test_fuzz.py",
+    "test_judge.py",
 )
 
 
