@@ -27,8 +27,8 @@ def heeded_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-# The longest files, longest first, and those that wait most, beside which jobs have the cores; what comes last is short,
-# so that all processes end together.
+# The longest files, longest first, and those that wait most, beside which jobs have the cores; what comes last is
+# short, so that all processes end together.
 LONGEST = (
     "test_coordinator.py",
     "test_distill.py",
