@@ -500,7 +500,7 @@ MUTANTS = [
     Mutant("coordinator/reception.py", "if answer is not self._last.get(client):", "if False:", DOOR),
     Mutant("coordinator/reception.py", "if not self._rates[client].take():", "if False:", DOOR),
     Mutant("coordinator/door.py", "if len(self._strangers) > self.bounds.strangers:", "if False:", DOOR),
-    Mutant("coordinator/door.py", "if not self._rate_of(guest.address).take():", "if False:", DOOR),
+    Mutant("coordinator/door.py", "if not self._comings.take(guest.origin):", "if False:", DOOR),
     Mutant("coordinator/door.py", "if len(own) > self.bounds.of_a_client:", "if False:", DOOR),
     Mutant("coordinator/door.py", "if guest.refusals == self.bounds.refusals:", "if False:", DOOR),
     Mutant("coordinator/guest.py", "self._sent > self._door.bounds.unshown", "False", DOOR),

@@ -11,11 +11,11 @@ import os
 import resource
 import shutil
 import tempfile
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from fl_rec.coordinator.comings import Comings, Strangers
 from fl_rec.coordinator.guest import Guest
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.runs.audit import Audit
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 # Between two looks at the list of revoked certificates.
 LOOK_SECONDS = 1.0
-# Addresses of whom it is known how often they came.
-_ADDRESSES = 1000
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Bounds:
 
     Attributes:
         strangers: connections at a time that have not shown whose they are. One more, and the oldest one goes, of the
-            address that has most.
+            address that has most. The addresses of an IPv6 network of 64 bits are one here.
         of_a_client: connections of a client at a time. One more, and its oldest goes.
         of_an_address: connections that an address opens at once, and again in `seconds`: a greeting by TLS takes some
             milliseconds.
@@ -82,10 +80,10 @@ class Door:
         self._held: int | None = os.open(self._folder, os.O_RDONLY)
         self.inside = f"unix:/proc/self/fd/{self._held}/grpc"
         self._all: dict[Guest, None] = {}  # in the order in which they came
-        self._strangers: dict[Guest, None] = {}
+        self._strangers = Strangers()
         self._by_name: dict[str, Guest] = {}
         self._by_client: dict[int, dict[Guest, None]] = {}
-        self._comings: dict[str, Rate] = {}
+        self._comings = Comings(bounds.of_an_address, bounds.seconds)
         self._sendings: dict[int, Rate] = {}
         self._server: asyncio.Server | None = None
         self._looks: asyncio.Task[None] | None = None
@@ -128,14 +126,13 @@ class Door:
     def came(self, guest: Guest) -> bool:
         """Whether a new connection may stay."""
         self._all[guest] = None
-        if not self._rate_of(guest.address).take():
+        if not self._comings.take(guest.origin):
             text = f"it opens more than {self.bounds.of_an_address} connections in {self.bounds.seconds:g} s"
             self.refused(guest, text, "connections")
             return False
-        self._strangers[guest] = None
+        self._strangers.add(guest)
         if len(self._strangers) > self.bounds.strangers:
-            most = Counter(each.address for each in self._strangers).most_common(1)[0][0]
-            oldest = next(each for each in self._strangers if each.address == most)
+            oldest = self._strangers.oldest()
             text = f"{self.bounds.strangers} later connections have not shown whose they are either"
             self.refused(oldest, text, "connections")
             oldest.close()
@@ -147,7 +144,7 @@ class Door:
 
     def shown(self, guest: Guest, client: int) -> None:
         """It has shown that it is this client's."""
-        self._strangers.pop(guest, None)
+        self._strangers.discard(guest)
         guest.clients.add(client)
         guest.rate = self._sendings.setdefault(client, self.new_rate())
         own = self._by_client.setdefault(client, {})
@@ -171,7 +168,7 @@ class Door:
     def gone(self, guest: Guest) -> None:
         """It is closed."""
         self._all.pop(guest, None)
-        self._strangers.pop(guest, None)
+        self._strangers.discard(guest)
         if self._by_name.get(guest.name) is guest:  # told more than once, and the system gives a name again
             del self._by_name[guest.name]
         for client in guest.clients:
@@ -197,13 +194,6 @@ class Door:
             log.info("%s has changed: all connect again", crl)
             for guest in list(self._all):
                 guest.close()
-
-    def _rate_of(self, address: str) -> Rate:
-        if address not in self._comings:
-            if len(self._comings) >= _ADDRESSES:  # who has not come of late is as one who never came
-                self._comings = {each: rate for each, rate in self._comings.items() if rate.left() < rate.burst}
-            self._comings[address] = Rate(self.bounds.of_an_address, self.bounds.of_an_address / self.bounds.seconds)
-        return self._comings[address]
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

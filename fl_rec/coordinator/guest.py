@@ -9,6 +9,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
+from fl_rec.coordinator.comings import origin_of
 from fl_rec.secure.tls import names_of, refusal
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ class Guest(asyncio.Protocol):
     """A connection's outer end, which opens the inner one when it may come in.
 
     Attributes:
-        address: the host that it comes from.
-        who: the same with its port and, with TLS, its names, for people.
+        origin: where it comes from, see `origin_of`.
+        who: its address with its port and, with TLS, its names, for people.
         certified: the clients in its certificate, which are all that it may be; empty if it names none.
         clients: whom it has shown to be.
         refusals: how often it was refused.
@@ -36,7 +37,7 @@ class Guest(asyncio.Protocol):
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self.address = self.who = self.name = ""
+        self.origin = self.who = self.name = ""
         self.certified: frozenset[int] = frozenset()
         self.clients: set[int] = set()
         self.refusals, self.rate = 0, door.new_rate()
@@ -53,7 +54,7 @@ class Guest(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._outer = transport
         host, port = (transport.get_extra_info("peername") or ("?", 0))[:2]
-        self.address, self.who = host, f"{host}:{port}"
+        self.origin, self.who = origin_of(host), f"{host}:{port}"
         if not self._door.came(self):
             self.close()
             return

@@ -264,7 +264,10 @@ async def _serve(config: Config, run: RunDirectory, address: Address, keep: Call
     log.info("the coordinator listens at %s, %s", address.endpoint, "with TLS" if tls else "without TLS")
     roles.write_status(run.roles, ROLE, roles.RUNNING)
     try:
-        while not stop.is_set() and not coordinator.failure.done() and not _workers_ended(run, address.workers):
+        while not stop.is_set() and not coordinator.failure.done():
+            # In a thread: to read as many files as there are workers takes seconds, in which nobody would be answered.
+            if await asyncio.to_thread(_workers_ended, run, address.workers):
+                break
             try:
                 await asyncio.wait_for(stop.wait(), POLL_SECONDS)
             except asyncio.TimeoutError:
@@ -277,6 +280,5 @@ async def _serve(config: Config, run: RunDirectory, address: Address, keep: Call
 
 
 def _workers_ended(run: RunDirectory, workers: int) -> bool:
-    statuses = roles.read_statuses(run.roles)
-    names = roles.role_names(workers, 0)
-    return all(name in statuses and statuses[name].has_ended for name in names)
+    statuses = (roles.read_status(run.roles, name) for name in roles.role_names(workers, 0))
+    return all(status is not None and status.has_ended for status in statuses)  # no more are read than need be

@@ -13,9 +13,10 @@ import itertools
 import logging
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 
 # A client whose connection broke asks again before the coordinator has seen that it broke.
 CALLS_OF_A_CLIENT = 8
-POLL_SECONDS = 0.05
 # Clients that are told a decision before connections are looked after again: thousands at once would take many seconds,
 # in which no ping is answered, and connections without an answer break.
 TOLD_AT_ONCE = 50
@@ -93,9 +93,12 @@ class Coordinator:
         self._reports: dict[int, ClientReport] = {}
         self._report_bytes: dict[int, int] = {}
         self._doubts: dict[int, str] = {}
-        # Calls that wait, by client; and clients that say that they are ahead, with their round.
+        # Calls that wait, by client; and clients that say that they are ahead, with their round, how many say
+        # so of each, and their calls.
         self._waiting: defaultdict[int, set[asyncio.Future[bytes]]] = defaultdict(set)
         self._ahead: dict[int, int] = {}
+        self._alike: Counter[int] = Counter()
+        self._calls_ahead: set[asyncio.Future[bytes]] = set()
         # As they travel: encoded once, told as often as need be.
         self._decided: Mapping[int, bytes] = {}
         # Clients that went on without a coordinator are ahead of it when it comes, or comes back.
@@ -129,6 +132,12 @@ class Coordinator:
         del data  # what waits holds no message
         if decided is not None:
             return decided
+        with self._call_of(client) as call:
+            return await call
+
+    @contextmanager
+    def _call_of(self, client: int) -> Iterator[asyncio.Future[bytes]]:
+        """What is waited for in a call. Raises Refused if the client waits in too many."""
         own = self._waiting[client]
         if len(own) >= CALLS_OF_A_CLIENT:
             raise Refused(
@@ -138,7 +147,7 @@ class Coordinator:
         call: asyncio.Future[bytes] = self._loop.create_future()
         own.add(call)
         try:
-            return await call
+            yield call
         finally:
             own.discard(call)
 
@@ -165,7 +174,8 @@ class Coordinator:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(err)) from err
         if report.round == self._round - 1 and client in self._decided:
             return client, self._decided[client]
-        if report.round > self._round and self._may_skip and report.round <= self._strategy.fleet.epochs:
+        skips = self._may_skip and not self._reports
+        if report.round > self._round and skips and report.round <= self._strategy.fleet.epochs:
             await self._wait_ahead(report)
         self._check_round(report)
         if client not in self._reports and client not in self._doubts:
@@ -175,6 +185,7 @@ class Coordinator:
             else:
                 self._reports[client] = report
                 self._report_bytes[client] = len(data)
+                self._look_again()
             if len(self._reports) + len(self._doubts) == 1:
                 self._first = time.monotonic()
                 self._timer = self._loop.call_later(self._settings.round_timeout, self._decide)
@@ -200,15 +211,31 @@ class Coordinator:
     async def _wait_ahead(self, report: ClientReport) -> None:
         """Clients that went on without a coordinator are ahead of it when it comes, or comes back, and all alike: one
         alone is not believed."""
+        if report.client in self._ahead:
+            self._alike[self._ahead[report.client]] -= 1
         self._ahead[report.client] = report.round
-        deadline = time.monotonic() + self._settings.round_timeout
-        while report.round > self._round and self._may_skip and not self._reports and time.monotonic() < deadline:
-            alike = sum(number == report.round for number in self._ahead.values())
-            if 2 * alike > len(self._expected):
-                log.info("clients went on without a coordinator: round %d follows %d", report.round, self._round - 1)
-                self._round, self._decided = report.round, {}
-                return
-            await asyncio.sleep(POLL_SECONDS)
+        self._alike[report.round] += 1
+        alike = self._alike[report.round]
+        if 2 * alike > len(self._expected):
+            log.info("clients went on without a coordinator: round %d follows %d", report.round, self._round - 1)
+            self._round, self._decided = report.round, {}
+            self._look_again()
+            return
+        with self._call_of(report.client) as call:
+            self._calls_ahead.add(call)
+            try:
+                await asyncio.wait({call}, timeout=self._settings.round_timeout)
+            finally:
+                self._calls_ahead.discard(call)
+            if call.done():
+                call.result()  # raises what ends all calls
+
+    def _look_again(self) -> None:
+        """Has those who are ahead see which round it is."""
+        calls, self._calls_ahead = self._calls_ahead, set()
+        for call in calls:
+            if not call.done():
+                call.set_result(b"")
 
     @property
     def clients(self) -> int:
@@ -268,6 +295,7 @@ class Coordinator:
         self._round, self._reports, self._report_bytes, self._doubts = number + 1, {}, {}, {}
         self._told = number
         self._may_skip, self._deciding = False, None
+        self._look_again()
         waiting, self._waiting = self._waiting, defaultdict(set)
         for count, (client, calls) in enumerate(waiting.items(), 1):
             for call in calls:

@@ -267,6 +267,12 @@ def read_statuses(folder: Path) -> dict[str, RoleStatus]:
     return {path.stem: _read_status(path) for path in sorted(folder.glob("*.json"))}
 
 
+def read_status(folder: Path, role: str) -> RoleStatus | None:
+    """One role's status, if it has written one."""
+    path = folder / f"{role}.json"
+    return _read_status(path) if path.exists() else None
+
+
 def _read_status(path: Path) -> RoleStatus:
     rule = "A role's status is as the role has written it."
     status = as_typed(RoleStatus, read_json(path), rule, path)

@@ -506,7 +506,7 @@ def test_nothing_is_left_of_those_who_went(serve: Serve, certs: Path) -> None:
     for each in served._ends:
         each.close()
     deadline = time.monotonic() + DEADLINE
-    while inside["_all"] or inside["_by_name"] or inside["_strangers"] or any(inside["_by_client"].values()):
+    while inside["_all"] or inside["_by_name"] or len(inside["_strangers"]) or any(inside["_by_client"].values()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     folder = inside["_folder"]

@@ -223,6 +223,16 @@ def test_it_ends_when_its_workers_have_ended(job: Callable[..., Job]) -> None:
     assert (status.state, status.pid) == (roles.RUNNING, started.pid)
 
 
+def test_no_more_statuses_are_read_than_need_be(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    played, read, looked = job(), roles.read_status, []
+    monkeypatch.setattr(roles, "read_status", lambda folder, role: looked.append(role) or read(folder, role))
+    for ended, alone in ((0, ["worker.0"]), (1, ["worker.0", "worker.1"]), (2, ["worker.0", "worker.1"])):
+        played.end_workers(ended)
+        looked.clear()
+        assert process._workers_ended(played.run, 2) is (ended == 2)
+        assert looked == alone
+
+
 def test_it_waits_for_workers_that_have_not_come_up(job: Callable[..., Job]) -> None:
     played = job()
     played.end_workers()

@@ -981,6 +981,47 @@ def test_one_alone_is_not_ahead(serve: Serve, ask: Ask, play: Any) -> None:
     assert [other.result(DEADLINE).reason for other in others] == ["round 0"] * 2
 
 
+def test_who_is_ahead_is_counted_and_woken_once(in_loop: Any, tmp_path: Path) -> None:
+    """Neither looks at all the others for each, nor looks again and again: 100,000 come at once after a restart."""
+
+    class Unread(dict[int, int]):
+        def __iter__(self) -> Any:
+            raise AssertionError("all are looked at")
+
+        keys = values = items = __iter__
+
+    async def come() -> list[bytes]:
+        fleet = Fleet(60, 9)
+        made = Coordinator(
+            lambda: Scripted(fleet, lambda reports, round: {client: Decision() for client in reports}),
+            "a test's",
+            CoordinatorConfig(round_timeout=DEADLINE),
+            RoundLog(tmp_path / "rounds.jsonl"),
+        )
+        await made.start()
+        made._ahead = Unread()
+        calls = [asyncio.ensure_future(made.answer(encode(ClientReport(client, 5)))) for client in range(30)]
+        looks, wait = 0, made._check_round
+
+        def check(report: ClientReport) -> None:
+            nonlocal looks
+            looks += 1
+            wait(report)
+
+        made._check_round = check
+        while len(made._calls_ahead) < 30:
+            await asyncio.sleep(0.01)
+        calls[0].cancel()
+        await asyncio.wait(calls[:1])
+        assert len(made._calls_ahead) == 29 and looks == 0
+        calls += [asyncio.ensure_future(made.answer(encode(ClientReport(client, 5)))) for client in [*range(30, 60), 0]]
+        answers = await asyncio.wait_for(asyncio.gather(*calls[1:]), DEADLINE)
+        assert looks == 60 and made._calls_ahead == set()
+        return answers
+
+    assert len(in_loop(come())) == 60
+
+
 def test_a_report_that_cannot_be_ends_its_client(serve: Serve, ask: Ask) -> None:
     served = serve(limits=[Limits(100, 10), Limits(100, 10)])
     for fields, received in (
@@ -1012,18 +1053,19 @@ def test_or_counts_as_none(serve: Serve, ask: Ask) -> None:
     assert [(each.missing, sorted(each.reports)) for each in served.rounds] == [((), [0, 2])] * 2
 
 
-def test_a_client_waits_in_few_calls(serve: Serve, ask: Ask) -> None:
+@pytest.mark.parametrize("round", [0, 2], ids=["its own round", "ahead"])
+def test_a_client_waits_in_few_calls(serve: Serve, ask: Ask, round: int) -> None:
     served = serve()
     calls = []
     for _ in range(service.CALLS_OF_A_CLIENT):  # one by one: of messages that come in at once two are taken
-        calls.append(ask(served, 0, 0))
+        calls.append(ask(served, 0, round))
         wait_until("a call", lambda: len(served.coordinator._waiting[0]) == len(calls))
-    calls.append(ask(served, 0, 0))
+    calls.append(ask(served, 0, round))
     wait_until("a refusal", lambda: any(call.done() for call in calls))
     (refused,) = [call for call in calls if call.done()]
     assert "A client waits in one call. Received: 9 of client 0." in text_of(refused, CoordinatorLost)
-    assert ask(served, 1, 0).result(DEADLINE).reason == "round 0"
-    assert [call.result(DEADLINE).reason for call in calls if call is not refused] == ["round 0"] * 8
+    assert ask(served, 1, round).result(DEADLINE).reason == f"round {round}"
+    assert [call.result(DEADLINE).reason for call in calls if call is not refused] == [f"round {round}"] * 8
 
 
 def test_nobody_is_ahead_of_the_last_round(serve: Serve, ask: Ask) -> None:
