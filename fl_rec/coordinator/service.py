@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
@@ -104,6 +104,7 @@ class Coordinator:
         # Clients that went on without a coordinator are ahead of it when it comes, or comes back.
         self._may_skip = True
         self._deciding: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Makes the strategy and shows it the rounds that were decided before.
@@ -172,11 +173,11 @@ class Coordinator:
             check_fields(report, self._settings.report_fields)
         except MessageError as err:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(err)) from err
-        if report.round == self._round - 1 and client in self._decided:
-            return client, self._decided[client]
         skips = self._may_skip and not self._reports
         if report.round > self._round and skips and report.round <= self._strategy.fleet.epochs:
             await self._wait_ahead(report)
+        if report.round == self._round - 1 and client in self._decided:
+            return client, self._decided[client]
         self._check_round(report)
         if client not in self._reports and client not in self._doubts:
             doubt = self._doubt(report)
@@ -233,9 +234,8 @@ class Coordinator:
     def _look_again(self) -> None:
         """Has those who are ahead see which round it is."""
         calls, self._calls_ahead = self._calls_ahead, set()
-        for call in calls:
-            if not call.done():
-                call.set_result(b"")
+        if calls:
+            self._telling = self._loop.create_task(_tell((call, b"") for call in calls))
 
     @property
     def clients(self) -> int:
@@ -297,12 +297,7 @@ class Coordinator:
         self._may_skip, self._deciding = False, None
         self._look_again()
         waiting, self._waiting = self._waiting, defaultdict(set)
-        for count, (client, calls) in enumerate(waiting.items(), 1):
-            for call in calls:
-                if not call.done():
-                    call.set_result(answers[client])
-            if count % TOLD_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        await _tell((call, answers[client]) for client, calls in waiting.items() for call in tuple(calls))
 
     def _fail(self, err: Exception, number: int) -> None:
         if isinstance(err, OSError):
@@ -361,6 +356,15 @@ class Coordinator:
         future: Future[Any] = Future()
         self._calls.put((future, partial(function, *arguments)))
         return await asyncio.wrap_future(future)
+
+
+async def _tell(answers: Iterable[tuple[asyncio.Future[bytes], bytes]]) -> None:
+    """Answers calls that wait, TOLD_AT_ONCE at a time."""
+    for count, (call, answer) in enumerate(answers, 1):
+        if not call.done():
+            call.set_result(answer)
+        if count % TOLD_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 def _work(calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]]) -> None:
