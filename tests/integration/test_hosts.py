@@ -107,11 +107,11 @@ class Spread:
         """Starts the same command on each host."""
         return [place.start(*words) for place in self.places]
 
-    def run(self) -> list[subprocess.Popen[str]]:
-        return self.play("run", "-m", "job.yaml", *self.options)
+    def run(self, *options: str) -> list[subprocess.Popen[str]]:
+        return self.play("run", "-m", "job.yaml", *self.options, *options)
 
-    def resume(self) -> list[subprocess.Popen[str]]:
-        return self.play("resume", "run")
+    def resume(self, *options: str) -> list[subprocess.Popen[str]]:
+        return self.play("resume", "run", *options)
 
     def wait(self, started: Sequence[subprocess.Popen[str]], timeout: float = TIMEOUT) -> list[tuple[int, str]]:
         """Exit codes and what was said, by host."""
@@ -265,23 +265,37 @@ def three(hosts: list[Host], tmp_path: Path, shards: Path) -> Iterator[Spread]:
         heal(host)
 
 
-WHEN = {
-    "training": lambda place: place.doing("worker.2") == "training epoch 2",
-    "saving": lambda place: place.doing("worker.2") == "saving epoch 2",
-    "the end": lambda place: place.doing("worker.2") == "finishing",
-}
+# A trainer that stays at what it begins to do, as long as the file "held" names that: what is seen is not over by then.
+HELD = """\
+import sys, time
+from pathlib import Path
+from fl_rec.runs import activity
+from fl_rec.trainer import FLTrainer, main
+held, tell = Path(__file__).with_name("held"), activity.doing
+def doing(what):
+    tell(what)
+    while held.exists() and held.read_text() == what:
+        time.sleep(0.02)
+activity.doing = doing
+sys.exit(main(FLTrainer))
+"""
 
 
 @pytest.mark.skipif(
     "FL_REC_EVERY_CUT" not in os.environ, reason="a minute: FL_REC_EVERY_CUT=1 cuts a host off each time"
 )
-@pytest.mark.parametrize("when", WHEN)
-def test_a_host_that_is_cut_off_goes_on_when_it_is_back(three: Spread, unbroken: Finished, when: str) -> None:
+@pytest.mark.parametrize("doing", ["training epoch 2", "saving epoch 2", "finishing"])
+def test_a_host_that_is_cut_off_goes_on_when_it_is_back(three: Spread, unbroken: Finished, doing: str) -> None:
     last = three.places[2]
-    started = three.run()
+    for place in three.places:
+        (place.folder / "held.py").write_text(HELD)
+    held = last.folder / "held"
+    held.write_text(doing)
+    started = three.run("--script", "held.py")
     try:
-        until(started, lambda: WHEN[when](last), when)
+        until(started, lambda: last.doing("worker.2") == doing, doing)
         cut(last.host)
+        held.unlink()
         ended = three.wait(started)
         assert [code for code, _ in ended] == [1, 1, 1], ended
         lost = r"worker\.2 failed: its host host-2 \(worker\.2\) has not been heard for (\d+) s"
@@ -291,7 +305,7 @@ def test_a_host_that_is_cut_off_goes_on_when_it_is_back(three: Spread, unbroken:
             assert found and int(found[1]) <= HEARTBEAT, said
         assert [place.result["state"] for place in three.places] == ["failed"] * 3
         heal(last.host)
-        started = three.resume()
+        started = three.resume("--script", "held.py")
         resumed = three.wait(started)
         assert [code for code, _ in resumed] == [0, 0, 0], resumed
     finally:
