@@ -23,6 +23,7 @@ from fl_rec.runs import activity, private_parts, training_state
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
 from tests.documented import blocks
 
+from . import held
 from .conftest import ROOT, TIMEOUT, Commands, Finished, Job, Once, SharedJob, clean_environment, run_script
 from .namespaces import Host, cut, heal, namespaces, run_in
 from .test_resume import figures, together
@@ -265,22 +266,6 @@ def three(hosts: list[Host], tmp_path: Path, shards: Path) -> Iterator[Spread]:
         heal(host)
 
 
-# A trainer that stays at what it begins to do, as long as the file "held" names that: what is seen is not over by then.
-HELD = """\
-import sys, time
-from pathlib import Path
-from fl_rec.runs import activity
-from fl_rec.trainer import FLTrainer, main
-held, tell = Path(__file__).with_name("held"), activity.doing
-def doing(what):
-    tell(what)
-    while held.exists() and held.read_text() == what:
-        time.sleep(0.02)
-activity.doing = doing
-sys.exit(main(FLTrainer))
-"""
-
-
 @pytest.mark.skipif(
     "FL_REC_EVERY_CUT" not in os.environ, reason="a minute: FL_REC_EVERY_CUT=1 cuts a host off each time"
 )
@@ -288,14 +273,13 @@ sys.exit(main(FLTrainer))
 def test_a_host_that_is_cut_off_goes_on_when_it_is_back(three: Spread, unbroken: Finished, doing: str) -> None:
     last = three.places[2]
     for place in three.places:
-        (place.folder / "held.py").write_text(HELD)
-    held = last.folder / "held"
-    held.write_text(doing)
-    started = three.run("--script", "held.py")
+        held.script(place.folder)
+    file = held.hold(last.folder, doing)
+    started = three.run("--script", held.NAME)
     try:
         until(started, lambda: last.doing("worker.2") == doing, doing)
         cut(last.host)
-        held.unlink()
+        file.unlink()
         ended = three.wait(started)
         assert [code for code, _ in ended] == [1, 1, 1], ended
         lost = r"worker\.2 failed: its host host-2 \(worker\.2\) has not been heard for (\d+) s"
@@ -305,7 +289,7 @@ def test_a_host_that_is_cut_off_goes_on_when_it_is_back(three: Spread, unbroken:
             assert found and int(found[1]) <= HEARTBEAT, said
         assert [place.result["state"] for place in three.places] == ["failed"] * 3
         heal(last.host)
-        started = three.resume("--script", "held.py")
+        started = three.resume("--script", held.NAME)
         resumed = three.wait(started)
         assert [code for code, _ in resumed] == [0, 0, 0], resumed
     finally:

@@ -13,6 +13,7 @@ from fl_rec.evaluation.metrics import Times
 from fl_rec.job.watch import Mark
 from fl_rec.runs import training_state
 from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
+from tests.integration import held
 from tests.integration.conftest import (
     TIMEOUT,
     WORKERS,
@@ -38,29 +39,10 @@ def unbroken(shared_job: SharedJob) -> Finished:
     return shared_job("unbroken", together)
 
 
-# Waits before an epoch as long as a file is there, so that what is done to the job is done to it in time.
-HELD = """\
-import sys, time
-from pathlib import Path
-from {module} import {base}
-from fl_rec.trainer import main
-class Held({base}):
-    def train_epoch(self, epoch, local_epochs=1.0):
-        while epoch == {epoch} and Path({file!r}).exists():
-            time.sleep(0.02)
-        return super().train_epoch(epoch, local_epochs)
-sys.exit(main(Held))
-"""
-
-
-def held_before(job: Job, epoch: int, base: str = "fl_rec.trainer.FLTrainer") -> Path:
+def held_before(job: Job, epoch: int, trainer: str = "fl_rec.trainer.FLTrainer") -> Path:
     """Has a job wait before an epoch; it goes on when the file is removed that this returns."""
-    module, _, base = base.rpartition(".")
-    file, script = job.folder / "held", job.folder / "held.py"
-    file.touch()
-    script.write_text(HELD.format(module=module, base=base, epoch=epoch, file=str(file)))
-    job.arguments += ["--script", script]
-    return file
+    job.arguments += ["--script", held.script(job.folder, trainer)]
+    return held.hold(job.folder, f"training epoch {epoch}")
 
 
 def wait_for_epoch(job: Job, started: subprocess.Popen, epoch: int) -> None:
@@ -75,9 +57,9 @@ def figures(run: RunDirectory) -> list[dict[str, Any]]:
     return [{name: value for name, value in each.items() if name not in TIMES} for each in run.read_metrics()]
 
 
-def kill_all_after(job: Job, epoch: int, base: str = "fl_rec.trainer.FLTrainer") -> None:
+def kill_all_after(job: Job, epoch: int, trainer: str = "fl_rec.trainer.FLTrainer") -> None:
     """Starts a job, and kills every process of it when an epoch's checkpoint is there."""
-    held = held_before(job, epoch + 1, base)
+    file = held_before(job, epoch + 1, trainer)
     started = job.start()
     wait_for_epoch(job, started, epoch)
     started.kill()
@@ -85,11 +67,11 @@ def kill_all_after(job: Job, epoch: int, base: str = "fl_rec.trainer.FLTrainer")
         process.kill()
     started.communicate(timeout=TIMEOUT)
     Mark(ENVIRONMENT_KEY, str(job.run.path)).end()
-    held.unlink()
+    file.unlink()
 
 
 def resume(job: Job, *options: Any) -> Finished:
-    return job.wait(job.resume("--script", job.folder / "held.py", *options))
+    return job.wait(job.resume("--script", job.folder / held.NAME, *options))
 
 
 def test_a_killed_job_goes_on_to_the_same_figures(job: Job, unbroken: Finished) -> None:
@@ -113,11 +95,11 @@ def test_a_killed_job_goes_on_to_the_same_figures(job: Job, unbroken: Finished) 
 def test_a_lost_worker_sits_an_epoch_out(job: Job, unbroken: Finished) -> None:
     together(job)
     job.runner.update(on_worker_loss="continue", heartbeat_timeout=2)
-    held = held_before(job, 3)
+    file = held_before(job, 3)
     started = job.start()
     wait_for_epoch(job, started, 2)
     role_process(job, "worker.1").suspend()
-    held.unlink()
+    file.unlink()
     finished = job.wait(started)
     assert finished.code == 0, finished.output + finished.errors
     assert "note: worker.1 failed: no sign of life for " in finished.output
