@@ -24,6 +24,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fl_rec.trainer.fork_server import fork
+
 ROOT = Path(__file__).resolve().parent.parent
 # Far above what any of these programs takes.
 TIMEOUT = 180
@@ -126,7 +128,7 @@ class _Fork(_Asking):
 def _with_a_spare() -> None:
     """Has the first Python that this process starts be a fork of what it is by now."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    spare = os.fork()
+    spare = fork()
     if not spare:
         ours.close()
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -226,7 +228,7 @@ def main(number: str, *imported: str) -> None:
             child, status = os.waitpid(asked, os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if child else None
         else:
-            answer = os.fork()
+            answer = fork()
             if not answer:
                 server.close()
                 _become(files, *asked)

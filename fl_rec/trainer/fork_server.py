@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import atexit
 import os
+import re
 import runpy
 import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -29,6 +31,8 @@ from fl_rec.runs.directory import ENVIRONMENT_KEY, RunDirectory
 POLL_SECONDS = 0.1
 # So long the dead are there to be looked at, if a signal has killed one and no worker is left.
 SEEN_SECONDS = 1.0
+# After so long a fork is taken as it is, if other threads never sleep.
+FORK_SECONDS = 10.0
 
 
 # What a role imports, in its order: Paddle 2.6.2 brings a zlib with which Python's own crashes unless it came first.
@@ -72,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with suppress(ImportError):
                     kernels.load_all()
             with open(log_path(run, role), "wb") as log:
-                child = os.fork()
+                child = fork()
                 if not child:
                     reserved.close()
                     _become(run, role, variables, log.fileno(), [options.script, *options.arguments])
@@ -95,6 +99,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.kill(process, signal.SIGTERM)
     leaving.code = 0
     return 0
+
+
+def fork() -> int:
+    """As `os.fork`, with the other threads asleep from before until after.
+
+    One of libpaddle's (3.0.0) takes a lock of brpc's once a second, the first time 10 ms after its process began. A
+    child that is forked meanwhile has a copy that nobody gives back, and none of its connections ever answers.
+    """
+    deadline = time.monotonic() + FORK_SECONDS
+    while True:
+        naps, late = _naps(), time.monotonic() > deadline
+        if naps is None and not late:
+            time.sleep(0.001)
+            continue
+        verdict, told = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(told)
+            if not os.read(verdict, 1):
+                os._exit(0)
+            os.close(verdict)
+            return 0
+        os.close(verdict)
+        if good := late or _naps() == naps:
+            os.write(told, b".")
+        os.close(told)
+        if good:
+            return child
+        os.waitpid(child, 0)
+
+
+def _naps() -> list[str] | None:
+    """How often each other thread has gone to sleep, and was put to it; None while one is awake."""
+    found = list[str]()
+    for thread in Path("/proc/self/task").iterdir():
+        if int(thread.name) != threading.get_native_id():
+            with suppress(OSError):  # it has ended
+                found += re.findall(r"^(State:\s*\S|\w*ctxt_switches:\s*\d+)", (thread / "status").read_text(), re.M)
+    return None if any(each.startswith("State") and not each.endswith("S") for each in found) else found
 
 
 class _Leaving:

@@ -18,11 +18,12 @@ from .conftest import ROOT, Commands, Job
 STRANGER = """
 import http.client, json, os, runpy, signal, socket, sys, time
 import psutil
+from fl_rec.trainer.fork_server import fork
 
 script, yaml, log, server, worker, store = sys.argv[1:]
 
 def play(variables):
-    child = os.fork()
+    child = fork()
     if not child:
         os.setsid()
         for descriptor in (1, 2):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,3 +169,46 @@ def test_the_launcher_is_killed(run: RunDirectory, start: Callable[..., subproce
     assert alive == [] == mark(run).processes()
     result = run.read_result()
     assert (result.state, result.error) == ("interrupted", "the launcher was killed")
+
+
+@pytest.mark.parametrize("begins", ["before", "while it forks"])
+def test_no_other_thread_holds_a_lock_in_a_fork(begins: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, asked, held, over = threading.Lock(), threading.Event(), threading.Event(), threading.Event()
+    plain = os.fork
+
+    def work() -> None:
+        asked.wait()
+        with lock:
+            held.set()
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)
+        over.wait()
+
+    def begin() -> None:
+        asked.set()
+        held.wait()
+
+    def fork() -> int:
+        if not held.is_set():
+            begin()
+        return plain()
+
+    monkeypatch.setattr(os, "fork", fork)
+    worker = threading.Thread(target=work)
+    worker.start()
+    if begins == "before":
+        begin()
+    if not (child := fork_server.fork()):
+        os._exit(0 if lock.acquire(blocking=False) else 1)
+    over.set()
+    worker.join()
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server, "FORK_SECONDS", 0.05)
+    worker = threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 1_000_000))
+    worker.start()
+    if not (child := fork_server.fork()):
+        os._exit(7)
+    worker.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
