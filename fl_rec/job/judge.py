@@ -271,9 +271,12 @@ class Judge:
         if unmade := [*filter(self._starter_is_over, late), *orphans]:
             return self._failure(unmade[0], "it never came to its end: what started it has ended.", "died")
         if late and self._signs.awake > self._patience.start:
-            reason = f"not running {self._patience.start:g} s after the start (runner.start_timeout), as "
-            reason += f"{', '.join(late)}. Raise it if this machine is busy."
-            return self._failure(late[0], reason, "failed")
+            name, *others = sorted(late, key=self._waits)  # whoever waits for the others is not the cause
+            doing = activity.read(self._run.roles, name)
+            reason = f"not running {self._patience.start:g} s after the start (runner.start_timeout)"
+            reason += f", but {doing}" if doing else ""
+            reason += f"; neither is {', '.join(others)}" if others else ""
+            return self._failure(name, f"{reason}. Raise it if this machine is busy.", "failed")
         return None
 
     def _silence_of(self, name: str) -> str:

@@ -57,6 +57,7 @@ def watch(run: RunDirectory, leader: subprocess.Popen) -> Watch:
         expected: tuple[str, ...] = ROLES[:3],
         heartbeat: float = HEARTBEAT,
         barrier: float = DEADLINE,
+        start: float = DEADLINE,
         coordinator: bool = True,
     ) -> Failure | None:
         deadline = time.monotonic() + DEADLINE
@@ -65,7 +66,7 @@ def watch(run: RunDirectory, leader: subprocess.Popen) -> Watch:
             assert time.monotonic() < deadline, "watch must have come to an end"
             on_poll()
 
-        patience = Patience(DEADLINE, heartbeat, barrier, coordinator)
+        patience = Patience(start, heartbeat, barrier, coordinator)
         fleetrun = psutil.Process(leader.pid)
         return watching.watch(run, expected, fleetrun, patience, lambda role: log_path(run, role), poll)
 
@@ -188,6 +189,22 @@ def test_who_keeps_the_others_waiting(
     assert failure.reason.startswith(
         "worker.0 waited for the other workers (epoch 3: all flushed), and one did not come within "
         "runner.barrier_timeout=50 s: worker.1: training epoch 3 (for 90 s). Raise it if that may take so long."
+    )
+
+
+def test_a_late_one_is_named_with_what_it_does_and_not_who_waits_for_it(
+    watch: Watch, role_of: Callable[..., subprocess.Popen], does: Callable[..., None]
+) -> None:
+    role_of("server.0")
+    for name in ("worker.0", "worker.1"):
+        role_of(name, roles.STARTING)
+    does("worker.0", "the first worker's initial parameters", seconds=2, for_others=True)
+    does("worker.1", "joining the servers", seconds=3)
+    failure = watch(start=0.05, heartbeat=DEADLINE)
+    assert failure is not None and (failure.role, failure.kind) == ("worker.1", "failed")
+    assert failure.reason.startswith(
+        "not running 0.05 s after the start (runner.start_timeout), but joining the servers (for 3 s); neither is "
+        "worker.0. Raise it if this machine is busy."
     )
 
 

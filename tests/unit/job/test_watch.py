@@ -387,8 +387,7 @@ def test_role_that_never_starts(watch: Watch, set_status: SetStatus, run: RunDir
     set_status("worker.0", roles.RUNNING)
     assert watch(start_timeout=0.05) == Failure(
         "worker.1",
-        "not running 0.05 s after the start (runner.start_timeout), as worker.1. "
-        "Raise it if this machine is busy. It left no log.",
+        "not running 0.05 s after the start (runner.start_timeout). Raise it if this machine is busy. It left no log.",
         run.log / "workerlog.1",
     )
 
@@ -400,7 +399,7 @@ def test_all_late_roles_are_named(watch: Watch, set_status: SetStatus, run: RunD
     failure = watch(start_timeout=0.05)
     assert failure is not None and failure.role == "server.0"
     assert failure.reason.endswith(
-        ", as server.0, worker.0. Raise it if this machine is busy. Last line of its log: INFO waiting"
+        "; neither is worker.0. Raise it if this machine is busy. Last line of its log: INFO waiting"
     )
 
 
