@@ -130,6 +130,14 @@ def test_readme_is_short() -> None:
         assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= 150
 
 
+@pytest.mark.parametrize(("index", "ending"), [("index.md", ".md"), ("index.zh.md", ".zh.md")])
+def test_each_page_is_in_the_index_and_on_the_site(index: str, ending: str) -> None:
+    docs = ROOT / "docs"
+    there = {each.name for each in docs.glob("*.md") if each.name.endswith(".zh.md") == (ending == ".zh.md")} - {index}
+    assert there - {*re.findall(r"\(([^\s()]+\.md)\)", (docs / index).read_text())} == set()
+    assert there - {*re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)} == set()
+
+
 def test_keys_that_are_named_exist() -> None:
     """`runner.epochs` and the like, in text, tables and commands."""
     known = {*KEYS, *RENAMED, *SECTIONS, *ALSO_AT}
