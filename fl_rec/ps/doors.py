@@ -55,6 +55,7 @@ def guard_gloos_store(host: str, scope: str, audit: Audit) -> None:
 
     server: Any = http_server.KVHTTPServer
     handler: Any = http_server.KVHandler
+    left = set[str]()
 
     class Store(socketserver.ThreadingMixIn, server):  # type: ignore[misc]
         server_address: Any
@@ -64,6 +65,10 @@ def guard_gloos_store(host: str, scope: str, audit: Audit) -> None:
             self.server_address = (host, self.server_address[1])
             # Not HTTPServer's, which asks who has that address, of a name server that may not answer.
             socketserver.TCPServer.server_bind(self)
+
+        def get_deleted_size(self, _scope: str) -> int:
+            """Of workers that need it no more. When all do it ends, and whoever has no answer by then asks for ever."""
+            return len(left)
 
         def server_close(self) -> None:
             super().server_close()
@@ -84,6 +89,10 @@ def guard_gloos_store(host: str, scope: str, audit: Audit) -> None:
             audit.tell("refused", self.client_address[0], why, "gloo's store")
             self.send_error(403, "of another job")
             return False
+
+        def do_DELETE(self) -> None:
+            super().do_DELETE()
+            left.add(self.path)
 
     http_server.KVHTTPServer, http_server.KVHandler = Store, Door
 

@@ -8,8 +8,12 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,14 +44,60 @@ def test_slots_that_cannot_be_written_are_left_alone(
     assert ctypes.CDLL(str(library)).outer(None) == (0 if done else 5)
 
 
-def test_how_often_the_store_has_refused_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """`guard()` starts a store that waits for two workers."""
     from paddle.distributed.fleet.utils import http_server
 
     for name in ("KVHTTPServer", "KVHandler"):  # put back at the end
         monkeypatch.setattr(http_server, name, getattr(http_server, name))
-    guard_gloos_store("127.0.0.1", "job_worker", Audit(tmp_path / "audit.jsonl"))
-    store = http_server.KVServer(0)
-    store.start()
+
+    def guard() -> Any:
+        guard_gloos_store("127.0.0.1", "job_worker", Audit(tmp_path / "audit.jsonl"))
+        store = http_server.KVServer(0, {"job_worker": 2})
+        store.start()
+        return store
+
+    return guard
+
+
+def test_the_store_stays_until_all_workers_have_its_answer(
+    guard: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paddle.distributed.fleet.utils.http_server import KVHandler
+
+    answer, asked, may_answer = KVHandler.send_status_code, threading.Event(), threading.Event()
+
+    def answer_late(self: Any, code: int) -> None:
+        asked.set()
+        assert may_answer.wait(60)
+        answer(self, code)
+
+    def leave(worker: int) -> int:
+        connection = HTTPConnection("127.0.0.1", store.http_server.server_address[1], timeout=60)
+        connection.request("DELETE", f"/job_worker/{worker}")
+        return connection.getresponse().status
+
+    store = guard()
+    try:
+        assert [leave(0), leave(0)] == [200, 200]  # who has been told twice is one
+        assert not store.should_stop()
+        monkeypatch.setattr(KVHandler, "send_status_code", answer_late)
+        with ThreadPoolExecutor(1) as workers:
+            last = workers.submit(leave, 1)
+            assert asked.wait(60)
+            assert not store.should_stop()
+            may_answer.set()
+            assert last.result() == 200
+        deadline = time.monotonic() + 60
+        while not store.should_stop():
+            assert time.monotonic() < deadline
+    finally:
+        store.stop()
+
+
+def test_how_often_the_store_has_refused_is_told(guard: Callable[[], Any], tmp_path: Path) -> None:
+    store = guard()
     port = store.http_server.server_address[1]
     assert knows(("127.0.0.1", port), "job_worker")
     with ThreadPoolExecutor(4) as strangers:
