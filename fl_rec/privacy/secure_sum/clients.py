@@ -14,6 +14,9 @@ from fl_rec.privacy.secure_sum.fixed_point import MOST_CLIENTS, FixedPoint
 LEAST_CLIENTS = 3
 # Of normal noise, what is never seen: one number in 10^15 is beyond.
 _DEVIATIONS = 8
+# Steps that a worker's noise must have: how a number is rounded then hangs on its users by less than 1 in 10^30, and
+# the sum of what was rounded tells no more than that of what was not.
+_LEAST_NOISE = 2.0
 # What is imported, and the package that has it.
 _PACKAGES = {"cryptography": "cryptography", "Crypto": "pycryptodome"}
 
@@ -62,13 +65,29 @@ def check(config: Config, job: Facts) -> Config:
             f'{" and ".join(missing)}. Install them with pip install "fl_rec[secure]", or leave '
             "runner.secure_aggregation out."
         )
-    if config.privacy.clip is not None and noise_part(config, job.workers).room < config.privacy.clip:
-        limit = FixedPoint.of(job.workers).limit
-        raise ConfigError(
-            f"runner.secure_aggregation has each of {job.workers} workers share numbers of up to {limit:.3g}, within "
-            f"which {_DEVIATIONS} standard deviations of the noise and a user's change must be, times "
-            f"runner.server_learning_rate={config.runner.server_learning_rate:g}. Received: "
-            f"privacy.noise_multiplier={config.privacy.noise_multiplier:g}, privacy.clip={config.privacy.clip:g} with "
-            f"runner.aggregation={config.runner.aggregation}. Lower that rate or privacy.clip, or take the mean."
-        )
+    if config.privacy.clip is not None:
+        _check_noise(config, job.workers, config.privacy.clip)
     return config
+
+
+def _check_noise(config: Config, clients: int, clip: float) -> None:
+    """ConfigError if differential privacy's noise, or a user's change beside it, is too large or too small."""
+    runner, multiplier, numbers = config.runner, config.privacy.noise_multiplier, FixedPoint.of(clients)
+    part = noise_part(config, clients)
+    received = f"Received: privacy.noise_multiplier={multiplier:g}, privacy.clip={clip:g}"
+    if part.room < clip:
+        raise ConfigError(
+            f"runner.secure_aggregation has each of {clients} workers share numbers of up to {numbers.limit:.3g}, "
+            f"within which {_DEVIATIONS} standard deviations of the noise and a user's change must be, times "
+            f"runner.server_learning_rate={runner.server_learning_rate:g}. {received} with "
+            f"runner.aggregation={runner.aggregation}. Lower that rate or privacy.clip, or take the mean."
+        )
+    factor = runner.server_learning_rate / (1 if runner.aggregation == "sum" else clients)
+    noise = factor * multiplier * clip * part.share
+    if multiplier and noise < _LEAST_NOISE * numbers.step:
+        raise ConfigError(
+            f"runner.secure_aggregation rounds what each of {clients} workers shares to multiples of "
+            f"{numbers.step:.3g}. Its noise, times runner.server_learning_rate={runner.server_learning_rate:g}, must have "
+            f"a deviation of {_LEAST_NOISE:g} of these for epsilon to hold. {received}, which come to {noise:.3g}. "
+            "Raise one of the three, or leave runner.secure_aggregation out."
+        )

@@ -481,6 +481,26 @@ def test_any_threshold_of_them_add_all_of_the_noise_and_none_is_cut_off(
         check(config, job)
 
 
+@pytest.mark.parametrize(
+    ("workers", "aggregation", "least"),
+    # Of seven of ten, or 20 of 30, who add all of it: 2 steps of 2^-16, or of 2^-22; of the mean each has a tenth.
+    [(10, "mean", 20 * 2**-16 * 7**0.5), (10, "sum", 2 * 2**-16 * 7**0.5), (30, "mean", 60 * 2**-22 * 20**0.5)],
+)
+def test_noise_is_never_below_what_it_is_rounded_to(
+    load_job: LoadJob, workers: int, aggregation: str, least: float
+) -> None:
+    job: Any = SimpleNamespace(workers=workers)
+    config = load_job(*SECURE, f"runner.aggregation={aggregation}").replace(**{"privacy.noise_multiplier": 0.5})
+    enough = config.replace(**{"privacy.clip": 2.001 * least})
+    assert check(enough, job) is enough
+    with pytest.raises(
+        ConfigError, match=r"to multiples of .* deviation of 2 of these for epsilon .* which come to .* Raise one"
+    ):
+        check(config.replace(**{"privacy.clip": 1.999 * least}), job)
+    without = config.replace(**{"privacy.clip": 1.999 * least, "privacy.noise_multiplier": 0.0})
+    assert check(without, job) is without, "no epsilon is told"
+
+
 def test_nothing_that_every_job_imports_needs_them() -> None:
     program = "import sys; sys.modules.update(cryptography=None, Crypto=None); import fl_rec.job.check, fl_rec.cli"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
