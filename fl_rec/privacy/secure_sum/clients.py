@@ -88,6 +88,6 @@ def _check_noise(config: Config, clients: int, clip: float) -> None:
         raise ConfigError(
             f"runner.secure_aggregation rounds what each of {clients} workers shares to multiples of "
             f"{numbers.step:.3g}. Its noise, times runner.server_learning_rate={runner.server_learning_rate:g}, must "
-            f"have a deviation of {_LEAST_NOISE:g} of these for epsilon to hold. {received}, which come to {noise:.3g}. "
+            f"have a deviation of {_LEAST_NOISE:g} of these for epsilon to hold. {received}: {noise:.3g}. "
             "Raise one of the three, or leave runner.secure_aggregation out."
         )
