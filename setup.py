@@ -75,7 +75,7 @@ setup(
         # 7 breaks DistributedStrategy, 3.20 breaks the repr of Paddle 3.0.0's.
         "protobuf>=4.21,<7",
         # The coordinator's service, and its messages. Code that protoc generates would tie them to one protobuf.
-        "grpcio>=1.60",
+        "grpcio>=1.64",
         "msgpack>=1.0",
         "numpy>=1.23",
         # The kernels that train. 0.62 is the first whose LLVM writes pointers as fl_rec.kernels.compiled does.

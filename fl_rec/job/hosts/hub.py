@@ -50,6 +50,8 @@ from fl_rec.secure import names_of, refuse_revoked, server_credentials
 
 # Seconds after which a host that comes is waited for aloud.
 _SAID_AFTER = 2.0
+# Connections at a time beside two of each host, and seconds after which one on which no host speaks is closed.
+_MORE_CONNECTIONS, _UNUSED_SECONDS = 64, 5.0
 
 
 class Hub(Linked):
@@ -138,7 +140,14 @@ class Hub(Linked):
         # A thread for each host, one for each that has not said yet who it is, and one for who comes then.
         hosts = len(self._hosts.names)
         self._first_words = FirstWords(hosts)
-        server = grpc.server(ThreadPoolExecutor(2 * hosts), options=channel_options_of(self._limit))
+        options = [
+            *channel_options_of(self._limit),
+            # Whoever holds as many as this process may have files open ends the job, without a word.
+            ("grpc.max_allowed_incoming_connections", _MORE_CONNECTIONS + 2 * hosts),
+            ("grpc.server_handshake_timeout_ms", int(_UNUSED_SECONDS * 1000)),
+            ("grpc.max_connection_idle_ms", int(_UNUSED_SECONDS * 1000)),
+        ]
+        server = grpc.server(ThreadPoolExecutor(2 * hosts), options=options)
         handler = grpc.stream_stream_rpc_method_handler(self._join)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {CALL: handler}),))
         address = self._hosts.workers[0]

@@ -7,12 +7,13 @@ import json
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -647,6 +648,40 @@ def test_who_says_nothing_keeps_nobody_out(two: Two, port: int) -> None:
         until(lambda: len(hub._first_words._silent) == 2, "those who are waited for")
         until(lambda: sum(each.done() for each in silent.streams) == 10, "the end of all others")
         assert two.other.meet().identity == waiting.result(DEADLINE).identity
+
+
+def test_who_opens_many_connections_takes_no_files(two: Two, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl_rec.job.hosts.hub._MORE_CONNECTIONS", 2)
+    waiting = two.threads.submit(two.hub.meet)
+    channel_to(port).close()
+    with ExitStack() as held:
+        peers = [held.enter_context(socket.create_connection((HUB, port), DEADLINE)) for _ in range(20)]
+        # One that is sent away is told nothing; another is greeted.
+        greeted = [bool(peer.recv(1 << 10)) for peer in peers]
+    assert sum(greeted) <= 6
+    assert two.other.meet().identity == waiting.result(DEADLINE).identity
+
+
+@pytest.mark.parametrize("greets", [False, True])
+def test_a_connection_on_which_no_host_speaks_is_closed(
+    make: Callable[..., Party], port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, greets: bool
+) -> None:
+    pytest.importorskip("cryptography")
+    monkeypatch.setattr("fl_rec.job.hosts.hub._UNUSED_SECONDS", 0.2)
+    certs.create(folder := tmp_path / "certs", 1, [HUB, OTHER])
+    two = Two(lambda here: make(here, Tls(folder / f"{here}.crt", folder / f"{here}.key", folder / "ca.crt")))
+    waiting = two.threads.submit(two.hub.meet)
+    until(lambda: two.hub.company._server, "the hub's service")  # type: ignore[attr-defined]
+    with socket.create_connection((HUB, port), DEADLINE) as peer:
+        if greets:
+            context = ssl.create_default_context(cafile=folder / "ca.crt")
+            context.load_cert_chain(folder / "client-0.crt", folder / "client-0.key")
+            context.set_alpn_protocols(["h2"])
+            peer = context.wrap_socket(peer, server_hostname=HUB)
+            peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        while peer.recv(1 << 10):
+            pass
+    assert two.other.meet().identity == waiting.result(DEADLINE).identity
 
 
 def test_who_says_nothing_is_not_waited_for(two: Two, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
