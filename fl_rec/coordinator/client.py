@@ -150,4 +150,10 @@ class CoordinatorClient:
         return found
 
     def close(self) -> None:
+        # A thread of gRPC's that looked for a connection goes on for some 0.2 s, and would fail where there is no
+        # channel any more; there is no other way to know.
+        state = getattr(self._channel, "_connectivity_state", None)
+        deadline = time.monotonic() + LONGEST_WAIT
+        while getattr(state, "polling", False) and time.monotonic() < deadline:
+            time.sleep(0.01)
         self._channel.close()
