@@ -52,6 +52,8 @@ def channel_options() -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", CHUNK),
         ("grpc.max_send_message_length", CHUNK),
+        # Nothing is compressed by gRPC: 1.70 unpacks what comes before it looks how long that is.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
         # Or a stream's window grows to megabytes, which whoever opens many streams would fill; a client needs one.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.max_concurrent_streams", 16),

@@ -499,6 +499,18 @@ def test_more_bytes_than_a_client_may_send_wait(serve: Serve, in_loop: Callable[
     served.play()
 
 
+def test_what_grpc_has_compressed_is_not_unpacked(serve: Serve) -> None:
+    served = serve()
+    shown = ((CLIENT_KEY, "0"), (TOKEN_KEY, token_for(SECRET, 0)))
+    with grpc.insecure_channel(served.endpoint, [("grpc.max_send_message_length", -1)]) as channel:
+        parts = iter([bytes(1 << 24)])  # some 16 KiB on the way
+        call = channel.stream_stream(METHOD)(parts, DEADLINE, shown, compression=grpc.Compression.Gzip)
+        with pytest.raises(grpc.RpcError):
+            list(call)
+    assert call.code() == grpc.StatusCode.UNIMPLEMENTED
+    served.play()
+
+
 def test_nothing_is_left_of_those_who_went(serve: Serve, certs: Path) -> None:
     served = serve(certs)
     served.play()
