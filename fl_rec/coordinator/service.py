@@ -173,7 +173,7 @@ class Coordinator:
             check_fields(report, self._settings.report_fields)
         except MessageError as err:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(err)) from err
-        skips = self._may_skip and not self._reports
+        skips = self._may_skip and not self._reports and client in self._expected
         if report.round > self._round and skips and report.round <= self._strategy.fleet.epochs:
             await self._wait_ahead(report)
         if report.round == self._round - 1 and client in self._decided:

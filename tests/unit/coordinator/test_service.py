@@ -981,6 +981,15 @@ def test_one_alone_is_not_ahead(serve: Serve, ask: Ask, play: Any) -> None:
     assert [other.result(DEADLINE).reason for other in others] == ["round 0"] * 2
 
 
+def test_who_has_finished_is_not_ahead(serve: Serve, ask: Ask, play: Any) -> None:
+    served = serve(lambda reports, round: {0: Decision(FINISH), 1: Decision()})
+    play(served, 0)
+    served.stop()
+    again = serve(lambda reports, round: {1: Decision()})
+    assert "one of round 7 from client 0, which has not begun" in text_of(ask(again, 0, 7))
+    assert ask(again, 1, 1).result(DEADLINE).next_state == JOIN
+
+
 def test_who_is_ahead_is_counted_and_woken_once(in_loop: Any, tmp_path: Path) -> None:
     """Neither looks at all the others for each, nor looks again and again: 100,000 come at once after a restart."""
 
@@ -1142,6 +1151,32 @@ def test_client_that_gave_up_finds_it_again(serve: Serve) -> None:
     time.sleep(1.1)
     assert client.report(ClientReport(0, 0), 0).next_state == JOIN, "one attempt is enough"
     client.close()
+
+
+def test_no_thread_finds_the_channel_closed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda told: found.append(told.exc_value))
+    client = CoordinatorClient(serve(clients=1).endpoint, lambda: TOKEN, LIMIT, DEADLINE)
+    state: Any = vars(client._channel)["_connectivity_state"]
+    channel, before = state.channel, threading.active_count()
+    watched = threading.Event()
+
+    class Slow:
+        """gRPC's own channel, in a thread that does not come about."""
+
+        check_connectivity_state = channel.check_connectivity_state
+
+        def watch_connectivity_state(self, *arguments: Any) -> Any:
+            watched.wait(0.2)
+            return channel.watch_connectivity_state(*arguments)
+
+    state.channel = Slow()
+    assert client.report(ClientReport(0, 0), DEADLINE).next_state == JOIN
+    client.close()
+    watched.set()
+    wait_until("the end of gRPC's threads", lambda: not state.polling or bool(found))
+    wait_until("the end of gRPC's threads", lambda: threading.active_count() <= before or bool(found))
+    assert found == []
 
 
 def test_peer_that_is_slow_to_answer_at_all(serve: Serve, ask: Ask) -> None:
