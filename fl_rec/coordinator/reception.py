@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 from collections.abc import AsyncIterator, Mapping
 
 import grpc
@@ -22,6 +23,8 @@ from fl_rec.secure.tls import Tls
 LONGEST_REASON = 800
 # Messages of a client that come in at a time, those of all beside one of each, and seconds for each.
 OWN_MESSAGES, MORE_MESSAGES, RECEIVE_SECONDS = 2, 4, 20.0
+# gRPC logs each header that is no UTF-8, with its traceback; strangers send what they like.
+logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: record.msg != "Invalid encoding on %s")
 # Calls of a client at once and in a second, beside those that bring it a new decision.
 CALLS, CALLS_A_SECOND = 64, 10.0
 

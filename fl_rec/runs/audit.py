@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from fl_rec.files import append_line
+from fl_rec.outside import printable
 from fl_rec.secure.rates import Rate
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Audit:
         line |= {"untold": untold} if untold else {}
         if self._logged:
             level = logging.WARNING if what == "refused" else logging.INFO
-            log.log(level, "%s: %s: %s", what, line["who"], line["why"])
+            log.log(level, "%s: %s: %s", what, printable(who[:LONGEST]), printable(why[:LONGEST]))
         try:
             append_line(self._path, json.dumps(line))
         except OSError as err:

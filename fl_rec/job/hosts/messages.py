@@ -1,6 +1,7 @@
 """What the launchers of a job's hosts tell each other. No Paddle is imported here.
 
-msgpack, read within limits into these types; nothing in a message is ever executed. No model, row or shard is in one.
+msgpack, read within limits into these types; nothing in a message is ever executed, and no text steers a terminal. No
+model, row or shard is in one.
 Times are in seconds since the boot of whoever tells (`time.monotonic`): who is told makes them its own clock's.
 """
 
@@ -13,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgpack
-from annotated_types import MaxLen
+from annotated_types import Ge, Lt, MaxLen
 from pydantic import StringConstraints
 
 from fl_rec.errors import DataError, FLRecError
 from fl_rec.job.judge import Kind
-from fl_rec.outside import Count, Number, as_typed
+from fl_rec.outside import Count, Number, as_typed, printable
 from fl_rec.runs.activity import Activity
 from fl_rec.runs.directory import AWAY_KEY, RESUME_KEY
 from fl_rec.runs.roles import RoleStatus
@@ -35,6 +36,8 @@ LARGEST, LONGEST_LOG = 1 << 22, 1 << 18
 LONGEST_TEXT = 2000
 
 Text = Annotated[str, MaxLen(4 * LONGEST_TEXT)]
+# In seconds since a boot; of larger ones another clock's could be infinite.
+Moment = Annotated[Number, Ge(0), Lt(2**53)]
 # What is written into files, a run's identity or a token; and into the roles' environment, as `AWAY_KEY` has it.
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]*$", max_length=128)]
 Away = Annotated[Text, StringConstraints(pattern="^([0-9]+:([0-9]+|inf),?)*$")]
@@ -96,7 +99,7 @@ class Word:
         logs: the end of each of its roles' logs, by the role, after the verdict; one in a word.
     """
 
-    now: Number
+    now: Moment
     hello: Hello | None = None
     reports: tuple[Report, ...] = ()
     over: bool = False
@@ -154,7 +157,7 @@ class Answer:
         verdict: once there is one.
     """
 
-    now: Number
+    now: Moment
     begin: Begin | None = None
     statuses: tuple[RoleStatus, ...] = ()
     tokens: tuple[tuple[Count, Hex], ...] = ()
@@ -180,11 +183,20 @@ def decode(cls: type[T], data: bytes, peer: str) -> T:
     """The inverse of `encode`. DataError if it is no such message."""
     rule = "What the launchers of a job's hosts tell each other is of one version of fl_rec."
     try:
-        content: Any = msgpack.unpackb(data)
+        content = _shown(msgpack.unpackb(data))
     except Exception as err:  # msgpack's errors have no common base, and some of them no text
         why = str(err) or type(err).__name__
         raise DataError(f"{rule} Received: {len(data)} bytes of {peer} that are none ({why}).") from err
     return as_typed(cls, content, rule, f"a {cls.__name__} of {peer}")
+
+
+def _shown(content: Any) -> Any:
+    """With texts that may be shown on a terminal."""
+    if isinstance(content, str):
+        return printable(content, but="\n\t")
+    if isinstance(content, list):
+        return [*map(_shown, content)]
+    return {_shown(name): _shown(each) for name, each in content.items()} if isinstance(content, dict) else content
 
 
 def taken_in(report: Report, host: str, told_at: float) -> Report:

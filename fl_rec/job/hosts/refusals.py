@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from fl_rec.errors import DataError
+from fl_rec.outside import printable
 
 # How many different refusals are told on the terminal, since a stranger may come again and again; see the audit.
 _MOST = 20
@@ -72,7 +73,7 @@ class Refusals:
         return f"{err} {self._here} waits for {self.left:.0f} s more: mend it there, or here and start again."
 
     def _say(self, text: str) -> None:
-        text = "".join(each if each.isprintable() else "?" for each in text)  # some of it is who came's own
+        text = printable(text)  # some of it is who came's own
         if text not in self._said and len(self._said) < _MOST:
             self._said.add(text)
             self._notes.append(text)

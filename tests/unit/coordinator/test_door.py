@@ -153,6 +153,22 @@ def serve(in_loop: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.Monke
         each.close()
 
 
+# What somebody says who writes HTTP/2 by hand.
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+def frame(kind: int, stream: int, content: bytes, flags: int = 0) -> bytes:
+    return len(content).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + content
+
+
+def call(stream: int, token: bytes) -> bytes:
+    """Headers of a call."""
+    headers = {":method": b"POST", ":scheme": b"http", ":path": METHOD.encode(), ":authority": b"x"}
+    headers |= {"te": b"trailers", "content-type": b"application/grpc", CLIENT_KEY: b"0", TOKEN_KEY: token}
+    parts = (bytes([0, len(name)]) + name.encode() + bytes([len(each)]) + each for name, each in headers.items())
+    return frame(1, stream, b"".join(parts), flags=4)
+
+
 # -- certificates --------------------------------------------------------------------------------------------------
 
 
@@ -351,6 +367,38 @@ def test_a_wrong_token_or_anothers(serve: Serve, token: str) -> None:
     assert [each for _, each in served.written()] == [why]
     assert served.coordinator._reports == {}
     served.play()
+
+
+def test_no_name_writes_lines_of_its_own(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    served = serve()
+    report = ClientReport(0, 0, extra={"x\njoined: client-1: fine\x1b[2J": 1.0})
+    assert served.send(encode(report), 0, token_for(SECRET, 0))[0] == "INVALID_ARGUMENT"
+    assert "Received: x\njoined: client-1" in served.written()[0][1], "as it was"
+    (line,) = (each.getMessage() for each in caplog.records if each.name == "fl_rec.runs.audit")
+    assert "Received: x?joined: client-1: fine?[2J, which" in line and line.isprintable()
+
+
+def test_headers_that_are_no_text_fill_no_log(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    served = serve()
+    with served.connect() as peer:
+        peer.sendall(PREFACE + call(1, token=b"\xff\xfe"))
+        assert "own token of its run" in served.written()[0][1]
+    assert [each.name for each in caplog.records] == ["fl_rec.runs.audit"]
+
+
+def test_pings_are_answered(serve: Serve) -> None:
+    """To complain of them costs more."""
+    served = serve()
+    ping, answered = frame(6, 0, b"thisping"), frame(6, 0, b"thisping", flags=1)
+    with served.connect() as peer:
+        peer.sendall(PREFACE)
+        for _ in range(10):
+            peer.sendall(10 * ping)
+            answer = b""
+            while answer.count(answered) < 10:
+                block = peer.recv(1 << 16)
+                assert block, "hung up"
+                answer += block
 
 
 @pytest.mark.parametrize("client", ["", "-1", "x", "1e1", "9" * 30])

@@ -739,11 +739,28 @@ def test_another_hosts_times_are_made_this_ones() -> None:
 def test_a_message_is_read_within_limits() -> None:
     word = Word(1.0, greeting(), logs={"worker.1": b"text"})
     assert decode(Word, encode(word), "a host") == word
-    for wrong in ({"now": "soon"}, {"now": 1.0, "reports": [{}]}, {"now": 1.0, "leaving": "x" * 9000}, 7):
+    for wrong in (
+        {"now": "soon"},
+        {"now": -1e308},
+        {"now": 1e308},
+        {"now": 1.0, "reports": [{}]},
+        {"now": 1.0, "leaving": "x" * 9000},
+        7,
+    ):
         with pytest.raises(DataError, match="of one version of fl_rec. Received: a Word of a host"):
             decode(Word, msgpack.packb(wrong), "a host")
     with pytest.raises(DataError, match=r"Received: 1 bytes of a host that are none \(FormatError\)\."):
         decode(Word, b"\xc1", "a host")
+
+
+def test_what_a_host_tells_steers_no_terminal() -> None:
+    status = roles.RoleStatus("worker.1", 1, "", roles.FAILED, "first\n\tsecond\x1b[2J", {roles.FAILED: 1.0})
+    report = Report(status, activity.Activity("training\x1b]0;x\x07", 1.0), 0.0, False, "gone\r\x9b2J")
+    word = decode(Word, encode(Word(1.0, None, (report,), leaving="why\x00", logs={"worker.1": b"\x1b"})), "a host")
+    (told,) = word.reports
+    assert told.activity is not None
+    assert (told.status.error, told.activity.what) == ("first\n\tsecond?[2J", "training?]0;x?")
+    assert (told.error, word.leaving, word.logs) == ("gone??2J", "why?", {"worker.1": b"\x1b"})
 
 
 @pytest.mark.parametrize(
