@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,8 @@ def server_context(tls: Tls) -> ssl.SSLContext:
 
 
 def refuse_revoked(tls: Tls, found: Mapping[str, Any]) -> None:
-    """DataError if a client's certificate is in `tls.crl`, of which Python's gRPC knows nothing.
+    """DataError if a client's certificate is in `tls.crl`, of which Python's gRPC knows nothing, or no list of its
+    authority there is valid today.
 
     Args:
         found: gRPC's `context.auth_context()`.
@@ -147,11 +149,25 @@ def refuse_revoked(tls: Tls, found: Mapping[str, Any]) -> None:
         return
     from cryptography import x509
 
-    cert = x509.load_pem_x509_certificate(found["x509_pem_cert"][0])
-    for each in map(x509.load_pem_x509_crl, _LISTS.findall(tls.crl.read_bytes())):
-        if each.issuer == cert.issuer and each.get_revoked_certificate_by_serial_number(cert.serial_number):
-            names = ", ".join(sorted(names_of(found)))[:200]
-            raise DataError(f"A certificate must not be in tls.crl. Received: one of {names}, which {_REASONS[23]}.")
+    def key(signed: Any) -> bytes | None:
+        """The authority's, whose name may be another one's too."""
+        try:
+            found: bytes = signed.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+        except x509.ExtensionNotFound:
+            return None
+        return found
+
+    cert, now = x509.load_pem_x509_certificate(found["x509_pem_cert"][0]), datetime.now(timezone.utc)
+    lists = map(x509.load_pem_x509_crl, _LISTS.findall(tls.crl.read_bytes()))
+    own = [each for each in lists if each.issuer == cert.issuer and len({key(each), key(cert)} - {None}) < 2]
+    if any(each.get_revoked_certificate_by_serial_number(cert.serial_number) for each in own):
+        why = 23
+    elif not any(each.next_update_utc is None or each.next_update_utc > now for each in own):
+        why = 12 if own else 3
+    else:
+        return
+    names = ", ".join(sorted(names_of(found)))[:200]
+    raise DataError(f"A certificate must not be in tls.crl. Received: one of {names}, which {_REASONS[why]}.")
 
 
 def _require_library() -> None:

@@ -214,11 +214,14 @@ class Hub(Linked):
         return member
 
     def _require_certificate(self, context: grpc.ServicerContext, host: str | None = None) -> None:
-        """DataError if it is none of this host's, or of any other; a client's, which it takes, opens nothing here."""
+        """DataError if it is none of this host's, or of any other; a client's, which it takes, opens nothing here, nor
+        does the coordinator's, which has the names of all hosts."""
         if self._tls is None:
             return
         names = names_of(context.auth_context())
-        if not names & ({host} if host else {*self._hosts.names[1:]}):
+        if "coordinator" in names.difference(self._hosts.names) or not names & (
+            {host} if host else {*self._hosts.names[1:]}
+        ):
             raise DataError(
                 f"A host's certificate is of its name, {host or ' or '.join(self._hosts.names[1:])}. Received: one of "
                 f"{', '.join(sorted(names))[:200]}. fl-rec certs DIR --hosts makes them."

@@ -6,6 +6,7 @@ import shutil
 import socket
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,8 @@ pytest.importorskip("cryptography")
 
 from fl_rec.commands.certs import create, revoke
 from fl_rec.config import TlsConfig
-from fl_rec.errors import ConfigError
-from fl_rec.secure import Tls, names_of, why_refused
+from fl_rec.errors import ConfigError, DataError
+from fl_rec.secure import Tls, names_of, refuse_revoked, why_refused
 from tests.unit.secure.certificates import make, tls_of
 
 
@@ -77,6 +78,23 @@ def test_a_list_of_revoked_certificates(certs: Path, tmp_path: Path) -> None:
     both.write_text("nonsense")
     assert f"{rule}{both} (" in refused(both)
     assert f"{rule}{tmp_path / 'none'} (" in refused(tmp_path / "none")
+
+
+def test_a_list_where_grpc_looks_at_certificates(certs: Path, tmp_path: Path) -> None:
+    shown = {"x509_pem_cert": [(certs / "client-0.crt").read_bytes()], "x509_common_name": [b"client-0"]}
+    folder, theirs = tmp_path / "certs", tmp_path / "theirs"
+    shutil.copytree(certs, folder)
+    create(theirs, 1, [])
+    for where, names, days, says in (
+        (folder, [], 1, ""),
+        (folder, [], -1, "tls.crl has expired"),
+        (theirs, [], 1, "tls.crl has no list of its authority"),
+        (folder, ["client-0"], 1, "which has been revoked"),
+    ):
+        revoke(where, names, days)
+        tls = replace(tls_of(certs, "coordinator"), crl=where / "crl.pem")
+        with pytest.raises(DataError, match=f"Received: one of client-0, .*{says}") if says else nullcontext():
+            refuse_revoked(tls, shown)
 
 
 def test_one_that_ends_soon(certs: Path, caplog: pytest.LogCaptureFixture) -> None:

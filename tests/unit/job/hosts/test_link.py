@@ -532,6 +532,7 @@ def test_strangers_fill_no_terminal() -> None:
         (OTHER, ""),
         ("client-0", r"A host's certificate is of its name, elsewhere. Received: one of .*client-0"),
         (HUB, r"A host's certificate is of its name, elsewhere. Received: one of .*127.0.0.1"),
+        ("coordinator", r"A host's certificate is of its name, elsewhere. Received: one of .*coordinator, elsewhere"),
         (
             "stranger",
             "no link to .*, the first worker's host: The certificate of .* is of another authority than tls.ca",
