@@ -159,6 +159,13 @@ TRAINING = (
         "bounds each user's change.",
     ),
     Relation(
+        ("runner.secure_aggregation", "runner.on_worker_loss", "privacy.clip"),
+        lambda secure, loss, clip: not secure or loss != "continue" or clip is not None,
+        "runner.secure_aggregation has the exchanges since the last checkpoint done again by all clients: without one "
+        "that was lost, the difference of both sums would be what that one has changed. Received: "
+        "runner.on_worker_loss={1}. Set it to restart, or add noise to each sum (privacy.clip).",
+    ),
+    Relation(
         ("runner.secure_aggregation", "runner.exchange"),
         lambda secure, exchange: secure == (exchange == "secure_geo") or exchange is None,
         "runner.secure_aggregation is what the exchange secure_geo does, and no other. Received: {0}, with "

@@ -16,6 +16,7 @@ from fl_rec.privacy import accountant, mechanism
 from fl_rec.privacy.accountant import Ledger, Spent
 from fl_rec.privacy.mechanism import Change
 from fl_rec.privacy.noise import ALL_OF_IT, NoisePart
+from fl_rec.privacy.one_worker_each import Gather
 
 
 class DpTraining:
@@ -93,8 +94,17 @@ class DpTraining:
         mechanism.add_noise(total, self._deviation, generator)
         for name, values in model.items():
             self._program.set_value(name, (values + total[name]).astype(np.float32))
+        self.pay()
+
+    def pay(self) -> None:
+        """For the next exchange, whether this worker trains for it or others do: epsilon is the run's."""
         self.exchanges += 1
         self._ledger.pay()
+
+    def take_up(self, gather: Gather) -> None:
+        """Has each worker's ledger tell of the most that one has paid for: when a run breaks off, some had not yet."""
+        paid = gather(np.array([self._ledger.exchanges], np.float64), "the privacy that was spent")
+        self._ledger.exchanges = int(paid.max())
 
     def spent(self) -> Spent:
         """The guarantee of the exchanges so far, of a run that has broken off and goes on those of both."""

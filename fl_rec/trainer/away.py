@@ -49,7 +49,9 @@ class AwayTraining(LocalTraining):
         return [0] * max(exchanges, 1) if self.away else self._local.portions(local_epochs, exchanges)
 
     def train(self, portion: int, title: str) -> None:
-        if not self.away:
+        if self.away:
+            self._local.sit_out()
+        else:
             self._local.train(portion, title)
 
     def state(self) -> dict[str, np.ndarray]:

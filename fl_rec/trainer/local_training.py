@@ -112,6 +112,10 @@ class LocalTraining(ABC):
             title: for the lines of progress.
         """
 
+    def sit_out(self) -> None:
+        """This worker is away, and the others train a portion."""
+        return
+
     def state(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps of it: `rows`, int64 [rows of a pass, the pass, the row in it that comes next]."""
         return {"rows": np.array([self.rows.count, *self.rows.position])}
@@ -209,6 +213,7 @@ class DpPasses(LocalTraining):
     def check(self, users: AllUsers, worker: int, gather: Gather) -> None:
         own = users.ids(np.unique(self.rows.of_pass(0)[0]))
         require_one_worker_each(own, self._num_users, worker, gather)
+        self.training.take_up(gather)
 
     def begin_epoch(self, epoch: int) -> None:
         self.training.begin_epoch(epoch)
@@ -225,6 +230,9 @@ class DpPasses(LocalTraining):
     def train(self, portion: int, title: str) -> None:
         self.training.train()
         activity.trained(1)
+
+    def sit_out(self) -> None:
+        self.training.pay()
 
     def figures(self) -> Mapping[str, Any]:
         return {"epsilon": self.training.spent().epsilon}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -366,6 +367,18 @@ def test_passes_with_differential_privacy(config: Config, shard: Path) -> None:
         assert local.figures() == {"epsilon": spent.epsilon}
         assert local.result() == {"privacy": spent.to_record()}
         assert str(local) == f": {spent}"
+
+        # What it costs is the run's: others' exchanges without this worker, and those that others alone have paid for.
+        local.sit_out()
+        assert local.training.spent().exchanges == 3
+
+        def gather(own: np.ndarray, what: str) -> np.ndarray:
+            return np.stack([own, np.array([5.0])] if what == "the privacy that was spent" else [own])
+
+        local.check(SimpleNamespace(ids=lambda own: own), 0, gather)  # type: ignore[arg-type]
+        assert local.training.spent().exchanges == 5
+        local.train(1, "test")
+        assert local.training.spent().exchanges == 6
 
 
 def test_other_training_adds_no_figures(config: Config, tmp_path: Path) -> None:

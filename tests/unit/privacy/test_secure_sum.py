@@ -408,6 +408,12 @@ SECURE = ("runner.secure_aggregation=true", "runner.exchanges_per_epoch=2")
             "runner.clip_update would scale a client's down. Received: runner.clip_update=2.0. Leave it out: "
             "privacy.clip bounds each user's change.",
         ),
+        (
+            ["runner.on_worker_loss=continue"],
+            "runner.secure_aggregation has the exchanges since the last checkpoint done again by all clients: without "
+            "one that was lost, the difference of both sums would be what that one has changed. Received: "
+            "runner.on_worker_loss=continue. Set it to restart, or add noise to each sum (privacy.clip).",
+        ),
         *(
             (
                 [f"runner.exchange={exchange}", f"runner.secure_aggregation={secure}"],
@@ -426,10 +432,18 @@ def test_settings_that_do_not_go_with_it(load_job: LoadJob, settings: Sequence[s
 
 
 @pytest.mark.parametrize(
-    "setting", ["runner.aggregation=sum", "runner.aggregation=weighted", "runner.exchange=secure_geo", "runner.seed=1"]
+    "settings",
+    [
+        ["runner.aggregation=sum"],
+        ["runner.aggregation=weighted"],
+        ["runner.exchange=secure_geo"],
+        ["runner.seed=1"],
+        ["runner.on_worker_loss=restart"],
+        ["runner.on_worker_loss=continue", "privacy.clip=0.1", "hyper_parameters.optimizer.class=sgd"],
+    ],
 )
-def test_settings_that_do(load_job: LoadJob, setting: str) -> None:
-    config = load_job(*SECURE, setting)
+def test_settings_that_do(load_job: LoadJob, settings: Sequence[str]) -> None:
+    config = load_job(*SECURE, *settings)
     relations.check(relations.TRAINING, config)
     assert check(config, SimpleNamespace(workers=3)) is config  # type: ignore[arg-type]
 

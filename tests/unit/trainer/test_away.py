@@ -30,6 +30,9 @@ class Local:
     def train(self, portion: int, title: str) -> None:
         self.calls.append((portion, title))
 
+    def sit_out(self) -> None:
+        self.calls.append("away")
+
     def state(self) -> dict[str, int]:
         return {"rows": 1}
 
@@ -59,4 +62,4 @@ def test_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert local.portions(1.0, 2) == [4, 3]
     local.train(4, "epoch 3")
     assert evaluator.evaluate(None) == TESTED and local.state() == {"rows": 1}
-    assert inner.calls == [2, 3, (4, "epoch 3")]
+    assert inner.calls == [2, "away", 3, (4, "epoch 3")]
