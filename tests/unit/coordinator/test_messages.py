@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import random
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -169,6 +170,23 @@ def test_bytes_that_are_no_msgpack(data: bytes) -> None:
 
 def test_no_bytes() -> None:
     assert text_of(decode_report, b"").startswith("A message must be msgpack. Received: 0 bytes that are not (")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("array", [False, True])
+def test_many_lists_in_few_bytes(nested: bool, array: bool) -> None:
+    """A byte on the way is a hundred in memory, and more in the text of an error."""
+    lists: list[Any] = [[] for _ in range(1 << 16)]
+    while nested and len(lists) > 64:
+        lists = [lists[start : start + 64] for start in range(0, len(lists), 64)]
+    field = {"extra": {"x": array_ext(lists, [0], b"")}} if array else {"device": lists}
+    data = msgpack.packb({"version": VERSION, "client": 0, "round": 0, **field})
+    tracemalloc.start()
+    text = text_of(decode_report, data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "more than 4096 lists and maps" in text if nested else "exceeds max_array_len(64)" in text
+    assert len(text) < 200 and peak < 1 << 20
 
 
 def test_every_truncation_is_refused() -> None:
