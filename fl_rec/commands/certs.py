@@ -108,7 +108,7 @@ def renew(folder: Path, clients: int = 0, hosts: Iterable[str] = (), days: int =
     parties = _parties(clients, hosts)
     for path in sorted(folder.glob("*.crt")):
         if path.stem != AUTHORITY:
-            parties[path.stem] = [*dict.fromkeys((*_names_in(path), *parties.get(path.stem, ())))]
+            parties[path.stem] = [*dict.fromkeys((*_names_in(path, authority), *parties.get(path.stem, ())))]
     made = _write(folder, authority, parties, days)
     if (folder / LIST).exists():
         revoke(folder, (), days)
@@ -275,14 +275,19 @@ def _told(names: list[str]) -> Iterator[str]:
         yield clients[0] if len(clients) == 1 else f"{len(clients)} clients"
 
 
-def _names_in(path: Path) -> list[str]:
+def _names_in(path: Path, authority: Authority) -> list[str]:
     from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
 
     try:
         cert = x509.load_pem_x509_certificate(path.read_bytes())
+        cert.verify_directly_issued_by(authority.cert)
         names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound) as err:
-        raise ConfigError(f"--renew takes certificates that fl-rec certs made. Received: {path} ({err}).") from err
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound) as err:
+        raise ConfigError(
+            "--renew takes certificates that fl-rec certs made, by the authority there. Received: "
+            f"{path} ({err or 'of another authority'}). Take it out of the folder."
+        ) from err
     return [str(each.value) for each in names]
 
 

@@ -92,6 +92,15 @@ def test_new_ones_by_the_same_authority(tmp_path: Path, capsys: pytest.CaptureFi
     assert tls.check() == {"client-1"}
 
 
+def test_no_new_one_by_a_name_that_another_has_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    certs.create(tmp_path / "certs", 1, [])
+    certs.create(tmp_path / "theirs", 2, [])
+    planted = tmp_path / "certs" / "client-0.crt"
+    planted.write_bytes((tmp_path / "theirs" / "client-1.crt").read_bytes())
+    code, _, err = play(capsys, tmp_path / "certs", "--renew")
+    assert code == 1 and f"by the authority there. Received: {planted} (of another authority)." in err
+
+
 def test_certificates_that_are_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "certs"
     play(capsys, folder, "--clients", 3)
