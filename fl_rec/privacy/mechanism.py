@@ -18,6 +18,7 @@ still a sampled Gaussian mechanism, given those before.
 It does not cover
 - the figures of metrics.jsonl, result.json and the tables: counts of rows, losses, AUC, HR, NDCG and seconds, which
   workers tell each other as they are, and with validation shards the choice of the last epoch and the best by them;
+- other runs with the same users: each counts its own exchanges, and their epsilons and deltas add up;
 - the worker itself, which has its users' rows, and writes their private parameters to the run's folder;
 - what a model that training starts from has been trained on, which is why it must be declared to be public
   (`privacy.public_start`), and the numbers of users and items;

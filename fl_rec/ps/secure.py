@@ -12,7 +12,7 @@ import paddle
 
 from fl_rec.errors import RunError
 from fl_rec.nets import graph
-from fl_rec.privacy.secure_sum.clients import LEAST_CLIENTS, noise_part, threshold_of
+from fl_rec.privacy.secure_sum.clients import noise_part, threshold_of
 from fl_rec.privacy.secure_sum.fixed_point import FixedPoint
 from fl_rec.privacy.secure_sum.member import DEALT, VIEW, Member, require_enough, unmask
 from fl_rec.privacy.secure_sum.primitives import SEED
@@ -108,10 +108,10 @@ class SecureGeo(SynchronousGeo):
         """
         index, workers = member.number, len(everyone)
         threshold = max(threshold_of(len(keys)), self._least)
-        if len(keys) < max(threshold, LEAST_CLIENTS):
+        if len(keys) < threshold:
             raise RunError(
-                f"{what}: a sum that hides what each client has needs {max(threshold, LEAST_CLIENTS)} clients that "
-                f"train. Received: {len(keys)}. Have more of them take part, or leave runner.secure_aggregation out."
+                f"{what}: a sum that hides what each client has needs {threshold} clients that train. Received: "
+                f"{len(keys)}. Have more of them take part, or leave runner.secure_aggregation out."
             )
         dealt = member.deal(keys, threshold) if index in keys else {}
         table = self._tell_each(dealt, workers, DEALT, f"{what}: everyone's shares")

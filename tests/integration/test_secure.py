@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ import pytest
 from fl_rec.evaluation.metrics import Times
 from fl_rec.privacy.secure_sum.fixed_point import FixedPoint
 
-from .conftest import ROOT, WORKERS, Finished, Job, SharedJob
+from .conftest import ROOT, Finished, Job, Once, SharedJob, run_script
 
-EPOCHS, EXCHANGES = 3, 2
+WORKERS, EPOCHS, EXCHANGES = 4, 3, 2  # one of four may be lost, and of three none
 SPOILT, KILLED = 1, 2
 TIMES = ("seconds", "rows_per_second", *Times().to_record())
 
@@ -77,7 +78,14 @@ if __name__ == "__main__":
 """
 
 
-def prepare(job: Job) -> None:
+@pytest.fixture(scope="session")
+def four_shards(prepared: Path, once: Once) -> Path:
+    split = ("datasets/movielens/gen_heter_data.py", "--data", prepared, "--num_shards", WORKERS)
+    return once("four_shards", lambda folder: run_script(*split, "--out", folder))
+
+
+def prepare(job: Job, shards: Path) -> None:
+    job.runner.update({f"{which}_data_dir": str(shards / f"fl_{which}_data") for which in ("train", "test")})
     (job.folder / "witness.py").write_text(WITNESS)
     job.arguments += ["--script", job.folder / "witness.py", "--server_num=2"]
     job.runner.update(epochs=EPOCHS, exchanges_per_epoch=EXCHANGES, resample_negatives=4)
@@ -85,8 +93,8 @@ def prepare(job: Job) -> None:
 
 
 @pytest.fixture(scope="session")
-def secure(shared_job: SharedJob) -> Finished:
-    return shared_job("secure", prepare)
+def secure(shared_job: SharedJob, four_shards: Path) -> Finished:
+    return shared_job("secure", lambda job: prepare(job, four_shards))
 
 
 def seen_of(finished: Finished) -> list[dict[str, np.ndarray]]:
@@ -99,7 +107,9 @@ def test_the_sum_is_the_plain_one_also_without_who_was_lost(secure: Finished) ->
     assert {"mlp_item_embedding"} < names and "mlp_user_embedding" not in names
     for exchange in range(EPOCHS * EXCHANGES):
         spoilt = exchange // EXCHANGES == 1
-        rows = [0 if spoilt and worker == SPOILT else int(workers[worker][f"{exchange}/rows"]) for worker in range(3)]
+        rows = [
+            0 if spoilt and worker == SPOILT else int(each[f"{exchange}/rows"]) for worker, each in enumerate(workers)
+        ]
         for name in names:
             before = workers[0][f"{exchange}/before/{name}"].astype(float)
             change = sum(
@@ -147,8 +157,10 @@ def test_the_model_that_is_saved_is_the_workers(secure: Finished, commands: Any)
     assert evaluated["hr"] == pytest.approx(secure.result["last"]["hr@10"], abs=1e-9)
 
 
-def test_who_is_killed_in_an_exchange_is_named_and_the_run_ends_as_the_unbroken_one(job: Job, secure: Finished) -> None:
-    prepare(job)
+def test_who_is_killed_in_an_exchange_is_named_and_the_run_ends_as_the_unbroken_one(
+    job: Job, secure: Finished, four_shards: Path
+) -> None:
+    prepare(job, four_shards)
     job.runner.update(on_worker_loss="restart")
     (job.folder / "kill").touch()
     finished = job.succeed()

@@ -207,22 +207,24 @@ def test_who_cannot_send_is_lost_after_it_has_dealt_and_the_rest_is_added_up(mon
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "runner", "error", "says"),
+    ("count", "spoilt", "runner", "error", "says"),
     [
-        ((1,), {"on_divergence": "stop"}, Diverged, "Received: others from worker.1, which reached nobody"),
-        ((0, 1, 4), {}, RunError, "A secure sum needs 4 of the 6 clients that began it. Received: 3"),
-        (range(6), {}, RunError, "A secure sum needs 4 of the 6 clients that began it. Received: 0"),
+        (6, (1,), {"on_divergence": "stop"}, Diverged, "Received: others from worker.1, which reached nobody"),
+        (6, (0, 1, 4), {}, RunError, "A secure sum needs 4 of the 6 clients that began it. Received: 3"),
+        (6, range(6), {}, RunError, "A secure sum needs 4 of the 6 clients that began it. Received: 0"),
+        # Of a sum of two, each would know the other's.
+        (3, (1,), {}, RunError, "A secure sum needs 3 of the 3 clients that began it. Received: 2"),
     ],
     ids=str,
 )
 def test_or_all_end_and_nothing_is_opened(
-    monkeypatch: pytest.MonkeyPatch, spoilt: Any, runner: dict[str, Any], error: type[Exception], says: str
+    monkeypatch: pytest.MonkeyPatch, count: int, spoilt: Any, runner: dict[str, Any], error: Any, says: str
 ) -> None:
-    workers = Workers(6, monkeypatch, **runner)
-    workers.change(drawn(*range(6)))
+    workers = Workers(count, monkeypatch, **runner)
+    workers.change(drawn(*range(count)))
     for worker in spoilt:
         workers.exchanges[worker].spoilt(Diverged("a loss of nan"))
-    ended = workers.merge([1] * 6)
+    ended = workers.merge([1] * count)
     assert {type(each) for each in ended} == {error} and all(says in str(each) for each in ended)
     for each in workers.exchanges:
         assert not any("opened" in what for what in each.runtime.gathers)

@@ -22,13 +22,13 @@ _PACKAGES = {"cryptography": "cryptography", "Crypto": "pycryptodome"}
 
 
 def threshold_of(clients: int) -> int:
-    """How many of some clients must stay to the end: a third may be lost, and fewer than these learn nothing."""
-    return clients - clients // 3
+    """How many of some clients must stay to the end: a third may be lost, if enough are left. Fewer learn nothing."""
+    return max(clients - clients // 3, LEAST_CLIENTS)
 
 
 def least_of(config: Config, clients: int) -> int:
     """How many of so many clients must train at once: with differential privacy as many as add all of its noise."""
-    return max(LEAST_CLIENTS, threshold_of(clients) if config.privacy.clip is not None else 0)
+    return LEAST_CLIENTS if config.privacy.clip is None else threshold_of(clients)
 
 
 def noise_part(config: Config, clients: int) -> NoisePart:

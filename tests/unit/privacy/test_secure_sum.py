@@ -254,7 +254,7 @@ def test_a_threshold_that_two_halves_could_reach_is_none() -> None:
 
 def test_shares_that_somebody_has_altered_or_changed_about() -> None:
     everyone = Everyone(range(3), {1: 2, 2: 2})
-    with pytest.raises(RunError, match="needs 2 of the 3"):
+    with pytest.raises(RunError, match="needs 3 of the 3"):
         everyone.sum(values_of(range(3)))
     for spoil in (lambda text: text[:-1] + bytes([text[-1] ^ 1]), lambda text: everyone.dealt[1][2]):
         member = Member(0)
@@ -293,7 +293,7 @@ def test_a_key_that_is_none() -> None:
 
 
 def test_how_many_must_stay() -> None:
-    assert [threshold_of(clients) for clients in (3, 4, 6, 10, 256)] == [2, 3, 4, 7, 171]
+    assert [threshold_of(clients) for clients in (3, 4, 6, 10, 256)] == [3, 3, 4, 7, 171]
     assert all(2 * threshold_of(n) > n for n in range(1, 300)), "two sums can't be opened by different halves"
 
 
