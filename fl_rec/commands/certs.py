@@ -286,7 +286,7 @@ def _names_in(path: Path, authority: Authority) -> list[str]:
     except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound) as err:
         raise ConfigError(
             "--renew takes certificates that fl-rec certs made, by the authority there. Received: "
-            f"{path} ({err or 'of another authority'}). Take it out of the folder."
+            f"{path} ({str(err) or 'of another authority'}). Take it out of the folder."
         ) from err
     return [str(each.value) for each in names]
 
@@ -301,7 +301,7 @@ def _serial_of(folder: Path, name: str, authority: Authority) -> int:
     except (OSError, ValueError, TypeError, InvalidSignature) as err:
         raise ConfigError(
             f"--revoke takes names whose certificates, by the authority there, are in {folder}. Received: {name} "
-            f"({err or 'of another authority'})."
+            f"({str(err) or 'of another authority'})."
         ) from err
     return int(cert.serial_number)
 

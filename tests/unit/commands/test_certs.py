@@ -98,7 +98,7 @@ def test_no_new_one_by_a_name_that_another_has_given(tmp_path: Path, capsys: pyt
     planted = tmp_path / "certs" / "client-0.crt"
     planted.write_bytes((tmp_path / "theirs" / "client-1.crt").read_bytes())
     code, _, err = play(capsys, tmp_path / "certs", "--renew")
-    assert code == 1 and f"by the authority there. Received: {planted} (of another authority)." in err
+    assert code == 2 and f"by the authority there. Received: {planted} (of another authority)." in err
 
 
 def test_certificates_that_are_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
