@@ -94,6 +94,7 @@ class CoordinatorClient:
                 "bytes. Make the fields of report_fields() smaller, or raise the limit."
             )
         wait, lost_at = FIRST_WAIT, 0.0
+        why: str | None = None  # it could not be reached, once that is known
         while True:
             # A coordinator that stands still is connected to by the kernel, and never greets.
             connected = self._await_connection(wait)
@@ -111,9 +112,11 @@ class CoordinatorClient:
                     ) from err
                 if connected and time.monotonic() - began > KEEPALIVE + KEEPALIVE_ANSWER:
                     lost_at = 0.0  # it was there all that time
-                first, lost_at = not lost_at, lost_at or time.monotonic()
+                    why = None
+                lost_at = lost_at or time.monotonic()
                 over = time.monotonic() - lost_at + PAUSE > timeout
-                why = why_refused(self.endpoint, self._tls) if not connected and (first or over) else ""
+                if not connected and (why is None or over):
+                    why = why_refused(self.endpoint, self._tls)
                 if why:
                     raise CoordinatorLost(f"The coordinator at {self.endpoint} could not be reached. {why}") from err
                 if over:

@@ -224,8 +224,9 @@ def names_of(found: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(names)
 
 
-def why_refused(address: str, tls: Tls | None, timeout: float = 2.0) -> str:
-    """Why no connection comes about, by one of one's own; "" if it is not for TLS, or the want of it.
+def why_refused(address: str, tls: Tls | None, timeout: float = 2.0) -> str | None:
+    """Why no connection comes about, by one of one's own; "" if it is not for TLS, or the want of it; None if nobody
+    has said anything in time.
 
     Args:
         address: "host:port" of the server.
@@ -261,6 +262,8 @@ def why_refused(address: str, tls: Tls | None, timeout: float = 2.0) -> str:
         if err.reason in _PLAIN:
             return f"{address} speaks no TLS: set tls.cert, tls.key and tls.ca there, or leave them out here."
         return f"For {address} the certificate {tls.cert} {_why(err)}."
+    except TimeoutError:
+        return None
     except OSError:
         return ""
     return ""

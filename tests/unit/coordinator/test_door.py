@@ -312,14 +312,14 @@ def test_a_coordinator_whose_certificate_will_not_do(certs: Path, name: str, say
 
 def test_without_tls_where_it_is_asked_for_and_the_reverse(serve: Serve, certs: Path) -> None:
     served = serve(certs)
-    text = served.refused(0, 0, CoordinatorLost, tls=None)
+    text = served.refused(0, 0, CoordinatorLost, tls=None, timeout=DEADLINE)
     assert text.endswith(f"could not be reached. {served.endpoint} asks for TLS: set tls.cert, tls.key and tls.ca.")
     assert {why for _, why in served.written()} <= {
         "it speaks no TLS: set tls.cert, tls.key and tls.ca there",
         "it shows no certificate: set tls.cert and tls.key there",
     }
     plain = serve()
-    text = plain.refused(0, 0, CoordinatorLost, tls=tls_of(certs, "client-0"))
+    text = plain.refused(0, 0, CoordinatorLost, tls=tls_of(certs, "client-0"), timeout=DEADLINE)
     assert f"{plain.endpoint} speaks no TLS: set tls.cert, tls.key and tls.ca there, or leave them out here." in text
     assert "it speaks no gRPC, or TLS where there is none" in [why for _, why in plain.written(count=2)]
     plain.play()

@@ -1133,6 +1133,19 @@ def test_nobody_listens(ask: Ask, timeout: float) -> None:
     assert text.startswith(f"The coordinator at {endpoint} could not be reached for {timeout:g} s (UNAVAILABLE: ")
 
 
+@pytest.mark.parametrize("said", [[None, None, "It asks for TLS."], ["", ""]])
+def test_why_there_is_no_connection_is_asked_until_it_is_known(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, said: list[str | None]
+) -> None:
+    """By connections that the coordinator sees."""
+    answers = iter(said)
+    monkeypatch.setattr("fl_rec.coordinator.client.why_refused", lambda *_: next(answers))
+    known = bool(said[-1])
+    text = text_of(ask(f"127.0.0.1:{free_port()}", 0, 0, timeout=DEADLINE if known else 2.0), CoordinatorLost)
+    assert ("could not be reached. It asks for TLS." in text) == known
+    assert next(answers, "no more") == "no more"
+
+
 def test_clock_that_is_set_back_while_a_client_waits(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     # gRPC's own future would wait an hour more.
     hours, true_time = itertools.chain([0], itertools.repeat(1)), time.time
