@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # Bytes that are taken out of TLS at once, and seconds for the last ones to be sent.
 _BLOCK, _LINGER = 1 << 16, 5.0
-_CLIENT = re.compile(r"client-(\d{1,9})$")
+_CLIENT = re.compile(r"client-(0|[1-9][0-9]{0,8})")
 
 
 class Guest(asyncio.Protocol):
@@ -164,7 +164,7 @@ class Guest(asyncio.Protocol):
         self._answer(lock)
         if lock.greeted and not greeted:
             self.who = f"{self.who} ({', '.join(sorted(lock.names))})"
-            self.certified = frozenset(int(found[1]) for each in lock.names if (found := _CLIENT.match(each)))
+            self.certified = frozenset(int(found[1]) for each in lock.names if (found := _CLIENT.fullmatch(each)))
             for client in self.certified:
                 self._door.shown(self, client)
             self._later["in"] = self._loop.create_task(self._come_in())

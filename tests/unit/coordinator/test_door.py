@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 
 pytest.importorskip("cryptography")
 
-from fl_rec.commands.certs import revoke
+from fl_rec.commands.certs import Authority, revoke
 from fl_rec.config import CoordinatorConfig
 from fl_rec.coordinator import door, guest, reception
 from fl_rec.coordinator.client import CoordinatorClient, CoordinatorLost
@@ -34,7 +35,7 @@ from fl_rec.files import parse_json
 from fl_rec.runs.audit import Audit
 from fl_rec.secure import Tls, why_refused
 from tests.unit.coordinator.scripted import Scripted
-from tests.unit.secure.certificates import make, tls_of
+from tests.unit.secure.certificates import DAY, make, tls_of, write
 
 DEADLINE, CLIENTS, SECRET, LIMIT = 30.0, 3, "the secret of this run", 1 << 16
 OWN = object()
@@ -357,6 +358,17 @@ def test_a_host_whose_certificate_names_no_client_shows_tokens(serve: Serve, cer
     with ThreadPoolExecutor(CLIENTS) as pool:
         told = pool.map(lambda client: served.report(client, 0, tls=host), range(CLIENTS), timeout=DEADLINE)
         assert [each.next_state for each in told] == ["JOIN"] * CLIENTS
+
+
+@pytest.mark.parametrize(
+    "name", ["client-\u0660", "client-0\n", "client-00", "CLIENT-0", "client-0.x", "client-*", "*"]
+)
+def test_a_name_that_is_nearly_a_clients(serve: Serve, certs: Path, tmp_path: Path, name: str) -> None:
+    served, now = serve(certs), datetime.now(timezone.utc)
+    write(tmp_path, "nearly", Authority.load(certs).issue(name, ["x"], now - DAY, now + 30 * DAY))
+    shown = Tls(tmp_path / "nearly.crt", tmp_path / "nearly.key", certs / "ca.crt")
+    assert "(UNAUTHENTICATED)" in served.refused(0, 0, tls=shown, token="")
+    assert served.coordinator._reports == {}
 
 
 @pytest.mark.parametrize("token", ["", "wrong", token_for(SECRET, 1), token_for("another run's", 0)])
