@@ -470,11 +470,12 @@ def test_the_extremes_of_a_number_do_not_count() -> None:
         assert exchange.remarks() == [f"worker.4's changes were {far}", f"worker.4's changes of a row of w were {far}"]
 
 
-def test_what_is_sent_beside_is_noticed() -> None:
+@pytest.mark.parametrize("beside", [0.01, 1e-6])
+def test_what_is_sent_beside_is_noticed(beside: float) -> None:
     packed = np.float32([[1, 0], [2, 0], [3, 0]])
     told = [np.array([[10, each] for each in (1, 2, 3)], np.float64), np.zeros((3, 4)), packed.view(np.float64)]
     exchange = joined(RobustGeo, Together(0, told, aggregation="median", exchanges_per_epoch=1))
-    pull_what_is_wanted(exchange, 0.01)
+    pull_what_is_wanted(exchange, beside)
     change(exchange, "w", 0, 1.0)
     with pytest.raises(Diverged, match="Received: another items, w, which somebody has sent there beside"):
         exchange.merge(10, "epoch 0")
