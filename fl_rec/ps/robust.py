@@ -66,7 +66,7 @@ class RobustGeo(SynchronousGeo):
 
     def look_at_pulled(self, what: str) -> None:
         """Raises Diverged if the servers hold anything else than what this worker has worked out."""
-        # To the bit, but for numbers that a processor may take for 0: what is let pass would add up, exchange by exchange.
+        # To the bit, but for what a processor may take for 0: what is let pass would add up, exchange by exchange.
         far = [name for name, wanted in self._wanted.items() if not np.allclose(self._base[name], wanted, 0, 1e-30)]
         if far:
             raise Diverged(
