@@ -23,6 +23,8 @@ from fl_rec.runs.listing import TRAINING
 from fl_rec.runs.result import RunResult
 from fl_rec.secure import is_loopback
 
+# Connections at a time; another one is closed. Each takes a thread, and one of the files that the launcher may open.
+_CONNECTIONS = 64
 # Who has asked within these seconds is shown the end, and has as long to ask for it.
 _PATIENCE = 3.0
 _HEADERS = {
@@ -163,8 +165,20 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, page: LivePage) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.page = page
+        self.page, self._free = page, threading.Semaphore(_CONNECTIONS)
         super().__init__((host, port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that went away is no matter."""

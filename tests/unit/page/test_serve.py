@@ -6,7 +6,9 @@ import http.client
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -63,6 +65,26 @@ def test_nobody_sees_it_without_the_token(page: LivePage) -> None:
         answer = get(page, path)
         assert (answer.status, answer.text) == (404, "There is nothing here. Open the address as it was shown.\n")
     assert get(page, "").status == get(page, "content.json").status == 200
+
+
+def test_who_opens_many_connections_takes_no_files(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve._Handler, "timeout", 2 * DEADLINE)
+    monkeypatch.setattr(serve, "_CONNECTIONS", 2)
+    monkeypatch.setattr(serve, "_PATIENCE", 0.0)
+    page = LivePage("127.0.0.1", 0, lambda _: None)
+    page.starting(started(run))
+    with ExitStack() as held:
+        address = ("127.0.0.1", urlsplit(page.url).port)
+        peers = [held.enter_context(socket.create_connection(address, DEADLINE)) for _ in range(5)]
+        assert [peer.recv(1) for peer in peers[2:]] == [b""] * 3
+    for _ in range(4):  # those who have gone have made room, as soon as that is seen
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            with suppress(OSError, http.client.HTTPException):
+                assert get(page, "").status == 200
+                break
+            assert time.monotonic() < deadline
+    page.ended(RunResult(state="done"))
 
 
 def test_what_a_browser_is_told_not_to_do(page: LivePage) -> None:
