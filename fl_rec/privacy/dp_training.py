@@ -82,6 +82,7 @@ class DpTraining:
     def begin_epoch(self, epoch: int) -> None:
         """What is trained from now on is of this epoch."""
         self.exchanges = (epoch - 1) * self._config.runner.exchanges_per_epoch
+        self._ledger.exchanges = max(self._ledger.exchanges, self.exchanges)  # of a run whose ledger is not there
 
     def train(self) -> None:
         """Trains for the next exchange."""

@@ -210,6 +210,15 @@ def test_an_epoch_is_read_once(tmp_path: Path) -> None:
         assert each.rows.passes == [0, 1, 2]
 
 
+def test_a_ledger_that_was_lost_tells_of_the_model_at_least(tmp_path: Path) -> None:
+    with worker(tmp_path) as each:
+        training = each.open()
+        training.begin_epoch(3)
+        assert training.spent().exchanges == 4
+        training.train()
+        assert training.spent().exchanges == Ledger(tmp_path / "privacy" / "0.json", each.config).exchanges == 5
+
+
 def test_the_rate_is_that_of_the_exchange(tmp_path: Path) -> None:
     with worker(tmp_path) as each:
         whole, training = each.step(1), each.open()
