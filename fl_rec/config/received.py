@@ -1,7 +1,8 @@
-"""A configuration that a run or a model brings along, which may be somebody else's: it is read, and has nothing run.
+"""A configuration that a run or a model brings along, which may be somebody else's: it is read, has nothing run, and
+chooses no folder to write.
 
-Code and commands come from a user's own -m and -o. Relative paths in -o start at the current folder, not beside what
-was received.
+Code, commands and such a folder come from a user's own -m and -o. Relative paths in -o start at the current folder, not
+beside what was received.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ def _is_own_net(value: Any) -> bool:
 
 
 _NET = environment.shipped("models/ncf/static_model.py")
-# Keys by which a configuration has code or a command run, and whether a value does: what is built in does not.
-CODE: Mapping[str, Callable[[Any], bool]] = {
+# Keys by which a configuration has code or a command run, and whether a value does: what is built in does not;
+# or folders replaced and removed that may be any.
+OWN: Mapping[str, Callable[[Any], bool]] = {
     "runner.pipe_command": lambda value: value != KEYS["runner.pipe_command"].default,
     "runner.model_path": _is_own_net,
     "runner.exchange": _names_own,
@@ -53,17 +55,22 @@ CODE: Mapping[str, Callable[[Any], bool]] = {
     "coordinator.strategy": _names_own,
     "coordinator.options": _names_own,
     "distillation.students": _names_own,
+    "runner.model_save_path": lambda value: value is not None,
 }
 
 
-def load(path: Path, overrides: Sequence[str] = (), used: Collection[str] = tuple(CODE)) -> Config:
+def _does(name: str) -> str:
+    return "folders there replaced and removed" if name == "runner.model_save_path" else "code or a command run"
+
+
+def load(path: Path, overrides: Sequence[str] = (), used: Collection[str] = tuple(OWN)) -> Config:
     """The configuration in a run's file; see `from_tree`."""
     tree, _ = read(path)
     return from_tree(tree, path, overrides, used)
 
 
 def from_tree(
-    tree: Mapping[Any, Any], path: Path, overrides: Sequence[str] = (), used: Collection[str] = tuple(CODE)
+    tree: Mapping[Any, Any], path: Path, overrides: Sequence[str] = (), used: Collection[str] = tuple(OWN)
 ) -> Config:
     """A configuration as it was received, and the user's own overrides.
 
@@ -71,13 +78,13 @@ def from_tree(
         tree: as it was read.
         path: its file, for errors.
         overrides: the user's, whose relative paths start at the current folder.
-        used: keys of `CODE` that whoever asks for it goes by; others are as if they were left out.
+        used: keys of `OWN` that whoever asks for it goes by; others are as if they were left out.
 
     Raises:
-        ConfigError: one of these names code or a command, and no override does; or see `Config.load`.
+        ConfigError: one of these names code, a command or a folder to write, and no override does; or as `Config.load`.
     """
     left = dict(tree)
-    for name, is_code in CODE.items():
+    for name, is_code in OWN.items():
         section, _, key = name.partition(".")
         if name not in used and isinstance(left.get(section), Mapping) and is_code(left[section].get(key)):
             left[section] = {
@@ -88,9 +95,9 @@ def from_tree(
     given = {parse_override(each)[0] for each in overrides}
     for name in used:
         # An override of a mapping leaves what it does not name.
-        if CODE[name](config[name]) and (name not in given or isinstance(config[name], Mapping)):
+        if OWN[name](config[name]) and (name not in given or isinstance(config[name], Mapping)):
             raise ConfigError(
-                f"{path}: {name} has code or a command run, and a run or a model may be somebody else's: that is taken "
+                f"{path}: {name} has {_does(name)}, and a run or a model may be somebody else's: that is taken "
                 f"from your own -m and -o only. Received: {config[name]!r}. If you trust it, name it yourself: "
                 f"-o {name}=..., or -m FILE with your configuration."
             )

@@ -132,8 +132,10 @@ def coordinate_again(config: Config, run: RunDirectory) -> None:
     """Plays it again after it was lost, on the same endpoint, from the round where it was.
 
     Raises:
-        FLRecError: the run has no coordinator, or one that lives, or is over; or see `coordinate`.
+        FLRecError: the run has no coordinator, or one that lives, or is over; a link leads out of its folder; or see
+            `coordinate`.
     """
+    run.require_no_way_out()
     address = Address.read(run)
     if address is None:
         raise RunError(f"A coordinator is started again in a run that had one. Received: {run.path}, which had none.")

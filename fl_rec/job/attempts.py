@@ -91,9 +91,10 @@ def take_up(run: RunDirectory, job: Job) -> int | None:
 
     Raises:
         ConfigError: it has come to its end, or has none and did.
-        DataError: the job's data is another than the run's.
+        DataError: the job's data is another than the run's, or a link leads out of the run's folder.
         RunError: its job still goes on, or its folder can't be written.
     """
+    run.require_no_way_out()
     _require_end(run)
     with _writable(run):
         renumber(run, job.config.runner.model_save_path or run.model)

@@ -247,6 +247,19 @@ class RunDirectory:
                     path.unlink()
         return True
 
+    def require_no_way_out(self) -> None:
+        """DataError if a link leads out of it: the run may be somebody else's, and what is written, moved and removed
+        in it would be the user's own."""
+        home = os.path.realpath(self.path)
+        for folder, folders, names in os.walk(home):
+            for path in (os.path.join(folder, name) for name in (*folders, *names)):
+                if os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(home):
+                    raise DataError(
+                        "A run that goes on has all of its files in its folder: it writes, moves and removes them. "
+                        f"Received: {path}, a link to {os.readlink(path)!r}. If you trust the run, put what is meant "
+                        "in the link's place; else remove the link."
+                    )
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keeps other launchers from the run. RunError if one has it."""

@@ -133,7 +133,7 @@ def compress(
     signature["data"] = model.data_dirs
     try:
         with files.drafted(out) as draft:
-            _copy_others(model.folder, draft, bool(private_names))
+            _copy_others(model, draft, bool(private_names))
             models.write(net, draft, signature, private_names)
             # Of what is on the disk: Paddle does not say so if that was full.
             new = models.load(draft, client)
@@ -169,13 +169,23 @@ def _measured(folder: Path, net: InferenceNet, tested: Mapping[str, Any]) -> Fig
     return Figures(files, memory, _milliseconds(net), *figures)
 
 
-def _copy_others(source: Path, target: Path, with_private: bool) -> None:
-    """Copies what is beside a model: names of items, for instance, and the private parts if they are wanted."""
-    for path in sorted(source.iterdir()):
-        if path.is_file() and path.stem != PREFIX and path.name != SIGNATURE:
-            shutil.copyfile(path, target / path.name)
+def _copy_others(model: SavedModel, target: Path, with_private: bool) -> None:
+    """Copies what is beside a model: names of items, for instance, and the private parts if they are wanted.
+
+    A link that model.json does not list, with its checksum, may lead to what is the user's own, and is left out.
+    """
+    source, listed = model.folder, model.signature.get("files", ())
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        paths = (Path(folder, name) for name in names)
+        return [path.name for path in paths if path.is_symlink() and str(path.relative_to(source)) not in listed]
+
+    names = [path.name for path in sorted(source.iterdir()) if path.is_file()]
+    for name in sorted({*names} - {*left_out(str(source), names), SIGNATURE}):
+        if Path(name).stem != PREFIX:
+            shutil.copyfile(source / name, target / name)
     if with_private:
-        shutil.copytree(source / "private", target / "private")
+        shutil.copytree(source / "private", target / "private", ignore=left_out)
 
 
 def _milliseconds(net: InferenceNet) -> float | None:

@@ -349,6 +349,21 @@ def test_what_is_compressed_already(tmp_path: Path, model: Path, capsys: pytest.
         assert "A model is compressed once, from float32. Received: one with embeddings of 8 or 4 bits." in said
 
 
+def test_a_link_to_what_is_none_of_the_models(tmp_path: Path, model: Path) -> None:
+    """One that is listed, as a store of large files has them, is followed."""
+    (tmp_path / "secret").write_text("of the user's own")
+    (model / "README.txt").symlink_to(tmp_path / "secret")
+    (model / "private" / "notes.txt").symlink_to(tmp_path / "secret")
+    for stored in (model / "items.csv", model / "private" / "1.npz"):
+        stored.rename(tmp_path / stored.name)
+        stored.symlink_to(tmp_path / stored.name)
+    assert run(model, "--out", tmp_path / "pruned", "--prune", 0.5) == 0
+    made = {str(path.relative_to(tmp_path / "pruned")) for path in (tmp_path / "pruned").rglob("*") if path.is_file()}
+    assert {"items.csv", "private/0.npz", "private/1.npz"} < made
+    assert not made & {"README.txt", "private/notes.txt"}
+    assert not any(path.is_symlink() for path in (tmp_path / "pruned").rglob("*"))
+
+
 def test_weights_that_are_not_finite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = ncf(configured(tmp_path, "fl_mf"))
     bad = net.parameter("mf_item_embedding")

@@ -1,4 +1,5 @@
-"""A command that is planted in a file which a person may receive is not run: a test per kind of file.
+"""A command that is planted in a file which a person may receive is not run, and a path chooses none of the user's own
+files: a test per kind of file.
 
 Operators of a saved model are in tests/paddle/test_models.py.
 """
@@ -7,8 +8,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from fl_rec import cli
 from fl_rec.config import Config
 from fl_rec.errors import ConfigError, DataError
 from fl_rec.files import read_arrays
+from fl_rec.job import attempts
 from fl_rec.runs import private_parts
 from fl_rec.runs.directory import Launch, RunDirectory
 
@@ -136,6 +140,52 @@ def test_a_run_that_is_to_go_on(
     file.write_text(CODE.format(str(planted)))
     assert cli.main(["resume", str(run.path)]) == 2
     assert f"{run.config}: {key} {PLANTED}" in capsys.readouterr().err
+
+
+def test_a_folder_that_a_run_would_replace(
+    tmp_path: Path, make_job: MakeJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_with(make_job, tmp_path / "run", runner={"model_save_path": str(tmp_path / "theirs")})
+    Launch(2, 1, 0).write(run)
+    assert cli.main(["resume", str(run.path)]) == 2
+    says = f"{run.config}: runner.model_save_path has folders there replaced and removed, and a run or a model may be "
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["coordinator", "log", "model", "audit.jsonl", "log/server.0", "checkpoint/1"])
+def test_a_link_out_of_a_run(name: str, tmp_path: Path, make_job: MakeJob, capsys: pytest.CaptureFixture[str]) -> None:
+    """A strategy's files are removed when a run goes on, logs moved, models replaced."""
+    run = run_with(make_job, tmp_path / "run")
+    theirs = tmp_path / "theirs"
+    (theirs / "1").mkdir(parents=True)
+    for path in (theirs / "notes.txt", theirs / "1" / "notes.txt"):
+        path.write_text("of the user's own")
+    before = {path: path.stat().st_mtime_ns for path in theirs.rglob("*")}
+    link = run.path / name
+    if link.is_dir():
+        link.rmdir()
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to("../theirs" if "/" not in name else theirs / "notes.txt")
+    says = re.escape(f"Received: {link}, a link to '") + ".*notes.txt'" * ("/" in name)
+    with pytest.raises(DataError, match=says):
+        attempts.take_up(run, as_checked(run))
+    assert cli.main(["coordinator", str(run.path)]) == 2
+    assert re.search(says, capsys.readouterr().err)
+    assert {path: path.stat().st_mtime_ns for path in theirs.rglob("*")} == before
+
+
+def test_a_link_within_a_run(tmp_path: Path, make_job: MakeJob) -> None:
+    """Also where the run's folder is reached through one."""
+    run = run_with(make_job, tmp_path / "run")
+    (run.log / "newest").symlink_to("../metrics.jsonl")
+    (run.path / "model").symlink_to(run.path.resolve() / "log")
+    (tmp_path / "link").symlink_to("run")
+    again = RunDirectory(tmp_path / "link")
+    assert attempts.take_up(again, as_checked(again)) is None
+
+
+def as_checked(run: RunDirectory) -> Any:
+    return SimpleNamespace(config=Config.load(run.config))
 
 
 def test_a_training_script_of_a_run(
