@@ -207,7 +207,11 @@ def _play(command: ModuleType, options: argparse.Namespace, program: str) -> int
     except Exception as err:
         if options.debug:
             traceback.print_exc()
-        print(f"{program}: error: {_in_words(err).replace('fl-rec ', f'{called_as()} ')}", file=sys.stderr)
+        from fl_rec.tables import printable
+
+        # What it quotes may be somebody else's.
+        said = printable(_in_words(err).replace("fl-rec ", f"{called_as()} "), but="\n\t")
+        print(f"{program}: error: {said}", file=sys.stderr)
         return 2
 
 

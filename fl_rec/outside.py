@@ -20,15 +20,6 @@ Number = Annotated[float, Strict(), AllowInfNan(False)]
 Share = Annotated[Number, Ge(0), Le(1)]
 
 
-def printable(text: str, but: str = "") -> str:
-    """A text with "?" for what would steer a terminal, or begin a line that seems to be somebody else's.
-
-    Args:
-        but: characters that stay.
-    """
-    return "".join(each if each.isprintable() or each in but else "?" for each in text)
-
-
 def _inside(name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:

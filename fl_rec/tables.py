@@ -1,13 +1,40 @@
-"""Tables for people: columns in line on a terminal, also where letters are two columns wide."""
+"""Tables for people: columns in line on a terminal, also where letters are two columns wide. And what steers none."""
 
 from __future__ import annotations
 
+import json
 import math
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 GAP = "  "
 RULE: Sequence[str] = ()  # in the place of a line of cells: a line of dashes as wide as the table
+
+
+def printable(text: str, but: str = "") -> str:
+    """A text with "?" for what would steer a terminal, or begin a line that seems to be somebody else's.
+
+    Args:
+        but: characters that stay. Spaces of any width do, and what joins letters of some scripts or parts them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in but or _is_shown(each) else "?" for each in text)
+
+
+def _is_shown(letter: str) -> bool:
+    return letter in "\u200c\u200d" or unicodedata.category(letter) == "Zs"
+
+
+def shown_json(content: Any, indent: int | None = None) -> str:
+    """JSON in which letters are as they are, for a program or a terminal: what would steer one is written as an
+    escape."""
+    return json.dumps(content, indent=indent, ensure_ascii=False).translate(_ESCAPES)
+
+
+# Those beside the ones that JSON never has: delete, and the second set of controls.
+_ESCAPES = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 def figure(value: float | None, spec: str) -> str:
@@ -26,11 +53,11 @@ def format_table(
 
     Args:
         title: a line of its own before them.
-        lines: one cell per column, the header's too; and `RULE`s.
+        lines: one cell per column, the header's too; and `RULE`s. Of somebody else's text nothing steers a terminal.
         left: numbers of the columns that are aligned left; the others are aligned right.
         widths: of the columns, cells that are too long being cut; None for as wide as they need.
     """
-    lines = list(lines)
+    lines = [[printable(cell) for cell in line] for line in lines]
     titles = [] if title is None else [title]
     widths = column_widths(lines) if widths is None else widths
     rule = "-" * (sum(widths) + len(GAP) * (len(widths) - 1))
@@ -52,6 +79,7 @@ def text_width(text: str) -> int:
 
 def cut(text: str, width: int) -> str:
     """A text, with an ellipsis for what does not fit."""
+    text = printable(text, but="\n")
     if text_width(text) <= width:
         return text
     while text_width(text) > width - 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shutil
 import sys
@@ -18,7 +17,7 @@ from fl_rec.commands.words import bytes_in_words, seconds_in_words
 from fl_rec.errors import ConfigError, RunError
 from fl_rec.runs.directory import RUNS, RunDirectory
 from fl_rec.runs.listing import Listed, find_run, goes_on, list_runs, measuring
-from fl_rec.tables import cut, figure, format_table, text_width
+from fl_rec.tables import cut, figure, format_table, printable, shown_json, text_width
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +36,7 @@ def command(options: argparse.Namespace) -> int:
         return _remove([find_run(name, options.project) for name in options.runs], options.yes)
     found = list_runs(options.project)
     if options.json:
-        print(json.dumps([to_plain(each) for each in found], indent=2, ensure_ascii=False))
+        print(shown_json([to_plain(each) for each in found], indent=2))
     elif found:
         print(to_table(found, shutil.get_terminal_size().columns, time.time()))
     else:
@@ -78,7 +77,7 @@ def to_table(found: Sequence[Listed], width: int, now: float) -> str:
     head, *rows = format_table(lines, left=(0, 1, 2), widths=widths).splitlines()
     for each, row in zip(found, rows):
         typed = [word for word in each.overrides if not word.startswith("runner.run_dir=")]  # which names the run
-        told = [" ".join(typed and ["-o", *typed]), " ".join(each.error.split())]
+        told = [printable(" ".join(typed and ["-o", *typed])), " ".join(each.error.split())]
         head = "\n".join([head, row, *(f"  {cut(line, width - 2)}" for line in told if line)])
     return head
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from fl_rec.files import append_line
-from fl_rec.outside import printable
 from fl_rec.secure.rates import Rate
+from fl_rec.tables import printable
 
 log = logging.getLogger(__name__)
 

@@ -143,11 +143,11 @@ def measuring(folders: Sequence[Path]) -> Iterator[Callable[[], list[int]]]:
     Yields:
         the bytes that each takes on the disk; 0 of one that has vanished.
     """
-    command = ["du", "-sk", "--", *map(str, folders)]
+    command = ["du", "-sk0", "--", *map(str, folders)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as du:
 
         def sizes() -> list[int]:
-            lines = (line.partition("\t") for line in du.communicate()[0].splitlines())
+            lines = (line.partition("\t") for line in du.communicate()[0].split("\0")[:-1])
             found = {path: 1024 * int(kilobytes) for kilobytes, _, path in lines}
             return [found.get(str(folder), 0) for folder in folders]
 
@@ -186,7 +186,10 @@ def _listed(path: Path, short: str) -> Listed:
 def typed(command: str) -> tuple[str, tuple[str, ...]]:
     """The name of the configuration's file that a command line has, "" if it has none, and its overrides."""
     file, overrides, option = "", [], ""
-    for word in shlex.split(command):
+    words: list[str] = []
+    with suppress(ValueError):  # no command line: a quotation without its end
+        words = shlex.split(command)
+    for word in words:
         option = word if word.startswith("-") else option
         if option in ("-m", "--config_yaml") and word.endswith((".yaml", ".yml")):  # and no module, as of python -m
             file = Path(word).name

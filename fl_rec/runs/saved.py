@@ -61,7 +61,7 @@ class SavedModel:
         run = RunDirectory(inside[0]) if inside else None
         folder = _model_of(run) if run and run.path == path else path
         there = False
-        with suppress(OSError):  # a name that no file system takes
+        with suppress(OSError, ValueError):  # a name that no file system takes
             recover(folder)
             there = (folder / f"{PREFIX}.pdmodel").is_file()
         if not there:

@@ -10,7 +10,6 @@ for each in model.recommend(user=42, top=10):
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections import Counter
@@ -27,7 +26,7 @@ from fl_rec.data.catalogue import Catalogue
 from fl_rec.errors import DataError
 from fl_rec.runs.saved import SavedModel, is_project, newest_export, newest_run
 from fl_rec.serving.export import export
-from fl_rec.tables import RULE, column_widths, cut, format_table
+from fl_rec.tables import RULE, column_widths, cut, format_table, shown_json
 
 # Rows of one run of the program: all items of MovieLens, and of a larger catalogue no more than memory is for.
 _ROWS = 1 << 16
@@ -190,7 +189,7 @@ def command(options: argparse.Namespace) -> int:
         recommended = model.recommend(user, options.top)
         if options.format == "json":
             history = model.history(user)[: options.history] if options.history else []
-            text = json.dumps(to_record(user, recommended, history), ensure_ascii=False)
+            text = shown_json(to_record(user, recommended, history))
         else:
             width = shutil.get_terminal_size().columns
             text = "\n\n" * bool(number) + to_text(user, recommended, model.history(user), options.history, width)

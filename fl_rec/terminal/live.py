@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fl_rec.job.observers import RoleView, Started
-from fl_rec.tables import cut, text_width
+from fl_rec.tables import cut, printable, text_width
 from fl_rec.terminal.passing import Client, Pass, passing
 from fl_rec.terminal.screen import NORMAL, VERBOSE, Screen
 from fl_rec.terminal.story import Story, Told
@@ -85,7 +85,7 @@ class Live(Screen):
 
     def say(self, text: str) -> None:
         # A table that is too wide is the terminal's to break: rich would do it at spaces.
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(printable(text, but="\n\t")), soft_wrap=True)
 
     def say_note(self, text: str) -> None:
         kind = re.sub(r"\d", "", text)
@@ -116,7 +116,7 @@ class Live(Screen):
         grid = Table.grid()
         grid.add_column(width=_LABEL, no_wrap=True)
         grid.add_column(overflow="fold")
-        grid.add_row(Text(label, style), Text(text))
+        grid.add_row(Text(label, style), Text(printable(text, but="\n\t")))
         self._console.print(grid)
 
     def say_epoch(self, story: Story, told: Told) -> None:

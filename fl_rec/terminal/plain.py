@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from fl_rec.job.observers import RoleView
+from fl_rec.tables import printable
 from fl_rec.terminal.passing import passing
 from fl_rec.terminal.screen import NORMAL, Screen
 from fl_rec.terminal.story import Story, Told
@@ -26,7 +27,7 @@ class Plain(Screen):
         self._said, self._said_at = "", -math.inf
 
     def say(self, text: str) -> None:
-        print(time.strftime("%H:%M:%S"), text, file=self._file, flush=True)
+        print(time.strftime("%H:%M:%S"), printable(text, but="\n\t"), file=self._file, flush=True)
 
     def say_note(self, text: str) -> None:
         self.say(f"note: {text}")

@@ -14,7 +14,7 @@ from fl_rec.job import attempts
 from fl_rec.job.observers import Started
 from fl_rec.runs.hosts import said
 from fl_rec.runs.result import DONE, RunResult
-from fl_rec.tables import figure
+from fl_rec.tables import figure, printable
 from fl_rec.terminal.passing import Pass
 from fl_rec.terminal.words import changed, compared, duration, place, plural, signed
 
@@ -76,7 +76,8 @@ class Story:
 
     def title(self, number: int) -> str:
         """What a client is called: "client 3", or "3 Nairobi"."""
-        return f"{number} {self.job.clients[number]}" if number < len(self.job.clients) else f"client {number}"
+        names = self.job.clients
+        return printable(f"{number} {names[number]}" if number < len(names) else f"client {number}")
 
     def _against_its_own(self, record: EpochRecord) -> str:
         """What a client's HR@K would be by popularity; "" if that is not known."""

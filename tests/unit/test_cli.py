@@ -33,8 +33,9 @@ def test_the_help_lists_every_command_and_imports_none() -> None:
 
 
 def test_an_error_of_the_project_is_one_message_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["coordinator", "no/such/run"]) == 2
-    assert capsys.readouterr().err.startswith("fl-rec: error: RUN must be a run's folder. Received: ")
+    assert cli.main(["coordinator", "no/such\x1b[2J\x9bm/run"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("fl-rec: error: RUN must be a run's folder. Received: ") and "no/such?[2J?m/run" in said
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 
-from fl_rec.tables import RULE, column_widths, cut, figure, format_table, text_width
+from fl_rec.tables import RULE, column_widths, cut, figure, format_table, printable, shown_json, text_width
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,20 @@ def test_given_widths_cut_and_pad() -> None:
         "---------",
         "        2",
     ]
+
+
+STEERS = "\x1b]0;name\x07\x9b2J\r\u202e\x7f"
+
+
+def test_nothing_steers_the_terminal() -> None:
+    assert printable(f"{STEERS}\n\t", but="\n") == "??0;name??2J???\n?".replace("??0", "?]0", 1)
+    assert cut(STEERS, 80) == format_table([[STEERS]]) == "?]0;name??2J???"
+    assert format_table([["a\nb", "1"], RULE], left=[0]).splitlines()[0] == "a?b  1"
+    kept = "霸王\u3000别姬 \u0645\u06cc\u200c\u062e 10\u00a0%"
+    assert printable(kept) == kept
+
+
+def test_json_is_read_as_it_was() -> None:
+    text = shown_json({"title": f"霸王{STEERS}"})
+    assert "霸王" in text and printable(text) == text.replace("\u202e", "?")
+    assert json.loads(text) == {"title": f"霸王{STEERS}"}

@@ -19,10 +19,11 @@ from pydantic import StringConstraints
 
 from fl_rec.errors import DataError, FLRecError
 from fl_rec.job.judge import Kind
-from fl_rec.outside import Count, Number, as_typed, printable
+from fl_rec.outside import Count, Number, as_typed
 from fl_rec.runs.activity import Activity
 from fl_rec.runs.directory import AWAY_KEY, RESUME_KEY
 from fl_rec.runs.roles import RoleStatus
+from fl_rec.tables import printable
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from fl_rec.errors import DataError
-from fl_rec.outside import printable
+from fl_rec.tables import printable
 
 # How many different refusals are told on the terminal, since a stranger may come again and again; see the audit.
 _MOST = 20

@@ -61,6 +61,24 @@ def test_what_was_set_stands_below(
     assert capsys.readouterr().out.splitlines()[2:] == ["  -o a.b=1 c=2", f"  worker.3: no memory{'!' * 58}…"]
 
 
+def test_somebody_elses_run_neither_steers_the_terminal_nor_hides_the_others(
+    make_run: MakeRun, begin: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steers = "\x1b[2J\x9bm"
+    make_run("good", (0.5,), {"state": "done"})
+    begin(make_run("a", (), {"state": "failed", "error": steers}), f"x -m '{steers}.yaml' -o 'a.b={steers}\n'")
+    begin(make_run("b"), "x -m 'no end.yaml")
+    make_run(f"c\nd\t{steers}")
+    assert cli.main(["runs", "--project", str(tmp_path)]) == 0
+    listed = capsys.readouterr().out
+    assert all(line.isprintable() for line in listed.splitlines())
+    assert all(f"\n{name}  " in listed for name in ("good", "a", "b", "c?d??[2J?m"))
+    assert cli.main(["runs", "--project", str(tmp_path), "--json"]) == 0
+    text = capsys.readouterr().out
+    assert all(line.isprintable() for line in text.splitlines())
+    assert {each["error"] for each in json.loads(text)} == {"", steers}
+
+
 @pytest.mark.usefixtures("runs")
 def test_the_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")

@@ -72,10 +72,11 @@ def test_a_folder_without_a_model(tmp_path: Path, path: str, received: str) -> N
     assert str(error.value).endswith(received)
 
 
-def test_a_result_that_names_a_model_as_none_can_be(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["9" * 300, "a\0b"])
+def test_a_result_that_names_a_model_as_none_can_be(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path / "run")
     result = json.loads((run / "result.json").read_text())
-    (run / "result.json").write_text(json.dumps({**result, "model": "9" * 300}))
+    (run / "result.json").write_text(json.dumps({**result, "model": name}))
     with pytest.raises(DataError, match="A saved model is a run's folder .* has no model"):
         SavedModel.open(run)
 

@@ -155,6 +155,15 @@ def test_no_line_is_wider_than_the_terminal(started: Start, width: int) -> None:
     assert ("rows/s" in "".join(lines)) == (width == 120), "where there is room"
 
 
+def test_names_of_somebody_elses_clients_steer_no_terminal(started: Start) -> None:
+    name = "A\x1b[2J\x9bm\rB"
+    job = started(clients=(name,) * 3, notes=(f"so is {name}",))
+    for shown in (on_terminal, elsewhere):
+        lines = [line for level in (NORMAL, VERBOSE) for line in shown(job, record(1, 0.4), level=level)]
+        assert all(line.isprintable() for line in lines)
+        assert any("0 A?[2J?m?B" in line for line in lines) and any("so is A?[2J?m?B" in line for line in lines)
+
+
 def test_names_in_letters_of_two_columns_are_in_line(started: Start) -> None:
     goes_on = Pass(3, [Client(f"{number} {name}", 50, 100, 25.0, "training") for number, name in enumerate(CLIENTS)])
     lines = rendered(started(), goes_on)
