@@ -31,9 +31,8 @@ from fl_rec.coordinator.messages import (
 VERSION = 1
 
 
-# Lists and maps of a message, entries of a map, and of a list, which has an array's dimensions: each takes a byte on
-# the way, and a hundred in memory.
-_CONTAINERS, _ENTRIES, _DIMENSIONS = 4096, 4096, 64
+# Fields of a message, and what else its lists and maps have.
+_MOST = 4096
 # Types of msgpack's extensions.
 _ARRAY, _COMPRESSED = 1, 2
 
@@ -130,9 +129,25 @@ def decode_decision(data: bytes) -> Decision:
     return decision_from_record(_unpack(data))
 
 
+def unpacked(data: bytes, most: int, **more: Any) -> Any:
+    """What msgpack reads. ValueError, or another of msgpack's, also if it has more lists, maps and values in them than
+    `most`: each takes a byte on the way, a hundred in memory, and a thousand where it is told that it is wrong."""
+    left = most
+
+    def counted(found: Any) -> Any:
+        nonlocal left
+        left -= 1 + len(found)
+        if left < 0:
+            raise ValueError(f"more than {most} values")
+        return found
+
+    limits = {"max_map_len": most, "max_array_len": most}
+    return msgpack.unpackb(data, list_hook=counted, object_hook=counted, **limits, **more)
+
+
 def _unpack(data: bytes) -> dict[str, Any]:
     try:
-        content = _taken(data, ext_hook=_unpack_array)
+        content = unpacked(data, _MOST, ext_hook=_unpack_array)
     except MessageError:
         raise
     except Exception as err:  # msgpack's errors have no common base, and some of them no text
@@ -146,19 +161,6 @@ def _unpack(data: bytes) -> dict[str, Any]:
             f"Messages must be of version {VERSION}. Received: {version!r}. Use the same fl_rec on both sides."
         )
     return content
-
-
-def _taken(data: bytes, **more: Any) -> Any:
-    """What msgpack reads of few lists and maps. ValueError, or another of msgpack's."""
-    left = iter(range(_CONTAINERS))
-
-    def counted(found: Any) -> Any:
-        if next(left, None) is None:
-            raise ValueError(f"more than {_CONTAINERS} lists and maps")
-        return found
-
-    limits = {"max_map_len": _ENTRIES, "max_array_len": _DIMENSIONS}
-    return msgpack.unpackb(data, list_hook=counted, object_hook=counted, **limits, **more)
 
 
 def _pack_array(value: Any) -> Any:
@@ -203,10 +205,10 @@ def _compress(name: str, value: Field, compression: str) -> Any:
 def _unpack_array(code: int, body: bytes) -> np.ndarray:
     try:
         if code == _COMPRESSED:
-            return _decompress(*_taken(body))
+            return _decompress(*unpacked(body, _MOST))
         if code != _ARRAY:
             raise ValueError(f"type {code}")
-        dtype, shape, data = _taken(body)
+        dtype, shape, data = unpacked(body, _MOST)
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype}")
         array: np.ndarray = np.frombuffer(data, dtype).reshape(shape)

@@ -17,6 +17,7 @@ import msgpack
 from annotated_types import Ge, Lt, MaxLen
 from pydantic import StringConstraints
 
+from fl_rec.coordinator.wire import unpacked
 from fl_rec.errors import DataError, FLRecError
 from fl_rec.job.judge import Kind
 from fl_rec.outside import Count, Number, as_typed
@@ -33,6 +34,8 @@ METHOD = f"/{SERVICE}/{CALL}"
 BEAT, DOUBT = 0.5, 4
 # Bytes of a message, and of one of a host's logs at the end.
 LARGEST, LONGEST_LOG = 1 << 22, 1 << 18
+# Values of a message: of a job of 40,000 workers, its tokens'.
+_MOST = 1 << 17
 # What one side may show of the other's text.
 LONGEST_TEXT = 2000
 
@@ -184,7 +187,7 @@ def decode(cls: type[T], data: bytes, peer: str) -> T:
     """The inverse of `encode`. DataError if it is no such message."""
     rule = "What the launchers of a job's hosts tell each other is of one version of fl_rec."
     try:
-        content = _shown(msgpack.unpackb(data))
+        content = _shown(unpacked(data, _MOST))
     except Exception as err:  # msgpack's errors have no common base, and some of them no text
         why = str(err) or type(err).__name__
         raise DataError(f"{rule} Received: {len(data)} bytes of {peer} that are none ({why}).") from err

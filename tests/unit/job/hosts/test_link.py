@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -30,6 +31,7 @@ from fl_rec.errors import DataError
 from fl_rec.job.hosts import linked
 from fl_rec.job.hosts.company import Linked, NotMet, difference
 from fl_rec.job.hosts.messages import (
+    LARGEST,
     METHOD,
     Answer,
     Begin,
@@ -752,6 +754,18 @@ def test_a_message_is_read_within_limits() -> None:
             decode(Word, msgpack.packb(wrong), "a host")
     with pytest.raises(DataError, match=r"Received: 1 bytes of a host that are none \(FormatError\)\."):
         decode(Word, b"\xc1", "a host")
+
+
+@pytest.mark.parametrize("reports", [[1] * LARGEST, [[[] for _ in range(64)] for _ in range(LARGEST // 65)]])
+def test_a_message_of_nothing_but_values(reports: list[Any]) -> None:
+    """Of which each would take a thousand bytes and more, to be told that it is wrong."""
+    data = msgpack.packb({"now": 1.0, "reports": reports})
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"max_array_len\(131072\)|more than 131072 values"):
+        decode(Word, data, "a host")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 25
 
 
 def test_what_a_host_tells_steers_no_terminal() -> None:
