@@ -219,9 +219,8 @@ class Hub(Linked):
         if self._tls is None:
             return
         names = names_of(context.auth_context())
-        if "coordinator" in names.difference(self._hosts.names) or not names & (
-            {host} if host else {*self._hosts.names[1:]}
-        ):
+        wanted = {host} if host else {*self._hosts.names[1:]}
+        if "coordinator" in names.difference(self._hosts.names) or not names & wanted:
             raise DataError(
                 f"A host's certificate is of its name, {host or ' or '.join(self._hosts.names[1:])}. Received: one of "
                 f"{', '.join(sorted(names))[:200]}. fl-rec certs DIR --hosts makes them."
