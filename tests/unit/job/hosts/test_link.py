@@ -655,8 +655,10 @@ def test_who_says_nothing_keeps_nobody_out(two: Two, port: int) -> None:
 
 def test_who_opens_many_connections_takes_no_files(two: Two, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fl_rec.job.hosts.hub._MORE_CONNECTIONS", 2)
+    hub: Any = two.hub.company
     waiting = two.threads.submit(two.hub.meet)
     channel_to(port).close()
+    hub._refusals._until += DEADLINE
     with ExitStack() as held:
         peers = [held.enter_context(socket.create_connection((HUB, port), DEADLINE)) for _ in range(20)]
         # One that is sent away is told nothing; another is greeted.
@@ -674,7 +676,9 @@ def test_a_connection_on_which_no_host_speaks_is_closed(
     certs.create(folder := tmp_path / "certs", 1, [HUB, OTHER])
     two = Two(lambda here: make(here, Tls(folder / f"{here}.crt", folder / f"{here}.key", folder / "ca.crt")))
     waiting = two.threads.submit(two.hub.meet)
-    until(lambda: two.hub.company._server, "the hub's service")  # type: ignore[attr-defined]
+    hub: Any = two.hub.company
+    until(lambda: hub._server, "the hub's service")
+    hub._refusals._until += DEADLINE
     with socket.create_connection((HUB, port), DEADLINE) as peer:
         if greets:
             context = ssl.create_default_context(cafile=folder / "ca.crt")
