@@ -121,10 +121,10 @@ def fork() -> int:
                 os._exit(0)
             os.close(verdict)
             return 0
-        os.close(verdict)
         if good := late or _naps() == naps:
             os.write(told, b".")
         os.close(told)
+        os.close(verdict)  # not before, or a child that has been killed could not be told, and its parent would end
         if good:
             return child
         os.waitpid(child, 0)

@@ -174,6 +174,7 @@ def test_the_launcher_is_killed(run: RunDirectory, start: Callable[..., subproce
 @pytest.mark.parametrize("begins", ["before", "while it forks"])
 def test_no_other_thread_holds_a_lock_in_a_fork(begins: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lock, asked, held, over = threading.Lock(), threading.Event(), threading.Event(), threading.Event()
+    monkeypatch.setattr(fork_server, "FORK_SECONDS", DEADLINE)
     plain = os.fork
 
     def work() -> None:
@@ -206,9 +207,22 @@ def test_no_other_thread_holds_a_lock_in_a_fork(begins: str, monkeypatch: pytest
 
 def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fork_server, "FORK_SECONDS", 0.05)
-    worker = threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 1_000_000))
-    worker.start()
+    monkeypatch.setattr(fork_server, "_naps", lambda: None)  # another thread never sleeps
     if not (child := fork_server.fork()):
         os._exit(7)
-    worker.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_fork_that_is_killed_is_its_parents_to_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = os.fork
+
+    def fork() -> int:
+        if child := plain():
+            os.kill(child, signal.SIGKILL)
+            os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        return child
+
+    monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(fork_server, "_naps", list)
+    child = fork_server.fork()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
