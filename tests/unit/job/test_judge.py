@@ -199,13 +199,11 @@ def test_a_late_one_is_named_with_what_it_does_and_not_who_waits_for_it(
     for name in ("worker.0", "worker.1"):
         role_of(name, roles.STARTING)
     does("worker.0", "the first worker's initial parameters", seconds=2, for_others=True)
-    does("worker.1", "joining the servers", seconds=3)
+    does("worker.1", "joining the servers", seconds=40)
     failure = watch(start=0.05, heartbeat=DEADLINE)
     assert failure is not None and (failure.role, failure.kind) == ("worker.1", "failed")
-    assert failure.reason.startswith(
-        "not running 0.05 s after the start (runner.start_timeout), but joining the servers (for 3 s); neither is "
-        "worker.0. Raise it if this machine is busy."
-    )
+    assert "not running 0.05 s after the start (runner.start_timeout), but joining the servers (for 4" in failure.reason
+    assert " s); neither is worker.0. Raise it if this machine is busy." in failure.reason
 
 
 def test_all_wait_for_each_other(
