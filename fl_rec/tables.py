@@ -28,13 +28,10 @@ def _is_shown(letter: str) -> bool:
 
 
 def shown_json(content: Any, indent: int | None = None) -> str:
-    """JSON in which letters are as they are, for a program or a terminal: what would steer one is written as an
-    escape."""
-    return json.dumps(content, indent=indent, ensure_ascii=False).translate(_ESCAPES)
-
-
-# Those beside the ones that JSON never has: delete, and the second set of controls.
-_ESCAPES = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+    """JSON in which letters are as they are, for a program or a terminal: what would steer one, or is no letter, is
+    written as an escape."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    return "".join(each if printable(each, but="\n") == each else json.dumps(each)[1:-1] for each in text)
 
 
 def figure(value: float | None, spec: str) -> str:
