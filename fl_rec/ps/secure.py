@@ -12,7 +12,7 @@ import paddle
 
 from fl_rec.errors import RunError
 from fl_rec.nets import graph
-from fl_rec.privacy.secure_sum.clients import noise_part, threshold_of
+from fl_rec.privacy.secure_sum.clients import least_of, noise_part, threshold_of
 from fl_rec.privacy.secure_sum.fixed_point import FixedPoint
 from fl_rec.privacy.secure_sum.member import DEALT, VIEW, Member, require_enough, unmask
 from fl_rec.privacy.secure_sum.primitives import SEED
@@ -68,7 +68,7 @@ class SecureGeo(SynchronousGeo):
         self.noise = noise_part(self.config, workers)
         self._numbers = FixedPoint.of(workers)
         # Of so many workers' noise, that of the least that a sum has must do.
-        self._least = threshold_of(workers) if self.config.privacy.clip is not None else 0
+        self._least = least_of(self.config, workers)
 
     def start(self, program: paddle.static.Program, scope: Any) -> None:
         super().start(program, scope)
