@@ -87,6 +87,25 @@ def test_who_opens_many_connections_takes_no_files(run: RunDirectory, monkeypatc
     page.ended(RunResult(state="done"))
 
 
+def test_a_connection_for_which_there_is_no_thread_keeps_no_place(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "_CONNECTIONS", 1)
+    monkeypatch.setattr(serve, "_PATIENCE", 0.0)
+    page = LivePage("127.0.0.1", 0, lambda _: None)
+    page.starting(started(run))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(serve.ThreadingHTTPServer, "process_request", fail)
+        with socket.create_connection(("127.0.0.1", urlsplit(page.url).port or 0), DEADLINE) as peer:
+            assert peer.recv(1) == b""
+    assert get(page, "").status == 200
+    page.ended(RunResult(state="done"))
+
+
 def test_what_a_browser_is_told_not_to_do(page: LivePage) -> None:
     for path in ("", "content.json", "/"):
         answer = get(page, path)
