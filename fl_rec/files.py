@@ -173,7 +173,7 @@ def locked(path: Path) -> Iterator[None]:
         path: a file that is made for nothing else, and stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as file:
+    with open(path, "ab") as file:  # and not "wb", which empties what a link leads to
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -230,8 +230,9 @@ def changed_file(folder: Path, checksums: Mapping[str, str]) -> tuple[Path, str]
 
 
 def sha256_of(path: Path) -> str:
+    """OSError; one of them if it is a pipe or a device, which may have no end."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fl_rec.nets import graph
+from fl_rec.packed import open_regular
 
 
 def persistent(program: Any) -> list[str]:
@@ -51,7 +52,7 @@ def read_tensors(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         ValueError: it holds something else, or a number that is none.
     """
     tensors = {}
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         left = os.fstat(file.fileno()).st_size
 
         def take(size: int) -> bytes:

@@ -38,6 +38,7 @@ from fl_rec.evaluation.metrics import ALL
 from fl_rec.evaluation.records import read_lines
 from fl_rec.files import append_line, read_json, write_json
 from fl_rec.outside import Count, as_typed
+from fl_rec.packed import open_regular
 from fl_rec.runs import roles
 from fl_rec.runs.hosts import Hosts
 from fl_rec.runs.result import NAME, Began, RunResult, State, result_of
@@ -262,8 +263,8 @@ class RunDirectory:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps other launchers from the run. RunError if one has it."""
-        with open(self.path / "job", "rb") as file:
+        """Keeps other launchers from the run. RunError if one has it; OSError if it can't be read."""
+        with open_regular(self.path / "job") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as err:

@@ -19,6 +19,8 @@ from fl_rec.runs.directory import RUNS, Launch, RunDirectory
 
 # States beside those that a result tells.
 TRAINING, KILLED, UNREADABLE = "training", "killed", "unreadable"
+# Bytes in which a run's `job` has its owner.
+_LONGEST_OWNER = 1 << 12
 # What `default_path` adds to a configuration's name.
 _ADDED = re.compile(r"-\d{8}-\d{6}-\d+(-\d+)?$")
 
@@ -128,7 +130,8 @@ def shortened(names: Sequence[str]) -> list[str]:
 def goes_on(run: RunDirectory) -> bool:
     """Whether a launcher or a role of a run is there."""
     with suppress(OSError, ValueError, DataError):
-        owner = (run.path / "job").read_text(encoding="utf-8").split()
+        with open_regular(run.path / "job") as file:
+            owner = file.read(_LONGEST_OWNER).decode("utf-8").split()
         if len(owner) > 2 and roles.started(int(owner[0])) == " ".join(owner[1:3]):
             return True
     with suppress(DataError):

@@ -6,8 +6,11 @@ import dataclasses
 import gzip
 import io
 import json
+import os
+import signal
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fl_rec import files
 from fl_rec.config import Config
 from fl_rec.coordinator import wire
 from fl_rec.coordinator.messages import ClientReport, MessageError
@@ -30,8 +34,11 @@ from fl_rec.data.sources.registry import load_source
 from fl_rec.data.text import multislot_text, parse_multislot, parse_table, read_rows
 from fl_rec.errors import ConfigError, DataError, FLRecError
 from fl_rec.files import read_arrays, read_bytes, read_json
+from fl_rec.nets.tensors import read_tensors
 from fl_rec.outside import as_typed
 from fl_rec.packed import unpacked
+from fl_rec.runs.directory import RunDirectory
+from fl_rec.runs.listing import KILLED, goes_on, list_runs
 from tests.fuzzing import mutations
 from tests.fuzzing.readers import READERS
 
@@ -297,6 +304,47 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "zeros").symlink_to("/dev/zero")
     for read in (read_bytes, read_json):
         assert "Not a regular file" in refusal(lambda read=read: read(tmp_path / "zeros"))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_of_a_run_or_model(kind: str, tmp_path: Path) -> None:
+    """Nobody waits for who writes into a pipe, or for a device's end."""
+
+    def plant(path: Path) -> Path:
+        path.unlink(missing_ok=True)
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+        return path
+
+    files.seal(tmp_path, "seal.json", {"identity": {}})
+    content = json.loads((tmp_path / "seal.json").read_text())
+    (tmp_path / "seal.json").write_text(json.dumps({**content, "files": {"planted": [0, "0" * 64]}}))
+    with within(10):
+        path = plant(tmp_path / "planted")
+        assert "planted, which can't be read" in refusal(lambda: files.verify(tmp_path, "seal.json", "Whole.", ""))
+        with pytest.raises(OSError, match="Not a regular file"):
+            read_tensors(path, ["a"])
+        run, _ = RunDirectory.claim(tmp_path / "runs" / "a", "0 none 0")
+        plant(run.path / "job")
+        assert not goes_on(run)
+        assert [each.state for each in list_runs(tmp_path)] == [KILLED]
+        with pytest.raises(OSError, match="Not a regular file"), run.held():
+            pass
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """A wait that has no end is broken off."""
+
+    def over(*_: Any) -> None:
+        raise AssertionError(f"it takes more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_json_and_yaml_that_go_down_without_end(tmp_path: Path) -> None:
