@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from collections import Counter
@@ -15,7 +16,7 @@ from fl_rec.errors import ConfigError
 from fl_rec.runs.hosts import Hosts, split
 from fl_rec.secure import Tls, is_insecure, require_safe
 
-_ADDRESS = re.compile(r"([A-Za-z0-9._-]+):(\d{1,5})")
+_ADDRESS = re.compile(r"([A-Za-z0-9._-]+):([1-9][0-9]{0,4})")
 _EXAMPLE = "--servers 10.0.0.1:8900 --workers 10.0.0.1:8800,10.0.0.2:8800"
 
 
@@ -112,7 +113,7 @@ def _addresses(option: str, text: str) -> tuple[str, ...]:
     addresses = tuple(each.strip() for each in text.split(","))
     for each in addresses:
         found = _ADDRESS.fullmatch(each)
-        if not (found and 0 < int(found[2]) < 65536):
+        if not (found and int(found[2]) < 65536):
             raise ConfigError(
                 f"{option} must be addresses HOST:PORT with commas between them, a host's name or its IPv4 address, "
                 f"and ports from 1 to 65535. Received: {each or 'an empty one'} in {text}. Write it as in {_EXAMPLE}."
@@ -137,6 +138,13 @@ def _resolved(hosts: Hosts) -> dict[str, str]:
         raise ConfigError(
             f"A host is named in one way in all addresses. Received: {names}, which both are {twice[0]}. Take one."
         )
+    for name, address in found.items():
+        number = ipaddress.ip_address(address)
+        if number.is_unspecified or number.is_multicast or address == "255.255.255.255":
+            raise ConfigError(
+                f"A host is named by an address of its own, at which alone it listens. Received: {name}, which is "
+                f"{address} and no single host's. Name the address by which the others reach it."
+            )
     loopback = [name for name, address in found.items() if address.startswith("127.")]
     if loopback and len(found) > 1:
         raise ConfigError(
@@ -152,14 +160,19 @@ def _here(hosts: Hosts, host: str | None, resolved: Mapping[str, str]) -> str:
     if host is None:
         if len(mine) == 1:
             return mine[0]
-        which = f"{' and '.join(mine)} are" if mine else f"none of {', '.join(hosts.names)} is"
+        if not mine:
+            raise ConfigError(
+                f"One of the hosts must be this machine. Received: {', '.join(hosts.names)}, while this machine has "
+                f"{_own_addresses()}. Mend the address that is to be this one's, on every host."
+            )
         raise ConfigError(
             f"Each host must be told which one it is, unless one address alone is its own. Received: no --host, and "
-            f"{which} this machine's, which has {_own_addresses()}. Name it: --host {(mine or hosts.names)[0]}"
+            f"{' and '.join(mine)} are this machine's, which has {_own_addresses()}. Name it: --host {mine[0]}"
         )
     if host not in hosts.names:
         raise ConfigError(
-            f"--host must be one of the hosts that the addresses name: {', '.join(hosts.names)}. Received: {host}."
+            f"--host must be one of the hosts that the addresses name: {', '.join(hosts.names)}. Received: "
+            f"{host or 'an empty one'}. Name the one that is this machine, or leave it out."
         )
     if host not in mine:
         raise ConfigError(

@@ -15,6 +15,7 @@ from fl_rec.runs.hosts import Hosts, said
 
 # Of the documentation; resolved as here.
 NUMBERS = {"north": "192.0.2.1", "south": "192.0.2.2", "alias": "192.0.2.1", "here": "127.0.0.1"}
+NUMBERS |= {each: each for each in ("0.0.0.0", "224.0.0.1", "255.255.255.255")}
 SERVERS, WORKERS = "north:8900,south:8900", "north:8800,south:8800,south:8801"
 
 
@@ -96,9 +97,17 @@ def test_as_fleetrun_tells_a_role() -> None:
         ({"workers": "north:8800,west:8800"}, "known to every other .* Received: west, which does not resolve here"),
         ({"workers": "north:8800,alias:8801"}, "named in one way .* Received: north and alias, which both are 192.0.2"),
         ({"workers": "north:8800,here:8800"}, "reached by its address .* Received: here, which is 127.0.0.1 here"),
+        (
+            {"servers": "0.0.0.0:1"},
+            "of its own, .* Received: 0.0.0.0, which is 0.0.0.0 and no single host's",
+        ),
+        ({"servers": "224.0.0.1:1"}, "Received: 224.0.0.1, which is"),
+        ({"servers": "255.255.255.255:1"}, "Received: 255.255.255.255, which is"),
+        ({"servers": "north:08900"}, "ports from 1 to 65535. Received: north:08900"),
+        ({"servers": "north:٨٩٠٠"}, "ports from 1 to 65535. Received: north:٨٩٠٠"),
         ({"host": "west"}, "--host must be one of the hosts .*: north, south. Received: west"),
         ({"host": "south"}, "--host must be this machine. Received: south, which is 192.0.2.2, while this machine has"),
-        ({"servers": "south:1", "workers": "south:2"}, "no --host, and none of south is this machine's"),
+        ({"servers": "south:1", "workers": "south:2"}, "One of the hosts must be this machine. Received: south, while"),
     ],
 )
 def test_what_is_refused(given: dict, message: str) -> None:
