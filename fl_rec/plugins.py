@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -12,6 +13,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -209,7 +211,24 @@ def check_imports(path: Path, what: str, folders: Iterable[Path] = ()) -> None:
                 files.append(Path(spec.origin))
 
 
-def _imported(statements: Iterable[ast.stmt]) -> Iterator[tuple[int, str]]:
+def told_apart(path: Path) -> str:
+    """A user's file by its name, and a checksum of it and of those of its folder that it imports, wherever it does.
+
+    Raises:
+        OSError: one can't be read.
+    """
+    files = [path.resolve()]
+    for file in files:
+        with suppress(SyntaxError, ValueError):  # who imports it says so
+            for _, name in _imported(ast.walk(ast.parse(file.read_bytes()))):
+                beside = file.with_name(f"{name}.py")
+                files += [beside] if beside.is_file() and beside not in files else []
+    content = sorted((file.name, file.read_bytes()) for file in files)
+    beside_it = f" with {', '.join(file.name for file in files[1:4])}{', ...' * (len(files) > 4)}" * (len(files) > 1)
+    return f"{path.name}{beside_it} (checksum {hashlib.sha256(repr(content).encode()).hexdigest()[:12]})"
+
+
+def _imported(statements: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
     """The line and the outermost package of each import."""
     for each in statements:
         if isinstance(each, ast.Import):

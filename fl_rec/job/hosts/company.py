@@ -18,6 +18,8 @@ from fl_rec.job.attempts import Restarts
 from fl_rec.job.hosts.messages import BEAT, LARGEST, Begin, Hello
 from fl_rec.job.judge import Failure, Judge, Patience
 from fl_rec.job.watch import write_failure
+from fl_rec.nets.contract import locate_net
+from fl_rec.plugins import path_from, told_apart
 from fl_rec.runs import training_state
 from fl_rec.runs.directory import RunDirectory
 from fl_rec.runs.hosts import Hosts
@@ -156,7 +158,7 @@ def difference(hub: Hello, other: Hello) -> str:
     for name in names:
         ours, theirs = (each.settings.get(name, "none")[:200] for each in (hub, other))
         if ours != theirs:
-            return f"All hosts have the same configuration, but for paths. Received: {name}={ours} and {theirs}."
+            return f"All hosts have the same configuration and code, at any path. Received: {name}={ours} and {theirs}."
     if other.data != hub.data:
         return (
             "All hosts have shards of one data set, and the manifest.json that goes with them. Received: checksums "
@@ -171,17 +173,25 @@ def difference(hub: Hello, other: Hello) -> str:
 
 
 def settings_of(config: Config) -> dict[str, str]:
-    """The keys that all hosts have alike, as JSON: paths are a host's own, and of a file in another value its name."""
+    """The keys that all hosts have alike, as JSON: paths are a host's own, and of a file in another value its name; but
+    code is the same, the net's and what else is named as `file.py:Name`."""
     found = {name: config[name] for name, key in KEYS.items() if "Path" not in str(key.annotation)}
-    return {name: json.dumps(_placeless(value), sort_keys=True) for name, value in found.items()}
+    found["runner.model_path"] = ":".join(map(str, locate_net(config.runner.model_path)))
+    folder = config.yaml_path.parent
+    return {name: json.dumps(_placeless(value, folder), sort_keys=True) for name, value in found.items()}
 
 
-def _placeless(value: Any) -> Any:
+def _placeless(value: Any, folder: Path) -> Any:
     if isinstance(value, Mapping):
-        return {name: _placeless(each) for name, each in value.items()}
+        return {name: _placeless(each, folder) for name, each in value.items()}
     if isinstance(value, list):
-        return [_placeless(each) for each in value]
-    return Path(value).name if isinstance(value, str) and os.sep in value else value
+        return [_placeless(each, folder) for each in value]
+    if not isinstance(value, str):
+        return value
+    source, _, name = value.rpartition(":")
+    if source.endswith(".py") and (path := path_from(folder, source)).is_file():
+        return f"{told_apart(path)}:{name}"
+    return Path(value).name if os.sep in value else value
 
 
 def first_of(names: Sequence[str]) -> str:

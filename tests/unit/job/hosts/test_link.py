@@ -27,9 +27,10 @@ import psutil
 import pytest
 
 from fl_rec.commands import certs
+from fl_rec.config import Config
 from fl_rec.errors import DataError
 from fl_rec.job.hosts import linked
-from fl_rec.job.hosts.company import Linked, NotMet, difference
+from fl_rec.job.hosts.company import Linked, NotMet, difference, settings_of
 from fl_rec.job.hosts.messages import (
     LARGEST,
     METHOD,
@@ -475,7 +476,10 @@ def greeting(**changes: Any) -> Hello:
             {"addresses": (("a:1",), ("c:1",), ())},
             "the same addresses, in the same order. Received: a:1 b:1  and a:1 c:",
         ),
-        ({"settings": {"runner.seed": "8"}}, "the same configuration, but for paths. Received: runner.seed=7 and 8."),
+        (
+            {"settings": {"runner.seed": "8"}},
+            "the same configuration and code, at .* Received: runner.seed=7 and 8.",
+        ),
         ({"settings": {}}, "Received: runner.seed=7 and none."),
         ({"data": "cd"}, "shards of one data set, .*Received: checksums abababababab and cd."),
         ({"identity": "ef"}, "begin a run, or resume it. Received: 127.0.0.1 begins one and 127.0.0.1 resumes one."),
@@ -484,6 +488,35 @@ def greeting(**changes: Any) -> Hello:
 )
 def test_what_all_hosts_have_alike(changes: dict[str, Any], message: str) -> None:
     assert re.search(message, difference(greeting(), greeting(**changes)))
+
+
+def test_code_is_compared_where_paths_are_not(tmp_path: Path) -> None:
+    files = {
+        "job.yaml": "runner: {train_data_dir: .}\nhyper_parameters: {loss: 'losses.py:mine'}\n",
+        "static_model.py": "def late():\n    import net\n",
+        "net.py": "import beside, os\n",
+        "beside.py": "width = 8\n",
+        "losses.py": "mine = 0\n",
+        "unused.py": "",
+    }
+
+    def settings(name: str, **changed: str) -> dict[str, str]:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, content in files.items():
+            (folder / file).write_text(changed.get(file.partition(".")[0], content))
+        return settings_of(Config.load(folder / "job.yaml"))
+
+    first = greeting(settings=settings("first"))
+    assert difference(first, greeting(settings=settings("second", unused="1"))) == ""
+    with_beside = "static_model.py with net.py, beside.py .checksum"
+    for name, told in {
+        "beside": f'runner.model_path="{with_beside} .* and "{with_beside} ',
+        "static_model": rf'runner.model_path="{with_beside} .* and "static_model.py .checksum',
+        "losses": 'hyper_parameters.loss="losses.py .checksum .* and "losses.py .checksum ',
+    }.items():
+        wrong = difference(first, greeting(settings=settings(name, **{name: "width = 9\n"})))
+        assert re.search(f"the same configuration and code, at any path. Received: {told}", wrong), wrong
 
 
 def test_parts_of_two_runs() -> None:
@@ -498,9 +531,9 @@ def test_a_host_with_another_configuration_is_told_so(make: Callable[..., Party]
     with pytest.raises(NotMet) as told:
         two.other.meet()
     assert re.sub(r"for \d s more", "for some seconds more", told.value.failure.reason) == (
-        "127.0.0.1, the first worker's host, has refused this one: All hosts have the same configuration, but for "
-        "paths. Received: runner.seed=7 and 8. The first is of 127.0.0.1, the second of elsewhere. 127.0.0.1 waits for "
-        "some seconds more: mend it there, or here and start again."
+        "127.0.0.1, the first worker's host, has refused this one: All hosts have the same configuration and code, at "
+        "any path. Received: runner.seed=7 and 8. The first is of 127.0.0.1, the second of elsewhere. 127.0.0.1 waits "
+        "for some seconds more: mend it there, or here and start again."
     )
     assert told.value.failure.log is None and two.other.company.is_new
     with pytest.raises(NotMet, match="seed=7 and 8"):
