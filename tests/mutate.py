@@ -76,6 +76,7 @@ SERVING = ("unit/serving/test_evaluate.py",)
 PRIVACY = ("unit/privacy",)
 ALIVE = ("unit/job/test_alive.py", "unit/job/test_judge.py", "unit/runs/test_activity.py", "unit/runs/test_roles.py")
 FILES = ("unit/test_files.py",)
+CHECK = ("unit/coordinator/test_check.py",)
 LINK, ADDRESSES = ("unit/job/hosts/test_link.py",), ("unit/job/hosts/test_addresses.py",)
 BAD_INPUT = ("unit/test_bad_input.py",)
 MODELS = ("paddle/test_models.py",)
@@ -557,8 +558,8 @@ MUTANTS = [
     Mutant("trackers/mlflow.py", "!= self.run.identity", "is None", TRACKERS),
     Mutant("kernels/compiled.py", "(folder / _DONE).exists() or os.access", "os.access", KEPT),
     Mutant("kernels/compiled.py", "if name and features is not None else None", "if name else None", KEPT),
-    Mutant("coordinator/check.py", "(files[-1:] if own else [])", "files[-1:]", FILES),
-    Mutant("coordinator/check.py", "(here or (files", "((files", FILES),
+    Mutant("coordinator/check.py", "if tls not in known:", "if not known:", CHECK),
+    Mutant("coordinator/check.py", "and name not in others", "and len(others) > 1", CHECK),
     Mutant("commands/new.py", "os.path.lexists(folder)", "os.path.exists(folder)", NEW),
     Mutant("commands/new.py", "        shutil.rmtree(folder, ignore_errors=True)\n", "", NEW),
 ]
