@@ -145,6 +145,7 @@ MUTANTS = [
     ),
     Mutant("ps/doors.py", "self.server_address = (host, ", 'self.server_address = ("", ', DOORS),
     Mutant("ps/doors.py", ".status == 200", ".status != 403", DOORS),
+    Mutant("ps/doors.py", "return len(left)", "return super().get_deleted_size(_scope)", DOORS),
     # -- several hosts ---------------------------------------------------------------------------------------
     Mutant("job/hosts/hub_judge.py", "and self._members.all_heard_since(self._failed)", "", LINK),
     Mutant(
@@ -528,6 +529,10 @@ MUTANTS = [
     ),
     Mutant("job/hosts/hub.py", "        refuse_revoked(self._tls, context.auth_context())\n", "", LINK),
     Mutant("job/judge.py", "if number in _CRASHES:", "if False:", ("unit/job/test_watch.py",)),
+    Mutant("trainer/fork_server.py", "late or _naps() == naps", "True", TRAINER),
+    Mutant("trainer/fork_server.py", "naps is None and not late", "False", TRAINER),
+    Mutant("job/judge.py", "sorted(late, key=self._waits)", "late", ALIVE),
+    Mutant("privacy/secure_sum/clients.py", "noise < _LEAST_NOISE * numbers.step", "False", PRIVACY),
     Mutant("trainer/fork_server.py", "    if killed:\n", "    if False:\n", TRAINER),
     Mutant("trainer/fork_server.py", "os.WNOHANG | os.WNOWAIT", "os.WNOHANG", TRAINER),
     Mutant("trainer/main.py", "                _stay_for_the_watch()\n", "                pass\n", TRAINER),
