@@ -85,11 +85,15 @@ class Members(dict[str, Member]):
             return f"the link to {its} was ended on {self._hosts.here}: {member.broken}", "failed"
         if member.gone is not None and member.gone < DOUBT * BEAT:
             return f"{its} has ended the link without a word: its launcher was killed, or it was switched off.", "died"
-        return (
-            f"{its} has not been heard for {self.silence(member):.0f} s (runner.heartbeat_timeout="
-            f"{self._patience.heartbeat:g}): it is cut off, frozen or switched off.",
-            "died",
-        )
+        given = f"(runner.heartbeat_timeout={self._patience.heartbeat:g})"
+        if len(self) > 1 and (silence := min(map(self.silence, self.values()))) > DOUBT * BEAT:
+            return (
+                f"none of the other hosts, {', '.join(self)}, has been heard for {silence:.0f} s {given}: this one, "
+                f"{self._hosts.here}, is cut off, or all of them are.",
+                "died",
+            )
+        silence = self.silence(member)
+        return f"{its} has not been heard for {silence:.0f} s {given}: it is cut off, frozen or switched off.", "died"
 
     def require_place(self, host: str, begun: bool) -> None:
         """DataError if one can't come, since it has come before.

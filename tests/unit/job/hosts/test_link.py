@@ -31,6 +31,7 @@ from fl_rec.config import Config
 from fl_rec.errors import DataError
 from fl_rec.job.hosts import linked
 from fl_rec.job.hosts.company import Linked, NotMet, difference, settings_of
+from fl_rec.job.hosts.members import Member, Members
 from fl_rec.job.hosts.messages import (
     LARGEST,
     METHOD,
@@ -357,6 +358,24 @@ def test_a_host_that_is_cut_off_is_told_on_both_sides(two: Two, monkeypatch: pyt
         "frozen or switched off."
     )
     assert failures[1].reason.startswith("this host, elsewhere, is cut off: 127.0.0.1, which judges the job, has not")
+
+
+def test_who_hears_nobody_is_cut_off_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = Hosts(("north:1",), ("north:2", "south:2", "west:2"), (), "north")
+    members = Members(hosts, Patience(30, 6, 30, False), 5.0)
+    monkeypatch.setattr(members, "clock", lambda: 20.0)
+
+    def why(**heard: float) -> str:
+        for name, moment in heard.items():
+            said = Hello("1", name, ((), (), ()), {}, "", "", ())
+            members[name] = Member(said, moment, Word(moment), lambda: None)
+        return members.why("south")[0]
+
+    assert why(south=14.9, west=15.4) == (
+        "none of the other hosts, south, west, has been heard for 5 s (runner.heartbeat_timeout=6): this one, "
+        "north, is cut off, or all of them are."
+    )
+    assert why(west=20.0).startswith("its host south (worker.1) has not been heard for 5 s (")
 
 
 def test_who_stood_still_takes_that_for_nobodys_silence(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
