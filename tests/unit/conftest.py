@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -242,4 +243,11 @@ def mark() -> Mark:
 @pytest.fixture
 def sleeper(spawn: Spawn) -> Callable[..., subprocess.Popen]:
     """`sleeper(ENV=value)`: a process that does nothing for a minute."""
-    return lambda **env: spawn("sleep", "60", **env)
+
+    def sleeper(**env: str) -> subprocess.Popen:
+        process = spawn("sleep", "60", **env)
+        while not Path(f"/proc/{process.pid}/environ").read_bytes():  # the kernel has not shown it yet
+            time.sleep(0.001)
+        return process
+
+    return sleeper
