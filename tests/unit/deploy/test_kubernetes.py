@@ -204,7 +204,9 @@ def test_a_role_comes_up_by_what_the_operator_sets() -> None:
 def test_the_scripts_give_each_pod_its_own(name: str, tmp_path: Path) -> None:
     """With commands that say how they are called; the folders of a pod are in one of the test's."""
     programs = {
-        "fl-rec": 'printf "%s\\n" "$@" >>"$SAID"; for k in 0 1 2; do for each in train test; do '
+        "fl-rec": 'printf "%s\\n" "$@" >>"$SAID"; '
+        '[ "$1" != partition ] || ! rm "${0%/*}/killed" 2>/dev/null || exit 137; '
+        "for k in 0 1 2; do for each in train test; do "
         'case $1 in new) mkdir -p "$2" ;; partition) mkdir -p data/fl_data/fl_${each}_data; '
         "touch data/fl_data/manifest.json data/fl_data/fl_${each}_data/part-00$k.txt ;; esac; done; done",
         "getent": '[ -e "$SAID.known" ] || { touch "$SAID.known"; exit 2; }',  # not at once
@@ -237,11 +239,17 @@ def test_the_scripts_give_each_pod_its_own(name: str, tmp_path: Path) -> None:
             for each in ("runs", "project"):
                 text = text.replace(f"/{each}/", f"{folder}/{each}/")
             env = {**found[pod], "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "POD": pod, "SAID": f"{folder}/said"}
-            subprocess.run(["sh", "-c", text], env=env, check=True, timeout=20)
+            subprocess.run(["sh", "-c", text], env=env, check=True, timeout=20, stdout=subprocess.PIPE, text=True)
             said = (folder / "said").read_text().splitlines()
             (folder / "said").unlink()
             return said
 
+        # Killed in the middle, as without memory: the kubelet starts it again, and nothing is left half done.
+        (tmp_path / "bin" / "killed").touch()
+        with pytest.raises(subprocess.CalledProcessError) as killed:
+            play("prepare.sh")
+        assert f"waiting for the name {next(iter(found.values()))['SERVERS'].partition(':')[0]}" in killed.value.stdout
+        (folder / "said").unlink()
         assert [each for each in play("prepare.sh") if each in ("new", "prepare", "partition")] == [
             "new", "prepare", "partition"
         ]  # fmt: skip
