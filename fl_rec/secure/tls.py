@@ -167,7 +167,7 @@ def refuse_revoked(tls: Tls, found: Mapping[str, Any]) -> None:
     else:
         return
     names = ", ".join(sorted(names_of(found)))[:200]
-    raise DataError(f"A certificate must not be in tls.crl. Received: one of {names}, which {_REASONS[why]}.")
+    raise DataError(f"A certificate must be one that tls.crl lets in. Received: one of {names}, which {_REASONS[why]}.")
 
 
 def _require_library() -> None:

@@ -602,7 +602,10 @@ def test_strangers_fill_no_terminal() -> None:
             "stranger",
             "no link to .*, the first worker's host: The certificate of .* is of another authority than tls.ca",
         ),
-        ("revoked", r"must not be in tls.crl. Received: one of elsewhere, which has been revoked: fl-rec certs"),
+        (
+            "revoked",
+            r"must be one that tls.crl lets in. Received: one of elsewhere, which has been revoked: fl-rec certs",
+        ),
         ("", "there is no link to 127.0.0.1, the first worker's host: 127.0.0.1:.* asks for TLS: set tls.cert"),
     ],
 )
