@@ -159,11 +159,12 @@ TRAINING = (
         "bounds each user's change.",
     ),
     Relation(
-        ("runner.secure_aggregation", "runner.on_worker_loss", "privacy.clip"),
-        lambda secure, loss, clip: not secure or loss != "continue" or clip is not None,
+        ("runner.secure_aggregation", "runner.on_worker_loss", "privacy.clip", "privacy.noise_multiplier"),
+        lambda secure, loss, clip, noise: not secure or loss != "continue" or (clip is not None and noise > 0),
         "runner.secure_aggregation has the exchanges since the last checkpoint done again by all clients: without one "
         "that was lost, the difference of both sums would be what that one has changed. Received: "
-        "runner.on_worker_loss={1}. Set it to restart, or add noise to each sum (privacy.clip).",
+        "runner.on_worker_loss={1}. Set it to restart, or add noise to each sum (privacy.clip, with a "
+        "privacy.noise_multiplier above 0).",
     ),
     Relation(
         ("runner.secure_aggregation", "runner.exchange"),

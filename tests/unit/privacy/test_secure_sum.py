@@ -408,11 +408,18 @@ SECURE = ("runner.secure_aggregation=true", "runner.exchanges_per_epoch=2")
             "runner.clip_update would scale a client's down. Received: runner.clip_update=2.0. Leave it out: "
             "privacy.clip bounds each user's change.",
         ),
-        (
-            ["runner.on_worker_loss=continue"],
-            "runner.secure_aggregation has the exchanges since the last checkpoint done again by all clients: without "
-            "one that was lost, the difference of both sums would be what that one has changed. Received: "
-            "runner.on_worker_loss=continue. Set it to restart, or add noise to each sum (privacy.clip).",
+        *(
+            (
+                ["runner.on_worker_loss=continue", *without],
+                "runner.secure_aggregation has the exchanges since the last checkpoint done again by all clients: "
+                "without one that was lost, the difference of both sums would be what that one has changed. Received: "
+                "runner.on_worker_loss=continue. Set it to restart, or add noise to each sum (privacy.clip, with a "
+                "privacy.noise_multiplier above 0).",
+            )
+            for without in (
+                [],
+                ["privacy.clip=0.1", "privacy.noise_multiplier=0", "hyper_parameters.optimizer.class=sgd"],
+            )
         ),
         *(
             (
